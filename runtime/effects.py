@@ -1,0 +1,109 @@
+"""What one engine step asks its shell to make durable.
+
+Owns the column tables of everything that leaves the engine. Frames here are sorted, so equal steps give equal bytes.
+"""
+
+import hashlib
+from typing import NamedTuple
+
+import polars as pl
+
+from runtime.schema import STAMPED, UTC_MS
+
+# One line of a posting set. Lines of one `set_no` sum to zero (debits = credits) within an entity, currency, period.
+# amount_minor is positive; `side` is "D" or "C". `document` is empty for summary sets. `events` counts the set's
+# events and is the same on each of its lines.
+DELTAS: dict[str, pl.DataType] = {
+    "set_no": pl.Int32(),
+    "line_no": pl.Int16(),
+    "entity": pl.String(),
+    "currency": pl.String(),
+    "period": pl.String(),  # "2026-10"
+    "posted_on": pl.Date(),  # latest accounting date in the set, inside the period
+    "mode": pl.String(),  # "immediate" | "summary"
+    "lane": pl.Int16(),
+    "kind": pl.String(),
+    "document": pl.String(),
+    "facility": pl.String(),  # "" where the rule drops the dimension
+    "department": pl.String(),
+    "role": pl.String(),
+    "account_code": pl.String(),  # the entity's own account in its ERP
+    "mapping_version": pl.Int32(),
+    "side": pl.String(),
+    "amount_minor": pl.Int64(),
+    "events": pl.Int64(),
+}
+
+# Signed changes of the control totals. `state`: accepted | booked | pending | excepted | excluded | duplicate.
+# accepted = booked + pending + excepted + excluded holds in every step, count and cents (cents: absolute amounts).
+TOTALS: dict[str, pl.DataType] = {
+    "source": pl.String(),
+    "entity": pl.String(),
+    "facility": pl.String(),
+    "currency": pl.String(),
+    "kind": pl.String(),
+    "state": pl.String(),
+    "events": pl.Int64(),
+    "amount_minor": pl.Int64(),
+}
+CONSERVED = ("booked", "pending", "excepted", "excluded")
+
+EXCEPTIONS: dict[str, pl.DataType] = {
+    "exception_id": pl.String(),  # 16 hex digits, from its type and cause: raising twice is once
+    "type": pl.String(),
+    "source": pl.String(),
+    "event_id": pl.String(),
+    "entity": pl.String(),
+    "facility": pl.String(),
+    "currency": pl.String(),
+    "amount_minor": pl.Int64(),
+    "detail": pl.String(),  # places and roles, never payload values
+    "raised_at": UTC_MS,
+}
+
+# One row for each change of an accepted event's state: what the archive keeps and `trace` reads.
+# `position` is the log position of the step's last entry (= the commit), `set_no` the posting set it went into.
+OUTCOMES: dict[str, pl.DataType] = {
+    **STAMPED,
+    "state": pl.String(),
+    "position": pl.String(),
+    "set_no": pl.Int32(),
+}
+
+
+class StepCounts(NamedTuple):
+    """Rows of one step. read = accepted + duplicate; released = earlier rows that were booked now."""
+
+    read: int = 0
+    accepted: int = 0
+    duplicate: int = 0
+    conflict: int = 0
+    booked: int = 0
+    released: int = 0
+    open_items: int = 0
+    waiting: int = 0
+
+
+class Effects(NamedTuple):
+    """All that a step did. `resolved` holds the ids of exceptions that ended by themselves."""
+
+    deltas: pl.DataFrame
+    totals: pl.DataFrame
+    exceptions: pl.DataFrame
+    resolved: tuple[str, ...]
+    outcomes: pl.DataFrame
+    counts: StepCounts
+
+    def digest(self) -> str:
+        """Hash of everything that is committed; a replayed step must give the same."""
+        h = hashlib.blake2b(digest_size=16)
+        for frame in (self.deltas, self.totals, self.exceptions):
+            for row in frame.iter_rows():
+                h.update(repr(row).encode())
+        h.update("\x1f".join(self.resolved).encode())
+        return h.hexdigest()
+
+
+def empty(columns: dict[str, pl.DataType]) -> pl.DataFrame:
+    """A frame of these columns with no rows."""
+    return pl.DataFrame(schema=columns)

@@ -1,0 +1,73 @@
+"""Every error that Penstock raises on purpose.
+
+    PenstockError
+    ├── ConfigError            a setting, rule file or mapping file is wrong; names the key
+    │   └── RulebookError      a rule file is unbalanced, incomplete or contradicts itself
+    ├── FrameError             bytes or rows that are no frame at all (code, column, message)
+    ├── Pressure               ask again later; carries retry_after_s
+    ├── LogError
+    │   ├── LogUnavailable     the log did not answer: nothing is known of the append
+    │   └── LogRefused         the log answered that it can't store (disk or memory full): nothing was stored
+    ├── Fenced                 a newer epoch owns this; the holder must stop at once
+    ├── BooksUnavailable       the books did not answer; the commit may be retried or re-read
+    ├── NonDeterministic       a replay did not give what was committed: the shard must not go on
+    └── ErpError               raised by adapters only while setting up or reading; posting answers with outcomes
+
+No message holds a payload value: places (row, column, key) only.
+"""
+
+
+class PenstockError(Exception):
+    """Root of all deliberate errors."""
+
+
+class ConfigError(PenstockError):
+    """A setting is wrong. The message names the key and the remedy."""
+
+
+class RulebookError(ConfigError):
+    """A rule file is wrong. The message names the kind and the line."""
+
+
+class FrameError(PenstockError):
+    """Input that can't be read as events at all."""
+
+    def __init__(self, code: str, column: str, message: str) -> None:
+        super().__init__(f"{code}: {column}: {message}" if column else f"{code}: {message}")
+        self.code, self.column, self.message = code, column, message
+
+
+class Pressure(PenstockError):
+    """The way ahead is full. Nothing was taken; ask again after retry_after_s."""
+
+    def __init__(self, reason: str, retry_after_s: float) -> None:
+        super().__init__(f"{reason}; retry after {retry_after_s:g} s")
+        self.reason, self.retry_after_s = reason, retry_after_s
+
+
+class LogError(PenstockError):
+    """The event log failed."""
+
+
+class LogUnavailable(LogError):
+    """No answer from the log: the append may or may not have happened."""
+
+
+class LogRefused(LogError):
+    """The log can't store more: disk or memory is full. Nothing was stored."""
+
+
+class Fenced(PenstockError):
+    """Somebody with a newer epoch owns what this caller tried to change."""
+
+
+class BooksUnavailable(PenstockError):
+    """The books did not answer."""
+
+
+class NonDeterministic(PenstockError):
+    """A replayed step did not reproduce the committed effects."""
+
+
+class ErpError(PenstockError):
+    """The ERP could not be set up, logged in to or read."""

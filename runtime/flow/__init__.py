@@ -1,0 +1,1 @@
+"""Delivery words: frames, dedupe, admission, pacing, outcomes. Knows nothing of accounting."""

@@ -1,0 +1,1 @@
+"""Accounting words: rules, crosswalk, flows, open items, posting, journal entries. Knows nothing of delivery."""

@@ -1,0 +1,403 @@
+"""The edges of the core: what it needs from a log, books, an archive, a feed, an ERP and a clock.
+
+Each protocol states its whole contract; implementations in `adapters` (the real one and its memory twin) pass the
+same contract suite and say only how they differ. Methods block unless they are `async`; none is thread-safe.
+"""
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Literal, NamedTuple, Protocol
+
+import msgspec
+import polars as pl
+
+from runtime.effects import Effects
+
+START = "0-0"  # the position before the first entry
+
+
+def position_key(position: str) -> tuple[int, int]:
+    """Order of positions: they are `milliseconds-sequence`, compared as numbers."""
+    ms, _, sequence = position.partition("-")
+    return int(ms), int(sequence or 0)
+
+
+# ── log ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class LogEntry(NamedTuple):
+    """One thing to append: a frame of events (`rows` of them) or a control message (0 rows)."""
+
+    shard: int
+    type: Literal["events", "control"]
+    rows: int
+    body: bytes
+
+
+class LogRecord(NamedTuple):
+    """One thing read back."""
+
+    position: str
+    type: Literal["events", "control"]
+    rows: int
+    body: bytes
+
+
+class Appended(NamedTuple):
+    """Where entries lie (in the order given), and how durable they are."""
+
+    positions: tuple[str, ...]
+    durability: Literal["memory", "fsync_everysec", "fsync_always"]
+    replicas: int  # replicas that confirmed
+
+
+class ShardLag(NamedTuple):
+    """Rows appended, rows committed, rows the stream still holds (committed ones are kept until a checkpoint)."""
+
+    appended: int
+    committed: int
+    held: int
+
+    @property
+    def waiting(self) -> int:
+        return self.appended - self.committed
+
+
+class LogWriter(Protocol):
+    """Appends to shards' streams. Safe for many writers; each append is atomic over its entries."""
+
+    async def append(self, entries: Sequence[LogEntry]) -> Appended:
+        """Append all entries or none, return when the stated durability is reached.
+
+        Raises LogRefused when the log can't store them (nothing was), LogUnavailable when nothing is known: the same
+        events may then be sent again, as dedupe makes a second append harmless.
+        """
+        ...
+
+    async def lag(self) -> dict[int, ShardLag]:
+        """Every shard's lag. Raises LogUnavailable."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class LogReader(Protocol):
+    """Reads shards' streams in order. A shard's owner is its only reader."""
+
+    def shards(self) -> int:
+        """S, fixed when the log was created."""
+        ...
+
+    def read(self, after: dict[int, str], rows_max: int, wait_ms: int) -> dict[int, list[LogRecord]]:
+        """Entries after each shard's position, oldest first, at least one entry and then up to rows_max rows a shard.
+
+        Waits up to wait_ms when none of the shards has any; an empty dict then. Raises LogUnavailable.
+        """
+        ...
+
+    def read_range(self, shard: int, after: str, to: str) -> list[LogRecord]:
+        """All entries in (after, to]. Raises LogUnavailable."""
+        ...
+
+    def mark_committed(self, shard: int, rows_total: int) -> None:
+        """Tell writers how many rows of this shard have ever been committed (an absolute number, from the books)."""
+        ...
+
+    def trim(self, shard: int, through: str) -> None:
+        """Forget entries up to and including this position; only after a checkpoint made them needless."""
+        ...
+
+    def close(self) -> None: ...
+
+
+# ── books ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Checkpoint(NamedTuple):
+    """A snapshot and archive made durable together, valid after `position`."""
+
+    position: str
+    snapshot: str  # the archive's name for it
+
+
+class Lease(NamedTuple):
+    """What a shard's new owner starts from."""
+
+    epoch: int
+    position: str  # of the newest commit
+    rows_total: int  # rows ever committed
+    checkpoint: Checkpoint | None
+
+
+class CommitMark(NamedTuple):
+    """Where one commit began and ended in its shard's stream, and the digest of its effects."""
+
+    after: str
+    position: str
+    rows: int
+    digest: str
+
+
+class JournalLine(msgspec.Struct, frozen=True, array_like=True):
+    """One debit or credit. `text` says what it sums, never whose it is."""
+
+    account_code: str
+    side: Literal["D", "C"]
+    amount_minor: int
+    facility: str
+    department: str
+    text: str
+
+
+class JournalEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A balanced set of lines, as an ERP receives it. `key` is its identity, `digest` the hash of its content."""
+
+    key: str
+    digest: str
+    entity: str
+    currency: str
+    period: str
+    posted_on: date
+    mode: str
+    lane: int
+    document: str
+    lines: tuple[JournalLine, ...]
+    sets: tuple[tuple[int, str, int], ...]  # (shard, position, set_no) of the posting sets folded into it
+
+
+EntryState = Literal["sealed", "in_flight", "posted", "rejected", "unknown"]
+OutcomeCode = Literal["posted", "rejected", "throttled", "unavailable", "unknown", "unauthorised"]
+
+
+class Outcome(NamedTuple):
+    """What is known of one entry's delivery. `erp_ref` is the ERP's document number, `detail` its reason, no payload."""
+
+    key: str
+    code: OutcomeCode
+    erp_ref: str = ""
+    detail: str = ""
+    retry_after_s: float = 0.0
+
+
+class Books(Protocol):
+    """One SQL database: postings, totals, exceptions, journal entries, and who owns what.
+
+    Every method is one transaction. Raises BooksUnavailable when the database does not answer (the transaction may or
+    may not have happened; read before repeating), Fenced when the caller's epoch is not the newest.
+    """
+
+    def take_epoch(self, owner: str, holder: str) -> Lease:
+        """Make `holder` the owner of "shard:3" or "erp:main"; every earlier epoch is fenced from now on."""
+        ...
+
+    def commit(self, shard: int, epoch: int, after: str, position: str, rows: int, effects: Effects) -> None:
+        """Store one step's effects and move the shard from `after` to `position`, all or nothing.
+
+        Raises Fenced when the epoch is old or the shard does not stand at `after`. Exceptions raised twice stay one.
+        """
+        ...
+
+    def commits(self, shard: int, after: str) -> list[CommitMark]:
+        """Commits after that position, oldest first."""
+        ...
+
+    def record_checkpoint(self, shard: int, epoch: int, checkpoint: Checkpoint) -> None:
+        """Make this checkpoint the one to recover from, and forget the commit marks before it."""
+        ...
+
+    def mapping_versions(self) -> list[tuple[int, str]]:
+        """(version, JSON rows) of every mapping change, oldest first."""
+        ...
+
+    def add_mapping(self, rows_json: str, author: str) -> int:
+        """Store a mapping change, return its version. The caller then sends it through the log."""
+        ...
+
+    def unclaimed(self, erp_entities: Sequence[str], sets_max: int) -> pl.DataFrame:
+        """Delta lines of whole posting sets that no entry has claimed: columns DELTAS plus shard, position,
+        committed_at. Lowest lane first, then oldest commit."""
+        ...
+
+    def unclaimed_count(self, erp_entities: Sequence[str]) -> int:
+        """How many posting sets wait to be claimed."""
+        ...
+
+    def next_entry_no(self, owner: str, epoch: int, count: int) -> int:
+        """Reserve `count` consecutive entry numbers, return the first. Numbers are never given twice."""
+        ...
+
+    def seal(self, owner: str, epoch: int, entries: Sequence[JournalEntry]) -> None:
+        """Insert the entries with their lines in state sealed, and stamp their posting sets as claimed.
+
+        Raises Fenced; refuses (ValueError) a set that is claimed already.
+        """
+        ...
+
+    def entries_in(self, erp_entities: Sequence[str], states: Sequence[EntryState], limit: int) -> list[JournalEntry]:
+        """Entries in those states, lowest lane first, then oldest."""
+        ...
+
+    def mark_in_flight(self, owner: str, epoch: int, keys: Sequence[str]) -> None:
+        """Record the intent to send, before the call. Counts an attempt."""
+        ...
+
+    def record_outcomes(self, owner: str, epoch: int, outcomes: Sequence[Outcome]) -> None:
+        """Move entries by their outcome: posted, rejected and unknown as named; throttled, unavailable and
+        unauthorised back to sealed, as nothing was applied. A rejected one raises erp_rejected; posting resolves
+        what was raised for that key."""
+        ...
+
+    def raise_exceptions(self, exceptions: pl.DataFrame) -> None:
+        """Raise exceptions (columns EXCEPTIONS) that do not come from a step. Raising an open one again is nothing."""
+        ...
+
+    def resolve_exceptions(self, ids: Sequence[str]) -> None:
+        """End exceptions. Unknown or ended ids are ignored."""
+        ...
+
+    # what people and reports read: frames with named columns, never changed by the caller
+
+    def totals(self) -> pl.DataFrame:
+        """Columns TOTALS, summed over shards."""
+        ...
+
+    def balances(self) -> pl.DataFrame:
+        """entity, currency, account_code, debit_minor, credit_minor, posted_debit_minor, posted_credit_minor: all
+        posting deltas, and those whose entry is posted."""
+        ...
+
+    def exceptions(self, state: str = "open", type: str = "", limit: int = 1000) -> pl.DataFrame:
+        """EXCEPTIONS columns plus state, resolved_at, oldest first. state "" means any."""
+        ...
+
+    def exception_counts(self) -> dict[str, int]:
+        """Open exceptions by type."""
+        ...
+
+    def entry_counts(self) -> dict[str, int]:
+        """Journal entries by state."""
+        ...
+
+    def shard_rows(self) -> pl.DataFrame:
+        """shard, epoch, holder, position, rows_total, committed_at."""
+        ...
+
+    def posting_of(self, shard: int, position: str, set_no: int) -> pl.DataFrame:
+        """The lines of one posting set with entry_key, entry_state, erp_ref (empty when unclaimed)."""
+        ...
+
+    def close(self) -> None: ...
+
+
+# ── archive ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Archive(Protocol):
+    """Segments of outcomes and snapshots of shards under one root. What is named is complete: writes are atomic."""
+
+    def put_segment(self, shard: int, after: str, position: str, outcomes: pl.DataFrame) -> str:
+        """Write OUTCOMES of (after, position], durable on return. The same range again replaces itself."""
+        ...
+
+    def put_snapshot(self, shard: int, position: str, snapshot: bytes) -> str:
+        """Write a snapshot, durable on return; its name."""
+        ...
+
+    def get_snapshot(self, name: str) -> bytes: ...
+
+    def forget_snapshots(self, shard: int, keep: str) -> None:
+        """Drop this shard's snapshots but the one named."""
+        ...
+
+    def find(self, event_id: str, source: str = "") -> pl.DataFrame:
+        """Every outcome row of that event over all shards, with a `shard` column, in commit order."""
+        ...
+
+    def scan(self) -> pl.LazyFrame:
+        """All outcome rows of all shards, with `shard`."""
+        ...
+
+
+# ── feeds ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class FeedMessage(NamedTuple):
+    """One entry of a feed: its id and its fields."""
+
+    id: str
+    fields: dict[bytes, bytes]
+
+
+class Feed(Protocol):
+    """A consumer group on a stream. A message is delivered again until it is acknowledged or dead-lettered."""
+
+    async def poll(self, rows_max: int, wait_ms: int) -> list[FeedMessage]:
+        """This reader's unacknowledged messages first (once after start), then new ones."""
+        ...
+
+    async def acknowledge(self, ids: Sequence[str]) -> None: ...
+
+    async def dead_letter(self, message: FeedMessage, code: str, column: str, reason: str) -> None:
+        """Move a message to the dead-letter stream with the reason, and acknowledge it, in one transaction."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+# ── ERP ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class ErpTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """What an adapter declares of its ERP; delivery is driven by this alone."""
+
+    native_key: bool  # the ERP itself refuses or repeats a key that it knows
+    atomic_call: bool  # one bad entry fails the whole call
+    settle_s: float  # how long after a lost answer a negative lookup proves nothing
+    lines_max: int  # lines of one call
+    entries_max: int  # entries of one call
+    concurrency: int
+
+
+class ErpAccount(NamedTuple):
+    """One line of the ERP's trial balance, posted entries only."""
+
+    entity: str
+    currency: str
+    account_code: str
+    debit_minor: int
+    credit_minor: int
+
+
+class ErpGateway(Protocol):
+    """One ERP connection. Posting never raises for what an ERP or a network can do: it answers with outcomes."""
+
+    def terms(self) -> ErpTerms: ...
+
+    def post(self, entries: Sequence[JournalEntry]) -> list[Outcome]:
+        """Create and post entries in one call; one outcome an entry, in order.
+
+        `throttled`, `unavailable` and `unauthorised` promise that nothing was applied. `unknown` promises nothing.
+        With atomic_call one bad entry makes all `rejected` with the same detail: the caller isolates it.
+        """
+        ...
+
+    def lookup(self, keys: Sequence[str]) -> dict[str, Outcome] | None:
+        """What the ERP holds under these keys: found and posted ones (posted). None when it can't be asked now.
+
+        A draft left by a call that died between creating and posting is posted by this call, or left out if it can't.
+        """
+        ...
+
+    def trial_balance(self) -> list[ErpAccount]:
+        """Turnover of every account that has any. Raises ErpError."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Clock(Protocol):
+    """Wall time for shells; the core gets times as arguments."""
+
+    def now_ms(self) -> int: ...
+
+    def sleep(self, seconds: float) -> None: ...
