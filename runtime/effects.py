@@ -98,8 +98,7 @@ class Effects(NamedTuple):
         """Hash of everything that is committed; a replayed step must give the same."""
         h = hashlib.blake2b(digest_size=16)
         for frame in (self.deltas, self.totals, self.exceptions):
-            for row in frame.iter_rows():
-                h.update(repr(row).encode())
+            h.update(frame.write_csv().encode())
         h.update("\x1f".join(self.resolved).encode())
         return h.hexdigest()
 

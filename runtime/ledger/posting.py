@@ -1,0 +1,225 @@
+"""From events to posting sets: rules and crosswalk joined in, sums by account and dimensions, whole columns at a time.
+
+Owns the arithmetic of a set: every set is balanced because each pair of a rule takes the same amount on both sides.
+Never books an event in part: if one role of it has no account, the whole event is handed back as unmapped.
+"""
+
+from collections.abc import Mapping
+from datetime import date
+from typing import NamedTuple
+
+import polars as pl
+
+from runtime.effects import DELTAS, empty
+from runtime.ledger.crosswalk import Crosswalk, Mapped, Place
+from runtime.ledger.rules import AR, AR_ROLES, Kind, Rulebook
+
+ANSWERS_MAX = 200_000  # remembered crosswalk answers and routes; more than a shard's real combinations
+
+_PLACE = ("entity", "kind", "payer", "facility", "department", "posted_on")
+_ROUTE_LINES = {
+    "route": pl.Int32(),
+    "line_no": pl.Int16(),
+    "role": pl.String(),
+    "account_code": pl.String(),
+    "mapping_version": pl.Int32(),
+    "debit": pl.Boolean(),
+}
+
+
+class Posted(NamedTuple):
+    """`deltas`: lines in DELTAS columns. `set_of`: set number of each booked row (`row`, `set_no`; -1 when its amount
+    is zero). `unmapped`: `row` and the `role` that has no account."""
+
+    deltas: pl.DataFrame
+    set_of: pl.DataFrame
+    unmapped: pl.DataFrame
+
+
+class Route(NamedTuple):
+    """Where a combination of dimensions posts: the accounts of each line, None where `missing` has no account."""
+
+    number: int
+    missing: str
+
+
+class PostingRules:
+    """Posts events by a rulebook, a crosswalk and each entity's first open day."""
+
+    def __init__(self, rulebook: Rulebook, crosswalk: Crosswalk, opens_on: Mapping[str, date]) -> None:
+        self._kinds = rulebook.kind
+        self._crosswalk = crosswalk
+        self._routes: dict[tuple, Route] = {}
+        self._lines: list[tuple] = []
+        self._numbers: dict[tuple, int] = {}
+        self._kind_frame = _kind_frame(rulebook.kind)
+        self._opening = pl.DataFrame(
+            {"entity": list(opens_on), "opens_on": list(opens_on.values())},
+            schema={"entity": pl.String(), "opens_on": pl.Date()},
+        )
+
+    def mapping_changed(self) -> None:
+        """Forget remembered routes; called after the crosswalk took a version."""
+        self._routes.clear()
+        self._numbers.clear()
+        self._lines.clear()
+
+    def post(self, events: pl.DataFrame, first_set_no: int) -> Posted:
+        """Post rows (canonical columns plus `row`); set numbers go up from first_set_no."""
+        if events.is_empty():
+            return Posted(empty(DELTAS), _SET_OF, _UNMAPPED)
+        sums = self._sums(events)
+        places = sums.select(_PLACE).unique(maintain_order=True)
+        routes = [self._route(*place) for place in places.iter_rows()]
+        routed = sums.join(
+            places.with_columns(
+                pl.Series("route", [route.number for route in routes], pl.Int32()),
+                pl.Series("missing", [route.missing for route in routes], pl.String()),
+            ),
+            on=list(_PLACE),
+        )
+        unmapped = routed.filter(pl.col("missing") != "").select("rows", role="missing").explode("rows")
+        sets = self._sets(routed.filter(pl.col("missing") == ""), first_set_no)
+        return Posted(
+            self._deltas(sets),
+            sets.select("rows", "set_no").explode("rows").rename({"rows": "row"}),
+            unmapped.rename({"rows": "row"}),
+        )
+
+    def _sums(self, events: pl.DataFrame) -> pl.DataFrame:
+        """One row for each combination that a rule or the crosswalk can tell apart; `rows` lists its events."""
+        entry_by, summary = pl.col("_entry_by"), pl.lit("")
+        document = (
+            pl.when(entry_by == "document")
+            .then(pl.col("document"))
+            .when(entry_by == "reference")
+            .then(pl.col("reference"))
+            .otherwise(summary)
+        )
+        return (
+            events.join(self._kind_frame, on="kind", how="left")
+            .join(self._opening, on="entity", how="left")
+            .group_by(
+                "entity",
+                "kind",
+                (pl.col("counterparty").is_not_null()).alias("payer"),
+                pl.col("facility").fill_null(""),
+                pl.col("department").fill_null(""),
+                pl.max_horizontal("effective_on", "opens_on").alias("posted_on"),
+                "currency",
+                document.alias("document"),
+                (pl.col("amount_minor") < 0).alias("flipped"),
+            )
+            .agg(
+                pl.col("amount_minor").abs().sum(),
+                pl.len().cast(pl.Int64()).alias("events"),
+                pl.col("row").alias("rows"),
+            )
+        )
+
+    def _route(self, *place: object) -> Route:
+        if len(self._routes) > ANSWERS_MAX:
+            self.mapping_changed()
+            self._crosswalk.forget_answers()
+        if place not in self._routes:
+            self._routes[place] = self._find_route(*place)
+        return self._routes[place]
+
+    def _find_route(self, entity: str, kind: str, payer: bool, facility: str, department: str, on: date) -> Route:
+        where = Place(entity, facility, department, on)
+        roles = [AR_ROLES[payer] if role == AR else role for pair in self._kinds[kind].post for role in _roles(pair)]
+        accounts = [self._crosswalk.resolve(role, where) for role in roles]
+        for role, account in zip(roles, accounts, strict=True):
+            if account is None:
+                return Route(-1, role)
+        return Route(self._number(tuple(zip(roles, accounts, strict=True))), "")
+
+    def _number(self, lines: tuple[tuple[str, Mapped], ...]) -> int:
+        if lines not in self._numbers:
+            number = self._numbers[lines] = len(self._numbers)
+            for line_no, (role, account) in enumerate(lines):
+                self._lines.append((number, line_no, role, account.account, account.version, line_no % 2 == 0))
+        return self._numbers[lines]
+
+    def _sets(self, routed: pl.DataFrame, first_set_no: int) -> pl.DataFrame:
+        """Merge what differs only in what the rule drops, and number the sets in a stable order."""
+        keys = [
+            "entity",
+            "currency",
+            "period",
+            "lane",
+            "kind",
+            "document",
+            "facility",
+            "department",
+            "route",
+            "flipped",
+        ]
+        merged = (
+            routed.join(self._kind_frame, on="kind", how="left")
+            .with_columns(
+                pl.col("posted_on").dt.strftime("%Y-%m").alias("period"),
+                pl.when("_keep_facility").then("facility").otherwise(pl.lit("")).alias("facility"),
+                pl.when("_keep_department").then("department").otherwise(pl.lit("")).alias("department"),
+            )
+            .group_by([*keys, "mode"])
+            .agg(
+                pl.col("amount_minor").sum(),
+                pl.col("events").sum(),
+                pl.col("posted_on").max(),
+                pl.col("rows").explode(),
+            )
+        )
+        # Route numbers depend on what was seen before, so the order is by the accounts they stand for.
+        named = merged.join(self._route_names(), on="route", how="left").sort(
+            *(key for key in keys if key != "route"), "_accounts"
+        )
+        booked = pl.col("amount_minor") > 0
+        return named.with_columns(
+            pl.when(booked).then(booked.cast(pl.Int32()).cum_sum() + (first_set_no - 1)).otherwise(-1).alias("set_no")
+        )
+
+    def _route_lines(self) -> pl.DataFrame:
+        return pl.DataFrame(self._lines, schema=_ROUTE_LINES, orient="row")
+
+    def _route_names(self) -> pl.DataFrame:
+        names = {number: "|".join(f"{a.account}@{a.version}" for _, a in lines) for lines, number in self._numbers.items()}
+        return pl.DataFrame(
+            {"route": list(names), "_accounts": list(names.values())},
+            schema={"route": pl.Int32(), "_accounts": pl.String()},
+        )
+
+    def _deltas(self, sets: pl.DataFrame) -> pl.DataFrame:
+        lines = sets.filter(pl.col("set_no") >= 0).drop("rows").join(self._route_lines(), on="route")
+        side = pl.when(pl.col("debit") != pl.col("flipped")).then(pl.lit("D")).otherwise(pl.lit("C"))
+        return (
+            lines.with_columns(side.alias("side"))
+            .select(pl.col(name).cast(dtype) for name, dtype in DELTAS.items())
+            .sort("set_no", "line_no")
+        )
+
+
+_SET_OF = pl.DataFrame(schema={"row": pl.Int64(), "set_no": pl.Int32()})
+_UNMAPPED = pl.DataFrame(schema={"row": pl.Int64(), "role": pl.String()})
+
+
+def _roles(pair: object) -> tuple[str, str]:
+    return pair.debit, pair.credit
+
+
+def _kind_frame(kinds: Mapping[str, Kind]) -> pl.DataFrame:
+    return pl.DataFrame(
+        [
+            (name, k.mode, k.lane, k.entry_by, "facility" in k.keep, "department" in k.keep)
+            for name, k in kinds.items()
+        ],
+        schema={
+            "kind": pl.String(),
+            "mode": pl.String(),
+            "lane": pl.Int16(),
+            "_entry_by": pl.String(),
+            "_keep_facility": pl.Boolean(),
+            "_keep_department": pl.Boolean(),
+        },
+        orient="row",
+    )
