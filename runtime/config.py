@@ -75,7 +75,7 @@ class FeedSection(Section):
 class ErpSection(Section):
     """One ERP connection. Secrets come from a file or the environment, never from the configuration itself."""
 
-    kind: Literal["tryton", "memory"] = "tryton"
+    kind: Literal["tryton", "none"] = Field(default="tryton", description="none: postings gather in the books")
     url: str = Field(default="", description="empty starts the embedded Tryton")
     database: str = "erp"
     user: str = "admin"

@@ -85,7 +85,8 @@ class StepCounts(NamedTuple):
 
 
 class Effects(NamedTuple):
-    """All that a step did. `resolved` holds the ids of exceptions that ended by themselves."""
+    """All that a step did. `resolved` holds the ids of exceptions that ended by themselves; one that was raised and
+    ended in the same step stands in both, so raise first, then resolve."""
 
     deltas: pl.DataFrame
     totals: pl.DataFrame

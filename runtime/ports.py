@@ -170,7 +170,7 @@ OutcomeCode = Literal["posted", "rejected", "throttled", "unavailable", "unknown
 
 
 class Outcome(NamedTuple):
-    """What is known of one entry's delivery. `erp_ref` is the ERP's document number, `detail` its reason, no payload."""
+    """What is known of one entry's delivery: `erp_ref` is the ERP's document number, `detail` its reason."""
 
     key: str
     code: OutcomeCode
@@ -243,8 +243,9 @@ class Books(Protocol):
 
     def record_outcomes(self, owner: str, epoch: int, outcomes: Sequence[Outcome]) -> None:
         """Move entries by their outcome: posted, rejected and unknown as named; throttled, unavailable and
-        unauthorised back to sealed, as nothing was applied. A rejected one raises erp_rejected; posting resolves
-        what was raised for that key."""
+        unauthorised back to sealed, as nothing was applied. Raises erp_rejected, erp_unknown_outcome and
+        erp_unauthorised, and ends them when the entry (for the last: any entry of that owner) is posted. Recording
+        the same outcomes again is harmless."""
         ...
 
     def raise_exceptions(self, exceptions: pl.DataFrame) -> None:
@@ -296,7 +297,8 @@ class Archive(Protocol):
     """Segments of outcomes and snapshots of shards under one root. What is named is complete: writes are atomic."""
 
     def put_segment(self, shard: int, after: str, position: str, outcomes: pl.DataFrame) -> str:
-        """Write OUTCOMES of (after, position], durable on return. The same range again replaces itself."""
+        """Write OUTCOMES of (after, position], durable on return; its name. The same range again replaces itself, a
+        longer one from the same `after` replaces it, a shorter one changes nothing that is read."""
         ...
 
     def put_snapshot(self, shard: int, position: str, snapshot: bytes) -> str:
@@ -306,7 +308,7 @@ class Archive(Protocol):
     def get_snapshot(self, name: str) -> bytes: ...
 
     def forget_snapshots(self, shard: int, keep: str) -> None:
-        """Drop this shard's snapshots but the one named."""
+        """Drop this shard's snapshots before the one named (a later one is a successor's)."""
         ...
 
     def find(self, event_id: str, source: str = "") -> pl.DataFrame:
@@ -329,7 +331,11 @@ class FeedMessage(NamedTuple):
 
 
 class Feed(Protocol):
-    """A consumer group on a stream. A message is delivered again until it is acknowledged or dead-lettered."""
+    """A consumer group on a stream. A message is delivered again until it is acknowledged or dead-lettered.
+
+    Every method raises LogUnavailable when there is no answer, LogRefused when the server refuses. A message whose
+    content was trimmed away before it was acknowledged comes with empty fields.
+    """
 
     async def poll(self, rows_max: int, wait_ms: int) -> list[FeedMessage]:
         """This reader's unacknowledged messages first (once after start), then new ones."""
@@ -401,3 +407,35 @@ class Clock(Protocol):
     def now_ms(self) -> int: ...
 
     def sleep(self, seconds: float) -> None: ...
+
+
+# ── metrics ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Metrics(Protocol):
+    """Where shells count what they do. Names and tags are declared in one table; values are never payloads."""
+
+    def count(self, name: str, value: float = 1, **tags: object) -> None:
+        """Add to a counter."""
+        ...
+
+    def gauge(self, name: str, value: float, **tags: object) -> None:
+        """Set a level."""
+        ...
+
+    def observe(self, name: str, value: float, **tags: object) -> None:
+        """Add one measurement to a distribution."""
+        ...
+
+
+class NoMetrics:
+    """Metrics for whoever needs none."""
+
+    def count(self, name: str, value: float = 1, **tags: object) -> None:
+        """Count nothing."""
+
+    def gauge(self, name: str, value: float, **tags: object) -> None:
+        """Set nothing."""
+
+    def observe(self, name: str, value: float, **tags: object) -> None:
+        """Measure nothing."""

@@ -4,12 +4,16 @@ Owns the column table and the vectorised validation that every door (gRPC, Redis
 Never decides what an event posts; that is the rulebook's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from datetime import date
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 import polars as pl
 import polars_hash as plh
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from runtime import limits
 from runtime.errors import FrameError
@@ -41,6 +45,7 @@ COLUMNS: dict[str, pl.DataType] = {
 }
 REQUIRED = ("event_id", "source", "kind", "entity", "amount_minor", "currency", "occurred_at")
 TEXT_COLUMNS = tuple(name for name, dtype in COLUMNS.items() if dtype == pl.String())
+NUMBER_COLUMNS = tuple(name for name in COLUMNS if name not in TEXT_COLUMNS)
 
 # What the gateway adds before a frame enters the log.
 STAMPED: dict[str, pl.DataType] = {**COLUMNS, "received_at": UTC_MS, "id_hash": pl.UInt64(), "digest": pl.UInt64()}
@@ -54,6 +59,20 @@ REJECT_COLUMNS: dict[str, pl.DataType] = {
 
 _SEPARATOR = "\x1f"
 _NULL = "\x00"
+_TEXT_WIDTHS = dict.fromkeys(TEXT_COLUMNS, limits.TEXT_CHARS_MAX) | {
+    "event_id": limits.EVENT_ID_CHARS_MAX,
+    "attributes": limits.ATTRIBUTES_CHARS_MAX,
+}
+_CANONICAL = pl.Schema(COLUMNS)
+_DAY_MS = 86_400_000
+_OLDEST_DAY = (date(limits.OCCURRED_YEAR_MIN, 1, 1) - date(1970, 1, 1)).days
+_SCOPE = ["kind", "entity", "currency", "facility"]
+_UNKNOWN = {  # code -> (column, message), in the order in which they are named
+    "unknown_kind": ("kind", "not in the rulebook"),
+    "unknown_entity": ("entity", "not configured"),
+    "unknown_currency": ("currency", "not a currency of this entity"),
+    "unknown_facility": ("facility", "not a facility of this entity"),
+}
 
 
 class EntityTerms(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +96,22 @@ class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
     entities: Mapping[str, EntityTerms]
 
 
+class Fault(NamedTuple):
+    """A row that can't be read as an event at all, and why."""
+
+    row: int
+    code: str
+    column: str
+    message: str
+
+
+class Parsed(NamedTuple):
+    """What a row form became: canonical columns plus `row`, their index in the input, and the rows left out."""
+
+    frame: pl.DataFrame
+    faults: list[Fault]
+
+
 class Validated(NamedTuple):
     """`accepted`: stamped rows plus `row`, their index in the input. `rejected`: REJECT_COLUMNS, one row each."""
 
@@ -89,7 +124,17 @@ def conform(frame: pl.DataFrame) -> pl.DataFrame:
 
     Integers may be of any width and timestamps of any unit or plain int64 milliseconds; floats, decimals and texts
     are never turned into amounts. Columns that are not canonical are refused: payloads belong in `attributes`.
+    An empty text becomes null, so that an event is the same event in every form it may be sent in.
     """
+    return _blanks_to_null(frame if frame.schema == _CANONICAL else _casts(frame))
+
+
+def _blanks_to_null(frame: pl.DataFrame) -> pl.DataFrame:
+    blank = [name for name in TEXT_COLUMNS if (frame[name] == "").any()]
+    return frame.with_columns(pl.when(pl.col(blank) != "").then(pl.col(blank))) if blank else frame
+
+
+def _casts(frame: pl.DataFrame) -> pl.DataFrame:
     unknown = [name for name in frame.columns if name not in COLUMNS]
     if unknown:
         raise FrameError("unknown_column", unknown[0][:64], "not a canonical column; put source data into attributes")
@@ -130,119 +175,204 @@ def _spoken(dtype: pl.DataType) -> str:
     )
 
 
+class _Extent(NamedTuple):
+    """The extremes of a frame's columns: most rules can't be broken anywhere, and these say which might be."""
+
+    nulls: dict[str, int]
+    shortest: dict[str, int | None]  # texts, in bytes
+    longest: dict[str, int | None]
+    lowest: dict[str, int | None]  # numbers and times, as integers
+    highest: dict[str, int | None]
+
+    def may_lack(self, name: str) -> bool:
+        return self.nulls[name] > 0 or self.shortest.get(name) == 0
+
+    def may_exceed(self, name: str, low: int, high: int) -> bool:
+        lowest, highest = self.lowest[name], self.highest[name]
+        return lowest is not None and (lowest < low or highest > high)
+
+    def overlong(self) -> list[str]:
+        return [name for name, width in _TEXT_WIDTHS.items() if (self.longest[name] or 0) > width]
+
+
+class _Rule(NamedTuple):
+    """One rule, as the test that is true for rows that break it."""
+
+    broken: pl.Expr
+    code: str
+    column: str
+    message: str
+
+
 def validate(frame: pl.DataFrame, vocabulary: Vocabulary, received_at_ms: int) -> Validated:
-    """Check every row of a conformed frame, stamp the good ones, name the first fault of each bad one."""
+    """Check every row of a conformed frame, stamp the good ones, name the first fault of each bad one.
+
+    Rules are tested row by row only where the columns' extremes and distinct values leave a doubt.
+    """
     if frame.is_empty():
         raise FrameError("empty_frame", "", "a frame needs at least one event")
-    kinds, entities = _vocabulary_frames(vocabulary)
-    joined = (
-        frame.with_row_index("row")
-        .with_columns(pl.col("row").cast(pl.Int64()))
-        .join(kinds, on="kind", how="left", maintain_order="left")
-        .join(entities, on="entity", how="left", maintain_order="left")
-    )
-    faults = _faults(received_at_ms, frozenset(c for k in vocabulary.kinds.values() for c in k.requires))
-    code = pl.coalesce([pl.when(test).then(pl.lit(i, pl.Int16())) for i, (test, *_) in enumerate(faults)])
-    checked = joined.with_columns(code.alias("_fault"))
-    bad = checked.filter(pl.col("_fault").is_not_null())
-    good = frame.with_row_index("row") if bad.is_empty() else checked.filter(pl.col("_fault").is_null())
-    return Validated(_stamp(good, received_at_ms), _rejects(bad, faults))
-
-
-def _vocabulary_frames(vocabulary: Vocabulary) -> tuple[pl.DataFrame, pl.DataFrame]:
-    kinds = pl.DataFrame(
-        {
-            "kind": list(vocabulary.kinds),
-            "_requires": [list(k.requires) for k in vocabulary.kinds.values()],
-            "_positive": [k.sign == "positive" for k in vocabulary.kinds.values()],
-        },
-        schema={"kind": pl.String(), "_requires": pl.List(pl.String()), "_positive": pl.Boolean()},
-    )
-    entities = pl.DataFrame(
-        {
-            "entity": list(vocabulary.entities),
-            "_currencies": [sorted(e.currencies) for e in vocabulary.entities.values()],
-            "_facilities": [sorted(e.facilities) for e in vocabulary.entities.values()],
-        },
-        schema={
-            "entity": pl.String(),
-            "_currencies": pl.List(pl.String()),
-            "_facilities": pl.List(pl.String()),
-        },
-    )
-    return kinds, entities
-
-
-def _faults(received_at_ms: int, demanded: frozenset[str]) -> list[tuple[pl.Expr, str, str, str]]:
-    """(test, code, column, message), in the order in which a row's first fault is named."""
-    blank = {name: pl.col(name).is_null() | (pl.col(name) == "") for name in TEXT_COLUMNS}
-    faults = [(blank[n] if n in blank else pl.col(n).is_null(), "missing_value", n, "must be filled") for n in REQUIRED]
-    widths = {"event_id": limits.EVENT_ID_CHARS_MAX, "attributes": limits.ATTRIBUTES_CHARS_MAX}
-    for name in TEXT_COLUMNS:
-        width = widths.get(name, limits.TEXT_CHARS_MAX)
-        faults.append((pl.col(name).str.len_chars() > width, "too_long", name, f"at most {width} characters"))
-        if name != "attributes":
-            control = pl.col(name).str.contains(r"[\x00-\x1f\x7f]")
-            faults.append((control, "control_character", name, "control characters are not allowed"))
-    occurred, amount = pl.col("occurred_at"), pl.col("amount_minor")
-    day = pl.col("effective_on")
-    newest = pl.lit(received_at_ms + limits.FUTURE_DAYS_MAX * 86_400_000).cast(UTC_MS)
-    too_old, too_far = f"before {limits.OCCURRED_YEAR_MIN}", f"more than {limits.FUTURE_DAYS_MAX} days ahead"
-    closed = pl.col("_facilities").list.len() > 0
-    faults += [
-        (pl.col("_positive").is_null(), "unknown_kind", "kind", "not in the rulebook"),
-        (pl.col("_currencies").is_null(), "unknown_entity", "entity", "not configured"),
-        (
-            ~pl.col("_currencies").list.contains(pl.col("currency")),
-            "unknown_currency",
-            "currency",
-            "not a currency of this entity",
-        ),
-        (
-            closed & pl.col("facility").is_not_null() & ~pl.col("_facilities").list.contains(pl.col("facility")),
-            "unknown_facility",
-            "facility",
-            "not a facility of this entity",
-        ),
-        (
-            (amount > limits.AMOUNT_MINOR_MAX) | (amount < -limits.AMOUNT_MINOR_MAX),
-            "out_of_range",
-            "amount_minor",
-            f"beyond {limits.AMOUNT_MINOR_MAX} minor units",
-        ),
-        (pl.col("_positive") & (amount < 0), "negative_amount", "amount_minor", "this kind takes no negative amount"),
-        (occurred.dt.year() < limits.OCCURRED_YEAR_MIN, "out_of_range", "occurred_at", too_old),
-        (occurred > newest, "out_of_range", "occurred_at", too_far),
-        (day.dt.year() < limits.OCCURRED_YEAR_MIN, "out_of_range", "effective_on", too_old),
-        (day > newest.dt.date(), "out_of_range", "effective_on", too_far),
-        (
-            pl.col("schema_version").is_null() | (pl.col("schema_version") != SCHEMA_VERSION),
-            "unknown_version",
-            "schema_version",
-            f"this runtime reads version {SCHEMA_VERSION}",
-        ),
+    extent = _extent_of(frame)
+    stampable = _filled(_without_overlong(frame, extent.overlong()))
+    content = _content(stampable)
+    judged = _judge_scopes(frame, vocabulary)
+    rules = [
+        *_missing(extent),
+        *_unfit_texts(extent, _has_control(content, stampable, extent)),
+        *_unknown(judged),
+        *_out_of_range(extent, vocabulary, received_at_ms),
+        *_missing_for_kind(extent, vocabulary),
     ]
-    for name in sorted(demanded - set(REQUIRED)):
-        empty = blank[name] if name in blank else pl.col(name).is_null()
-        faults.append(
-            (pl.col("_requires").list.contains(name) & empty, "missing_value", name, "this kind needs this column")
-        )
-    return faults
+    stamped = _stamp(stampable, content, received_at_ms)
+    fault = _first_faults(judged, rules)
+    if fault.null_count() == frame.height:
+        return Validated(stamped, pl.DataFrame(schema=REJECT_COLUMNS))
+    return Validated(stamped.filter(fault.is_null()), _rejects(frame, fault, rules))
 
 
-def _stamp(good: pl.DataFrame, received_at_ms: int) -> pl.DataFrame:
-    """Fill effective_on, then hash. The filled frame is what the digest means."""
-    filled = good.select(
-        pl.col("row").cast(pl.Int64()),
-        *(pl.col(name) for name in COLUMNS if name != "effective_on"),
-        pl.col("effective_on").fill_null(pl.col("occurred_at").dt.date()),
+def _extent_of(frame: pl.DataFrame) -> _Extent:
+    lengths, numbers = pl.col(TEXT_COLUMNS).str.len_bytes(), pl.col(NUMBER_COLUMNS).cast(pl.Int64())
+    measures = [pl.col(COLUMNS).null_count(), lengths.min(), lengths.max(), numbers.min(), numbers.max()]
+    measured = frame.select(m.name.prefix(f"{i}.") for i, m in enumerate(measures)).row(0, named=True)
+    parts: list[dict[str, int]] = [{} for _ in measures]
+    for key, value in measured.items():
+        index, _, name = key.partition(".")
+        parts[int(index)][name] = value
+    return _Extent(*parts)
+
+
+def _without_overlong(frame: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+    """Drop texts that are too long before anything is made of them: views let a small frame hold gigabytes."""
+    return frame.with_columns(
+        pl.when(pl.col(name).str.len_chars() <= _TEXT_WIDTHS[name]).then(pl.col(name)).alias(name) for name in names
     )
-    return filled.select(
-        "row",
+
+
+def _filled(frame: pl.DataFrame) -> pl.DataFrame:
+    """Fill effective_on. The filled frame is what the digest means."""
+    if not frame["effective_on"].null_count():
+        return frame
+    day = (pl.col("occurred_at").cast(pl.Int64()) // _DAY_MS).cast(pl.Int32(), strict=False).cast(pl.Date())
+    return frame.with_columns(pl.col("effective_on").fill_null(day))
+
+
+def _content(frame: pl.DataFrame) -> pa.LargeStringArray:
+    """Each row as one text, in column order."""
+    numbers = frame.select(pl.col(NUMBER_COLUMNS).cast(pl.Int64()).cast(pl.String()))
+    texts = [numbers[name] if name in numbers.columns else frame[name] for name in COLUMNS]
+    arrays = [text.to_arrow(compat_level=pl.CompatLevel.oldest()) for text in texts]
+    separator = pa.scalar(_SEPARATOR, pa.large_string())
+    return pc.binary_join_element_wise(*arrays, separator, null_handling="replace", null_replacement=_NULL)
+
+
+def _has_control(content: pa.LargeStringArray, frame: pl.DataFrame, extent: _Extent) -> bool:
+    """Whether a text may hold a control character: counts them all, less those that joining and attributes add."""
+    attributes = frame["attributes"].to_arrow(compat_level=pl.CompatLevel.oldest())
+    nulls = sum(frame[name].null_count() for name in COLUMNS)
+    joined = (len(COLUMNS) - 1) * frame.height + nulls
+    return _control_bytes(content) > joined + (_control_bytes(attributes) if extent.longest["attributes"] else 0)
+
+
+def _control_bytes(texts: pa.LargeStringArray) -> int:
+    held = np.frombuffer(texts.buffers()[2] or b"", np.uint8)
+    return np.count_nonzero(held < 0x20) + np.count_nonzero(held == 0x7F)
+
+
+def _missing(extent: _Extent) -> Iterator[_Rule]:
+    for name in REQUIRED:
+        if extent.may_lack(name):
+            yield _Rule(_lacks(name), "missing_value", name, "must be filled")
+
+
+def _lacks(name: str) -> pl.Expr:
+    empty = pl.col(name).is_null()
+    return empty | (pl.col(name) == "") if name in TEXT_COLUMNS else empty
+
+
+def _unfit_texts(extent: _Extent, has_control: bool) -> Iterator[_Rule]:
+    overlong = extent.overlong()
+    for name, width in _TEXT_WIDTHS.items():
+        if name in overlong:
+            yield _Rule(pl.col(name).str.len_chars() > width, "too_long", name, f"at most {width} characters")
+        if has_control and name != "attributes":
+            control = pl.col(name).str.contains(r"[\x00-\x1f\x7f]")
+            yield _Rule(control, "control_character", name, "control characters are not allowed")
+
+
+def _judge_scopes(frame: pl.DataFrame, vocabulary: Vocabulary) -> pl.DataFrame:
+    """The frame with `_unknown`, the code of what is not in the vocabulary. A frame has few distinct scopes."""
+    scopes = frame.select(_SCOPE).unique()
+    codes = [_unknown_code(vocabulary, *scope) for scope in scopes.iter_rows()]
+    if not any(codes):
+        return frame
+    judged = scopes.with_columns(pl.Series("_unknown", codes, pl.String()))
+    return frame.join(judged, on=_SCOPE, how="left", nulls_equal=True, maintain_order="left")
+
+
+def _unknown_code(vocabulary: Vocabulary, kind: str, entity: str, currency: str, facility: str | None) -> str | None:
+    terms = vocabulary.entities.get(entity)
+    if kind not in vocabulary.kinds:
+        return "unknown_kind"
+    if terms is None:
+        return "unknown_entity"
+    if currency not in terms.currencies:
+        return "unknown_currency"
+    return "unknown_facility" if facility and terms.facilities and facility not in terms.facilities else None
+
+
+def _unknown(judged: pl.DataFrame) -> Iterator[_Rule]:
+    if "_unknown" in judged.columns:
+        for code, (column, message) in _UNKNOWN.items():
+            yield _Rule(pl.col("_unknown") == code, code, column, message)
+
+
+def _out_of_range(extent: _Extent, vocabulary: Vocabulary, received_at_ms: int) -> Iterator[_Rule]:
+    largest = limits.AMOUNT_MINOR_MAX
+    if extent.may_exceed("amount_minor", -largest, largest):
+        beyond = ~pl.col("amount_minor").is_between(-largest, largest)
+        yield _Rule(beyond, "out_of_range", "amount_minor", f"beyond {largest} minor units")
+    if extent.may_exceed("amount_minor", 0, largest):
+        positive = [name for name, kind in vocabulary.kinds.items() if kind.sign == "positive"]
+        negative = pl.col("kind").is_in(positive) & (pl.col("amount_minor") < 0)
+        yield _Rule(negative, "negative_amount", "amount_minor", "this kind takes no negative amount")
+    newest_ms = received_at_ms + limits.FUTURE_DAYS_MAX * _DAY_MS
+    yield from _out_of_days(extent, "occurred_at", _OLDEST_DAY * _DAY_MS, newest_ms)
+    yield from _out_of_days(extent, "effective_on", _OLDEST_DAY, newest_ms // _DAY_MS)
+    if extent.nulls["schema_version"] or extent.may_exceed("schema_version", SCHEMA_VERSION, SCHEMA_VERSION):
+        other = pl.col("schema_version").ne_missing(SCHEMA_VERSION)
+        yield _Rule(other, "unknown_version", "schema_version", f"this runtime reads version {SCHEMA_VERSION}")
+
+
+def _out_of_days(extent: _Extent, name: str, oldest: int, newest: int) -> Iterator[_Rule]:
+    if extent.may_exceed(name, oldest, newest):
+        given = pl.col(name).cast(pl.Int64())
+        yield _Rule(given < oldest, "out_of_range", name, f"before {limits.OCCURRED_YEAR_MIN}")
+        yield _Rule(given > newest, "out_of_range", name, f"more than {limits.FUTURE_DAYS_MAX} days ahead")
+
+
+def _missing_for_kind(extent: _Extent, vocabulary: Vocabulary) -> Iterator[_Rule]:
+    demanded = {name for kind in vocabulary.kinds.values() for name in kind.requires} - set(REQUIRED)
+    for name in sorted(demanded):
+        if extent.may_lack(name):
+            kinds = [kind for kind, terms in vocabulary.kinds.items() if name in terms.requires]
+            broken = pl.col("kind").is_in(kinds) & _lacks(name)
+            yield _Rule(broken, "missing_value", name, "this kind needs this column")
+
+
+def _first_faults(frame: pl.DataFrame, rules: list[_Rule]) -> pl.Series:
+    """For each row the index of the first rule that it breaks, or null."""
+    if not rules:
+        return pl.repeat(None, frame.height, dtype=pl.Int16(), eager=True)
+    tests = [pl.when(rule.broken).then(pl.lit(i, pl.Int16())) for i, rule in enumerate(rules)]
+    return frame.select(pl.coalesce(tests).alias("fault")).to_series()
+
+
+def _stamp(frame: pl.DataFrame, content: pa.LargeStringArray, received_at_ms: int) -> pl.DataFrame:
+    return frame.select(
+        pl.int_range(pl.len(), dtype=pl.Int64()).alias("row"),
         *COLUMNS,
         pl.lit(received_at_ms).cast(UTC_MS).alias("received_at"),
         id_hash().alias("id_hash"),
-        digest().alias("digest"),
+        _hashes(content).alias("digest"),
     )
 
 
@@ -251,29 +381,25 @@ def id_hash() -> pl.Expr:
     return plh.concat_str("source", "event_id", separator=_SEPARATOR).nchash.xxhash64()
 
 
-def digest() -> pl.Expr:
-    """xxHash64 of the whole content in column order. Same identity with another digest is a conflict."""
-    texts = [
-        pl.col(name).fill_null(_NULL)
-        if dtype == pl.String()
-        else pl.col(name).cast(pl.Int64()).cast(pl.String()).fill_null(_NULL)
-        for name, dtype in COLUMNS.items()
-    ]
-    return plh.concat_str(*texts, separator=_SEPARATOR).nchash.xxhash64()
+def digest(frame: pl.DataFrame) -> pl.Series:
+    """xxHash64 of each row's whole content in column order. Same identity with another digest is a conflict."""
+    return _hashes(_content(frame))
 
 
-def _rejects(bad: pl.DataFrame, faults: list[tuple[pl.Expr, str, str, str]]) -> pl.DataFrame:
-    names = pl.DataFrame(
+def _hashes(content: pa.LargeStringArray) -> pl.Series:
+    return pl.DataFrame({"digest": pl.from_arrow(content)}).select(plh.col("digest").nchash.xxhash64()).to_series()
+
+
+def _rejects(frame: pl.DataFrame, fault: pl.Series, rules: list[_Rule]) -> pl.DataFrame:
+    broken = fault.is_not_null()
+    named = [rules[index] for index in fault.filter(broken)]
+    return pl.DataFrame(
         {
-            "_fault": range(len(faults)),
-            "code": [f[1] for f in faults],
-            "column": [f[2] for f in faults],
-            "message": [f[3] for f in faults],
+            "row": broken.arg_true(),
+            "event_id": frame["event_id"].filter(broken).str.head(limits.EVENT_ID_CHARS_MAX),
+            "code": [rule.code for rule in named],
+            "column": [rule.column for rule in named],
+            "message": [rule.message for rule in named],
         },
-        schema_overrides={"_fault": pl.Int16()},
-    )
-    return (
-        bad.select("row", "event_id", "_fault")
-        .join(names, on="_fault", how="left", maintain_order="left")
-        .select(pl.col(name).cast(dtype) for name, dtype in REJECT_COLUMNS.items())
+        schema=REJECT_COLUMNS,
     )

@@ -8,6 +8,7 @@ from enum import IntEnum
 import numpy as np
 
 _RUN_RATIO = 4  # a run is merged into the one before it unless that one is this many times larger
+Entries = tuple[np.ndarray, np.ndarray]  # ids, and the digest of each
 
 
 class Verdict(IntEnum):
@@ -26,7 +27,7 @@ class DedupeMemory:
     """
 
     def __init__(self) -> None:
-        self._runs: list[tuple[np.ndarray, np.ndarray]] = []
+        self._runs: list[Entries] = []
 
     def __len__(self) -> int:
         return sum(len(ids) for ids, _ in self._runs)
@@ -34,30 +35,20 @@ class DedupeMemory:
     def judge(self, ids: np.ndarray, digests: np.ndarray) -> np.ndarray:
         """Verdict of each row (int8), the first of several equal ids judged first; remembers what is not a repeat."""
         order = np.argsort(ids, kind="stable")
-        sorted_ids, sorted_digests = ids[order], digests[order]
-        verdicts = self._against_runs(sorted_ids, sorted_digests)
-        _within_batch(sorted_ids, sorted_digests, verdicts)
+        batch = ids[order], digests[order]
+        verdicts = _verdicts(self._known(batch[0]), batch)
         kept = verdicts != Verdict.REPEAT
-        self._remember(sorted_ids[kept], sorted_digests[kept])
+        self._remember(batch[0][kept], batch[1][kept])
         answer = np.empty(len(ids), np.int8)
         answer[order] = verdicts
         return answer
 
-    def _against_runs(self, ids: np.ndarray, digests: np.ndarray) -> np.ndarray:
-        seen = np.zeros(len(ids), bool)
-        same = np.zeros(len(ids), bool)
-        for run_ids, run_digests in self._runs:
-            at = np.searchsorted(run_ids, ids)
-            inside = at < len(run_ids)
-            hit = np.zeros(len(ids), bool)
-            hit[inside] = run_ids[at[inside]] == ids[inside]
-            while hit.any():  # usually once; more often only for ids with conflicts
-                rows = np.flatnonzero(hit)
-                seen[rows] = True
-                same[rows] |= run_digests[at[rows]] == digests[rows]
-                at[rows] += 1
-                hit[rows] = (at[rows] < len(run_ids)) & (run_ids[np.minimum(at[rows], len(run_ids) - 1)] == ids[rows])
-        return np.where(same, Verdict.REPEAT, np.where(seen, Verdict.CONFLICT, Verdict.NEW)).astype(np.int8)
+    def _known(self, ids: np.ndarray) -> Entries:
+        """Every remembered entry of these ids, which come sorted."""
+        wanted = ids[np.append(True, ids[1:] != ids[:-1])] if len(ids) else ids
+        found = [_entries_of(wanted, run) for run in self._runs]
+        none = np.empty(0, np.uint64)
+        return np.concatenate([none, *(ids for ids, _ in found)]), np.concatenate([none, *(d for _, d in found)])
 
     def _remember(self, ids: np.ndarray, digests: np.ndarray) -> None:
         if not len(ids):
@@ -83,13 +74,34 @@ class DedupeMemory:
         self._runs = [(np.frombuffer(ids, "<u8"), np.frombuffer(digests, "<u8"))] if ids else []
 
 
-def _within_batch(ids: np.ndarray, digests: np.ndarray, verdicts: np.ndarray) -> None:
-    """Judge rows whose id stands more than once in the batch against those before them. Rare, so row by row."""
-    for row in np.flatnonzero(ids[1:] == ids[:-1]) + 1:
-        if verdicts[row] == Verdict.REPEAT:
-            continue
-        first = row
-        while first and ids[first - 1] == ids[row]:
-            first -= 1
-        repeated = (digests[first:row] == digests[row]).any()
-        verdicts[row] = Verdict.REPEAT if repeated else Verdict.CONFLICT
+def _entries_of(wanted: np.ndarray, run: Entries) -> Entries:
+    """A run's entries of the wanted ids, which are sorted and distinct."""
+    ids, digests = run
+    first = np.searchsorted(ids, wanted)
+    hit = first < len(ids)
+    hit[hit] = ids[first[hit]] == wanted[hit]
+    if not hit.any():
+        return ids[:0], digests[:0]
+    first = first[hit]
+    count = np.searchsorted(ids, wanted[hit], side="right") - first
+    before = np.cumsum(count) - count
+    at = np.repeat(first - before, count) + np.arange(count.sum())
+    return ids[at], digests[at]
+
+
+def _verdicts(known: Entries, batch: Entries) -> np.ndarray:
+    """Judge a batch, sorted by id, by what is known of its ids and by its own earlier rows."""
+    verdicts = np.full(len(known[0]) + len(batch[0]), Verdict.NEW, np.int8)
+    if not len(known[0]) and not _equal_next(batch[0]).any():
+        return verdicts
+    ids, digests = np.concatenate([known[0], batch[0]]), np.concatenate([known[1], batch[1]])
+    by_id = np.argsort(ids, kind="stable")
+    by_content = np.lexsort((digests, ids))
+    verdicts[by_id[1:][_equal_next(ids[by_id])]] = Verdict.CONFLICT
+    same = _equal_next(ids[by_content]) & _equal_next(digests[by_content])
+    verdicts[by_content[1:][same]] = Verdict.REPEAT
+    return verdicts[len(known[0]) :]
+
+
+def _equal_next(values: np.ndarray) -> np.ndarray:
+    return values[1:] == values[:-1]

@@ -39,21 +39,29 @@ class Crosswalk:
     """Every mapping in force, answered most specific first: entity, then facility, then department, then newest."""
 
     def __init__(self) -> None:
-        self.version = 0
+        self._versions: set[int] = set()
         self._rows: list[tuple[int, CrosswalkRow]] = []
         self._by_role: dict[str, list[tuple[int, CrosswalkRow]]] = {}
         self._known: dict[tuple[str, Place], Mapped | None] = {}
 
+    @property
+    def version(self) -> int:
+        """The newest version applied, 0 before the first."""
+        return max(self._versions, default=0)
+
     def apply(self, version: int, rows: list[CrosswalkRow]) -> bool:
-        """Add a version. False when it is known already (the log may carry it twice)."""
-        if version <= self.version:
+        """Add a version, in any order. False when it is known already (the log may carry it twice)."""
+        if version in self._versions:
             return False
-        self.version = version
+        self._add(version, rows)
+        self._known.clear()
+        return True
+
+    def _add(self, version: int, rows: list[CrosswalkRow]) -> None:
+        self._versions.add(version)
         for row in rows:
             self._rows.append((version, row))
             self._by_role.setdefault(row.role, []).append((version, row))
-        self._known.clear()
-        return True
 
     def resolve(self, role: str, place: Place) -> Mapped | None:
         """The account of a role at a place, or None."""
@@ -77,16 +85,12 @@ class Crosswalk:
         """Start from a snapshot's rows."""
         self.__init__()
         for of, row in rows:
-            self._rows.append((of, row))
-            self._by_role.setdefault(row.role, []).append((of, row))
-        self.version = version
+            self._add(of, [row])
+        self._versions.add(version)
 
     def forget_answers(self) -> None:
         """Drop remembered answers; called when they grow beyond a bound."""
         self._known.clear()
-
-    def __len__(self) -> int:
-        return len(self._known)
 
 
 def _fits(row: CrosswalkRow, place: Place) -> bool:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from runtime.ledger.rules import GroupRef, ItemRef, Links, Rulebook
+from runtime.ledger.rules import GroupRef, ItemRef, Rulebook
 
 DAY_MS = 86_400_000
 Key = tuple[str, str, str]  # item or group name, entity, key
@@ -106,10 +106,6 @@ class OpenItems:
         self._changes: list[Change] = []
         self.flags: list[ItemFlag] = []
 
-    def links_of(self, kind: str) -> Links | None:
-        """A kind's links, None when it does not match."""
-        return self._links.get(kind)
-
     def take(self, event: Event, now_ms: int) -> list[Change]:
         """Match one new event; the changes of this and of every event that it made ready, in order."""
         links = self._links[event.kind]
@@ -196,7 +192,10 @@ class OpenItems:
         released, group.waiting = group.waiting, []
         group.booked_minor, group.waiting_minor = group.total_minor, 0
         for member in released:
-            self.waiters[member].group = ""
+            waiter = self.waiters[member]
+            waiter.group = ""
+            if not waiter.item:  # a fault was then the group's, and has ended; one of a lacking item stands
+                waiter.fault = ""
             self._settle(member)
 
     def _wake(self, key: Key) -> None:

@@ -68,6 +68,7 @@ class PostingRules:
         """Post rows (canonical columns plus `row`); set numbers go up from first_set_no."""
         if events.is_empty():
             return Posted(empty(DELTAS), _SET_OF, _UNMAPPED)
+        self._forget_when_many()
         sums = self._sums(events)
         places = sums.select(_PLACE).unique(maintain_order=True)
         routes = [self._route(*place) for place in places.iter_rows()]
@@ -117,10 +118,13 @@ class PostingRules:
             )
         )
 
-    def _route(self, *place: object) -> Route:
+    def _forget_when_many(self) -> None:
+        """Keep answers bounded. Only between calls: route numbers must not change their meaning within one."""
         if len(self._routes) > ANSWERS_MAX:
             self.mapping_changed()
             self._crosswalk.forget_answers()
+
+    def _route(self, *place: object) -> Route:
         if place not in self._routes:
             self._routes[place] = self._find_route(*place)
         return self._routes[place]
@@ -170,7 +174,7 @@ class PostingRules:
                 pl.col("rows").explode(),
             )
         )
-        # Route numbers depend on what was seen before, so the order is by the accounts they stand for.
+        # Route numbers depend on what was seen before, so the order is by the roles and accounts they stand for.
         named = merged.join(self._route_names(), on="route", how="left").sort(
             *(key for key in keys if key != "route"), "_accounts"
         )
@@ -183,7 +187,10 @@ class PostingRules:
         return pl.DataFrame(self._lines, schema=_ROUTE_LINES, orient="row")
 
     def _route_names(self) -> pl.DataFrame:
-        names = {number: "|".join(f"{a.account}@{a.version}" for _, a in lines) for lines, number in self._numbers.items()}
+        names = {
+            number: "\x1f".join(f"{role}\x1f{mapped.account}\x1f{mapped.version}" for role, mapped in lines)
+            for lines, number in self._numbers.items()
+        }
         return pl.DataFrame(
             {"route": list(names), "_accounts": list(names.values())},
             schema={"route": pl.Int32(), "_accounts": pl.String()},
@@ -209,10 +216,7 @@ def _roles(pair: object) -> tuple[str, str]:
 
 def _kind_frame(kinds: Mapping[str, Kind]) -> pl.DataFrame:
     return pl.DataFrame(
-        [
-            (name, k.mode, k.lane, k.entry_by, "facility" in k.keep, "department" in k.keep)
-            for name, k in kinds.items()
-        ],
+        [(name, k.mode, k.lane, k.entry_by, "facility" in k.keep, "department" in k.keep) for name, k in kinds.items()],
         schema={
             "kind": pl.String(),
             "mode": pl.String(),

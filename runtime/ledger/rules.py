@@ -142,6 +142,8 @@ def parse_rulebook(text: str) -> Rulebook:
 
 def _section(section: str, tables: dict) -> dict:
     """Each table of a section as its type, so that a fault can be named with its table."""
+    if not isinstance(tables, dict):
+        raise RulebookError(f"{section}: expected tables, as [{section}.NAME]")
     read = {}
     for name, table in tables.items():
         try:

@@ -1,0 +1,176 @@
+"""The composition root: which real part stands behind each port, and how each actor's inside is built.
+
+Owns the table of parts. The only place, with the CLI, that imports both `actors` and `adapters`. Builders run inside
+the actors' own processes and get nothing but a `Wiring`, which is plain data.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping
+from functools import partial
+
+from actors.feed_reader import FeedReader
+from actors.gateway import Gateway, GatewayServer
+from actors.metrics import RayMetrics
+from actors.parts import AsyncShell, ThreadShell
+from actors.poster import Poster
+from actors.ray_stage import PartSpec, RayStage
+from actors.shard_worker import ShardWorker
+from actors.supervisor import Supervisor
+from actors.wiring import SUPERVISOR, Wiring, open_erp
+from adapters import telemetry, wire
+from adapters.archive.parquet import ParquetArchive
+from adapters.books.sql import SqlBooks
+from adapters.feeds.redis_feed import RedisFeed
+from adapters.log.redis_streams import RedisLogReader, RedisLogWriter
+from runtime.ports import LogEntry, ShardLag
+from runtime.routing import splitter
+from runtime.schema import Vocabulary
+from runtime.shard import ShardEngine
+from runtime.topology import shards_of
+
+
+class WallClock:
+    """The machine's clock."""
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+class BlockingLog:
+    """A log writer for a part that has a thread and no event loop of its own."""
+
+    def __init__(self, url: str, shards: int) -> None:
+        self.shards = shards
+        self._runner = asyncio.Runner()
+        self._writer = RedisLogWriter(url)
+
+    def append(self, entries: list[LogEntry]) -> None:
+        self._runner.run(self._writer.append(entries))
+
+    def lag(self) -> dict[int, ShardLag]:
+        return self._runner.run(self._writer.lag())
+
+    def close(self) -> None:
+        self._runner.run(self._writer.close())
+        self._runner.close()
+
+
+# ── parts ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def part_specs(wiring: Wiring) -> Mapping[str, PartSpec]:
+    """Every actor of this Penstock by name, the supervisor last."""
+    config = wiring.config
+    workers = {
+        f"worker-{i}": PartSpec(ThreadShell, partial(build_worker, wiring, i), "shard")
+        for i in range(config.runtime.workers)
+    }
+    gateways = {
+        f"gateway-{i}": PartSpec(AsyncShell, partial(build_gateway, wiring, i), "ingress")
+        for i in range(config.gateway.count)
+    }
+    feeds = {
+        f"feed-{feed.name}": PartSpec(AsyncShell, partial(build_feed_reader, wiring, feed.name), "ingress")
+        for feed in config.feeds
+    }
+    poster = (
+        {"poster": PartSpec(ThreadShell, partial(build_poster, wiring), "control")} if config.erp.kind != "none" else {}
+    )
+    supervisor = {SUPERVISOR: PartSpec(ThreadShell, partial(build_supervisor, wiring), "control")}
+    return {**workers, **gateways, **feeds, **poster, **supervisor}
+
+
+def _begin(wiring: Wiring, name: str) -> str:
+    """Set up this process for a part; the part's name as a holder of epochs."""
+    telemetry.configure(name, wiring.logs_folder)
+    return f"{name}/{os.getpid()}"
+
+
+def build_worker(wiring: Wiring, index: int) -> ShardWorker:
+    """A worker with its share of the shards."""
+    config, rulebook = wiring.config, wiring.rulebook()
+    opens_on = {name: entity.opens_on for name, entity in config.entities.items()}
+    return ShardWorker(
+        shards_of(index, config.runtime.workers, config.runtime.shards),
+        holder=_begin(wiring, f"worker-{index}"),
+        engine=lambda: ShardEngine(rulebook, opens_on, config.bounds().open_items_max),
+        log=RedisLogReader(wiring.log_url),
+        books=SqlBooks(wiring.books_url),
+        archive=ParquetArchive(wiring.archive_root),
+        clock=WallClock(),
+        limits=config.bounds(),
+        metrics=RayMetrics(),
+    )
+
+
+def build_poster(wiring: Wiring) -> Poster:
+    """The poster of the ERP connection."""
+    config = wiring.config
+    holder, entities = _begin(wiring, "poster"), config.erp_entities()
+    return Poster(
+        SqlBooks(wiring.books_url),
+        open_erp(wiring),
+        WallClock(),
+        config.bounds(),
+        config.erp,
+        entities,
+        holder,
+        RayMetrics(),
+    )
+
+
+def build_supervisor(wiring: Wiring) -> Supervisor:
+    """The supervisor of every other part."""
+    _begin(wiring, SUPERVISOR)
+    specs = {name: spec for name, spec in part_specs(wiring).items() if name != SUPERVISOR}
+    return Supervisor(
+        list(specs),
+        stage=RayStage(specs),
+        log=BlockingLog(wiring.log_url, wiring.config.runtime.shards),
+        books=SqlBooks(wiring.books_url),
+        clock=WallClock(),
+        metrics=RayMetrics(),
+        silence_s=wiring.config.bounds().ping_timeout_s,
+        tick_s=wiring.config.runtime.tick_s,
+    )
+
+
+async def build_gateway(wiring: Wiring, index: int) -> GatewayServer:
+    """A gateway and its gRPC server."""
+    _begin(wiring, f"gateway-{index}")
+    section = wiring.config.gateway
+    return GatewayServer(_gateway(wiring), wire, host=section.host, port=wiring.gateway_port)
+
+
+async def build_feed_reader(wiring: Wiring, name: str) -> FeedReader:
+    """A feed reader with a gateway of its own, so that both doors check and append alike."""
+    _begin(wiring, f"feed-{name}")
+    section = next(feed for feed in wiring.config.feeds if feed.name == name)
+    gateway = _gateway(wiring)
+    return FeedReader(
+        RedisFeed(section.url or wiring.log_url, section.stream, section.group, f"{name}-{os.getpid()}"),
+        gateway.submit,
+        SqlBooks(wiring.books_url),
+        clock=WallClock(),
+        limits=wiring.config.bounds(),
+        name=name,
+        parse=wire.from_redis,
+        metrics=RayMetrics(),
+    )
+
+
+def _gateway(wiring: Wiring) -> Gateway:
+    config, rulebook = wiring.config, wiring.rulebook()
+    return Gateway(
+        RedisLogWriter(wiring.log_url),
+        vocabulary=Vocabulary(kinds=rulebook.kind_terms(), entities=config.entity_terms()),
+        split=splitter(rulebook.scopes(), config.runtime.shards),
+        limits=config.bounds(),
+        clock=WallClock(),
+        metrics=RayMetrics(),
+    )

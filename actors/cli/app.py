@@ -1,0 +1,283 @@
+"""The commands of `penstock` and how their answers look.
+
+Owns options, tables and exit statuses: 0 only when what was asked for holds, 1 when it does not, 2 when the command
+can't be carried out. Every command gives the same data as a table for people and as JSON for machines (`--json`).
+"""
+
+import contextlib
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from actors.cli import demo as demonstration
+from actors.cli import reports, submission
+from actors.cli.installation import Installation, books_url, mapping_json
+from adapters import settings
+from adapters.books.sql import SqlBooks
+from runtime.config import Config, MappingRow
+from runtime.errors import PenstockError
+
+app = typer.Typer(
+    name="penstock",
+    help="Takes the money events of a health system and feeds its ERPs balanced journals, each event once.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+mapping_app = typer.Typer(help="The crosswalk from account roles to an entity's own accounts.", no_args_is_help=True)
+app.add_typer(mapping_app, name="mapping")
+
+ConfigFile = Annotated[str, typer.Option("--config", "-c", help="Configuration file; ./penstock.toml by default.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+out, err = Console(), Console(stderr=True)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Errors of ours end the command with a sentence and status 2, not with a traceback."""
+    try:
+        yield
+    except PenstockError as error:
+        err.print(f"[red]error:[/red] {error}", highlight=False)
+        raise typer.Exit(2) from None
+
+
+def _load(path: str) -> Config:
+    return settings.load(path or None)
+
+
+def _json(data: Any) -> None:
+    typer.echo(orjson.dumps(msgspec.to_builtins(data, builtin_types=(date,)), option=orjson.OPT_INDENT_2, default=str))
+
+
+def _table(title: str, rows: list[dict[str, Any]], columns: list[str]) -> None:
+    """Rows as a table; columns that end in _minor are money and are shown with two decimals."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for name in columns:
+        number = name.endswith("_minor") or bool(rows) and isinstance(rows[0].get(name), int)
+        table.add_column(name.removesuffix("_minor").replace("_", " "), justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*(_cell(name, row.get(name)) for name in columns))
+    out.print(table)
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if name.endswith("_minor"):
+        return money(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def money(minor: int) -> str:
+    """Minor units for people: 1,234.56."""
+    return f"{'-' if minor < 0 else ''}{abs(minor) // 100:,}.{abs(minor) % 100:02d}"
+
+
+# ── running ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@app.command()
+def up(
+    config: ConfigFile = "",
+    address: Annotated[str, typer.Option(help="Join this Ray cluster instead of starting a local one.")] = "",
+    json: AsJson = False,
+) -> None:
+    """Start Penstock in the background: the parts that no URL is configured for, Ray, and the actors."""
+    with _told():
+        settled = _load(config)
+        if address:
+            joined = settled.runtime.model_copy(update={"ray_address": address})
+            settled = settled.model_copy(update={"runtime": joined})
+        record = Installation(settled).up(lambda ready: None if json else out.print(f"  ✓ {ready}"))
+    where = {
+        "gateway": record.gateway,
+        "dashboard": record.dashboard_url,
+        "dashboard_token": record.ray_token_file,
+        "metrics": record.metrics_url,
+        "erp": record.erp_url,
+    }
+    if json:
+        _json(where)
+        return
+    for name, place in where.items():
+        out.print(f"  {name.replace('_', ' '):16}{place}", highlight=False)
+
+
+@app.command()
+def down(config: ConfigFile = "") -> None:
+    """Stop what `up` started, after a last checkpoint."""
+    with _told():
+        Installation(_load(config)).down()
+    out.print("stopped")
+
+
+@app.command()
+def status(config: ConfigFile = "", json: AsJson = False) -> None:
+    """Show parts, lag, journal entries and open exceptions. Fails when a part does not run."""
+    with _told():
+        found = reports.status(Installation(_load(config)))
+    if json:
+        _json(found)
+    else:
+        _table("parts", found["parts"], ["name", "state", "pid", "steps", "error_type"])
+        _table("shards", found["shards"], ["shard", "holder", "epoch", "position", "rows_total"])
+        _table("journal entries", _counts(found["journal_entries"]), ["state", "count"])
+        _table("open exceptions", _counts(found["exceptions"], "type"), ["type", "count"])
+        out.print(f"posting sets waiting: {found['posting_sets_waiting']:,}   gateway: {found['gateway']}")
+    raise typer.Exit(0 if found["healthy"] else 1)
+
+
+def _counts(counts: dict[str, int], name: str = "state") -> list[dict[str, Any]]:
+    return [{name: key, "count": count} for key, count in sorted(counts.items())]
+
+
+# ── events ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@app.command()
+def submit(
+    file: Annotated[Path, typer.Argument(help="The file to send.")],
+    format: Annotated[str, typer.Option(help="synthea, jsonl, csv, parquet or arrow; seen from the content.")] = "",
+    entity: Annotated[str, typer.Option(help="The entity, for formats that do not name one.")] = "synthea",
+    target: Annotated[str, typer.Option(help="host:port of the gateway; that of the running Penstock.")] = "",
+    config: ConfigFile = "",
+    json: AsJson = False,
+) -> None:
+    """Send a file's events and show its control total beside what was accepted. Fails when a row was rejected.
+
+    Sending the same file again is harmless: every event that is known is answered as a duplicate, or found to be one.
+    """
+    with _told():
+        sent = submission.send_file(_load(config), file, format, entity, target, quiet=json)
+    if json:
+        _json(sent)
+    else:
+        _table(f"{file.name}: control total", sent["kinds"], ["entity", "currency", "kind", "events", "amount_minor"])
+        counts = "accepted", "duplicate", "rejected"
+        out.print("   ".join(f"{name}: {sent[name]:,}" for name in counts) + f"   durability: {sent['durability']}")
+        if sent["rejects"]:
+            _table("rejected", sent["rejects"][:20], ["place", "column", "code", "message"])
+    raise typer.Exit(1 if sent["rejected"] else 0)
+
+
+@app.command()
+def trace(
+    event_id: Annotated[str, typer.Argument(help="The event's id.")],
+    source: Annotated[str, typer.Option(help="Its source, if several use that id.")] = "",
+    config: ConfigFile = "",
+    json: AsJson = False,
+) -> None:
+    """Show the way of one event: log position, state, postings, journal entry, ERP document. Fails if unknown."""
+    with _told():
+        steps = reports.trace(Installation(_load(config)), event_id, source)
+    if json:
+        _json(steps)
+    elif not steps:
+        out.print("no accepted event has this id")
+    for step in [] if json else steps:
+        amount = money(step["amount_minor"])
+        out.print(
+            f"[bold]{step['kind']}[/bold] {amount} {step['currency']} of {step['source']}, "
+            f"shard {step['shard']} position {step['position']}: [bold]{step['state']}[/bold]",
+            highlight=False,
+        )
+        if step["postings"]:
+            columns = ["role", "account_code", "side", "amount_minor", "events", "entry_key", "entry_state", "erp_ref"]
+            _table("posted with others of its set", step["postings"], columns)
+    raise typer.Exit(0 if steps else 1)
+
+
+@app.command()
+def exceptions(
+    state: Annotated[str, typer.Option(help="open, resolved, or empty for both.")] = "open",
+    type: Annotated[str, typer.Option(help="Only this type.")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, oldest first.")] = 50,
+    config: ConfigFile = "",
+    json: AsJson = False,
+) -> None:
+    """List exceptions with owner and due time: everything that is not booked and needs a person or a later fact."""
+    with _told():
+        found = reports.exceptions(Installation(_load(config)), state, type, limit)
+    if json:
+        _json(found)
+        return
+    columns = ["type", "owner", "severity", "source", "event_id", "entity", "amount_minor", "due_at", "detail"]
+    _table(f"{state or 'all'} exceptions", found, columns)
+
+
+@app.command()
+def reconcile(config: ConfigFile = "", json: AsJson = False) -> None:
+    """Compare sources, books and the ERP's trial balance, to the cent. Fails on any difference."""
+    with _told():
+        result = reports.reconciliation(Installation(_load(config)))
+    if json:
+        _json(result)
+    else:
+        show_reconciliation(result)
+    raise typer.Exit(0 if result.balanced else 1)
+
+
+def show_reconciliation(result: Any) -> None:
+    """The comparison as tables."""
+    columns = ["entity", "currency", "source_minor", "books_minor", "erp_minor", "waiting_minor"]
+    _table("source = books = ERP (debit turnover)", msgspec.to_builtins(result.totals), columns)
+    if result.breaks:
+        _table("accounts that differ", msgspec.to_builtins(result.breaks), list(msgspec.to_builtins(result.breaks[0])))
+    out.print("[green]balanced[/green]" if result.balanced else "[red]NOT balanced[/red]")
+
+
+# ── mapping ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@mapping_app.command("add")
+def mapping_add(
+    role: Annotated[str, typer.Argument(help="The account role, for instance CONTRACTUAL.")],
+    account: Annotated[str, typer.Argument(help="The entity's own account code.")],
+    entity: Annotated[str, typer.Option(help="The entity; * for any.")] = "*",
+    facility: Annotated[str, typer.Option(help="Only this facility.")] = "",
+    department: Annotated[str, typer.Option(help="Only this department.")] = "",
+    valid_from: Annotated[str, typer.Option(help="Effective from this day (YYYY-MM-DD).")] = "1900-01-01",
+    config: ConfigFile = "",
+) -> None:
+    """Add a mapping. It enters through the log; events held for want of it book by themselves."""
+    with _told():
+        settled = _load(config)
+        given = {"role": role, "account": account, "entity": entity, "facility": facility, "department": department}
+        row = settings.checked(MappingRow, {**given, "valid_from": valid_from})
+        version = add_mapping(settled, row)
+    out.print(f"mapping version {version} is on its way to every shard")
+
+
+def add_mapping(config: Config, row: MappingRow) -> int:
+    """Store one mapping row as a new version."""
+    books = SqlBooks(books_url(config))
+    try:
+        return books.add_mapping(mapping_json([row.model_dump(mode="json")]), "command line")
+    finally:
+        books.close()
+
+
+# ── demo ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@app.command()
+def demo(
+    report: Annotated[Path | None, typer.Option(help="Write the result to this file as JSON.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running.")] = False,
+    events: Annotated[int, typer.Option(min=1000, help="Events of the generated month.")] = 60_000,
+    synthea: Annotated[Path | None, typer.Option(help="Another claims_transactions.csv.")] = None,
+) -> None:
+    """Run the whole way once: three doors, durable log, books, a real ERP, and the proof that they agree."""
+    with _told():
+        result = demonstration.run(out, events=events, keep=keep, synthea=synthea)
+    if report:
+        report.write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))
+    raise typer.Exit(0 if result["balanced"] else 1)

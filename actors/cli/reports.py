@@ -1,0 +1,131 @@
+"""What people ask of a running Penstock: status, exceptions, reconciliation, the way of one event.
+
+Owns gathering the answers as plain data, the same for tables and for JSON. Never prints and never changes anything.
+"""
+
+from typing import Any
+
+import msgspec
+import polars as pl
+from google.protobuf.json_format import MessageToDict
+from penstock import Client
+
+from actors.cli.installation import Installation
+from actors.wiring import open_erp
+from adapters.archive.parquet import ParquetArchive
+from adapters.books.sql import SqlBooks
+from runtime.ledger.reconciliation import Reconciliation, expected, reconcile
+from runtime.ledger.rules import Rulebook
+
+PARTS_TIMEOUT_S = 5.0
+CHECKPOINT_TIMEOUT_S = 60.0
+
+
+def status(installation: Installation) -> dict[str, Any]:
+    """Parts, shards, entries and open exceptions. `healthy`: every part runs and no shard is stuck."""
+    record = installation.record()
+    with installation.stage(record) as stage:
+        health = stage.ping(stage.names, PARTS_TIMEOUT_S)
+        parts = [_part(name, health.get(name)) for name in stage.names]
+    with Client(record.gateway) as client:
+        log = MessageToDict(client.status(), preserving_proto_field_name=True)
+    books = SqlBooks(installation.wiring().books_url)
+    try:
+        shards = books.shard_rows().to_dicts()
+        waiting = books.unclaimed_count(installation.config.erp_entities())
+        entries, exceptions = books.entry_counts(), books.exception_counts()
+    finally:
+        books.close()
+    return {
+        "healthy": all(part["state"] == "running" for part in parts),
+        "gateway": record.gateway,
+        "dashboard": record.dashboard_url,
+        "metrics": record.metrics_url,
+        "parts": parts,
+        "log": log,
+        "shards": shards,
+        "posting_sets_waiting": waiting,
+        "journal_entries": entries,
+        "exceptions": exceptions,
+    }
+
+
+def _part(name: str, health: Any) -> dict[str, Any]:
+    if health is None:
+        return {"name": name, "state": "silent", "pid": None, "error_type": "", "detail": None}
+    return msgspec.to_builtins(health)
+
+
+def exceptions(installation: Installation, state: str, type: str, limit: int) -> list[dict[str, Any]]:
+    """Exceptions with the owner and due times that the rulebook gives their types."""
+    wiring = installation.wiring()
+    types = wiring.rulebook().exception
+    books = SqlBooks(wiring.books_url)
+    try:
+        found = books.exceptions(state=state, type=type, limit=limit)
+    finally:
+        books.close()
+    return [_owned(row, types) for row in found.iter_rows(named=True)]
+
+
+def _owned(row: dict[str, Any], types: dict) -> dict[str, Any]:
+    rule = types.get(row["type"])
+    if rule is None:
+        return row
+    due = row["raised_at"] + pl.Series([rule.resolve_h * 3_600_000]).cast(pl.Duration("ms"))[0]
+    return {**row, "owner": rule.owner, "severity": rule.severity, "due_at": due, "action": rule.action}
+
+
+def pairs_of(rulebook: Rulebook) -> dict[str, int]:
+    """How many pairs each kind posts."""
+    return {name: len(kind.post) for name, kind in rulebook.kind.items()}
+
+
+def reconciliation(installation: Installation, source: dict | None = None) -> Reconciliation:
+    """Source, books and ERP side by side. Without `source` (sums by entity and currency), the control totals stand in
+    for it: what was accepted less what waits, is held or is excluded."""
+    wiring = installation.wiring()
+    books = SqlBooks(wiring.books_url)
+    try:
+        totals, balances = books.totals(), books.balances()
+    finally:
+        books.close()
+    erp = open_erp(wiring)
+    try:
+        lines = erp.trial_balance()
+    finally:
+        erp.close()
+    return reconcile(source or expected(totals, pairs_of(wiring.rulebook())), balances, lines)
+
+
+def trace(installation: Installation, event_id: str, source: str) -> list[dict[str, Any]]:
+    """Every state an event has had, and for each booking its lines, its journal entry and the ERP's document number.
+
+    The archive holds what checkpoints have written, so the workers are asked for one when the event is not there yet.
+    """
+    wiring = installation.wiring()
+    archive = ParquetArchive(wiring.archive_root)
+    found = archive.find(event_id, source)
+    if found.is_empty():
+        _checkpoint(installation)
+        found = archive.find(event_id, source)
+    books = SqlBooks(wiring.books_url)
+    try:
+        return [_traced(row, books) for row in found.iter_rows(named=True)]
+    finally:
+        books.close()
+
+
+def _checkpoint(installation: Installation) -> None:
+    with installation.stage() as stage:
+        for name in stage.names:
+            if name.startswith("worker-"):
+                stage.call(name, "checkpoint_now", CHECKPOINT_TIMEOUT_S)
+
+
+def _traced(row: dict[str, Any], books: SqlBooks) -> dict[str, Any]:
+    place = {name: row[name] for name in ("shard", "position", "state", "set_no")}
+    event = {name: row[name] for name in ("source", "event_id", "kind", "entity", "facility", "currency")}
+    money = {name: row[name] for name in ("amount_minor", "effective_on", "received_at")}
+    lines = books.posting_of(row["shard"], row["position"], row["set_no"]) if row["set_no"] >= 0 else pl.DataFrame()
+    return {**event, **money, **place, "postings": lines.to_dicts()}

@@ -1,0 +1,78 @@
+"""Sending a file's events through the gateway, with its control total.
+
+Owns the comparison of what the file holds with what was answered. Never keeps more of the file than a frame.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import grpc
+import polars as pl
+from penstock import Client, SubmitError, SubmitSummary, SubmitTimeout
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from actors.cli.installation import Installation
+from adapters import settings
+from adapters.sources import Source, open_source
+from runtime.config import Config
+from runtime.errors import PenstockError
+
+
+def send_file(config: Config, file: Path, format: str, entity: str, target: str, *, quiet: bool) -> dict[str, Any]:
+    """Send a file; its control total, and what became of its rows."""
+    target = target or Installation(config).record().gateway
+    currency = config.entities[entity].currency if entity in config.entities else "USD"
+    source = open_source(file, format or None, entity=entity, currency=currency, token_key=settings.token_key(config))
+    return send(source, target, quiet=quiet, label=file.name)
+
+
+def send(source: Source, target: str, *, quiet: bool, label: str) -> dict[str, Any]:
+    """Send a source's frames, showing progress."""
+    counts = {"accepted": 0, "duplicate": 0, "rejected": 0}
+    rejects: list[dict[str, Any]] = []
+    durability = ""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,} events"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, disable=quiet, transient=True) as progress, Client(target) as client:
+        bar = progress.add_task(label, total=None)
+        for frame in source.frames():
+            sent = submit(client, frame)
+            for name in counts:
+                counts[name] += getattr(sent, name)
+            rejects += [_reject(result) for result in sent.results]
+            durability = sent.durability or durability
+            progress.advance(bar, len(frame))
+    rejects += [
+        {"place": f"line {fault.line}", "column": fault.column, "code": fault.code, "message": fault.message}
+        for fault in source.faults
+    ]
+    total = source.total()
+    counts["rejected"] += total.rejected
+    kinds = [
+        {"entity": entity, "currency": currency, "kind": kind, **sums._asdict()}
+        for (entity, currency, kind), sums in sorted(total.sums.items())
+    ]
+    return {"rows": total.rows, "kinds": kinds, **counts, "durability": durability, "rejects": rejects}
+
+
+def submit(client: Client, frame: pl.DataFrame) -> SubmitSummary:
+    """One frame; what can't be repeated with success ends the command with a sentence."""
+    try:
+        return client.submit(frame)
+    except (SubmitError, SubmitTimeout) as error:
+        raise PenstockError(str(error)) from None
+    except grpc.RpcError as error:
+        raise PenstockError(f"the gateway answered {error.code().name.lower()}: {error.details()}") from None
+
+
+def _reject(result: Any) -> dict[str, Any]:
+    return {
+        "place": f"event {result.event_id}",
+        "column": result.column,
+        "code": result.code,
+        "message": result.message,
+    }

@@ -1,0 +1,91 @@
+"""Ray as the stage that parts run on: named, detached actors in one namespace.
+
+Owns how an actor is asked for, found, pinged and killed. Never builds a part: it is given a builder for each name.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+
+from actors.parts import AsyncShell, ThreadShell
+
+NAMESPACE = "penstock"
+CALLS_AT_ONCE = 8  # pings and calls that a thread shell answers side by side
+STOP_TIMEOUT_S = 30.0
+
+
+class PartSpec(NamedTuple):
+    """How to run one part: its shell, its builder, and the custom resource that places it where a cluster has one."""
+
+    shell: type[ThreadShell] | type[AsyncShell]
+    build: Callable
+    resource: str
+
+
+class RayStage:
+    """Parts as detached actors. Safe to make again: parts are found by name."""
+
+    def __init__(self, specs: Mapping[str, PartSpec]) -> None:
+        self._specs = specs
+        self.names = list(specs)
+        self._resources = ray.cluster_resources()
+
+    def exists(self, name: str) -> bool:
+        """Whether an actor of that name is known to Ray, answering or not."""
+        try:
+            ray.get_actor(name, NAMESPACE)
+        except ValueError:
+            return False
+        return True
+
+    def start(self, name: str) -> None:
+        """Ask for the part; one that is there already is left alone."""
+        spec = self._specs[name]
+        # Every long-lived actor holds something: the autoscaler removes nodes whose actors hold nothing.
+        placed = {"resources": {spec.resource: 1}} if spec.resource in self._resources else {}
+        ray.remote(spec.shell).options(
+            name=name,
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=0.01,
+            max_restarts=-1,
+            max_task_retries=0,
+            max_concurrency=CALLS_AT_ONCE,
+            enable_task_events=False,
+            **placed,
+        ).remote(name, spec.build)
+
+    def kill(self, name: str) -> None:
+        """End a part that does not answer; Ray starts it anew."""
+        ray.kill(ray.get_actor(name, NAMESPACE), no_restart=False)
+
+    def ping(self, names: list[str], timeout_s: float) -> dict[str, object]:
+        """The health of each part that answers in time."""
+        asked = {ray.get_actor(name, NAMESPACE).health.remote(): name for name in names if self.exists(name)}
+        if not asked:
+            return {}
+        answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=timeout_s)
+        return {asked[answer]: health for answer in answered if (health := _result(answer)) is not None}
+
+    def call(self, name: str, method: str, timeout_s: float) -> object:
+        """One of a part's methods, run between two of its steps."""
+        return ray.get(ray.get_actor(name, NAMESPACE).call.remote(method), timeout=timeout_s)
+
+    def stop(self, names: list[str]) -> None:
+        """Let parts finish and close, then end their actors for good."""
+        handles = [ray.get_actor(name, NAMESPACE) for name in names if self.exists(name)]
+        stopping = [handle.stop.remote() for handle in handles]
+        if stopping:
+            ray.wait(stopping, num_returns=len(stopping), timeout=STOP_TIMEOUT_S)
+        for handle in handles:
+            ray.kill(handle, no_restart=True)
+
+
+def _result(answer: ray.ObjectRef) -> object:
+    try:
+        return ray.get(answer, timeout=0)
+    except (RayError, GetTimeoutError):
+        return None

@@ -1,0 +1,135 @@
+"""The supervisor: sees that every part runs and answers, and lets time and mapping versions into the log.
+
+Owns nothing that must survive it: what should run comes from the configuration, what runs is asked of Ray, mapping
+versions lie in the books. Never touches an event, and never decides on a plan; `runtime.topology` does.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from runtime.errors import BooksUnavailable, LogError
+from runtime.flow import frames
+from runtime.ports import Books, Clock, LogEntry, Metrics, ShardLag
+from runtime.topology import Action, Observed, plan
+
+PAUSE_S = 1.0
+
+
+class Stage(Protocol):
+    """Where parts run: Ray, or a twin of it."""
+
+    def exists(self, name: str) -> bool: ...
+
+    def start(self, name: str) -> None: ...
+
+    def kill(self, name: str) -> None: ...
+
+    def ping(self, names: list[str], timeout_s: float) -> dict[str, object]:
+        """The health of those that answer in time."""
+        ...
+
+
+class LogLine(Protocol):
+    """The log as the supervisor uses it: blocking, from its one thread."""
+
+    shards: int
+
+    def append(self, entries: list[LogEntry]) -> None: ...
+
+    def lag(self) -> dict[int, ShardLag]: ...
+
+    def close(self) -> None: ...
+
+
+class Supervisor:
+    """Keeps the target running. `step` is one round."""
+
+    def __init__(
+        self,
+        target: list[str],
+        *,
+        stage: Stage,
+        log: LogLine,
+        books: Books,
+        clock: Clock,
+        metrics: Metrics,
+        silence_s: float,
+        tick_s: float,
+    ) -> None:
+        self._target, self._stage = target, stage
+        self._log, self._books = log, books
+        self._clock, self._metrics = clock, metrics
+        self._silence_ms, self._tick_ms = int(silence_s * 1000), int(tick_s * 1000)
+        self._answered: dict[str, int] = {}
+        self._started: dict[str, int] = {}
+        self._health: dict[str, object] = {}
+        self._ticked_ms, self._mapping_sent = 0, 0
+        self._logger = structlog.get_logger("supervisor")
+
+    def start(self) -> None:
+        """Take what runs already as just started, so that a new supervisor replaces nothing at once."""
+        now_ms = self._clock.now_ms()
+        self._started = dict.fromkeys(self._target, now_ms)
+
+    def step(self) -> float:
+        """Ping, plan, act; then let in what every shard must know."""
+        observed = self._observe()
+        for action in plan(self._target, observed, self._clock.now_ms(), self._silence_ms):
+            self._act(action)
+        try:
+            self._send_mappings()
+            self._tick()
+            self._measure()
+        except (LogError, BooksUnavailable) as error:
+            self._logger.warning("control_delayed", error_type=type(error).__name__)
+        return PAUSE_S
+
+    def _observe(self) -> Mapping[str, Observed]:
+        present = [name for name in self._target if self._stage.exists(name)]
+        self._health = self._stage.ping(present, PAUSE_S)
+        self._answered.update(dict.fromkeys(self._health, self._clock.now_ms()))
+        return {
+            name: Observed(name in present, self._answered.get(name, 0), self._started.get(name, 0))
+            for name in self._target
+        }
+
+    def _act(self, action: Action) -> None:
+        self._logger.warning("part_" + action.what, owner=action.name)
+        if action.what == "replace":
+            self._stage.kill(action.name)
+        else:
+            self._stage.start(action.name)
+        self._started[action.name] = self._clock.now_ms()
+
+    def _send_mappings(self) -> None:
+        """Bring new mapping versions to every shard. After a restart all are sent again; shards know them."""
+        for version, rows_json in self._books.mapping_versions():
+            if version > self._mapping_sent:
+                self._broadcast({"type": "mapping", "version": version, "rows": msgspec.json.decode(rows_json)})
+                self._mapping_sent = version
+
+    def _tick(self) -> None:
+        """Tell every shard the time, so that what waits too long is seen without new events."""
+        now_ms = self._clock.now_ms()
+        if now_ms - self._ticked_ms >= self._tick_ms:
+            self._broadcast({"type": "tick", "now_ms": now_ms})
+            self._ticked_ms = now_ms
+
+    def _broadcast(self, message: dict) -> None:
+        body = frames.encode_control(message)
+        self._log.append([LogEntry(shard, "control", 0, body) for shard in range(self._log.shards)])
+
+    def _measure(self) -> None:
+        for shard, lag in self._log.lag().items():
+            self._metrics.gauge("shard_lag_rows", lag.waiting, shard=str(shard))
+
+    def health(self) -> dict[str, object]:
+        """The last answer of every part, None for those that did not answer."""
+        return {name: self._health.get(name) for name in self._target}
+
+    def close(self) -> None:
+        self._log.close()
+        self._books.close()

@@ -1,0 +1,64 @@
+"""The archive in memory, with the same rows as the real one in the same order.
+
+Owns two dicts. Never fails, and never keeps more than one segment that begins at a position.
+"""
+
+import polars as pl
+
+from runtime.effects import OUTCOMES
+from runtime.ports import position_key
+
+_SHARD = {"shard": pl.Int32()}
+
+
+class MemoryArchive:
+    """Archive over dicts."""
+
+    def __init__(self) -> None:
+        self._segments: dict[tuple[int, str], tuple[str, pl.DataFrame]] = {}  # (shard, after) -> position, rows
+        self._snapshots: dict[str, bytes] = {}
+
+    def put_segment(self, shard: int, after: str, position: str, outcomes: pl.DataFrame) -> str:
+        """Keep a segment; it replaces one that begins at the same position and does not reach further. See Archive."""
+        rows = outcomes.select(*OUTCOMES).with_columns(pl.lit(shard, pl.Int32()).alias("shard"))
+        held, _ = self._segments.get((shard, after), (after, rows))
+        if position_key(held) <= position_key(position):
+            self._segments[shard, after] = position, rows
+        return f"outcomes/shard={shard:04d}/{after}_{position}"
+
+    def put_snapshot(self, shard: int, position: str, snapshot: bytes) -> str:
+        """Keep a snapshot; its name. See Archive."""
+        name = f"{_snapshots_of(shard)}{position}"
+        self._snapshots[name] = bytes(snapshot)
+        return name
+
+    def get_snapshot(self, name: str) -> bytes:
+        """A snapshot by its name. FileNotFoundError when it was forgotten."""
+        if name not in self._snapshots:
+            raise FileNotFoundError(name)
+        return self._snapshots[name]
+
+    def forget_snapshots(self, shard: int, keep: str) -> None:
+        """Drop this shard's snapshots before the one named. See Archive."""
+        prefix = _snapshots_of(shard)
+        kept = position_key(keep.removeprefix(prefix))
+        for name in [name for name in self._snapshots if name.startswith(prefix)]:
+            if position_key(name.removeprefix(prefix)) < kept:
+                del self._snapshots[name]
+
+    def find(self, event_id: str, source: str = "") -> pl.DataFrame:
+        """Every outcome row of that event. See Archive."""
+        rows = self.scan().filter(pl.col("event_id") == event_id)
+        if source:
+            rows = rows.filter(pl.col("source") == source)
+        return rows.collect()
+
+    def scan(self) -> pl.LazyFrame:
+        """All outcome rows of all shards. See Archive."""
+        rows = pl.concat([pl.DataFrame(schema=OUTCOMES | _SHARD), *(rows for _, rows in self._segments.values())])
+        order = [position_key(position) for position in rows["position"]]
+        return rows[sorted(range(rows.height), key=order.__getitem__)].lazy()
+
+
+def _snapshots_of(shard: int) -> str:
+    return f"snapshots/shard={shard:04d}/"

@@ -1,0 +1,113 @@
+"""One database: its engine, its transactions, and the fastest insert that its driver has.
+
+Owns everything that differs between SQLite and PostgreSQL. Knows no table.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import polars as pl
+from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, OperationalError
+
+from runtime.errors import BooksUnavailable
+
+BUSY_TIMEOUT_S = 30.0  # how long a SQLite writer waits for another one
+
+_INSERTS = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+_NULL = r"\N"
+
+
+class Database:
+    """An SQLAlchemy engine with the two kinds of transaction that the books need."""
+
+    def __init__(self, url: str) -> None:
+        self.engine = _open_engine(url)
+        self.dialect = self.engine.dialect.name
+        self._writer = self.engine.execution_options(writes=True)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that only reads."""
+        with _answered(self.engine), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that writes; durable when the block has ended, undone when it raises."""
+        with _answered(self.engine), self._writer.begin() as connection:
+            yield connection
+
+    def insert(self, table: Table) -> sqlite.Insert | postgresql.Insert:
+        """An INSERT that knows ON CONFLICT."""
+        return _INSERTS[self.dialect](table)
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self.engine.dispose()
+
+
+def bulk_insert(connection: Connection, table: Table, frame: pl.DataFrame) -> None:
+    """Insert a whole frame: COPY on PostgreSQL, one prepared statement over plain tuples on SQLite."""
+    if frame.is_empty():
+        return
+    columns = ", ".join(frame.columns)
+    if connection.dialect.name == "postgresql":
+        statement = f"COPY {table.name} ({columns}) FROM STDIN (FORMAT csv, NULL '{_NULL}')"
+        with connection.connection.cursor() as cursor, cursor.copy(statement) as copy:
+            copy.write(frame.write_csv(include_header=False, null_value=_NULL))
+        return
+    marks = ", ".join("?" * frame.width)
+    connection.exec_driver_sql(f"INSERT INTO {table.name} ({columns}) VALUES ({marks})", frame.rows())
+
+
+def _open_engine(url: str) -> Engine:
+    address = make_url(url)
+    if address.drivername == "postgresql":
+        address = address.set(drivername="postgresql+psycopg")
+    if address.get_backend_name() not in _INSERTS:
+        raise ValueError(f"books.url: {address.get_backend_name()} is neither sqlite nor postgresql")
+    if address.get_backend_name() == "postgresql":
+        return create_engine(address, hide_parameters=True)
+    engine = create_engine(address, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S})
+    event.listen(engine, "connect", _tune_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _tune_sqlite(connection: object, _record: object) -> None:
+    connection.isolation_level = None  # the driver would begin by itself, and too late for IMMEDIATE
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """A writer takes the lock at once: one that reads first and then writes can't wait, it can only fail."""
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def _answered(engine: Engine) -> Iterator[None]:
+    """Turn "no answer" into BooksUnavailable, and "can't hold this" into a ValueError without the row's values.
+
+    COPY speaks to the driver directly, so its errors come bare.
+    """
+    driver = engine.dialect.dbapi
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        raise BooksUnavailable(_reason(error.orig)) from None
+    except (driver.OperationalError, driver.InterfaceError) as error:
+        raise BooksUnavailable(_reason(error)) from None
+    except (IntegrityError, DataError) as error:
+        raise ValueError(_reason(error.orig)) from None
+    except (driver.IntegrityError, driver.DataError) as error:
+        raise ValueError(_reason(error)) from None
+
+
+def _reason(error: BaseException | None) -> str:
+    """The driver's first line: later ones may quote values."""
+    text = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {text}"

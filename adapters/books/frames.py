@@ -1,0 +1,63 @@
+"""The columns of the frames that books give back, shared by both implementations.
+
+Owns names, types and the way rows become such a frame. Knows no database.
+"""
+
+from collections.abc import Iterable
+
+import polars as pl
+
+from runtime.effects import DELTAS, EXCEPTIONS
+from runtime.schema import UTC_MS
+
+# Of a set's columns these are the same on each of its lines; the rest of DELTAS belongs to the line.
+SET_COLUMNS = ("set_no", "entity", "currency", "period", "posted_on", "mode", "lane", "kind", "document", "events")
+LINE_COLUMNS = ("set_no", "line_no", *(name for name in DELTAS if name not in (*SET_COLUMNS, "line_no")))
+
+UNCLAIMED: dict[str, pl.DataType] = {
+    **DELTAS,
+    "shard": pl.Int32(),
+    "position": pl.String(),
+    "committed_at": UTC_MS,
+}
+BALANCES: dict[str, pl.DataType] = {
+    "entity": pl.String(),
+    "currency": pl.String(),
+    "account_code": pl.String(),
+    "debit_minor": pl.Int64(),
+    "credit_minor": pl.Int64(),
+    "posted_debit_minor": pl.Int64(),
+    "posted_credit_minor": pl.Int64(),
+}
+EXCEPTION_STATES: dict[str, pl.DataType] = {**EXCEPTIONS, "state": pl.String(), "resolved_at": UTC_MS}
+SHARD_ROWS: dict[str, pl.DataType] = {
+    "shard": pl.Int32(),
+    "epoch": pl.Int64(),
+    "holder": pl.String(),
+    "position": pl.String(),
+    "rows_total": pl.Int64(),
+    "committed_at": UTC_MS,
+}
+POSTING: dict[str, pl.DataType] = {
+    **DELTAS,
+    "entry_key": pl.String(),
+    "entry_state": pl.String(),
+    "erp_ref": pl.String(),
+}
+
+_DIMENSIONS = ("document", "facility", "department")
+
+
+def frame_of(rows: Iterable[tuple], columns: dict[str, pl.DataType]) -> pl.DataFrame:
+    """A frame of these columns from rows in the same order; instants are given as milliseconds."""
+    return pl.DataFrame([tuple(row) for row in rows], schema=columns, orient="row")
+
+
+def without_gaps(deltas: pl.DataFrame) -> pl.LazyFrame:
+    """Deltas with an empty text for every dimension that a line does not keep."""
+    return deltas.lazy().with_columns(pl.col(_DIMENSIONS).fill_null(""))
+
+
+def keyed_totals(totals: pl.DataFrame) -> pl.DataFrame:
+    """Totals with an empty text where their key has no value."""
+    return totals.with_columns(pl.col(pl.String()).fill_null(""))

@@ -1,0 +1,324 @@
+"""The books in plain dicts and lists, for tests and simulations: the same contract as `SqlBooks`, without durability.
+
+Every method checks all that it could refuse before it changes anything, so a refusal leaves nothing behind. Differs
+from the SQL books in keeping no exception history. One object is one database: share it to share the data.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import polars as pl
+
+from adapters.books import frames
+from adapters.books.clock import utc_now_ms
+from adapters.books.outcomes import STATE_AFTER, EntryFacts, debit_minor, raised_by, resolved_by
+from runtime.effects import DELTAS, EXCEPTIONS, TOTALS, Effects
+from runtime.errors import Fenced
+from runtime.limits import TEXT_CHARS_MAX
+from runtime.ports import START, Checkpoint, CommitMark, EntryState, JournalEntry, Lease, Outcome, position_key
+
+SetKey = tuple[int, tuple[int, int], int]  # shard, position as numbers, set_no
+
+_AT = {name: i for i, name in enumerate(DELTAS)}
+_ID = 0  # of an exception row
+
+
+@dataclass
+class _Owner:
+    epoch: int = 0
+    holder: str = ""
+    position: str = START
+    rows_total: int = 0
+    committed_at_ms: int | None = None
+    checkpoint: Checkpoint | None = None
+    marks: list[CommitMark] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _PostingSet:
+    shard: int
+    position: str
+    committed_at_ms: int
+    lines: list[tuple]  # rows of DELTAS
+
+    def get(self, column: str) -> object:
+        """A column that is the same on each line."""
+        return self.lines[0][_AT[column]]
+
+
+@dataclass
+class _Entry:
+    entry: JournalEntry
+    state: EntryState = "sealed"
+    attempts: int = 0
+    erp_ref: str = ""
+    detail: str = ""
+
+
+@dataclass
+class _Exception:
+    row: tuple  # EXCEPTIONS, raised_at as milliseconds
+    resolved_at_ms: int | None = None
+
+    @property
+    def state(self) -> str:
+        return "open" if self.resolved_at_ms is None else "resolved"
+
+
+class MemoryBooks:
+    """Books that end with the process."""
+
+    def __init__(self, now_ms: Callable[[], int] = utc_now_ms) -> None:
+        self._now_ms = now_ms
+        self._owners: dict[str, _Owner] = {}
+        self._sets: dict[SetKey, _PostingSet] = {}
+        self._unclaimed: set[SetKey] = set()
+        self._claims: dict[SetKey, str] = {}
+        self._totals: dict[tuple, Counter] = {}
+        self._exceptions: dict[str, _Exception] = {}
+        self._entries: dict[str, _Entry] = {}
+        self._mappings: list[str] = []
+        self._entry_nos = 0
+
+    # ── owners ──
+
+    def take_epoch(self, owner: str, holder: str) -> Lease:
+        """See Books."""
+        known = self._owners.setdefault(owner, _Owner())
+        known.epoch, known.holder = known.epoch + 1, holder
+        return Lease(known.epoch, known.position, known.rows_total, known.checkpoint)
+
+    def commit(self, shard: int, epoch: int, after: str, position: str, rows: int, effects: Effects) -> None:
+        """See Books."""
+        owner = self._held(f"shard:{shard}", epoch)
+        if position_key(owner.position) != position_key(after):
+            raise Fenced(f"shard:{shard}: the shard does not stand there")
+        now_ms = self._now_ms()
+        sets = _posting_sets(effects.deltas, _PostingSet(shard, position, now_ms, []))
+        owner.marks.append(CommitMark(after, position, rows, effects.digest()))
+        owner.position, owner.rows_total, owner.committed_at_ms = position, owner.rows_total + rows, now_ms
+        self._sets.update(sets)
+        self._unclaimed.update(sets)
+        self._add_totals(effects.totals)
+        self._raise(effects.exceptions)
+        self.resolve_exceptions(effects.resolved)
+
+    def commits(self, shard: int, after: str) -> list[CommitMark]:
+        """See Books."""
+        marks = self._owners.get(f"shard:{shard}", _Owner()).marks
+        return [mark for mark in marks if position_key(mark.position) > position_key(after)]
+
+    def record_checkpoint(self, shard: int, epoch: int, checkpoint: Checkpoint) -> None:
+        """See Books."""
+        owner = self._held(f"shard:{shard}", epoch)
+        owner.checkpoint = checkpoint
+        owner.marks = self.commits(shard, checkpoint.position)
+
+    # ── mapping ──
+
+    def mapping_versions(self) -> list[tuple[int, str]]:
+        """See Books."""
+        return list(enumerate(self._mappings, start=1))
+
+    def add_mapping(self, rows_json: str, author: str) -> int:
+        """See Books."""
+        self._mappings.append(rows_json)
+        return len(self._mappings)
+
+    # ── journal entries ──
+
+    def unclaimed(self, erp_entities: Sequence[str], sets_max: int) -> pl.DataFrame:
+        """See Books."""
+        first = sorted(self._waiting(erp_entities), key=self._claim_order)[:sets_max]
+        rows = [
+            (*line, posting.shard, posting.position, posting.committed_at_ms)
+            for posting in map(self._sets.__getitem__, first)
+            for line in posting.lines
+        ]
+        return frames.frame_of(rows, frames.UNCLAIMED)
+
+    def unclaimed_count(self, erp_entities: Sequence[str]) -> int:
+        """See Books."""
+        return len(self._waiting(erp_entities))
+
+    def next_entry_no(self, owner: str, epoch: int, count: int) -> int:
+        """See Books. The numbers are of the whole books, not of one owner."""
+        self._held(owner, epoch)
+        self._entry_nos += count
+        return self._entry_nos - count + 1
+
+    def seal(self, owner: str, epoch: int, entries: Sequence[JournalEntry]) -> None:
+        """See Books."""
+        self._held(owner, epoch)
+        keys = [entry.key for entry in entries]
+        if len(set(keys)) < len(keys) or not self._entries.keys().isdisjoint(keys):
+            raise ValueError(f"{owner}: an entry with one of these keys is sealed already")
+        claims = [(_set_key(*place), entry.key) for entry in entries for place in entry.sets]
+        if len(dict(claims)) < len(claims) or not dict(claims).keys() <= self._unclaimed:
+            raise ValueError(f"{owner}: a posting set is claimed already or does not exist")
+        self._claims.update(claims)
+        self._unclaimed.difference_update(dict(claims))
+        self._entries.update((entry.key, _Entry(entry)) for entry in entries)
+
+    def entries_in(self, erp_entities: Sequence[str], states: Sequence[EntryState], limit: int) -> list[JournalEntry]:
+        """See Books."""
+        chosen = [
+            held.entry for held in self._entries.values() if held.state in states and held.entry.entity in erp_entities
+        ]
+        return sorted(chosen, key=lambda entry: entry.lane)[:limit]
+
+    def mark_in_flight(self, owner: str, epoch: int, keys: Sequence[str]) -> None:
+        """See Books. An entry that is posted or was never sealed is refused (ValueError)."""
+        self._held(owner, epoch)
+        sent = [self._entries.get(key) for key in set(keys)]
+        if any(held is None or held.state == "posted" for held in sent):
+            raise ValueError(f"{owner}: an entry to send is posted or was never sealed")
+        for held in sent:
+            held.state, held.attempts = "in_flight", held.attempts + 1
+
+    def record_outcomes(self, owner: str, epoch: int, outcomes: Sequence[Outcome]) -> None:
+        """See Books. What is posted stays so, whatever a late answer says."""
+        self._held(owner, epoch)
+        if any(outcome.key not in self._entries for outcome in outcomes):
+            raise ValueError("an outcome is of an entry that was never sealed")
+        fresh = [outcome for outcome in outcomes if self._entries[outcome.key].state != "posted"]
+        for outcome in fresh:
+            held = self._entries[outcome.key]
+            held.state, held.erp_ref = STATE_AFTER[outcome.code], outcome.erp_ref
+            held.detail = outcome.detail[:TEXT_CHARS_MAX]
+        facts = {outcome.key: _facts(self._entries[outcome.key].entry) for outcome in fresh}
+        self.resolve_exceptions(resolved_by(owner, fresh))
+        self._raise(raised_by(owner, fresh, facts, self._now_ms()))
+
+    # ── exceptions ──
+
+    def raise_exceptions(self, exceptions: pl.DataFrame) -> None:
+        """See Books."""
+        self._raise(exceptions)
+
+    def resolve_exceptions(self, ids: Sequence[str]) -> None:
+        """See Books."""
+        for known in filter(None, map(self._exceptions.get, ids)):
+            if known.resolved_at_ms is None:
+                known.resolved_at_ms = self._now_ms()
+
+    # ── reports ──
+
+    def totals(self) -> pl.DataFrame:
+        """See Books."""
+        rows = [(*key, sums["events"], sums["amount_minor"]) for key, sums in sorted(self._totals.items())]
+        return frames.frame_of(rows, TOTALS)
+
+    def balances(self) -> pl.DataFrame:
+        """See Books."""
+        sums: dict[tuple, Counter] = {}
+        for set_key, posting in self._sets.items():
+            posted = self._fate(set_key)[1] == "posted"
+            for line in posting.lines:
+                account = sums.setdefault(
+                    tuple(line[_AT[name]] for name in ("entity", "currency", "account_code")), Counter()
+                )
+                side, amount = line[_AT["side"]], line[_AT["amount_minor"]]
+                account[side] += amount
+                account["posted", side] += amount if posted else 0
+        columns = ("D", "C", ("posted", "D"), ("posted", "C"))
+        rows = [(*key, *(account[name] for name in columns)) for key, account in sorted(sums.items())]
+        return frames.frame_of(rows, frames.BALANCES)
+
+    def exceptions(self, state: str = "open", type: str = "", limit: int = 1000) -> pl.DataFrame:
+        """See Books."""
+        raised_at, kind = list(EXCEPTIONS).index("raised_at"), list(EXCEPTIONS).index("type")
+        chosen = [
+            (*known.row, known.state, known.resolved_at_ms)
+            for known in self._exceptions.values()
+            if state in ("", known.state) and type in ("", known.row[kind])
+        ]
+        oldest_first = sorted(chosen, key=lambda row: (row[raised_at], row[_ID]))
+        return frames.frame_of(oldest_first[:limit], frames.EXCEPTION_STATES)
+
+    def exception_counts(self) -> dict[str, int]:
+        """See Books."""
+        return dict(Counter(known.row[1] for known in self._exceptions.values() if known.state == "open"))
+
+    def entry_counts(self) -> dict[str, int]:
+        """See Books."""
+        return dict(Counter(held.state for held in self._entries.values()))
+
+    def shard_rows(self) -> pl.DataFrame:
+        """See Books."""
+        rows = [
+            (int(name.removeprefix("shard:")), o.epoch, o.holder, o.position, o.rows_total, o.committed_at_ms)
+            for name, o in self._owners.items()
+            if name.startswith("shard:")
+        ]
+        return frames.frame_of(sorted(rows), frames.SHARD_ROWS)
+
+    def posting_of(self, shard: int, position: str, set_no: int) -> pl.DataFrame:
+        """See Books."""
+        set_key = _set_key(shard, position, set_no)
+        lines = self._sets[set_key].lines if set_key in self._sets else []
+        return frames.frame_of([(*line, *self._fate(set_key)) for line in lines], frames.POSTING)
+
+    def close(self) -> None:
+        """Nothing to give back: the data stays with the object."""
+
+    # ── parts ──
+
+    def _held(self, owner: str, epoch: int) -> _Owner:
+        known = self._owners.get(owner)
+        if known is None or known.epoch != epoch:
+            raise Fenced(f"{owner}: epoch {epoch} is not the newest")
+        return known
+
+    def _waiting(self, erp_entities: Sequence[str]) -> list[SetKey]:
+        return [key for key in self._unclaimed if self._sets[key].get("entity") in erp_entities]
+
+    def _claim_order(self, set_key: SetKey) -> tuple:
+        posting = self._sets[set_key]
+        return posting.get("lane"), posting.committed_at_ms, set_key
+
+    def _fate(self, set_key: SetKey) -> tuple[str, str, str]:
+        """Entry key, its state, the ERP's number."""
+        key = self._claims.get(set_key, "")
+        return (key, self._entries[key].state, self._entries[key].erp_ref) if key else ("", "", "")
+
+    def _add_totals(self, totals: pl.DataFrame) -> None:
+        for *key, events, amount_minor in frames.keyed_totals(totals).iter_rows():
+            sums = self._totals.setdefault(tuple(key), Counter())
+            sums["events"] += events
+            sums["amount_minor"] += amount_minor
+
+    def _raise(self, raised: pl.DataFrame) -> None:
+        """Insert what is new, open again what had ended, leave what is open as it is."""
+        for row in raised.with_columns(pl.col("raised_at").cast(pl.Int64())).iter_rows():
+            known = self._exceptions.get(row[_ID])
+            if known is None or known.state == "resolved":
+                self._exceptions[row[_ID]] = _Exception(row)
+
+
+def _set_key(shard: int, position: str, set_no: int) -> SetKey:
+    return shard, position_key(position), set_no
+
+
+def _facts(entry: JournalEntry) -> EntryFacts:
+    return EntryFacts(entry.entity, entry.currency, debit_minor(entry))
+
+
+def _posting_sets(deltas: pl.DataFrame, bare: _PostingSet) -> dict[SetKey, _PostingSet]:
+    """The frame's sets, each a copy of `bare` with its lines; ValueError where a database would refuse them."""
+    filled = frames.without_gaps(deltas).sort("set_no", "line_no").collect()
+    if sum(filled.null_count().row(0)):
+        raise ValueError("a posting line lacks a value")
+    if filled.select("set_no", "line_no").is_duplicated().any():
+        raise ValueError("a posting set has two lines of one number")
+    if filled.select(frames.SET_COLUMNS).unique().height != filled["set_no"].n_unique():
+        raise ValueError("the lines of a posting set contradict each other")
+    return {
+        _set_key(bare.shard, bare.position, set_no): replace(bare, lines=lines) for set_no, lines in _by_set(filled)
+    }
+
+
+def _by_set(filled: pl.DataFrame) -> Iterable[tuple[int, list[tuple]]]:
+    for (set_no,), lines in filled.group_by("set_no", maintain_order=True):
+        yield set_no, lines.rows()

@@ -1,0 +1,153 @@
+"""What is read from the books' tables, as SQLAlchemy selects.
+
+Owns the shape of every report: columns come out in the order of `frames`. Runs nothing.
+"""
+
+from collections.abc import Sequence
+
+from sqlalchemy import BigInteger, ColumnElement, FromClause, Select, String, and_, case, cast, func, select, tuple_
+
+from adapters.books import tables
+from adapters.books.frames import EXCEPTION_STATES
+from runtime.effects import DELTAS, TOTALS
+from runtime.ports import position_key
+
+_sets, _lines, _entries = tables.posting_sets.c, tables.posting_lines.c, tables.entries.c
+_SET_KEY = ("shard", "position_ms", "position_seq", "set_no")
+
+
+def unclaimed(erp_entities: Sequence[str], sets_max: int) -> Select:
+    """Lines of the first `sets_max` sets that wait for an entry."""
+    waiting = (
+        select(tables.posting_sets)
+        .where(_waits_for(erp_entities))
+        .order_by(*_claim_order(tables.posting_sets))
+        .limit(sets_max)
+        .subquery()
+    )
+    joined = waiting.join(tables.posting_lines, _same_set(waiting, tables.posting_lines))
+    where_and_when = (waiting.c.shard, _position(waiting).label("position"), waiting.c.committed_at_ms)
+    return (
+        select(*_delta_columns(waiting), *where_and_when)
+        .select_from(joined)
+        .order_by(*_claim_order(waiting), _lines.line_no)
+    )
+
+
+def unclaimed_count(erp_entities: Sequence[str]) -> Select:
+    """How many sets wait for an entry."""
+    return select(func.count()).select_from(tables.posting_sets).where(_waits_for(erp_entities))
+
+
+def posting(shard: int, position: str, set_no: int) -> Select:
+    """Lines of one set with what became of it."""
+    ms, sequence = position_key(position)
+    joined = tables.posting_sets.join(tables.posting_lines, _same_set(tables.posting_sets, tables.posting_lines))
+    fate = [func.coalesce(column, "") for column in (_sets.entry_key, _entries.state, _entries.erp_ref)]
+    return (
+        select(*_delta_columns(tables.posting_sets), *fate)
+        .select_from(joined.outerjoin(tables.entries, _sets.entry_key == _entries.key))
+        .where(_sets.shard == shard, _sets.position_ms == ms, _sets.position_seq == sequence, _sets.set_no == set_no)
+        .order_by(_lines.line_no)
+    )
+
+
+def balances() -> Select:
+    """Debits and credits of each account over all lines, and over those whose entry is posted."""
+    key = (_sets.entity, _sets.currency, _lines.account_code)
+    posted = _entries.state == "posted"
+    joined = tables.posting_sets.join(tables.posting_lines, _same_set(tables.posting_sets, tables.posting_lines))
+    return (
+        select(
+            *key,
+            _amount_where(_lines.side == "D"),
+            _amount_where(_lines.side == "C"),
+            _amount_where(and_(posted, _lines.side == "D")),
+            _amount_where(and_(posted, _lines.side == "C")),
+        )
+        .select_from(joined.outerjoin(tables.entries, _sets.entry_key == _entries.key))
+        .group_by(*key)
+        .order_by(*key)
+    )
+
+
+def totals() -> Select:
+    """Control totals, summed over shards."""
+    columns = tables.totals.c
+    keys = [columns[name] for name in TOTALS if name not in ("events", "amount_minor")]
+    sums = [_whole(func.sum(column)) for column in (columns.events, columns.amount_minor)]
+    return select(*keys, *sums).group_by(*keys).order_by(*keys)
+
+
+def exceptions(state: str, type: str, limit: int) -> Select:
+    """Exceptions in a state and of a type, empty for any, oldest first."""
+    columns = tables.exceptions.c
+    stored = {"raised_at": columns.raised_at_ms, "resolved_at": columns.resolved_at_ms}
+    wanted = select(*(stored[name] if name in stored else columns[name] for name in EXCEPTION_STATES))
+    if state:
+        wanted = wanted.where(columns.state == state)
+    if type:
+        wanted = wanted.where(columns.type == type)
+    return wanted.order_by(columns.raised_at_ms, columns.exception_id).limit(limit)
+
+
+def exception_counts() -> Select:
+    """Open exceptions by type."""
+    columns = tables.exceptions.c
+    return select(columns.type, func.count()).where(columns.state == "open").group_by(columns.type)
+
+
+def entry_bodies(erp_entities: Sequence[str], states: Sequence[str], limit: int) -> Select:
+    """JSON of entries in these states, lowest lane first, then in the order of sealing."""
+    chosen = and_(_entries.entity.in_(erp_entities), _entries.state.in_(states))
+    return select(_entries.body).where(chosen).order_by(_entries.lane, _entries.sealed_no).limit(limit)
+
+
+def entry_counts() -> Select:
+    """Entries by state."""
+    return select(_entries.state, func.count()).group_by(_entries.state)
+
+
+def commits(shard: int, after: str) -> Select:
+    """Commit marks after a position, oldest first."""
+    columns = tables.commit_marks.c
+    place = tuple_(columns.position_ms, columns.position_seq)
+    return (
+        select(tables.commit_marks)
+        .where(columns.shard == shard, place > tuple_(*position_key(after)))
+        .order_by(columns.position_ms, columns.position_seq)
+    )
+
+
+def shard_owners() -> Select:
+    """Every shard's owner row."""
+    return select(tables.owners).where(tables.owners.c.owner.like("shard:%"))
+
+
+def _waits_for(erp_entities: Sequence[str]) -> ColumnElement[bool]:
+    return and_(_sets.entry_key.is_(None), _sets.entity.in_(erp_entities))
+
+
+def _claim_order(sets: FromClause) -> list[ColumnElement]:
+    return [sets.c[name] for name in ("lane", "committed_at_ms", *_SET_KEY)]
+
+
+def _same_set(sets: FromClause, lines: FromClause) -> ColumnElement[bool]:
+    return and_(*(sets.c[name] == lines.c[name] for name in _SET_KEY))
+
+
+def _delta_columns(sets: FromClause) -> list[ColumnElement]:
+    return [sets.c[name] if name in sets.c else _lines[name] for name in DELTAS]
+
+
+def _position(sets: FromClause) -> ColumnElement[str]:
+    return cast(sets.c.position_ms, String) + "-" + cast(sets.c.position_seq, String)
+
+
+def _amount_where(condition: ColumnElement[bool]) -> ColumnElement[int]:
+    return _whole(func.sum(case((condition, _lines.amount_minor), else_=0)))
+
+
+def _whole(number: ColumnElement) -> ColumnElement[int]:
+    """PostgreSQL sums BIGINT as NUMERIC; cents stay whole numbers here."""
+    return cast(number, BigInteger)

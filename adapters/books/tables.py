@@ -1,0 +1,199 @@
+"""The tables of the books, as SQLAlchemy Core sees them.
+
+Owns names, types, keys and indexes; the migrations build the same (a test compares them). Holds no query.
+Positions lie in two BIGINT columns, milliseconds and sequence, so that the database compares them as numbers.
+Instants are BIGINT milliseconds UTC, amounts BIGINT minor units.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Date,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+
+def _text(name: str, **options: object) -> Column:
+    return Column(name, String, nullable=False, **options)
+
+
+def _int(name: str, **options: object) -> Column:
+    return Column(name, Integer, nullable=False, autoincrement=False, **options)
+
+
+def _bigint(name: str, **options: object) -> Column:
+    return Column(name, BigInteger, nullable=False, autoincrement=False, **options)
+
+
+# Who owns what: "shard:3" with its place in the log, "erp:main" with an epoch only.
+owners = Table(
+    "owners",
+    metadata,
+    _text("owner", primary_key=True),
+    _bigint("epoch"),
+    _text("holder"),
+    _bigint("position_ms"),
+    _bigint("position_seq"),
+    _bigint("rows_total"),
+    Column("committed_at_ms", BigInteger),
+    Column("checkpoint_ms", BigInteger),
+    Column("checkpoint_seq", BigInteger),
+    Column("snapshot", String),
+)
+
+# Numbers that are given once: entry numbers, mapping versions, the order of sealing.
+counters = Table("counters", metadata, _text("name", primary_key=True), _bigint("value"))
+
+commit_marks = Table(
+    "commit_marks",
+    metadata,
+    _int("shard", primary_key=True),
+    _bigint("position_ms", primary_key=True),
+    _bigint("position_seq", primary_key=True),
+    _bigint("after_ms"),
+    _bigint("after_seq"),
+    _bigint("row_count"),
+    _text("digest"),
+)
+
+entries = Table(
+    "entries",
+    metadata,
+    _text("key", primary_key=True),
+    _bigint("sealed_no"),
+    _text("digest"),
+    _text("entity"),
+    _text("currency"),
+    _text("period"),
+    _int("lane"),
+    _bigint("debit_minor"),
+    _text("body"),  # the whole entry as JSON; it never changes
+    _text("state"),
+    _int("attempts"),
+    _text("erp_ref"),
+    _text("detail"),
+    _bigint("sealed_at_ms"),
+    _bigint("updated_at_ms"),
+    Index("ix_entries_state", "state", "lane", "sealed_no"),
+)
+
+# A posting set and its lines. SQLite keeps both in key order without a second tree: commits append to its end.
+posting_sets = Table(
+    "posting_sets",
+    metadata,
+    _int("shard", primary_key=True),
+    _bigint("position_ms", primary_key=True),
+    _bigint("position_seq", primary_key=True),
+    _int("set_no", primary_key=True),
+    _text("entity"),
+    _text("currency"),
+    _text("period"),
+    Column("posted_on", Date, nullable=False),
+    _text("mode"),
+    _int("lane"),
+    _text("kind"),
+    _text("document"),
+    _bigint("events"),
+    _bigint("committed_at_ms"),
+    Column("entry_key", String, ForeignKey(entries.c.key)),
+    sqlite_with_rowid=False,
+)
+
+# What waits for an entry, in the order in which it is claimed. It stays small however long the history grows.
+Index(
+    "ix_posting_sets_unclaimed",
+    posting_sets.c.lane,
+    posting_sets.c.committed_at_ms,
+    posting_sets.c.shard,
+    posting_sets.c.position_ms,
+    posting_sets.c.position_seq,
+    posting_sets.c.set_no,
+    sqlite_where=posting_sets.c.entry_key.is_(None),
+    postgresql_where=posting_sets.c.entry_key.is_(None),
+)
+
+# No foreign key to posting_sets: one transaction writes both from one frame, and a check for every line costs commits.
+posting_lines = Table(
+    "posting_lines",
+    metadata,
+    _int("shard", primary_key=True),
+    _bigint("position_ms", primary_key=True),
+    _bigint("position_seq", primary_key=True),
+    _int("set_no", primary_key=True),
+    _int("line_no", primary_key=True),
+    _text("facility"),
+    _text("department"),
+    _text("role"),
+    _text("account_code"),
+    _int("mapping_version"),
+    _text("side"),
+    _bigint("amount_minor"),
+    sqlite_with_rowid=False,
+)
+
+# Keyed by shard as well, so that workers never wait for each other's rows.
+totals = Table(
+    "totals",
+    metadata,
+    _int("shard", primary_key=True),
+    _text("source", primary_key=True),
+    _text("entity", primary_key=True),
+    _text("facility", primary_key=True),
+    _text("currency", primary_key=True),
+    _text("kind", primary_key=True),
+    _text("state", primary_key=True),
+    _bigint("events"),
+    _bigint("amount_minor"),
+)
+
+exceptions = Table(
+    "exceptions",
+    metadata,
+    _text("exception_id", primary_key=True),
+    _text("type"),
+    Column("source", String),
+    Column("event_id", String),
+    Column("entity", String),
+    Column("facility", String),
+    Column("currency", String),
+    Column("amount_minor", BigInteger),
+    Column("detail", String),
+    _bigint("raised_at_ms"),
+    _text("state"),
+    Column("resolved_at_ms", BigInteger),
+    Index("ix_exceptions_state", "state", "type", "raised_at_ms"),
+)
+
+exception_history = Table(
+    "exception_history",
+    metadata,
+    Column("change_no", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    _text("exception_id"),
+    _bigint("changed_at_ms"),
+    _text("state"),
+    _text("changed_by"),
+    _text("note"),
+    Index("ix_exception_history_exception_id", "exception_id"),
+)
+
+mapping_versions = Table(
+    "mapping_versions",
+    metadata,
+    _int("version", primary_key=True),
+    _text("rows_json"),
+    _text("author"),
+    _bigint("added_at_ms"),
+)

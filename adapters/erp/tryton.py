@@ -1,0 +1,310 @@
+"""Posts journal entries into Tryton (8.x, module `account`) over JSON-RPC.
+
+Owns how an entry becomes an account move, and how a key is found again: as the move's description.
+Never decides when to post, look up or repeat; that is the delivery's. Takes the ERP's accounts and periods as they are.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from datetime import date
+from decimal import Decimal
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from adapters.erp.tryton_rpc import Credentials, TrytonFault, TrytonSession
+from adapters.erp.tryton_setup import IDENTIFIER_PREFIX, find_company
+from runtime.ports import ErpAccount, ErpTerms, JournalEntry, JournalLine, Outcome
+
+TERMS = ErpTerms(
+    native_key=False,
+    atomic_call=True,
+    settle_s=5.0,  # ten times what a full call takes
+    lines_max=200,  # a call costs about 2 ms a line; beyond half a second there is nothing to gain
+    entries_max=50,
+    concurrency=1,  # moves of a fiscal year take their numbers one after the other
+)
+_JOURNAL_CODE = "MISC"
+_PAGE_ROWS = 1000
+_FIRST_DAY = date(1, 1, 1)
+
+
+class MoveLine(NamedTuple):
+    """One posted line, as Tryton holds it."""
+
+    key: str
+    account_code: str
+    side: str
+    amount_minor: int
+    text: str
+
+
+class _Period(NamedTuple):
+    start: date
+    end: date
+    id: int
+
+
+class _Company(NamedTuple):
+    """What is needed of a company to write its moves; `accounts` has no code that stands for several accounts."""
+
+    id: int
+    currency: str
+    digits: int
+    accounts: dict[str, int]
+    periods: list[_Period]
+
+
+class TrytonGateway:
+    """One Tryton connection: the companies of `entities`, found by the identifier `penstock:<entity>`.
+
+    One transaction creates the moves of a call. A second one posts them, for each company its own, as Tryton can't post
+    those of several at once; what it then refuses is tried again move by move. Drafts that can't be posted are deleted:
+    one left behind would keep its period from being closed.
+    """
+
+    def __init__(self, url: str, database: str, user: str, password: str, entities: Sequence[str]) -> None:
+        self._session = TrytonSession(Credentials(url, database, user, password))
+        self._entities = tuple(entities)
+        self._companies: dict[str, _Company] = {}
+        self._journal: int | None = None
+
+    def terms(self) -> ErpTerms:
+        return TERMS
+
+    def post(self, entries: Sequence[JournalEntry]) -> list[Outcome]:
+        try:
+            moves = [self._move(entry, self._company(entry.entity)) for entry in entries]
+            ids = self._session.call("model.account.move.create", moves)
+        except TrytonFault as fault:
+            self._forget(fault)
+            return _failed(entries, fault)
+        drafts: dict[str, dict[int, JournalEntry]] = defaultdict(dict)
+        for move, entry in zip(ids, entries, strict=True):
+            drafts[entry.entity][move] = entry
+        outcomes = {outcome.key: outcome for each in drafts.values() for outcome in self._post_drafts(each)}
+        return [outcomes[entry.key] for entry in entries]
+
+    def lookup(self, keys: Sequence[str]) -> dict[str, Outcome] | None:
+        try:
+            moves = [move for page in _pages(keys) for move in self._moves_of(page)]
+            by_key = groupby(sorted(moves, key=_description), key=_description)
+            found = [self._found(key, list(same)) for key, same in by_key]
+        except TrytonFault:
+            return None
+        return {outcome.key: outcome for outcome in found if outcome}
+
+    def trial_balance(self) -> list[ErpAccount]:
+        return [account for entity in self._entities for account in self._turnover(entity)]
+
+    def move_lines(self, entity: str) -> list[MoveLine]:
+        """Every posted line of the entity's company, in the order of their creation. Raises ErpError."""
+        company = self._company(entity)
+        codes = {account: code for code, account in company.accounts.items()}
+        return [
+            _move_line(row, codes.get(row["account"], ""), company.digits) for row in self._posted_lines(company.id)
+        ]
+
+    def close(self) -> None:
+        self._session.close()
+
+    # posting
+
+    def _post_drafts(self, drafts: dict[int, JournalEntry]) -> list[Outcome]:
+        """Post the drafts of one company."""
+        try:
+            self._session.call("model.account.move.post", list(drafts))
+        except TrytonFault as fault:
+            if fault.code == "rejected" and len(drafts) > 1:
+                return [self._post_drafts({move: entry})[0] for move, entry in drafts.items()]
+            self._forget(fault)
+            return _failed(drafts.values(), self._undone(list(drafts), fault))
+        return self._posted(drafts)
+
+    def _move(self, entry: JournalEntry, company: _Company) -> dict[str, Any]:
+        if entry.currency != company.currency:
+            raise TrytonFault("rejected", f"entry {entry.key}: not in its company's currency {company.currency}")
+        # On SQLite, Tryton 8.2 posts an unbalanced move: it compares the difference with a text.
+        if sum(line.amount_minor if line.side == "D" else -line.amount_minor for line in entry.lines):
+            raise TrytonFault("rejected", f"entry {entry.key}: debits and credits differ")
+        return {
+            "company": company.id,
+            "journal": self._journal_id(),
+            "period": _period_of(entry, company),
+            "date": entry.posted_on,
+            "description": entry.key,
+            "lines": [["create", [_line_values(entry, line, company) for line in entry.lines]]],
+        }
+
+    def _undone(self, drafts: list[int], fault: TrytonFault) -> TrytonFault:
+        """What a failed posting comes to: its own code once the drafts are gone, unknown while they may be there."""
+        if fault.code != "unknown":
+            with suppress(TrytonFault):
+                self._session.call("model.account.move.delete", drafts)
+                return fault
+        return TrytonFault("unknown", fault.detail)
+
+    def _posted(self, drafts: dict[int, JournalEntry]) -> list[Outcome]:
+        try:
+            rows = self._session.read("model.account.move.read", list(drafts), ["number"])
+        except TrytonFault:
+            rows = []
+        numbers = {row["id"]: row["number"] for row in rows}
+        unread = "posted; its number could not be read"
+        return [
+            Outcome(entry.key, "posted", numbers.get(move, ""), "" if move in numbers else unread)
+            for move, entry in drafts.items()
+        ]
+
+    # finding
+
+    def _moves_of(self, keys: Sequence[str]) -> list[dict[str, Any]]:
+        companies = [self._company(entity).id for entity in self._entities]
+        domain = [["description", "in", list(keys)], ["company", "in", companies]]
+        fields = ["description", "state", "number"]
+        return self._session.read("model.account.move.search_read", domain, 0, None, [["id", "ASC"]], fields)
+
+    def _found(self, key: str, moves: list[dict[str, Any]]) -> Outcome | None:
+        posted = [move["number"] for move in moves if move["state"] == "posted"]
+        drafts = [move["id"] for move in moves if move["state"] != "posted"]
+        if not posted and drafts:
+            posted = self._post_draft(drafts.pop(0))
+        if drafts:
+            self._session.call("model.account.move.delete", drafts)
+        if not posted:
+            return None
+        return Outcome(key, "posted", posted[0], "duplicate key in ERP" if len(posted) > 1 else "")
+
+    def _post_draft(self, draft: int) -> list[str]:
+        """The number that the draft is posted under; none when Tryton will not have it, and the draft is deleted."""
+        try:
+            self._session.call("model.account.move.post", [draft])
+        except TrytonFault as fault:
+            if fault.code != "rejected":
+                raise
+            self._session.call("model.account.move.delete", [draft])
+            return []
+        return [self._session.read("model.account.move.read", [draft], ["number"])[0]["number"]]
+
+    # reading
+
+    def _turnover(self, entity: str) -> list[ErpAccount]:
+        company = self._company(entity)
+        domain = [["company", "=", company.id], ["type", "!=", None]]
+        fields = ["code", "debit", "credit"]
+        # With a first day Tryton sums over all years, closed ones too; without, over the open ones only.
+        context = {"company": company.id, "posted": True, "from_date": _FIRST_DAY, "active_test": False}
+        order = [["code", "ASC"]]
+        rows = self._session.read("model.account.account.search_read", domain, 0, None, order, fields, **context)
+        accounts = [
+            ErpAccount(
+                entity,
+                company.currency,
+                row["code"] or "",
+                _minor(row["debit"], company.digits),
+                _minor(row["credit"], company.digits),
+            )
+            for row in rows
+        ]
+        return [account for account in accounts if account.debit_minor or account.credit_minor]
+
+    def _posted_lines(self, company: int) -> Iterable[dict[str, Any]]:
+        fields = ["move.description", "account", "debit", "credit", "description"]
+        last = 0
+        while True:
+            domain = [["move.company", "=", company], ["move.state", "=", "posted"], ["id", ">", last]]
+            order = [["id", "ASC"]]
+            page = self._session.read("model.account.move.line.search_read", domain, 0, _PAGE_ROWS, order, fields)
+            if not page:
+                return
+            yield from page
+            last = page[-1]["id"]
+
+    # what is remembered of the ERP
+
+    def _company(self, entity: str) -> _Company:
+        if entity not in self._companies:
+            self._companies[entity] = self._read_company(entity)
+        return self._companies[entity]
+
+    def _read_company(self, entity: str) -> _Company:
+        company = find_company(self._session, entity)
+        if company is None:
+            raise TrytonFault("rejected", f"no Tryton company carries the identifier {IDENTIFIER_PREFIX}{entity}")
+        self._refuse_unseen(company)
+        fields = ["currency.code", "currency.digits"]
+        currency = self._session.read("model.company.company.read", [company], fields)[0]["currency."]
+        return _Company(company, currency["code"], currency["digits"], self._accounts(company), self._periods(company))
+
+    def _refuse_unseen(self, company: int) -> None:
+        """A user who does not see a company's moves would find no key there, and post it twice."""
+        preferences = self._session.preferences()
+        sees_all = preferences["company_filter"] == "all" and company in preferences["companies"]
+        if not sees_all and preferences.get("company") != company:
+            raise TrytonFault("unauthorised", f"the user needs company {company} and the company filter 'all'")
+
+    def _accounts(self, company: int) -> dict[str, int]:
+        domain = [["company", "=", company], ["type", "!=", None], ["code", "!=", None]]
+        search = "model.account.account.search_read"
+        rows = self._session.read(search, domain, 0, None, None, ["code"], company=company, active_test=False)
+        uses = Counter(row["code"] for row in rows)
+        return {row["code"]: row["id"] for row in rows if uses[row["code"]] == 1}
+
+    def _periods(self, company: int) -> list[_Period]:
+        domain = [["company", "=", company], ["type", "=", "standard"]]
+        fields = ["start_date", "end_date"]
+        rows = self._session.read("model.account.period.search_read", domain, 0, None, None, fields, company=company)
+        return [_Period(row["start_date"], row["end_date"], row["id"]) for row in rows]
+
+    def _journal_id(self) -> int:
+        if self._journal is None:
+            found = self._session.read("model.account.journal.search", [["code", "=", _JOURNAL_CODE]], 0, 1, None)
+            if not found:
+                raise TrytonFault("rejected", f"Tryton has no journal with the code {_JOURNAL_CODE}")
+            self._journal = found[0]
+        return self._journal
+
+    def _forget(self, fault: TrytonFault) -> None:
+        """Read accounts and periods again after a rejection: what was missing may have been added meanwhile."""
+        if fault.code == "rejected":
+            self._companies.clear()
+            self._journal = None
+
+
+def _failed(entries: Iterable[JournalEntry], fault: TrytonFault) -> list[Outcome]:
+    return [Outcome(entry.key, fault.code, "", fault.detail, fault.retry_after_s) for entry in entries]
+
+
+def _period_of(entry: JournalEntry, company: _Company) -> int:
+    for period in company.periods:
+        if period.start <= entry.posted_on <= period.end:
+            return period.id
+    raise TrytonFault("rejected", f"entry {entry.key}: no period of {entry.entity} holds {entry.posted_on}")
+
+
+def _line_values(entry: JournalEntry, line: JournalLine, company: _Company) -> dict[str, Any]:
+    account = company.accounts.get(line.account_code)
+    if account is None:
+        raise TrytonFault("rejected", f"entry {entry.key}: {entry.entity} has no one account {line.account_code}")
+    amount, zero = Decimal(line.amount_minor).scaleb(-company.digits), Decimal(0)
+    debit, credit = (amount, zero) if line.side == "D" else (zero, amount)
+    text = " ".join(part for part in (line.text, line.facility, line.department) if part)
+    return {"account": account, "debit": debit, "credit": credit, "description": text}
+
+
+def _move_line(row: dict[str, Any], account_code: str, digits: int) -> MoveLine:
+    debit, credit = _minor(row["debit"], digits), _minor(row["credit"], digits)
+    key, text = row["move."]["description"] or "", row["description"] or ""
+    return MoveLine(key, account_code, "C" if credit else "D", debit + credit, text)
+
+
+def _minor(amount: Decimal, digits: int) -> int:
+    return int(amount.scaleb(digits))
+
+
+def _pages(keys: Sequence[str]) -> Iterable[Sequence[str]]:
+    return (keys[at : at + _PAGE_ROWS] for at in range(0, len(keys), _PAGE_ROWS))
+
+
+def _description(move: dict[str, Any]) -> str:
+    return move["description"]

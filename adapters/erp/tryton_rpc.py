@@ -1,0 +1,194 @@
+"""One logged-in JSON-RPC session with a Tryton server.
+
+Owns the wire format, logging in again, and what each failure says of a call: applied, not applied, or not known.
+Never knows a model or a journal; callers name the methods.
+"""
+
+import base64
+import json
+import re
+from datetime import date
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import httpx
+
+from runtime.errors import ErpError
+from runtime.ports import OutcomeCode
+
+CONNECT_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 60.0  # Tryton's own limit of a request
+DETAIL_CHARS_MAX = 300
+
+# Nothing is ever applied by a login: what is not about credentials is about reaching the server.
+_LOGIN_STATUS: dict[int, OutcomeCode] = {401: "unauthorised", 403: "unauthorised", 429: "unauthorised"}
+_CALL_STATUS: dict[int, OutcomeCode] = {
+    400: "rejected",
+    401: "unauthorised",
+    403: "unauthorised",
+    404: "unavailable",
+    413: "rejected",
+    429: "throttled",
+    503: "throttled",  # Tryton has rolled back: a lock that it did not get
+}
+
+# (error class, pattern in its text, meaning), first match wins. An error in a 200 answer was rolled back.
+_ERRORS: tuple[tuple[str, str, OutcomeCode], ...] = (
+    ("LoginException", "", "unauthorised"),
+    ("ConcurrencyException", "", "throttled"),
+    ("UserError", "not allowed to access", "unauthorised"),
+    ("", "could not obtain lock|database is locked", "throttled"),
+    ("", "", "rejected"),
+)
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+# Tryton quotes values and record names; amounts and texts stay out of what we store and log.
+_QUOTED_VALUE = re.compile(r'\b(value|record) "[^"]*"')
+
+
+class TrytonFault(ErpError):
+    """A call that did not succeed, as an outcome."""
+
+    def __init__(self, code: OutcomeCode, detail: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code, self.detail, self.retry_after_s = code, detail, retry_after_s
+
+    def nothing_applied(self) -> "TrytonFault":
+        """The same for a call that only reads: an answer that is lost means the ERP can't be asked."""
+        return TrytonFault("unavailable", self.detail, self.retry_after_s) if self.code == "unknown" else self
+
+
+class Credentials(NamedTuple):
+    """Which server, which database, who."""
+
+    url: str
+    database: str
+    user: str
+    password: str
+
+
+class TrytonSession:
+    """Calls methods as one user. Logs in when first needed, and again once when the server says 401."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+        timeout = httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+        # A web proxy that the environment names is for other machines, not for this one's own Tryton.
+        self._http = httpx.Client(timeout=timeout, mounts={"all://127.0.0.1": None})
+        self._authorization = ""
+        self._preferences: dict[str, Any] = {}
+
+    @property
+    def user(self) -> str:
+        return self._credentials.user
+
+    def preferences(self) -> dict[str, Any]:
+        """The user's context: companies, company_filter, language. Raises TrytonFault."""
+        if not self._authorization:
+            self._login()
+        return self._preferences
+
+    def refresh(self) -> None:
+        """Read the user's context again after it was changed."""
+        self._preferences = self._invoke("model.res.user.get_preferences", [True, {}])
+
+    def call(self, method: str, *params: Any, **context: Any) -> Any:
+        """Call a method, its context being the user's plus `context`. Raises TrytonFault."""
+        preferences = self.preferences()
+        try:
+            return self._invoke(method, [*params, {**preferences, **context}])
+        except TrytonFault as fault:
+            if fault.code != "unauthorised":
+                raise
+        self._login()
+        return self._invoke(method, [*params, {**self._preferences, **context}])
+
+    def read(self, method: str, *params: Any, **context: Any) -> Any:
+        """The same for a method that changes nothing."""
+        try:
+            return self.call(method, *params, **context)
+        except TrytonFault as fault:
+            raise fault.nothing_applied() from None
+
+    def close(self) -> None:
+        self._http.close()
+
+    def _login(self) -> None:
+        self._authorization = ""
+        user, password = self._credentials.user, self._credentials.password
+        try:
+            # English, as what an error means is read from its text.
+            answer = self._send("common.db.login", [user, {"password": password}, "en"], _LOGIN_STATUS)
+            user_id, token = answer[:2]
+            self._authorization = "Session " + base64.b64encode(f"{user}:{user_id}:{token}".encode()).decode()
+            self.refresh()
+        except TrytonFault as fault:
+            raise fault.nothing_applied() from None
+
+    def _invoke(self, method: str, params: list[Any]) -> Any:
+        return self._send(method, params, _CALL_STATUS)
+
+    def _send(self, method: str, params: list[Any], meanings: dict[int, OutcomeCode]) -> Any:
+        body = json.dumps({"id": 0, "method": method, "params": params}, default=_encode)
+        response = self._exchange(method, body)
+        if response.status_code != httpx.codes.OK:
+            retry_after_s = _seconds(response.headers.get("Retry-After", ""))
+            code = meanings.get(response.status_code, "unknown")
+            raise TrytonFault(code, f"{method}: HTTP {response.status_code}", retry_after_s)
+        answer = _decoded(method, response)
+        if "error" in answer:
+            raise _fault_of(answer["error"])
+        return answer["result"]
+
+    def _exchange(self, method: str, body: str) -> httpx.Response:
+        url = f"{self._credentials.url}/{self._credentials.database}/rpc/"
+        headers = {"Content-Type": "application/json", "Authorization": self._authorization}
+        try:
+            return self._http.post(url, content=body, headers={k: v for k, v in headers.items() if v})
+        except _NEVER_SENT as error:
+            raise TrytonFault("unavailable", f"{method}: {type(error).__name__}") from None
+        except httpx.HTTPError as error:
+            raise TrytonFault("unknown", f"{method}: {type(error).__name__}") from None
+
+
+def _decoded(method: str, response: httpx.Response) -> dict[str, Any]:
+    try:
+        answer = json.loads(response.content, object_hook=_decode)
+    except ValueError:
+        raise TrytonFault("unknown", f"{method}: the answer is not JSON") from None
+    if not isinstance(answer, dict) or not {"result", "error"} & answer.keys():
+        raise TrytonFault("unknown", f"{method}: the answer is not Tryton's")
+    return answer
+
+
+def _fault_of(error: Any) -> TrytonFault:
+    """The outcome of an error body: `[class, [texts]]` or `[class, text]` from Tryton, else `[text, traceback]`."""
+    name, details = (error[0], error[1]) if isinstance(error, list) and len(error) > 1 else (str(error), [])
+    text = " ".join(part for part in details if isinstance(part, str)) if isinstance(details, list) else ""
+    for error_class, pattern, code in _ERRORS:
+        if error_class in ("", name) and re.search(pattern, text or name):
+            return TrytonFault(code, _without_values(text) or "the server failed; its log says why")
+    raise AssertionError("the last rule matches everything")
+
+
+def _without_values(text: str) -> str:
+    return _QUOTED_VALUE.sub(r"\1 …", " ".join(text.split()))[:DETAIL_CHARS_MAX]
+
+
+def _seconds(header: str) -> float:
+    return float(header) if header.isdigit() else 0.0
+
+
+def _encode(value: Any) -> dict[str, Any]:
+    if isinstance(value, Decimal):
+        return {"__class__": "Decimal", "decimal": str(value)}
+    if isinstance(value, date):
+        return {"__class__": "date", "year": value.year, "month": value.month, "day": value.day}
+    raise TypeError(f"no JSON form for {type(value).__name__}")
+
+
+def _decode(value: dict[str, Any]) -> Any:
+    if value.get("__class__") == "Decimal":
+        return Decimal(value["decimal"])
+    if value.get("__class__") == "date":
+        return date(value["year"], value["month"], value["day"])
+    return value

@@ -1,0 +1,354 @@
+"""Turns what producers send into frames: protobuf rows, JSON, feed messages, Arrow.
+
+Owns types and shapes: afterwards every column has its canonical type, or the row or the frame was refused with a code
+and a column. Never decides whether a value is allowed (`runtime.schema.validate` does), and never repeats one.
+"""
+
+import re
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date, datetime
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import orjson
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from runtime.errors import FrameError
+from runtime.limits import ATTRIBUTES_CHARS_MAX, Limits
+from runtime.ports import FeedMessage
+from runtime.schema import COLUMNS, SCHEMA_VERSION, UTC_MS, Fault, Parsed, conform
+
+_INTEGERS = tuple(name for name, dtype in COLUMNS.items() if dtype.is_integer())
+_INT64 = range(-(2**63), 2**63)
+
+
+# ── protobuf rows ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+_FIELDS = {name: "occurred_at_ms" if name == "occurred_at" else name for name in COLUMNS}
+_WITH_PRESENCE = ("amount_minor", "quantity", "occurred_at")
+_read_row = attrgetter(*_FIELDS.values())
+
+
+def from_rows(events: Sequence[Any], limits: Limits) -> Parsed:
+    """A frame of `penstock.v1.FinancialEvent` messages. Only an accounting date can be unreadable there."""
+    _check_rows(len(events), limits)
+    if not events:
+        raise FrameError("empty_frame", "", "a frame needs at least one event")
+    rows = list(events)
+    columns: dict[str, Sequence] = dict(zip(COLUMNS, zip(*map(_read_row, rows), strict=True), strict=True))
+    for name in _WITH_PRESENCE:
+        columns[name] = _unset_to_none(columns[name], rows, _FIELDS[name])
+    columns["schema_version"] = [version or SCHEMA_VERSION for version in columns["schema_version"]]
+    days = pl.Series(columns["effective_on"], dtype=pl.String())
+    columns["effective_on"] = days.str.to_date("%Y-%m-%d", strict=False)
+    # Most events leave most texts out, and a column of nothing need not be built value by value.
+    frame = pl.DataFrame([_series(name, columns[name], dtype) for name, dtype in COLUMNS.items()])
+    unreadable = (days != "") & (frame["effective_on"].is_null() | (days.str.len_chars() != 10))
+    faults = [Fault(row, *_NO_DAY.at("effective_on")) for row in unreadable.arg_true()]
+    return _parsed(frame, unreadable, faults)
+
+
+def _series(name: str, values: Sequence, dtype: pl.DataType) -> pl.Series:
+    if dtype == pl.String() and not any(values):
+        return pl.repeat(None, len(values), dtype=dtype, eager=True).alias(name)
+    return pl.Series(name, values, dtype)
+
+
+def _unset_to_none(values: Sequence[int], events: Sequence[Any], field: str) -> Sequence[int | None]:
+    if 0 not in values:
+        return values
+    return [value if value or event.HasField(field) else None for value, event in zip(values, events, strict=True)]
+
+
+def _parsed(frame: pl.DataFrame, unreadable: pl.Series, faults: list[Fault]) -> Parsed:
+    whole = conform(frame).with_columns(pl.int_range(pl.len(), dtype=pl.Int64()).alias("row"))
+    return Parsed(whole.filter(~unreadable) if faults else whole, faults)
+
+
+def _check_rows(count: int, limits: Limits) -> None:
+    if count > limits.frame_rows_max:
+        raise FrameError("too_many_rows", "", f"at most {limits.frame_rows_max} events in one frame")
+
+
+def _check_bytes(size: int, limits: Limits) -> None:
+    if size > limits.frame_bytes_max:
+        raise FrameError("too_large", "", f"at most {limits.frame_bytes_max} bytes in one frame")
+
+
+# ── JSON and feed messages ─────────────────────────────────────────────────────────────────────────────────────────
+
+Record = dict[str, Any]
+
+
+class _Unfit(NamedTuple):
+    """What is wrong with one value, said without it."""
+
+    code: str
+    message: str
+
+    def at(self, column: str) -> tuple[str, str, str]:
+        return self.code, column, self.message
+
+
+_NO_TEXT = _Unfit("wrong_type", "expected text")
+_NO_INTEGER = _Unfit("wrong_type", "expected an integer")
+_NO_INSTANT = _Unfit("wrong_type", "expected a time with its UTC offset, or integer milliseconds")
+_NO_DAY = _Unfit("wrong_type", "expected a date like 2026-10-31")
+_OVERFLOW = _Unfit("overflow", "larger than 64-bit signed")
+_NO_OBJECT = ("malformed_json", "", "expected a JSON object")
+
+
+def from_json(data: bytes, limits: Limits) -> Parsed:
+    """A frame of one JSON object, a list of objects, or JSON lines. A bad object or line does not spoil the others."""
+    _check_bytes(len(data), limits)
+    found = _json_records(data)
+    _check_rows(len(found), limits)
+    return _from_records(found)
+
+
+def _json_records(data: bytes) -> list[Any]:
+    try:
+        found = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        lines = [_json_or_none(line) for line in data.splitlines() if line.strip()]
+        if all(line is None for line in lines):
+            raise FrameError("malformed_json", "", "neither JSON nor JSON lines") from None
+        return lines
+    return found if isinstance(found, list) else [found]
+
+
+def _json_or_none(data: bytes) -> Any:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def from_redis(messages: Sequence[FeedMessage]) -> Parsed:
+    """A frame of feed messages: a field `event` with a JSON object, or one field a column, numbers as decimal text."""
+    return _from_records([_feed_record(message.fields) for message in messages])
+
+
+def _feed_record(fields: dict[bytes, bytes]) -> Record | Fault | None:
+    if fields.keys() == {b"event"}:
+        return _json_or_none(fields[b"event"])
+    try:
+        record: Record = {name.decode(): value.decode() for name, value in fields.items()}
+    except UnicodeDecodeError:
+        return Fault(0, "malformed_text", "", "expected UTF-8")
+    for name in (*_INTEGERS, "occurred_at"):
+        if re.fullmatch(r"-?\d{1,19}", record.get(name) or "", re.ASCII):
+            record[name] = int(record[name])
+    return {name: value for name, value in record.items() if value != ""}
+
+
+def _from_records(found: Sequence[Any]) -> Parsed:
+    """One frame of all records that can be read; the others become faults at their place."""
+    faults: dict[int, Fault] = {}
+    records: list[Record] = []
+    for row, record in enumerate(found):
+        fault = _misshapen(record)
+        if fault:
+            faults[row] = fault._replace(row=row)
+        records.append({} if fault else record)
+    columns = {name: _read_column(name, records, faults) for name in COLUMNS}
+    frame = pl.DataFrame(columns, schema=COLUMNS)
+    unreadable = pl.Series([row in faults for row in range(len(records))], dtype=pl.Boolean())
+    return _parsed(frame, unreadable, [faults[row] for row in sorted(faults)])
+
+
+def _misshapen(record: Any) -> Fault | None:
+    if isinstance(record, Fault):
+        return record
+    if not isinstance(record, dict):
+        return Fault(0, *_NO_OBJECT)
+    for name in record:
+        if name not in COLUMNS:
+            return Fault(0, "unknown_column", name[:64], "not a canonical column; put source data into attributes")
+    return None
+
+
+def _read_column(name: str, records: list[Record], faults: dict[int, Fault]) -> list[Any]:
+    """The column's values in their canonical type; what can't be read is None and, first fault of its row, noted."""
+    values = [record.get(name) for record in records]
+    if name == "schema_version":
+        values = [SCHEMA_VERSION if value is None else value for value in values]
+    read, ready = _READERS.get(name) or _BY_TYPE[COLUMNS[name]]
+    if set(map(type, values)) <= ready:
+        return values
+    for row, value in enumerate(values):
+        result = None if value is None else read(value)
+        if isinstance(result, _Unfit):
+            faults.setdefault(row, Fault(row, *result.at(name)))
+            result = None
+        values[row] = result
+    return values
+
+
+def _text(value: Any) -> str | _Unfit:
+    return value if isinstance(value, str) else _NO_TEXT
+
+
+def _attributes(value: Any) -> str | _Unfit:
+    if isinstance(value, dict):
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+    return _text(value)
+
+
+def _integer(value: Any) -> int | _Unfit:
+    if type(value) is not int:
+        return _NO_INTEGER
+    return value if value in _INT64 else _OVERFLOW
+
+
+def _version(value: Any) -> int | _Unfit:
+    number = _integer(value)
+    return number if isinstance(number, _Unfit) or abs(number) < 2**31 else _OVERFLOW
+
+
+def _instant(value: Any) -> int | datetime | _Unfit:
+    if type(value) is int:
+        return _integer(value)
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return _NO_INSTANT
+    return _NO_INSTANT if moment.tzinfo is None else int(moment.timestamp() * 1000)
+
+
+def _day(value: Any) -> date | _Unfit:
+    try:
+        return date.fromisoformat(value) if len(value) == 10 else _NO_DAY
+    except (TypeError, ValueError):
+        return _NO_DAY
+
+
+# How a value is read, and the types of a column that needs no reading.
+_Reader = tuple[Callable[[Any], Any], frozenset[type]]
+_NONE = type(None)
+_BY_TYPE: dict[pl.DataType, _Reader] = {
+    pl.String(): (_text, frozenset((str, _NONE))),
+    pl.Int64(): (_integer, frozenset((_NONE,))),
+    UTC_MS: (_instant, frozenset((_NONE,))),
+    pl.Date(): (_day, frozenset((_NONE,))),
+    pl.Int32(): (_version, frozenset((_NONE,))),
+}
+_READERS: dict[str, _Reader] = {"attributes": (_attributes, frozenset((str, _NONE)))}
+
+
+# ── Arrow ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_FILE_MAGIC, _FILE_END = b"ARROW1\0\0", struct.Struct("<I6s")
+_BLOCK = struct.Struct("<qi4xq")  # of a file's index: offset, size of the metadata, size of the body
+# Places of fields in the format's Message, RecordBatch, DictionaryBatch and Footer.
+_HEADER_SLOT, _COMPRESSION_SLOT, _DATA_SLOT, _BLOCKS_SLOTS = 2, 3, 1, (2, 3)
+
+
+def from_arrow(data: bytes, limits: Limits) -> pl.DataFrame:
+    """A conformed frame of one Arrow IPC stream or file.
+
+    Everything that could grow on reading is refused first: compressed bodies, long dictionary values, columns of
+    nothing with a great many rows.
+    """
+    _check_bytes(len(data), limits)
+    table = _table_of(data)
+    _check_rows(table.num_rows, limits)
+    _check_columns(table)
+    try:
+        table.validate(full=True)
+        return conform(pl.DataFrame(table))
+    except (pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException, NotImplementedError):
+        raise _not_arrow() from None
+
+
+def _not_arrow() -> FrameError:
+    return FrameError("malformed_frame", "", "not an Arrow IPC stream or file")
+
+
+def _table_of(data: bytes) -> pa.Table:
+    try:
+        is_file = data.startswith(_FILE_MAGIC)
+        reader = pa.ipc.open_file(data) if is_file else pa.ipc.open_stream(data)
+        _refuse_compression(_file_messages(data) if is_file else _stream_messages(data))
+        table = reader.read_all()
+        table.validate()
+    except (pa.ArrowException, OSError, ValueError, struct.error, IndexError):
+        raise _not_arrow() from None
+    return table
+
+
+def _check_columns(table: pa.Table) -> None:
+    names = table.column_names
+    for name, column in zip(names, table.columns, strict=True):
+        if names.count(name) > 1:
+            raise FrameError("duplicate_column", name[:64], "stands twice")
+        if pa.types.is_nested(column.type):
+            raise FrameError("wrong_type", name[:64], "nested columns are not events")
+        if pa.types.is_timestamp(column.type) and column.type.unit == "s":
+            raise FrameError("wrong_type", name[:64], "expected milliseconds or finer")
+        if pa.types.is_dictionary(column.type):
+            _check_dictionaries(name, column)
+
+
+def _check_dictionaries(name: str, column: pa.ChunkedArray) -> None:
+    for chunk in column.chunks:
+        longest = pc.max(pc.binary_length(chunk.dictionary)).as_py() if _is_text(chunk.dictionary.type) else 0
+        if (longest or 0) > 4 * ATTRIBUTES_CHARS_MAX:
+            raise FrameError("too_long", name[:64], "a dictionary value is longer than any text may be")
+
+
+def _is_text(given: pa.DataType) -> bool:
+    return pa.types.is_string(given) or pa.types.is_large_string(given)
+
+
+def _refuse_compression(messages: Iterable[pa.Message]) -> None:
+    for message in messages:
+        header = memoryview(message.metadata)
+        batch = _follow(header, _slot(header, _follow(header, 0), _HEADER_SLOT))
+        if message.type == "dictionary":
+            batch = _follow(header, _slot(header, batch, _DATA_SLOT))
+        if message.type != "schema" and _slot(header, batch, _COMPRESSION_SLOT):
+            raise FrameError("compressed", "", "send frames uncompressed, or compress the call")
+
+
+def _stream_messages(data: bytes) -> Iterable[pa.Message]:
+    reader = pa.ipc.MessageReader.open_stream(data)
+    while True:
+        try:
+            yield reader.read_next_message()
+        except StopIteration:
+            return
+
+
+def _file_messages(data: bytes) -> Iterable[pa.Message]:
+    end = len(data) - _FILE_END.size
+    footer = memoryview(data)[end - _FILE_END.unpack_from(data, end)[0] : end]
+    for slot in _BLOCKS_SLOTS:
+        place = _slot(footer, _follow(footer, 0), slot)
+        blocks = _follow(footer, place) if place else 0
+        for number in range(_u32(footer, blocks) if place else 0):
+            offset, metadata, body = _BLOCK.unpack_from(footer, blocks + 4 + number * _BLOCK.size)
+            yield pa.ipc.read_message(memoryview(data)[offset : offset + metadata + body])
+
+
+# The format's metadata are FlatBuffers: a table starts with the distance back to its vtable, which holds the place of
+# each field in the table (0: not given). pyarrow verified the buffer, and does not expose these fields.
+
+
+def _u32(buffer: memoryview, at: int) -> int:
+    return struct.unpack_from("<I", buffer, at)[0]
+
+
+def _follow(buffer: memoryview, at: int) -> int:
+    return at + _u32(buffer, at)
+
+
+def _slot(buffer: memoryview, table: int, slot: int) -> int:
+    vtable = table - struct.unpack_from("<i", buffer, table)[0]
+    size, _, *_ = struct.unpack_from("<HH", buffer, vtable)
+    at = 4 + 2 * slot
+    place = struct.unpack_from("<H", buffer, vtable + at)[0] if at < size else 0
+    return table + place if place else 0

@@ -1,0 +1,315 @@
+"""A thin client: cuts events into requests, keeps several under way, and repeats what was not answered.
+
+Owns retries. They are safe, because an event counts once by (source, event_id), however often it is sent. Never drops
+an event: one that could not be handed over is in the error that `submit` raises.
+"""
+
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from itertools import chain, islice
+from typing import Any, NamedTuple, Union
+
+import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from penstock.v1 import events_pb2 as v1
+from penstock.v1.events_pb2_grpc import EventServiceStub
+
+ROWS_PER_REQUEST = 2_000
+FRAME_ROWS_PER_REQUEST = 16_384
+REQUEST_BYTES_MAX = 16 * 2**20
+REQUESTS_UNDER_WAY = 4
+ANSWER_TIMEOUT_S = 30.0
+BACKOFF_S, BACKOFF_S_MAX = 0.05, 5.0
+
+_INTEGERS = ("amount_minor", "quantity", "schema_version", "occurred_at_ms")
+_FIELDS = frozenset(v1.FinancialEvent.DESCRIPTOR.fields_by_name)
+_NAMES = {"occurred_at_ms": "occurred_at"}  # what a row calls a field whose name differs
+
+Row = Mapping[str, Any]
+Events = Union[Iterable[Row | v1.FinancialEvent], "polars.DataFrame", "pyarrow.Table"]  # noqa: F821
+Progress = Callable[[int], None]
+
+
+class SubmitError(ValueError):
+    """Events that can't be sent or read at all. `row` is None when all are concerned. Repeating is of no use."""
+
+    def __init__(self, row: int | None, column: str, message: str, code: str = "") -> None:
+        super().__init__(f"{'' if row is None else f'row {row}: '}{f'{column}: ' if column else ''}{message}")
+        self.row, self.column, self.message, self.code = row, column, message, code
+
+
+class SubmitTimeout(TimeoutError):
+    """The deadline passed. `summary` tells what was answered; submitting everything again is safe."""
+
+    def __init__(self, message: str, summary: "SubmitSummary") -> None:
+        super().__init__(message)
+        self.summary = summary
+
+
+class Rejected(NamedTuple):
+    """One event that was not taken, `row` counted over the whole submission."""
+
+    row: int
+    event_id: str
+    code: str
+    column: str
+    message: str
+
+
+@dataclass
+class SubmitSummary:
+    """What became of a submission.
+
+    `results` holds rejected events only; `results_truncated` says that there were more than the answers could hold.
+    `durability` is the weakest level reached, empty when nothing was new. `positions`: (shard, position, rows).
+    """
+
+    accepted: int = 0
+    duplicate: int = 0
+    rejected: int = 0
+    results: list[Rejected] = field(default_factory=list)
+    results_truncated: bool = False
+    durability: str = ""
+    positions: list[tuple[int, str, int]] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        """Events answered."""
+        return self.accepted + self.duplicate + self.rejected
+
+
+class _Piece(NamedTuple):
+    """A request, where its rows start in the submission, and how many they are."""
+
+    request: v1.SubmitRequest
+    start: int
+    rows: int
+
+
+class _UnderWay(NamedTuple):
+    piece: _Piece
+    call: grpc.Future
+
+
+class Client:
+    """One connection to a gateway. Not thread-safe. Without credentials the connection is not encrypted."""
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        rows_per_request: int | None = None,
+        requests_under_way: int = REQUESTS_UNDER_WAY,
+        deadline_s: float = 120.0,
+    ) -> None:
+        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        self._channel = (
+            grpc.secure_channel(target, credentials, options) if credentials else grpc.insecure_channel(target, options)
+        )
+        self._stub = EventServiceStub(self._channel)
+        self._rows_per_request, self._under_way_max = rows_per_request, requests_under_way
+        self._deadline_s = deadline_s
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def submit(self, events: Events, progress: Progress | None = None) -> SubmitSummary:
+        """Hand over all events; return when each is answered. `progress` is told how many are, after every answer.
+
+        `events`: dictionaries by column name, FinancialEvent messages, a Polars frame or an Arrow table.
+        Raises SubmitError, SubmitTimeout, or grpc.RpcError for what no repeating can mend.
+        """
+        summary, until_s = SubmitSummary(), time.monotonic() + self._deadline_s
+        under_way: deque[_UnderWay] = deque()
+        try:
+            for piece in _pieces(events, self._rows_per_request):
+                if len(under_way) >= self._under_way_max:
+                    self._settle(under_way.popleft(), until_s, summary, progress)
+                under_way.append(self._send(piece, until_s))
+            while under_way:
+                self._settle(under_way.popleft(), until_s, summary, progress)
+        finally:
+            for left in under_way:
+                left.call.cancel()
+        return summary
+
+    def status(self) -> v1.StatusResponse:
+        """How far the shards have come, and whether the gateway takes events."""
+        return self._stub.Status(v1.StatusRequest(), timeout=ANSWER_TIMEOUT_S, wait_for_ready=True)
+
+    def close(self) -> None:
+        """End the connection."""
+        self._channel.close()
+
+    def _send(self, piece: _Piece, until_s: float) -> _UnderWay:
+        timeout_s = max(min(ANSWER_TIMEOUT_S, until_s - time.monotonic()), 0.001)
+        return _UnderWay(piece, self._stub.Submit.future(piece.request, timeout=timeout_s))
+
+    def _settle(self, sent: _UnderWay, until_s: float, summary: SubmitSummary, progress: Progress | None) -> None:
+        attempt = 0
+        while True:
+            try:
+                response = sent.call.result()
+                break
+            except grpc.RpcError as error:
+                delay_s = _delay_s(error, sent.piece, attempt)
+            if time.monotonic() + delay_s >= until_s:
+                raise SubmitTimeout(f"row {sent.piece.start} and later ones were not answered in time", summary)
+            time.sleep(delay_s)
+            attempt += 1
+            sent = self._send(sent.piece, until_s)
+        _add(summary, sent.piece, response)
+        if progress:
+            progress(summary.rows)
+
+
+def _delay_s(error: grpc.RpcError, piece: _Piece, attempt: int) -> float:
+    """How long to wait before sending again; raises what is not worth repeating."""
+    details = _details(error)
+    asked_s = details.retry.retry_delay.ToMilliseconds() / 1000 if details.retry else 0.0
+    if error.code() == grpc.StatusCode.INVALID_ARGUMENT:
+        raise _as_submit_error(error, details, piece) from None
+    # Without a delay a full resource is gRPC's own: a message that is too large today is so tomorrow.
+    full = error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and details.retry
+    if not full and error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        raise error
+    return asked_s + random.uniform(0, min(BACKOFF_S * 2**attempt, BACKOFF_S_MAX))
+
+
+class _Details(NamedTuple):
+    retry: error_details_pb2.RetryInfo | None
+    violation: error_details_pb2.BadRequest.FieldViolation | None
+
+
+def _details(error: grpc.RpcError) -> _Details:
+    status = rpc_status.from_call(error)
+    retry, bad = error_details_pb2.RetryInfo(), error_details_pb2.BadRequest()
+    given = status.details if status else []
+    retries = [detail for detail in given if detail.Unpack(retry)]
+    violations = [bad.field_violations[0] for detail in given if detail.Unpack(bad)]
+    return _Details(retry if retries else None, violations[0] if violations else None)
+
+
+def _as_submit_error(error: grpc.RpcError, details: _Details, piece: _Piece) -> SubmitError:
+    if details.violation is None:
+        return SubmitError(None, "", error.details())
+    place = f"rows {piece.start} to {piece.start + piece.rows - 1}"
+    message = f"{details.violation.description} ({place})"
+    return SubmitError(None, details.violation.field, message, details.violation.reason)
+
+
+def _add(summary: SubmitSummary, piece: _Piece, response: v1.SubmitResponse) -> None:
+    summary.accepted += response.accepted
+    summary.duplicate += response.duplicate
+    summary.rejected += response.rejected
+    summary.results_truncated |= response.results_truncated
+    if response.rejected:
+        summary.results += [
+            Rejected(piece.start + given.row, given.event_id, given.code, given.column, given.message)
+            for given in response.results
+            if given.status == v1.EVENT_STATUS_REJECTED
+        ]
+    if response.HasField("durability"):
+        summary.durability = _weaker(summary.durability, response.durability.level)
+        summary.positions += [(at.shard, at.position, at.rows) for at in response.durability.positions]
+
+
+_LEVEL_PREFIX = "DURABILITY_LEVEL_"
+
+
+def _weaker(known: str, level: int) -> str:
+    levels = [level, v1.DurabilityLevel.Value(_LEVEL_PREFIX + known.upper())] if known else [level]
+    return v1.DurabilityLevel.Name(min(levels)).removeprefix(_LEVEL_PREFIX).lower()
+
+
+# ── cutting into requests ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _pieces(events: Events, rows_per_request: int | None) -> Iterator[_Piece]:
+    if hasattr(events, "__dataframe__") or hasattr(events, "to_arrow"):
+        yield from _frame_pieces(events, rows_per_request or FRAME_ROWS_PER_REQUEST)
+        return
+    start, rest = 0, iter(events)
+    while rows := list(islice(rest, rows_per_request or ROWS_PER_REQUEST)):
+        messages = [_message(row, start + i) for i, row in enumerate(rows)]
+        yield from _fitting(messages, start, _rows_request)
+        start += len(rows)
+
+
+def _frame_pieces(frame: Any, rows_per_request: int) -> Iterator[_Piece]:
+    import pyarrow as pa
+
+    table = frame if isinstance(frame, pa.Table) else frame.to_arrow()
+    if "amount_minor" in table.column_names and not pa.types.is_integer(table.schema.field("amount_minor").type):
+        raise SubmitError(0 if len(table) else None, "amount_minor", "expected whole minor units as integers")
+    for start in range(0, len(table), rows_per_request):
+        yield from _fitting(table.slice(start, rows_per_request), start, _arrow_request)
+
+
+def _fitting(part: Any, start: int, build: Callable[[Any], v1.SubmitRequest]) -> Iterator[_Piece]:
+    """The part as one request, or as two halves while it is too large."""
+    request, rows = build(part), len(part)
+    if rows == 1 or request.ByteSize() <= REQUEST_BYTES_MAX:
+        yield _Piece(request, start, rows)
+        return
+    half = rows // 2
+    yield from chain(_fitting(part[:half], start, build), _fitting(part[half:], start + half, build))
+
+
+def _rows_request(messages: list[v1.FinancialEvent]) -> v1.SubmitRequest:
+    return v1.SubmitRequest(rows=v1.EventRows(events=messages))
+
+
+def _arrow_request(table: "pyarrow.Table") -> v1.SubmitRequest:  # noqa: F821
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return v1.SubmitRequest(arrow_frame=sink.getvalue().to_pybytes())
+
+
+def _message(row: Row | v1.FinancialEvent, number: int) -> v1.FinancialEvent:
+    if isinstance(row, v1.FinancialEvent):
+        return row
+    given = {name: value for name, value in row.items() if value is not None}
+    if "occurred_at" in given:
+        given["occurred_at_ms"] = _milliseconds(given.pop("occurred_at"), number)
+    if isinstance(given.get("effective_on"), date):
+        given["effective_on"] = given["effective_on"].isoformat()[:10]
+    try:
+        return v1.FinancialEvent(**given)
+    except (TypeError, ValueError):
+        raise _culprit(given, number) from None
+
+
+def _milliseconds(value: Any, number: int) -> Any:
+    if not isinstance(value, datetime):
+        return value
+    if value.tzinfo is None:
+        raise SubmitError(number, "occurred_at", "a time needs its zone, or be integer milliseconds since 1970 in UTC")
+    return round(value.timestamp() * 1000)
+
+
+def _culprit(given: Row, number: int) -> SubmitError:
+    """Find the column that no message could be made of."""
+    for name, value in given.items():
+        column = _NAMES.get(name, name)
+        if name not in _FIELDS:
+            return SubmitError(number, str(column)[:64], "not a column of an event")
+        try:
+            v1.FinancialEvent(**{name: value})
+        except (TypeError, ValueError):
+            wanted = "a 64-bit integer (amounts are whole minor units)" if name in _INTEGERS else "text"
+            return SubmitError(number, column, f"expected {wanted}, got {type(value).__name__}")
+    return SubmitError(number, "", "not an event")

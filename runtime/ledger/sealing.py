@@ -1,0 +1,99 @@
+"""Which posting sets become one journal entry, and when.
+
+Owns the grouping, the packing up to the line limit, and the patience of summary postings. A poster that has no room
+simply does not seal, so that more sets fold into the next entry: backpressure becomes aggregation.
+Never splits a posting set, and never merges immediate sets of different documents.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import polars as pl
+
+from runtime.ledger.journal import LINE, SET, Draft, build_drafts
+
+_GROUP = ("mode", "entity", "currency", "period", "document")  # only sets that agree in these share an entry
+
+
+class SealPolicy(NamedTuple):
+    """How large an entry may become, and how long summary postings gather."""
+
+    entry_lines_max: int
+    seal_age_s: float
+
+
+class _Packed(NamedTuple):
+    """The entry of each set in turn, and how many lines each entry has."""
+
+    entry_of: list[int]
+    lines_of: list[int]
+
+
+def whole_commits(unclaimed: pl.DataFrame, sets_max: int) -> pl.DataFrame:
+    """What `Books.unclaimed(..., sets_max)` gave, without the immediate sets of a commit that the limit cut in two.
+
+    A document's sets lie in one commit and belong into one entry. A single commit larger than the limit stays, cut.
+    """
+    if unclaimed.select(SET).unique().height < sets_max:
+        return unclaimed
+    commit = ("lane", "shard", "position")
+    last = pl.struct(commit) == pl.struct(commit).last()
+    whole = unclaimed.filter(~last | (pl.col("mode") != "immediate"))
+    return unclaimed if whole.is_empty() else whole
+
+
+def plan_entries(unclaimed: pl.DataFrame, now_ms: int, policy: SealPolicy, entries_max: int) -> list[Draft]:
+    """Up to entries_max drafts for sets that are ripe now, most urgent first: by lane, then by age."""
+    if unclaimed.is_empty():
+        return []
+    sets = _sets(unclaimed)
+    packed = _pack(sets.select("group", "lines").iter_rows(), policy.entry_lines_max)
+    sets = sets.with_columns(pl.Series("entry", packed.entry_of, pl.Int64()))
+    ripe = sets.filter(_ripe(packed.lines_of, now_ms, policy))
+    places = ripe.join(_first_entries(ripe, entries_max), on="entry").select("place", *SET)
+    return build_drafts(unclaimed.join(places.rename({"place": "entry"}), on=list(SET)))
+
+
+def _sets(unclaimed: pl.DataFrame) -> pl.DataFrame:
+    """One row a set: its group, its distinct lines as numbers, its age; groups together, oldest set first."""
+    coded = unclaimed.sort(*_GROUP, *LINE).with_columns(
+        pl.struct(*_GROUP).rle_id().alias("group"), pl.struct(*_GROUP, *LINE).rle_id().alias("lines")
+    )
+    return (
+        coded.group_by("group", *SET)
+        .agg(
+            pl.col("mode").first(),
+            pl.col("lane").min(),
+            pl.col("lines").unique(),
+            pl.col("committed_at").min().dt.epoch("ms"),
+        )
+        .sort("group", "committed_at", *SET)
+    )
+
+
+def _first_entries(ripe: pl.DataFrame, entries_max: int) -> pl.DataFrame:
+    """The `place` of the most urgent entries. Where lane and age agree, the order of the groups decides."""
+    entries = ripe.group_by("entry").agg(pl.col("lane", "committed_at").min())
+    return entries.sort("lane", "committed_at", "entry").head(entries_max).select("entry").with_row_index("place")
+
+
+def _pack(sets: Iterable[tuple[int, Sequence[int]]], lines_max: int) -> _Packed:
+    """Fill entries with whole sets in turn; one that alone is too large is an entry by itself."""
+    packed, group_now, held = _Packed([], []), None, set()
+    for group, lines in sets:
+        grown = held.union(lines)
+        if group != group_now or len(grown) > lines_max:
+            group_now, grown = group, set(lines)
+            packed.lines_of.append(0)
+        held = grown
+        packed.entry_of.append(len(packed.lines_of) - 1)
+        packed.lines_of[-1] = len(held)
+    return packed
+
+
+def _ripe(lines_of: Sequence[int], now_ms: int, policy: SealPolicy) -> pl.Expr:
+    """Immediate sets, groups whose oldest set has waited long enough, and entries that can take no more."""
+    aged = pl.col("committed_at").min().over("group") <= now_ms - policy.seal_age_s * 1000
+    followed = pl.col("entry") < pl.col("entry").max().over("group")
+    full = [entry for entry, lines in enumerate(lines_of) if lines >= policy.entry_lines_max]
+    return (pl.col("mode") == "immediate") | aged | followed | pl.col("entry").is_in(full)

@@ -1,0 +1,215 @@
+"""What one step does, gathered move by move and summed up into effects at the end.
+
+Owns the form of moves (rows that change state), the identity of exceptions, and the control totals that follow from
+moves. Never decides where a row goes: the shard does.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+import polars as pl
+import xxhash
+
+from runtime.effects import DELTAS, EXCEPTIONS, OUTCOMES, TOTALS, Effects, StepCounts, empty
+from runtime.ledger.conservation import assert_balanced, assert_conserved
+from runtime.ledger.open_items import ItemFlag
+from runtime.schema import STAMPED
+
+CONFLICT, UNMAPPED = "event_conflict", "mapping_missing"
+MOVES = {**STAMPED, "was": pl.String(), "fault": pl.String(), "role": pl.String()}
+ID_AT = list(STAMPED).index("id_hash")
+_MOVED = {**STAMPED, "was": pl.String(), "state": pl.String(), "set_no": pl.Int32()}
+
+
+class Parked(msgspec.Struct, array_like=True, gc=False):
+    """A row that is neither booked nor excluded: its columns, its state, and the exception it stands under, if any."""
+
+    row: tuple
+    state: str
+    fault: str
+
+
+def moves(rows: pl.DataFrame, was: str | None = None, fault: str = "") -> pl.DataFrame:
+    """Rows about to change state: where they come from, and the exception they stand under (or come to)."""
+    return rows.select(
+        *STAMPED,
+        pl.lit(was, pl.String()).alias("was"),
+        pl.lit(fault).alias("fault"),
+        pl.lit(None, pl.String()).alias("role"),
+    )
+
+
+def unparked(parked: Sequence[Parked], faults: Sequence[str] = ()) -> pl.DataFrame:
+    """Parked rows as moves; with `faults`, the exceptions they come to instead of those they stood under."""
+    rows = pl.DataFrame([p.row for p in parked], schema=STAMPED, orient="row")
+    return rows.with_columns(
+        pl.Series("was", [p.state or None for p in parked], pl.String()),
+        pl.Series("fault", list(faults) or [p.fault for p in parked], pl.String()),
+        pl.lit(None, pl.String()).alias("role"),
+    )
+
+
+class Step:
+    """Collects what a step does, frame by frame, and sums it up at the end."""
+
+    def __init__(self, position: str, sets: int = 0) -> None:
+        self.position = position
+        self.sets = sets
+        self.read = 0
+        self._moved: list[pl.DataFrame] = []
+        self._repeats: list[pl.DataFrame] = []
+        self._deltas: list[pl.DataFrame] = []
+        self._raised: list[pl.DataFrame] = []
+        self._resolved: set[str] = set()
+
+    def repeats(self, rows: pl.DataFrame) -> None:
+        """Rows that were sent before: counted, nothing else."""
+        if len(rows):
+            self._repeats.append(rows)
+
+    def pending(self, rows: pl.DataFrame) -> None:
+        """Moves of rows that wait for a counterpart."""
+        self._move(rows, "pending")
+
+    def excluded(self, rows: pl.DataFrame) -> None:
+        """Moves of rows that post nothing by rule."""
+        self._move(rows, "excluded")
+
+    def booked(self, rows: pl.DataFrame, deltas: pl.DataFrame) -> None:
+        """Moves of rows into posting sets (column `set_no`), and the lines of those sets."""
+        self._move(rows, "booked")
+        self._deltas.append(deltas)
+        self.sets += deltas["set_no"].n_unique()
+
+    def excepted(self, rows: pl.DataFrame, now_ms: int) -> None:
+        """Moves of rows that come to an exception, which is raised."""
+        if rows.is_empty():
+            return
+        self._move(rows, "excepted")
+        self._raise(_raised(rows, now_ms))
+
+    def _move(self, rows: pl.DataFrame, state: str) -> None:
+        if rows.is_empty():
+            return
+        set_no = [] if "set_no" in rows.columns else [pl.lit(-1, pl.Int32()).alias("set_no")]
+        self._moved.append(rows.with_columns(pl.lit(state).alias("state"), *set_no).select(*_MOVED))
+
+    def _raise(self, exceptions: pl.DataFrame) -> None:
+        self._raised.append(exceptions)
+        self._resolved.difference_update(exceptions["exception_id"])
+
+    def resolve(self, stood: Iterable[tuple[str, int]]) -> None:
+        """End the exceptions, (type, id hash), that rows stood under until now; an empty type is none."""
+        self._resolved.update(_event_exception_id(fault, id) for fault, id in stood if fault)
+
+    def flag(self, flag: ItemFlag, now_ms: int) -> None:
+        """Raise or end the exception of an open item's unused residual."""
+        exception_id = xxhash.xxh64_hexdigest(f"{flag.fault}\x1f{flag.source}\x1f{flag.event_id}".encode())
+        if not flag.raised:
+            self._resolved.add(exception_id)
+            return
+        raised_at = datetime.fromtimestamp(now_ms / 1000, UTC)
+        row = (exception_id, flag.fault, flag.source, flag.event_id, flag.entity, "", flag.currency)
+        row += (flag.residual_minor, "what this event opened was not used up in time", raised_at)
+        self._raise(pl.DataFrame([row], schema=EXCEPTIONS, orient="row"))
+
+    def take_released(self, retried: "Step") -> None:
+        """Keep what a retry of held rows booked; what it holds again stays as it was."""
+        self.sets = retried.sets
+        self._deltas += retried._deltas
+        for moved in retried._moved:
+            released = moved.filter(pl.col("state") == "booked")
+            if len(released):
+                self._moved.append(released)
+                self.resolve((UNMAPPED, id) for id in released["id_hash"])
+
+    def effects(self, open_items: int, waiting: int) -> Effects:
+        """Everything that was collected, checked for balance and conservation, in an order that is always the same."""
+        moved, repeats = _concat(self._moved, _MOVED), _concat(self._repeats, STAMPED)
+        deltas = _concat(self._deltas, DELTAS)
+        totals = _totals(moved, repeats)
+        assert_balanced(deltas)
+        assert_conserved(totals)
+        return Effects(
+            deltas=deltas,
+            totals=totals,
+            exceptions=_concat(self._raised, EXCEPTIONS).unique("exception_id", keep="first").sort("exception_id"),
+            resolved=tuple(sorted(self._resolved)),
+            outcomes=moved.select(
+                pl.lit(self.position).alias(name) if name == "position" else pl.col(name) for name in OUTCOMES
+            ),
+            counts=self._counts(moved, len(repeats), open_items, waiting),
+        )
+
+    def _counts(self, moved: pl.DataFrame, repeats: int, open_items: int, waiting: int) -> StepCounts:
+        arrived = moved["was"].is_null()
+        booked = moved["state"] == "booked"
+        return StepCounts(
+            read=self.read,
+            accepted=int(arrived.sum()),
+            duplicate=repeats,
+            conflict=sum(int((frame["type"] == CONFLICT).sum()) for frame in self._raised),
+            booked=int(booked.sum()),
+            released=int((booked & ~arrived).sum()),
+            open_items=open_items,
+            waiting=waiting,
+        )
+
+
+def _totals(moved: pl.DataFrame, repeats: pl.DataFrame) -> pl.DataFrame:
+    """Signed changes of the control totals: arrivals are accepted, every move leaves one state and enters another."""
+    arrivals = moved.filter(pl.col("was").is_null())
+    parts = [
+        _signed(arrivals, pl.lit("accepted"), 1),
+        _signed(moved, pl.col("state"), 1),
+        _signed(moved.filter(pl.col("was").is_not_null()), pl.col("was"), -1),
+        _signed(repeats, pl.lit("duplicate"), 1),
+    ]
+    keys = [name for name in TOTALS if name not in ("events", "amount_minor")]
+    return (
+        pl.concat(parts)
+        .group_by(keys)
+        .agg(pl.col("events").sum(), pl.col("amount_minor").sum())
+        .filter((pl.col("events") != 0) | (pl.col("amount_minor") != 0))
+        .sort(keys)
+    )
+
+
+def _signed(rows: pl.DataFrame, state: pl.Expr, sign: int) -> pl.DataFrame:
+    return (
+        rows.group_by("source", "entity", pl.col("facility").fill_null(""), "currency", "kind", state.alias("state"))
+        .agg((pl.len().cast(pl.Int64()) * sign).alias("events"), pl.col("amount_minor").abs().sum() * sign)
+        .select(pl.col(name).cast(dtype) for name, dtype in TOTALS.items())
+    )
+
+
+def _raised(rows: pl.DataFrame, now_ms: int) -> pl.DataFrame:
+    """One exception a row. A conflict is told apart by its content, as an id may conflict more than once."""
+    cause = pl.when(pl.col("fault") == CONFLICT).then("digest").otherwise("id_hash")
+    ids = [_event_exception_id(*identity) for identity in rows.select("fault", cause.alias("cause")).iter_rows()]
+    detail = (
+        pl.when(pl.col("fault") == UNMAPPED)
+        .then(pl.format("no account for role {}", pl.col("role").fill_null("")))
+        .otherwise(pl.lit(""))
+    )
+    return rows.select(
+        pl.Series("exception_id", ids, pl.String()),
+        pl.col("fault").alias("type"),
+        "source",
+        "event_id",
+        "entity",
+        pl.col("facility").fill_null(""),
+        "currency",
+        "amount_minor",
+        detail.alias("detail"),
+        pl.lit(now_ms).cast(EXCEPTIONS["raised_at"]).alias("raised_at"),
+    )
+
+
+def _event_exception_id(fault: str, cause: int) -> str:
+    return xxhash.xxh64_hexdigest(f"{fault}\x1f{cause:016x}".encode())
+
+
+def _concat(parts: list[pl.DataFrame], columns: dict[str, pl.DataType]) -> pl.DataFrame:
+    return pl.concat(parts) if parts else empty(columns)

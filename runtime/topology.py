@@ -1,0 +1,42 @@
+"""Which parts of a running Penstock must be started or replaced: target and observation in, actions out.
+
+Owns the plan. Never starts anything: the supervisor carries it out. Reads no clock: times are arguments.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+
+class Observed(NamedTuple):
+    """What is known of a part now: whether it exists, when it last answered a ping, when it was started or replaced."""
+
+    exists: bool
+    answered_at_ms: int
+    started_at_ms: int
+
+
+class Action(NamedTuple):
+    """Start a part that is not there, or replace one that does not answer."""
+
+    name: str
+    what: Literal["start", "replace"]
+
+
+def plan(target: Sequence[str], observed: Mapping[str, Observed], now_ms: int, silence_ms_max: int) -> list[Action]:
+    """What to do so that every part of the target runs and answers.
+
+    A part is given the same time after a start as between two answers, so a slow starter is not replaced for ever.
+    """
+    actions = []
+    for name in target:
+        seen = observed.get(name)
+        if seen is None or not seen.exists:
+            actions.append(Action(name, "start"))
+        elif now_ms - max(seen.answered_at_ms, seen.started_at_ms) > silence_ms_max:
+            actions.append(Action(name, "replace"))
+    return actions
+
+
+def shards_of(worker: int, workers: int, shards: int) -> list[int]:
+    """The shards that a worker hosts."""
+    return list(range(worker, shards, workers))

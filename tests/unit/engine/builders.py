@@ -1,0 +1,176 @@
+"""What engine tests are made of: events, log records, and a shard whose effects are added up as books would.
+
+Owns a naive second sum of everything: `Run.step` checks balance and conservation by itself, and compares nothing with
+the engine's own code.
+"""
+
+from collections import Counter
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+
+import runtime.ledger
+from runtime import schema
+from runtime.effects import Effects
+from runtime.flow import frames
+from runtime.ledger.rules import Rulebook, parse_rulebook
+from runtime.ports import LogRecord
+from runtime.shard import ShardEngine
+
+DAY_MS = 86_400_000
+NOW_MS = 1_790_000_000_000  # 2026-09-21, 14:13:20 UTC
+OPENS_ON = {"mercy": date(2026, 7, 1), "grace": date(2026, 7, 1)}
+STANDARD = (Path(runtime.ledger.__file__).parent / "standard.toml").read_text()
+RULEBOOK = parse_rulebook(STANDARD)
+ROLES = sorted(
+    {side for kind in RULEBOOK.kind.values() for pair in kind.post for side in (pair.debit, pair.credit)} - {"AR"}
+    | {"AR_INS", "AR_SELF"}
+)
+MAPPING = [{"role": role, "account": f"GL-{role}"} for role in ROLES]
+VOCABULARY = schema.Vocabulary(
+    kinds=RULEBOOK.kind_terms(),
+    entities={name: schema.EntityTerms(currencies=frozenset(["USD", "EUR"])) for name in OPENS_ON},
+)
+KEPT_STATES = ("booked", "pending", "excepted", "excluded")
+
+
+def event(event_id: str, kind: str, amount_minor: int, **columns: object) -> dict:
+    """One row as a source sends it."""
+    given = {"source": "ehr", "entity": "mercy", "facility": "north", "account": "token-1", "currency": "USD"}
+    return given | {"event_id": event_id, "kind": kind, "amount_minor": amount_minor, "occurred_at": NOW_MS} | columns
+
+
+def charge(event_id: str, amount_minor: int = 100, **columns: object) -> dict:
+    """A charge of a patient's account."""
+    return event(event_id, "charge_posted", amount_minor, **columns)
+
+
+def stamped(*rows: dict, at_ms: int = NOW_MS) -> pl.DataFrame:
+    """Rows as a gateway puts them into the log; every one of them must be valid."""
+    frame = pl.DataFrame(list(rows), infer_schema_length=None)
+    validated = schema.validate(schema.conform(frame), VOCABULARY, at_ms)
+    assert validated.rejected.is_empty(), validated.rejected
+    return validated.accepted.drop("row")
+
+
+def events(*rows: dict, at_ms: int = NOW_MS, position: str = "1-0") -> LogRecord:
+    """A log record that holds these rows."""
+    return LogRecord(position, "events", len(rows), frames.encode(stamped(*rows, at_ms=at_ms)))
+
+
+def control(message: dict, position: str = "1-0") -> LogRecord:
+    """A log record that holds a control message."""
+    return LogRecord(position, "control", 0, frames.encode_control(message))
+
+
+def mapping(version: int, rows: list[dict] = MAPPING) -> LogRecord:
+    """A mapping version in the log."""
+    return control({"type": "mapping", "version": version, "rows": rows})
+
+
+def tick(now_ms: int) -> LogRecord:
+    """Time in the log."""
+    return control({"type": "tick", "now_ms": now_ms})
+
+
+class Run:
+    """A shard, and what its effects add up to: balances, totals, open exceptions, the state of each event."""
+
+    def __init__(self, mapped: bool = True, rulebook: Rulebook = RULEBOOK, open_items_max: int = 1000) -> None:
+        self._rulebook, self._open_items_max = rulebook, open_items_max
+        self.engine = self._new_engine()
+        self.balances: Counter[tuple[str, str, str]] = Counter()
+        self.totals: Counter[tuple] = Counter()
+        self.open: dict[str, tuple[str, str]] = {}  # exception id -> its type and event
+        self.raised: set[tuple[str, str, str]] = set()
+        self.digests: list[str] = []
+        self.counts: Counter[str] = Counter()
+        self._states: dict[str, dict[int, str]] = {}
+        if mapped:
+            self.step(mapping(1))
+
+    def _new_engine(self) -> ShardEngine:
+        return ShardEngine(self._rulebook, OPENS_ON, self._open_items_max)
+
+    def take(self, *rows: dict, at_ms: int = NOW_MS) -> Effects:
+        """One step of one frame."""
+        return self.step(events(*rows, at_ms=at_ms))
+
+    def step(self, *records: LogRecord) -> Effects:
+        """One step; its effects are added up and checked."""
+        effects = self.engine.step(records)
+        self._add_deltas(effects.deltas)
+        self._add_totals(effects.totals)
+        self._add_exceptions(effects)
+        for event_id, digest, state in effects.outcomes.select("event_id", "digest", "state").iter_rows():
+            self._states.setdefault(event_id, {})[digest] = state
+        self.digests.append(effects.digest())
+        self.counts.update(effects.counts._asdict())
+        return effects
+
+    def restart(self) -> None:
+        """Go on with another engine that knows nothing but the snapshot."""
+        snapshot = self.engine.snapshot()
+        self.engine = self._new_engine()
+        self.engine.restore(snapshot)
+
+    def _add_deltas(self, deltas: pl.DataFrame) -> None:
+        net: Counter[tuple] = Counter()
+        for line in deltas.iter_rows(named=True):
+            assert line["amount_minor"] > 0
+            signed = line["amount_minor"] if line["side"] == "D" else -line["amount_minor"]
+            net[line["set_no"], line["entity"], line["currency"], line["period"]] += signed
+            self.balances[line["entity"], line["currency"], line["account_code"]] += signed
+        assert not any(net.values()), "a posting set does not balance"
+        assert len({key[0] for key in net}) == len(net), "a posting set spans entities, currencies or periods"
+
+    def _add_totals(self, totals: pl.DataFrame) -> None:
+        for row in totals.iter_rows(named=True):
+            place = (row["source"], row["entity"], row["facility"], row["currency"], row["kind"])
+            self.totals[(*place, row["state"], "events")] += row["events"]
+            self.totals[(*place, row["state"], "minor")] += row["amount_minor"]
+        for *place, _, unit in list(self.totals):
+            kept = sum(self.totals[(*place, state, unit)] for state in KEPT_STATES)
+            assert self.totals[(*place, "accepted", unit)] == kept, f"{unit} are lost between states"
+
+    def _add_exceptions(self, effects: Effects) -> None:
+        for id, *what in effects.exceptions.select("exception_id", "type", "event_id").iter_rows():
+            self.open[id] = tuple(what)
+            self.raised.add((id, *what))
+        for id in effects.resolved:
+            assert self.open.pop(id, None), "an exception ended that never began"
+
+    def state(self, event_id: str) -> str:
+        """What became of an event's first content, "" when it never came."""
+        return next(iter(self._states.get(event_id, {}).values()), "")
+
+    def states(self) -> dict[str, str]:
+        """What became of each event's first content."""
+        return {event_id: self.state(event_id) for event_id in self._states}
+
+    def balance(self, role: str) -> int:
+        """Debits less credits of a role's account over all entities and currencies, in minor units."""
+        return sum(net for (_, _, account), net in self.balances.items() if account == f"GL-{role}")
+
+    def accounts(self) -> dict[tuple[str, str, str], int]:
+        """Every balance that is not zero."""
+        return {account: net for account, net in self.balances.items() if net}
+
+    def total(self, state: str, unit: str = "events") -> int:
+        """How many events, or minor units, stand in a state."""
+        return sum(count for key, count in self.totals.items() if key[-2:] == (state, unit))
+
+    def open_types(self) -> list[str]:
+        """The types of all open exceptions, sorted."""
+        return sorted(type for type, _ in self.open.values())
+
+    def end(self) -> tuple:
+        """All that must not depend on the order of arrival: balances, totals without duplicates, states, exceptions."""
+        kept = {key: count for key, count in self.totals.items() if key[-2] != "duplicate" and count}
+        return self.accounts(), kept, self.states(), sorted(self.open.values())
+
+
+def lines(effects: Effects, *columns: str) -> list[tuple]:
+    """Delta lines as tuples of these columns."""
+    return effects.deltas.select(columns or ("account_code", "side", "amount_minor")).rows()

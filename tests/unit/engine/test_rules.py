@@ -1,0 +1,124 @@
+"""The rulebook: the standard one reads, and each kind of mistake is named with its table."""
+
+import pytest
+from unit.engine.builders import RULEBOOK, STANDARD
+
+from runtime import schema
+from runtime.errors import RulebookError
+from runtime.ledger.rules import parse_rulebook
+
+PLAIN = 'flow = "x"\nscope = "entity"\nmode = "summary"\n'
+POST = 'post = [{ debit = "CASH", credit = "AR" }]\n'
+
+
+def kind(body: str, name: str = "odd") -> str:
+    """A kind's table, to be added to the standard rulebook."""
+    return f"\n[kind.{name}]\n{body}"
+
+
+def item(name: str, unopened: str = "unmatched_dispute") -> str:
+    """An item's table."""
+    fields = (
+        f'use = "part"\nwait_days = 1\nunopened = "{unopened}"\nunused = "expires"\ndiffers = "allocation_exceeded"\n'
+    )
+    return f"\n[item.{name}]\n{fields}"
+
+
+MISTAKES = {
+    "pair without credit": (kind(PLAIN + 'post = [{ debit = "AR" }]'), "kind.odd", "unbalanced"),
+    "pair without debit": (kind(PLAIN + 'post = [{ credit = "AR" }]'), "kind.odd", "unbalanced"),
+    "pair against itself": (kind(PLAIN + 'post = [{ debit = "AR", credit = "AR" }]'), "kind.odd", "itself"),
+    "unknown column": (kind(PLAIN + POST + 'requires = ["colour"]'), "kind.odd", "'colour', which is not a column"),
+    "unknown field": (kind(PLAIN + POST + 'colour = "red"'), "kind.odd", "colour"),
+    "unknown mode": (kind(PLAIN.replace("summary", "later") + POST), "kind.odd", "later"),
+    "unknown dimension": (kind(PLAIN + POST + 'keep = ["account"]'), "kind.odd", "'account' is no dimension"),
+    "summary without post": (kind(PLAIN), "kind.odd", "posts something"),
+    "none with post": (kind(PLAIN.replace("summary", "none") + POST), "kind.odd", "posts nothing"),
+    "immediate without entry_by": (kind(PLAIN.replace("summary", "immediate") + POST), "kind.odd", "needs entry_by"),
+    "summary with entry_by": (
+        kind(PLAIN + POST + 'requires = ["document"]\nentry_by = "document"'),
+        "kind.odd",
+        "entry_by, and only it",
+    ),
+    "entry_by not required": (
+        kind(PLAIN.replace("summary", "immediate") + POST + 'entry_by = "document"'),
+        "kind.odd",
+        "entry_by 'document' is not required",
+    ),
+    "facility not required": (kind(PLAIN.replace("entity", "facility") + POST), "kind.odd", "scope facility"),
+    "key not required": (
+        kind(PLAIN + POST + 'links = { consumes = { item = "dispute", key = "document" } }'),
+        "kind.odd",
+        "keyed by 'document'",
+    ),
+    "unknown item": (
+        kind(PLAIN + POST + 'requires = ["document"]\nlinks = { consumes = { item = "ghost", key = "document" } }'),
+        "item.ghost",
+        "not declared",
+    ),
+    "unknown group": (
+        kind(PLAIN + POST + 'requires = ["document"]\nlinks = { member_of = { group = "ghost", key = "document" } }'),
+        "group.ghost",
+        "not declared",
+    ),
+    "item that nobody opens": (item("orphan"), "item.orphan", "no kind opens it"),
+    "group that nobody closes": (
+        '\n[group.orphan]\nwait_days = 1\nmismatch = "payout_mismatch"',
+        "group.orphan",
+        "no kind closes it",
+    ),
+    "undeclared exception": (item("orphan", unopened="nobody"), "exception.nobody", "not declared"),
+    "unknown section": ("\n[colour.red]\nx = 1", "colour", "unknown section"),
+    "TOML syntax": ("\n[kind.odd\n", "rule file", "not TOML"),
+}
+
+
+@pytest.mark.parametrize(("addition", "table", "phrase"), MISTAKES.values(), ids=MISTAKES)
+def test_rulebook_with_a_mistake_names_its_table(addition, table, phrase):
+    """A mistake is refused as a RulebookError that names the table at fault and what is wrong."""
+    with pytest.raises(RulebookError) as refused:
+        parse_rulebook(STANDARD + addition)
+    assert table in str(refused.value)
+    assert phrase in str(refused.value)
+
+
+def test_rulebook_without_built_in_exception_names_it():
+    """The exceptions that the runtime itself raises must be declared."""
+    with pytest.raises(RulebookError, match=r"exception\.event_conflict: not declared"):
+        parse_rulebook(STANDARD.replace("[exception.event_conflict]", "[exception.event_clash]"))
+
+
+def test_rulebook_with_section_that_is_no_table_names_it():
+    """A section that holds a value in place of tables is a mistake of the file, not of the reader."""
+    with pytest.raises(RulebookError, match="kind: expected tables"):
+        parse_rulebook("kind = 1")
+
+
+def test_rulebook_with_two_mistakes_names_both():
+    """All mistakes are told at once, so that a file is put right in one round."""
+    with pytest.raises(RulebookError) as refused:
+        parse_rulebook(STANDARD + kind(PLAIN, "odd") + kind(PLAIN, "even"))
+    assert "kind.odd" in str(refused.value)
+    assert "kind.even" in str(refused.value)
+
+
+def test_rulebook_standard_file_declares_all_flows():
+    """The standard rulebook reads, with the billing and the card flow and every exception with an owner."""
+    assert {kind.flow for kind in RULEBOOK.kind.values()} == {"billing", "card"}
+    assert set(RULEBOOK.item) == {"authorisation", "capture", "refund", "dispute", "payout_cash"}
+    assert set(RULEBOOK.group) == {"payout"}
+    assert all(0 < type.triage_h <= type.resolve_h for type in RULEBOOK.exception.values())
+
+
+def test_rulebook_kind_terms_carry_requirements_and_sign():
+    """Validation learns of each kind what it requires and whether its amount may be negative."""
+    terms = RULEBOOK.kind_terms()
+    assert terms["charge_posted"] == schema.KindTerms(requires=("facility", "account"), sign="positive")
+    assert terms["adjustment_posted"].sign == "any"
+
+
+def test_rulebook_scopes_send_cards_to_the_entity():
+    """All kinds of the card flow are scoped to the entity, all of billing to the facility."""
+    scopes = RULEBOOK.scopes()
+    assert {scopes[name] for name, kind in RULEBOOK.kind.items() if kind.flow == "card"} == {"entity"}
+    assert {scopes[name] for name, kind in RULEBOOK.kind.items() if kind.flow == "billing"} == {"facility"}

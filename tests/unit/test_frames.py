@@ -1,0 +1,134 @@
+"""Frames and control messages as bytes."""
+
+import io
+from datetime import UTC, date, datetime
+
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from runtime.errors import FrameError
+from runtime.flow.frames import decode, decode_control, decode_sealed, encode, encode_control
+from runtime.schema import STAMPED
+
+
+def stamped(rows: int) -> pl.DataFrame:
+    moment = datetime(2026, 10, 1, tzinfo=UTC)
+    row = dict.fromkeys(STAMPED) | {"source": "epic", "amount_minor": -5, "occurred_at": moment, "received_at": moment}
+    row |= {"effective_on": date(2026, 10, 1), "id_hash": 2**64 - 1, "digest": 0, "account": "patient-4711"}
+    return pl.DataFrame([row | {"event_id": f"e{i}"} for i in range(rows)], schema=STAMPED)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 511, 4_000])
+@pytest.mark.parametrize("read", [decode, decode_sealed])
+def test_frame_survives_the_way_there_and_back(rows: int, read) -> None:
+    """Every canonical column comes back as it was, in small and large frames, through either reader."""
+    frame = stamped(rows)
+
+    assert read(encode(frame)).equals(frame)
+    assert read(encode(frame)).schema == frame.schema
+
+
+def test_encode_of_equal_frames_gives_equal_bytes() -> None:
+    """The encoding is a function of the rows, so it may be hashed and compared."""
+    assert encode(stamped(3)) == encode(stamped(3))
+
+
+def test_encode_of_a_slice_holds_only_its_rows() -> None:
+    """A part of a large frame does not drag the whole along."""
+    wide = stamped(4_000).with_columns(document=pl.col("event_id") + "-with-a-document-number-of-some-length")
+
+    alone = pl.DataFrame(wide[:100].to_dicts(), schema=wide.schema)
+    assert len(encode(wide[:100])) < 1.1 * len(encode(alone))
+
+
+def test_encoded_frame_is_a_plain_arrow_stream_to_others() -> None:
+    """Any Arrow library reads a log entry's body, seal and all."""
+    assert pa.ipc.open_stream(encode(stamped(2))).read_all().num_rows == 2
+
+
+def test_decode_reads_an_arrow_stream_of_another_library() -> None:
+    """Producers send plain Arrow: several batches, dictionaries, narrow integers."""
+    table = pa.table({"event_id": ["a", "b"], "kind": pa.array(["x", "x"]).dictionary_encode(), "n": pa.array([1, 2])})
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        for batch in table.to_batches(max_chunksize=1) + table.to_batches():
+            writer.write_batch(batch)
+
+    assert decode(sink.getvalue())["event_id"].to_list() == ["a", "b", "a", "b"]
+
+
+@pytest.mark.parametrize("read", [decode, decode_sealed])
+@pytest.mark.parametrize("body", [b"", b"x", b"PSTK" * 8, b"\xff\xff\xff\xff" + b"\x7f" * 20, b'{"event_id": "4711"}'])
+def test_decode_of_other_bytes_is_malformed_without_echo(body: bytes, read) -> None:
+    """Bytes that are no frame are refused by code, and the text repeats nothing of them."""
+    with pytest.raises(FrameError) as refused:
+        read(body)
+
+    assert (refused.value.code, refused.value.column) == ("malformed_frame", "")
+    assert "4711" not in str(refused.value)
+
+
+def test_decode_of_a_cut_frame_is_malformed() -> None:
+    """A frame cut inside its rows is never read as a shorter one."""
+    whole = encode(stamped(600))
+    for length in range(0, len(whole) - 32, 97):
+        with pytest.raises(FrameError, match="malformed_frame"):
+            decode(whole[:length])
+
+
+def test_decode_sealed_finds_any_changed_byte() -> None:
+    """One flipped bit anywhere breaks the seal."""
+    whole = encode(stamped(2))
+    for place in range(0, len(whole), 11):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x10
+        with pytest.raises(FrameError, match="seal"):
+            decode_sealed(bytes(damaged))
+
+
+def test_decode_of_damaged_frames_never_does_worse_than_refuse() -> None:
+    """Whatever a damaged length claims, decode gives a frame or FrameError, and never takes the process down."""
+    whole = encode(stamped(2))
+    outcomes = {_read_or_refuse(whole, place, value) for place in range(0, len(whole), 3) for value in (0x7F, 0xFF)}
+
+    assert outcomes == {"read", "malformed_frame"}
+
+
+def _read_or_refuse(whole: bytes, place: int, value: int) -> str:
+    damaged = bytearray(whole)
+    damaged[place] = value
+    try:
+        decode(bytes(damaged))
+    except FrameError as error:
+        return error.code
+    return "read"
+
+
+@pytest.mark.parametrize("column", [pa.array([[1]]), pa.array([{"a": 1}]), pa.array([b"x"])])
+def test_decode_refuses_types_that_no_event_has(column: pa.Array) -> None:
+    """Nested and binary columns are refused before anything looks into them."""
+    sink = io.BytesIO()
+    table = pa.table({"attributes": column})
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+
+    with pytest.raises(FrameError, match="type"):
+        decode(sink.getvalue())
+
+
+def test_control_message_survives_whatever_its_order() -> None:
+    """Control messages come back equal, and equal ones have equal bytes."""
+    message = {"type": "tick", "at_ms": 1_760_000_000_000, "nested": {"b": [1, None], "a": True}}
+
+    assert decode_control(encode_control(message)) == message
+    assert encode_control({"a": 1, "b": 2}) == encode_control({"b": 2, "a": 1})
+
+
+@pytest.mark.parametrize("body", [b"", b"[1]", b"null", b'{"a": ', b"\xff{}", b"[" * 100_000])
+def test_control_of_other_bytes_is_malformed(body: bytes) -> None:
+    """Anything but a JSON object is refused by code."""
+    with pytest.raises(FrameError) as refused:
+        decode_control(body)
+
+    assert refused.value.code == "malformed_control"

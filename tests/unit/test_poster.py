@@ -1,0 +1,400 @@
+"""The poster over a virtual clock: each entry reaches the ERP once, whatever fails and wherever it dies."""
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import date
+from itertools import count
+
+import msgspec
+import polars as pl
+import pytest
+
+from actors.poster import IDLE_S, Poster
+from adapters.books.memory import MemoryBooks
+from adapters.erp.memory import TERMS, MemoryErp
+from runtime.config import ErpSection
+from runtime.effects import DELTAS, EXCEPTIONS, OUTCOMES, TOTALS, Effects, StepCounts, empty
+from runtime.errors import BooksUnavailable, Fenced
+from runtime.flow.governor import UNAUTHORISED_PAUSE_S
+from runtime.ledger.journal import counted
+from runtime.limits import Limits
+from runtime.ports import START, NoMetrics
+
+STEPS_MAX = 2_000
+
+
+class VirtualClock:
+    """Time that only the test moves."""
+
+    def __init__(self) -> None:
+        self._now_ms = 1_800_000_000_000
+
+    def now_ms(self) -> int:
+        """The present."""
+        return self._now_ms
+
+    def sleep(self, seconds: float) -> None:
+        """Move on."""
+        self._now_ms += round(seconds * 1000)
+
+
+class RecordingMetrics(NoMetrics):
+    """Remembers what was counted and measured."""
+
+    def __init__(self) -> None:
+        self.counts: Counter = Counter()
+        self.levels: dict[str, list[float]] = {}
+        self.measured: dict[str, list[float]] = {}
+
+    def count(self, name: str, value: float = 1, **tags: object) -> None:
+        """Add under the name and its tags."""
+        self.counts[name, *tags.values()] += value
+
+    def gauge(self, name: str, value: float, **tags: object) -> None:
+        """Keep every level."""
+        self.levels.setdefault(name, []).append(value)
+
+    def observe(self, name: str, value: float, **tags: object) -> None:
+        """Keep every measurement."""
+        self.measured.setdefault(name, []).append(value)
+
+
+class KilledError(Exception):
+    """The process dies here."""
+
+
+class Edges:
+    """The edges of I/O, before and after each call; raises at one of them, by its number or by its name."""
+
+    def __init__(self, fails_at: int | str, error: type[Exception]) -> None:
+        self.fails_at, self.passed, self.failed, self._error = fails_at, 0, False, error
+
+    def around(self, target: object) -> object:
+        """The target, with an edge before and after each of its calls."""
+        return _Edged(target, self)
+
+    def cross(self, name: str) -> None:
+        """Pass one edge, or fail at it; an edge fails once."""
+        self.passed += 1
+        if not self.failed and self.fails_at in (self.passed, name):
+            self.failed = True
+            raise self._error
+
+
+class BooksEdges(Edges):
+    """Edges around the books alone: an ERP never raises."""
+
+    def around(self, target: object) -> object:
+        """The target itself, unless it is the books."""
+        return super().around(target) if isinstance(target, MemoryBooks) else target
+
+
+class _Edged:
+    def __init__(self, target: object, edges: Edges) -> None:
+        self._target, self._edges = target, edges
+
+    def __getattr__(self, name: str) -> Callable:
+        def call(*given: object) -> object:
+            self._edges.cross(f"before {name}")
+            answer = getattr(self._target, name)(*given)
+            self._edges.cross(f"after {name}")
+            return answer
+
+        return call
+
+
+class Bench:
+    """Books, an ERP, a clock, and as many posters one after another as a test needs."""
+
+    def __init__(self, *faults: str, calls_per_minute: float = 600, **terms) -> None:
+        self.clock, self.metrics = VirtualClock(), RecordingMetrics()
+        self.books = MemoryBooks(self.clock.now_ms)
+        self.erp = MemoryErp(faults=faults, **terms)
+        self.section = ErpSection(calls_per_minute=calls_per_minute, seal_age_s=1.0)
+        self._epoch, self._commits = self.books.take_epoch("shard:0", "test").epoch, 0
+
+    def commit(self, *documents: str, amount_minor: int = 700, events: int = 1) -> None:
+        """One commit with a posting set for each document; an empty document makes a summary set."""
+        rows = [line for n, document in enumerate(documents) for line in _set_rows(n, document, amount_minor, events)]
+        deltas = pl.DataFrame(rows, schema=DELTAS, orient="row")
+        effects = Effects(deltas, empty(TOTALS), empty(EXCEPTIONS), (), empty(OUTCOMES), StepCounts())
+        after = f"{self._commits}-0" if self._commits else START
+        self._commits += 1
+        self.books.commit(0, self._epoch, after, f"{self._commits}-0", len(documents), effects)
+
+    def poster(self, edges: Edges | None = None) -> Poster:
+        """A poster that has taken over; `edges` lie around its books and its ERP."""
+        books, erp = (edges.around(self.books), edges.around(self.erp)) if edges else (self.books, self.erp)
+        poster = Poster(books, erp, self.clock, Limits(), self.section, ["mercy"], "test", self.metrics)
+        poster.start()
+        return poster
+
+    def run(self, poster: Poster, until: Callable[[], bool] | None = None) -> None:
+        """Step until that is so (or all is posted or rejected); fail when it never becomes so."""
+        for _ in range(STEPS_MAX):
+            if (until or self.settled)():
+                return
+            self.clock.sleep(poster.step())
+        raise AssertionError(f"not there after {STEPS_MAX} steps: {self.books.entry_counts()}")
+
+    def settled(self) -> bool:
+        """Whether nothing waits any more."""
+        return not self.books.unclaimed_count(["mercy"]) and self.books.entry_counts().keys() <= {"posted", "rejected"}
+
+    def keys_at_erp(self) -> Counter:
+        """How often the ERP holds each key."""
+        return Counter(entry.key for _, entry in self.erp.moves)
+
+    def booked_once(self) -> bool:
+        """Whether the ERP holds every posting of the books, once."""
+        ours = self.books.balances().select("account_code", "debit_minor", "credit_minor").rows()
+        theirs = [(a.account_code, a.debit_minor, a.credit_minor) for a in self.erp.trial_balance()]
+        return sorted(ours) == sorted(theirs) and set(self.keys_at_erp().values()) <= {1}
+
+
+def _set_rows(n: int, document: str, amount_minor: int, events: int) -> list[tuple]:
+    mode, lane, kind = ("immediate", 0, "refund_approved") if document else ("summary", 3, "charge_posted")
+    head = (n, "mercy", "USD", "2026-10", date(2026, 10, 5), mode, lane, kind, document, "north", "")
+    legs = enumerate([("AR", "1100", "D"), ("GROSS_REV", "4000", "C")])
+    return [(head[0], i, *head[1:], role, code, 1, side, amount_minor, events) for i, (role, code, side) in legs]
+
+
+FIFTY = [f"R-{n}" for n in range(50)]
+
+
+def test_step_posts_immediate_at_once_and_summary_after_its_age() -> None:
+    """Immediate postings go with the first call, summary ones gather first; both arrive whole."""
+    bench = Bench()
+    bench.commit("R-1", "", "")
+    poster = bench.poster()
+    poster.step()
+    assert [entry.document for _, entry in bench.erp.moves] == ["R-1"]
+    bench.run(poster)
+    assert len(bench.erp.moves) == 2
+    assert bench.booked_once()
+
+
+def test_step_when_idle_waits_without_calling_the_erp() -> None:
+    """An idle poster costs two look-ups in the books and no call."""
+    bench = Bench()
+    assert bench.poster().step() == IDLE_S
+    assert bench.metrics.counts == Counter()
+
+
+def test_step_never_exceeds_the_configured_rate() -> None:
+    """A backlog of hundreds of entries drains in whole calls, no faster than configured."""
+    bench = Bench(calls_per_minute=60)
+    bench.commit(*[f"R-{n}" for n in range(500)])
+    began_ms = bench.clock.now_ms()
+    bench.run(bench.poster())
+    assert bench.metrics.counts["erp_calls", "posted"] == 10
+    assert bench.clock.now_ms() - began_ms >= 9_000
+
+
+def test_throttled_slows_and_still_posts_everything_once() -> None:
+    """Throttling costs time and rate, never an entry."""
+    bench = Bench("throttle", "unavailable", "throttle")
+    bench.commit(*FIFTY)
+    bench.run(bench.poster())
+    assert bench.booked_once()
+    assert bench.metrics.counts["erp_calls", "throttled"] == 2
+    assert min(bench.metrics.levels["governor_rate_per_minute"]) < 600 * 0.4
+
+
+def test_slow_erp_folds_more_sets_into_each_entry() -> None:
+    """Backpressure becomes aggregation: what gathers while the ERP is away becomes one entry."""
+    bench = Bench()
+    poster = bench.poster()
+    bench.erp.state = "stopped"
+    bench.commit("R-1")
+    for _ in range(100):
+        bench.commit("", events=3)
+        bench.clock.sleep(poster.step())
+    bench.erp.state = "up"
+    bench.run(poster)
+    summaries = [entry for _, entry in bench.erp.moves if entry.mode == "summary"]
+    assert len(summaries) <= 10
+    assert sum(counted(entry.lines[0].text)[1] for entry in summaries) == 300
+
+
+@pytest.mark.parametrize("fault", ["lose_request", "lose_answer_after_commit", "lose_answer_after_draft"])
+def test_lost_answer_is_looked_up_after_settling_and_never_doubled(fault: str) -> None:
+    """Whatever happened to a call without an answer, each entry is at the ERP once, and nothing was sent too soon."""
+    bench = Bench(fault)
+    bench.commit(*FIFTY)
+    poster = bench.poster()
+    poster.step()
+    assert bench.books.entry_counts() == {"unknown": 50}
+    assert bench.books.exception_counts() == {"erp_unknown_outcome": 50}
+    lost_ms = bench.clock.now_ms()
+    bench.run(poster)
+    assert bench.clock.now_ms() - lost_ms >= TERMS.settle_s * 1000
+    assert bench.booked_once()
+    assert bench.books.exception_counts() == {}
+
+
+def test_call_that_commits_late_is_not_sent_again() -> None:
+    """A call still running when the answer was lost has ended by the time of the lookup."""
+    bench = Bench("commit_late")
+    bench.commit(*FIFTY)
+    poster = bench.poster()
+    poster.step()
+    bench.clock.sleep(TERMS.settle_s / 2)
+    poster.step()
+    bench.erp.settle()
+    bench.run(poster)
+    assert bench.booked_once()
+
+
+def test_unknown_outcome_does_not_hold_up_others() -> None:
+    """While some entries settle, the others go on."""
+    bench = Bench("lose_answer_after_commit")
+    bench.commit("R-1")
+    poster = bench.poster()
+    poster.step()
+    bench.commit("R-2")
+    bench.run(poster, until=lambda: bench.books.entry_counts() == {"unknown": 1, "posted": 1})
+    assert bench.keys_at_erp().total() == 2
+
+
+def test_poison_among_fifty_is_parked_and_the_others_are_posted() -> None:
+    """One entry that the ERP refuses becomes one exception; the other 49 are posted, at the usual pace."""
+    bench = Bench("reject:PS-mercy-0000000025")
+    bench.commit(*FIFTY)
+    bench.run(bench.poster())
+    assert bench.books.entry_counts() == {"posted": 49, "rejected": 1}
+    assert bench.books.exceptions()["type"].to_list() == ["erp_rejected"]
+    assert bench.books.exceptions()["event_id"].to_list() == ["PS-mercy-0000000025"]
+    assert set(bench.keys_at_erp().values()) == {1}
+    assert set(bench.metrics.levels["governor_rate_per_minute"]) == {600}
+
+
+def test_poison_does_not_hold_up_what_comes_after() -> None:
+    """New urgent entries pass while a refused call is taken apart."""
+    bench = Bench("reject:PS-mercy-0000000001")
+    bench.commit("")
+    bench.clock.sleep(2)
+    poster = bench.poster()
+    poster.step()
+    bench.commit("R-1")
+    bench.run(poster)
+    assert bench.books.entry_counts() == {"posted": 1, "rejected": 1}
+
+
+def test_unauthorised_pauses_raises_an_exception_and_goes_on_when_mended() -> None:
+    """A refused login is one exception and a long pause; once mended, all is posted and the exception ends."""
+    bench = Bench()
+    bench.erp.state = "locked"
+    bench.commit(*FIFTY)
+    poster = bench.poster()
+    assert poster.step() == UNAUTHORISED_PAUSE_S
+    assert poster.status().health == "unauthorised"
+    assert bench.books.exception_counts() == {"erp_unauthorised": 1}
+    bench.erp.state = "up"
+    bench.run(poster)
+    assert bench.booked_once()
+    assert bench.books.exception_counts() == {}
+
+
+def test_erp_that_cannot_be_asked_leaves_doubts_in_doubt() -> None:
+    """An unanswered lookup proves nothing; the entries stay unknown until one is answered."""
+    bench = Bench("lose_answer_after_commit")
+    bench.commit("R-1")
+    poster = bench.poster()
+    poster.step()
+    bench.erp.state = "stopped"
+    bench.run(poster, until=lambda: bench.metrics.counts["erp_calls", "unavailable"] >= 3)
+    assert bench.books.entry_counts() == {"unknown": 1}
+    bench.erp.state = "up"
+    bench.run(poster)
+    assert bench.booked_once()
+
+
+def test_independent_items_are_judged_one_by_one() -> None:
+    """Where the ERP judges each entry by itself, nothing is sent twice to find the bad one."""
+    bench = Bench("reject:PS-mercy-0000000025", terms=msgspec.structs.replace(TERMS, atomic_call=False))
+    bench.commit(*FIFTY)
+    bench.run(bench.poster())
+    assert bench.books.entry_counts() == {"posted": 49, "rejected": 1}
+    assert bench.metrics.counts["erp_calls", "rejected"] == 1
+
+
+def test_second_poster_fences_the_first() -> None:
+    """A poster that was replaced stops at its next durable step and sends nothing."""
+    bench = Bench()
+    bench.commit("R-1")
+    zombie = bench.poster()
+    bench.poster()
+    with pytest.raises(Fenced):
+        zombie.step()
+    assert bench.erp.moves == []
+
+
+@pytest.mark.parametrize(("edge", "at_erp"), [("before post", 0), ("after post", 50), ("before record_outcomes", 50)])
+def test_death_around_the_call_is_taken_as_unknown(edge: str, at_erp: int) -> None:
+    """Between intent and outcome nobody knows: the successor waits, looks up, and only then sends what is not there."""
+    bench = Bench()
+    bench.commit(*FIFTY)
+    with pytest.raises(KilledError):
+        bench.run(bench.poster(Edges(edge, KilledError)))
+    assert bench.books.entry_counts() == {"in_flight": 50}
+    died_ms, successor = bench.clock.now_ms(), bench.poster()
+    assert bench.books.entry_counts() == {"unknown": 50}
+    bench.run(successor, until=lambda: bench.clock.now_ms() - died_ms >= TERMS.settle_s * 1000)
+    assert len(bench.erp.moves) == at_erp
+    bench.run(successor)
+    assert bench.booked_once()
+
+
+def test_death_at_any_edge_leaves_everything_to_be_posted_once() -> None:
+    """Killed before or after any call to the books or the ERP, a successor brings the same end about."""
+    for edge in count(1):
+        bench, edges = troubled_bench(), Edges(edge, KilledError)
+        with suppress(KilledError):
+            bench.run(bench.poster(edges))
+        bench.run(bench.poster())
+        assert at_its_right_end(bench), f"died at edge {edge}"
+        if not edges.failed:
+            break
+    assert edge > 40
+
+
+def test_books_unavailable_at_any_edge_is_waited_out() -> None:
+    """Whether or not the silent transaction happened, the same poster goes on and posts everything once."""
+    for edge in count(1):
+        bench, edges = troubled_bench(), BooksEdges(0, BooksUnavailable)
+        poster = bench.poster(edges)
+        edges.fails_at = edges.passed + edge
+        bench.run(poster)
+        assert at_its_right_end(bench), f"no answer at edge {edge}"
+        if not edges.failed:
+            break
+    assert edge > 40
+
+
+def troubled_bench() -> Bench:
+    """Four entries, one of them poisonous, and an ERP that throttles and loses an answer."""
+    bench = Bench("none", "throttle", "lose_answer_after_commit")
+    bench.erp.plan("reject:PS-mercy-0000000002")
+    bench.commit("R-1", "R-2", "R-3", "")
+    return bench
+
+
+def at_its_right_end(bench: Bench) -> bool:
+    """Whether the poisonous entry is rejected, and each of the others is posted and at the ERP once."""
+    posted = [entry.key for entry in bench.books.entries_in(["mercy"], ["posted"], 100)]
+    return bench.settled() and len(posted) >= 3 and bench.keys_at_erp() == Counter(posted)
+
+
+def test_metrics_tell_calls_latency_and_what_waits() -> None:
+    """Posting latency is measured from the oldest set's commit, and calls are counted by outcome."""
+    bench = Bench("throttle")
+    bench.commit("R-1")
+    bench.clock.sleep(3)
+    bench.run(bench.poster())
+    assert bench.metrics.counts["erp_calls", "throttled"] == bench.metrics.counts["erp_calls", "posted"] == 1
+    assert bench.metrics.counts["entries_sealed",] == 1
+    assert bench.metrics.levels["deltas_waiting"][0] == 1
+    [latency_s] = bench.metrics.measured["posting_latency_s"]
+    assert latency_s >= 3
