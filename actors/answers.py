@@ -23,37 +23,55 @@ _LEVELS = {
 
 
 class Stored(NamedTuple):
-    """Where one caller's events lie: (shard, position, rows)."""
+    """Where events lie: the append that holds them, its entries' shards, and for each event the index of its entry."""
 
     appended: Appended
-    positions: tuple[tuple[int, str, int], ...]
+    shards: tuple[int, ...]
+    entry_of_row: np.ndarray
+
+    def positions(self) -> list[tuple[int, str, int]]:
+        """(shard, position, rows) of each entry that holds some of the events."""
+        rows = np.bincount(self.entry_of_row, minlength=len(self.shards)).tolist()
+        return [at for at in zip(self.shards, self.appended.positions, rows, strict=True) if at[2]]
 
 
 class Receipt(NamedTuple):
-    """What became of one caller's events. `rejected` has REJECT_COLUMNS, `duplicates` the rows known already.
+    """What became of events, by their row numbers: stored now, known already, and refused (REJECT_COLUMNS).
 
-    `stored` is None when nothing was new. `retry_after_s` > 0 asks the caller to slow down.
+    `stored` says where the accepted ones lie, in their order, and is None when there are none. `retry_after_s` > 0 asks
+    the caller to slow down.
     """
 
-    accepted: int
+    accepted: np.ndarray
     duplicates: np.ndarray
     rejected: pl.DataFrame
     stored: Stored | None
     retry_after_s: float
+
+    def part(self, start: int, end: int) -> "Receipt":
+        """The receipt for rows [start, end) alone, numbered from 0."""
+        low, high = np.searchsorted(self.accepted, (start, end)).tolist()
+        first, last = np.searchsorted(self.duplicates, (start, end)).tolist()
+        stored = self.stored._replace(entry_of_row=self.stored.entry_of_row[low:high]) if high > low else None
+        rejected = self.rejected
+        if rejected.height:
+            rejected = rejected.filter(pl.col("row").is_between(start, end - 1)).with_columns(pl.col("row") - start)
+        accepted, duplicates = self.accepted[low:high] - start, self.duplicates[first:last] - start
+        return Receipt(accepted, duplicates, rejected, stored, self.retry_after_s if stored else 0.0)
 
 
 def response(request_id: str, receipt: Receipt) -> v1.SubmitResponse:
     """The answer but for its results."""
     answer = v1.SubmitResponse(
         request_id=request_id,
-        accepted=receipt.accepted,
+        accepted=len(receipt.accepted),
         duplicate=len(receipt.duplicates),
         rejected=receipt.rejected.height,
     )
     if receipt.stored:
-        appended, positions = receipt.stored
+        appended = receipt.stored.appended
         answer.durability.level, answer.durability.replicas = _LEVELS[appended.durability], appended.replicas
-        for shard, position, rows in positions:
+        for shard, position, rows in receipt.stored.positions():
             answer.durability.positions.add(shard=shard, position=position, rows=rows)
     if receipt.retry_after_s:
         answer.retry_after.CopyFrom(_duration(receipt.retry_after_s))

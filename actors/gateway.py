@@ -9,8 +9,8 @@ import contextlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from importlib.metadata import version
-from itertools import chain, pairwise
-from typing import Any, NamedTuple, Protocol
+from itertools import accumulate, chain, pairwise
+from typing import Protocol
 
 import grpc
 import numpy as np
@@ -31,7 +31,7 @@ from runtime.flow import frames
 from runtime.flow.admission import Admission
 from runtime.flow.recent_ids import RecentIds
 from runtime.limits import EVENT_ID_CHARS_MAX, REJECTS_REPORTED_MAX, Limits
-from runtime.ports import Appended, Clock, LogEntry, LogWriter, Metrics, NoMetrics, ShardLag
+from runtime.ports import Clock, LogEntry, LogWriter, Metrics, NoMetrics, ShardLag
 from runtime.schema import REJECT_COLUMNS, Fault, Parsed, Validated, Vocabulary, conform, validate
 
 LAG_EVERY_S = 0.1
@@ -41,22 +41,13 @@ STREAM_WAIT_S_MAX = 5.0  # how long a stream waits for a lagging shard before it
 STOP_GRACE_S = 5.0
 MESSAGE_HEADROOM_BYTES = 2**20  # so that a request slightly too large is answered by us, with the limit named
 REQUEST_BYTES_MIN = 1024  # what a request costs at least while it is under way
-INLINE_ROWS_MAX = 512  # more rows than that are worked on in a thread, to keep the loop free
-CHECKS_AT_ONCE, APPENDS_AT_ONCE = 2, 2
+CHECKS_AT_ONCE, APPENDS_AT_ONCE, ROW_GROUPS_AT_ONCE = 2, 2, 2
 
 _log = structlog.get_logger()
 Split = Callable[[pl.DataFrame], dict[int, pl.DataFrame]]
 
 
 # ── the gateway ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class _Shares(NamedTuple):
-    """Log entries for the events of several callers: rows[caller, entry] tells whose they are."""
-
-    entries: list[LogEntry]
-    rows: np.ndarray
-    refused: dict[int, Pressure]
 
 
 class Gateway:
@@ -76,9 +67,10 @@ class Gateway:
         self.limits, self._clock, self._metrics = limits, clock, metrics or NoMetrics()
         self._admission = Admission(limits)
         self._recent = RecentIds(limits.gateway_recent_ids_max)
-        self._checks = Coalescer(self._check, limits.frame_rows_max, CHECKS_AT_ONCE)
+        self._checking = asyncio.Semaphore(CHECKS_AT_ONCE)
         self._appends = Coalescer(self._append, limits.frame_rows_max, APPENDS_AT_ONCE)
         self._watching: asyncio.Task | None = None
+        self._lag_was_read = asyncio.Event()
         self._doubt = 0
         self.inflight_bytes = 0
 
@@ -86,7 +78,7 @@ class Gateway:
         """Begin to follow the shards' lag. Called again it does nothing; the first request calls it, too."""
         if self._watching is None:
             self._watching = asyncio.create_task(self._watch_lag())
-            await self._read_lag()
+        await self._lag_was_read.wait()
 
     async def close(self) -> None:
         """Stop following the lag, close the log."""
@@ -122,78 +114,75 @@ class Gateway:
     async def store(self, parsed: Parsed) -> Receipt:
         """Validate, and append what is new; the receipt comes when it is durable. Raises like `submit`."""
         self._metrics.count("events_in", parsed.frame.height + len(parsed.faults))
-        accepted, rejected = await self._validated(parsed)
-        ids, digests = accepted["id_hash"].to_numpy(), accepted["digest"].to_numpy()
-        repeats = self._recent.known(ids, digests)
-        fresh = accepted.filter(~repeats) if repeats.any() else accepted
-        stored = await self._appends.submit(fresh, fresh.height) if fresh.height else None
-        self._recent.remember(ids[~repeats], digests[~repeats])
-        self._metrics.count("events_duplicate", int(repeats.sum()))
-        self._metrics.count("events_rejected", rejected.height)
-        hint_s = self._admission.hint_s(shard for shard, *_ in stored.positions) if stored else 0.0
-        return Receipt(fresh.height, accepted["row"].to_numpy()[repeats], rejected, stored, hint_s)
-
-    async def _validated(self, parsed: Parsed) -> Validated:
-        """Validated with the rows' numbers in the request, unreadable rows among the rejected."""
         if parsed.frame.height > self.limits.frame_rows_max:
             raise FrameError("too_many_rows", "", f"at most {self.limits.frame_rows_max} events in one frame")
+        async with self._checking:
+            accepted, rejected = await asyncio.to_thread(self._check, parsed)
+        rows, ids, digests = (accepted[name].to_numpy() for name in ("row", "id_hash", "digest"))
+        known = self._recent.known(ids, digests)
+        fresh = accepted.filter(~known) if known.any() else accepted
+        stored = await self._appends.submit(fresh, fresh.height) if fresh.height else None
+        self._recent.remember(ids[~known], digests[~known])
+        self._metrics.count("events_duplicate", int(known.sum()))
+        self._metrics.count("events_rejected", rejected.height)
+        hint_s = self._admission.hint_s(stored.shards) if stored else 0.0
+        return Receipt(rows[~known], rows[known], rejected, stored, hint_s)
+
+    def _check(self, parsed: Parsed) -> Validated:
+        """Validated, with the rows' numbers in the request, and unreadable rows among the rejected."""
+        if not parsed.faults:
+            return validate(parsed.frame.drop("row"), self._vocabulary, self._clock.now_ms())
         unread = pl.DataFrame([_reject(fault) for fault in parsed.faults], schema=REJECT_COLUMNS, orient="row")
-        if parsed.frame.is_empty() and parsed.faults:
+        if parsed.frame.is_empty():
             return Validated(_nothing_accepted(), unread)
-        checked = await self._checks.submit(parsed.frame, parsed.frame.height)
-        if unread.is_empty():
-            return checked
-        return checked._replace(rejected=pl.concat([checked.rejected, unread]).sort("row"))
-
-    async def _check(self, parts: list[pl.DataFrame]) -> list[Validated]:
-        return await _apart(sum(map(len, parts)), self._check_now, parts)
-
-    def _check_now(self, parts: list[pl.DataFrame]) -> list[Validated]:
-        whole = _joined(parts)
-        numbers = whole["row"]
-        checked = validate(whole.drop("row"), self._vocabulary, self._clock.now_ms())
-        bounds = np.cumsum([0, *map(len, parts)])
-        shares = zip(_cut(checked.accepted, bounds, numbers), _cut(checked.rejected, bounds, numbers), strict=True)
-        return [Validated(*share) for share in shares]
+        checked = validate(parsed.frame.drop("row"), self._vocabulary, self._clock.now_ms())
+        accepted, rejected = (part.with_columns(parsed.frame["row"].gather(part["row"])) for part in checked)
+        return Validated(accepted, pl.concat([rejected, unread]).sort("row"))
 
     async def _append(self, parts: list[pl.DataFrame]) -> list[Stored | Pressure]:
-        shares = await _apart(sum(map(len, parts)), self._share, parts)
+        """Append what several callers bring; a caller that touches a paused shard is left out as a whole."""
+        refusals = await asyncio.to_thread(self._refusals, parts)
+        admitted = [part for part, refusal in zip(parts, refusals, strict=True) if refusal is None]
+        stored = iter(await self._append_together(admitted) if admitted else ())
+        self._metrics.count("gateway_refused", len(parts) - len(admitted))
+        return [next(stored) if refusal is None else refusal for refusal in refusals]
+
+    def _refusals(self, parts: list[pl.DataFrame]) -> list[Pressure | None]:
+        if not self._admission.paused:
+            return [None] * len(parts)
+        return [self._admission.refusal_for(self._split(part)) for part in parts]
+
+    async def _append_together(self, parts: list[pl.DataFrame]) -> list[Stored]:
+        entries, entry_of_row = await asyncio.to_thread(self._entries, parts)
         try:
-            appended = await self._log.append(shares.entries) if shares.entries else None
+            appended = await self._log.append(entries)
         except LogError as error:
             self._doubt = DOUBT_READS
             if isinstance(error, LogUnavailable):
                 self._admission.observe(None)
             raise
         self._doubt = 0
-        return [
-            shares.refused.get(caller) or Stored(appended, _positions(shares, appended, caller))
-            for caller in range(len(parts))
-        ]
+        shards = tuple(entry.shard for entry in entries)
+        bounds = np.cumsum([0, *map(len, parts)]).tolist()
+        return [Stored(appended, shards, entry_of_row[start:end]) for start, end in pairwise(bounds)]
 
-    def _share(self, parts: list[pl.DataFrame]) -> _Shares:
-        """Split the callers' events by shard, leave out callers that touch a paused shard, encode the rest."""
-        callers = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-        owned = self._split(_joined(parts).with_columns(pl.Series("_caller", callers)))
-        touched = np.array([_count_callers(part, len(parts)) for part in owned.values()]).T
-        shards = np.array(list(owned))
-        refused = {}
-        for caller, counts in enumerate(touched):
-            refusal = self._admission.refusal_for(shards[counts > 0].tolist())
-            if refusal:
-                refused[caller] = refusal
-                self._metrics.count("gateway_refused")
-        if refused:
-            owned = {shard: part.filter(~pl.col("_caller").is_in(list(refused))) for shard, part in owned.items()}
-            touched[list(refused)] = 0
-        kept = touched.any(axis=0)
-        entries = [_entry(shard, part) for shard, part in owned.items() if part.height]
-        return _Shares(entries, touched[:, kept], refused)
+    def _entries(self, parts: list[pl.DataFrame]) -> tuple[list[LogEntry], np.ndarray]:
+        """One entry a shard, and for each row the index of its entry."""
+        whole = parts[0] if len(parts) == 1 else pl.concat(parts)
+        owned = self._split(whole.with_columns(pl.int_range(pl.len()).alias("row")))
+        entry_of_row = np.empty(whole.height, np.intp)
+        for number, part in enumerate(owned.values()):
+            entry_of_row[part["row"].to_numpy()] = number
+        entries = [
+            LogEntry(shard, "events", part.height, frames.encode(part.drop("row"))) for shard, part in owned.items()
+        ]
+        return entries, entry_of_row
 
     async def _watch_lag(self) -> None:
         while True:
-            await asyncio.sleep(LAG_EVERY_S)
             await self._read_lag()
+            self._lag_was_read.set()
+            await asyncio.sleep(LAG_EVERY_S)
 
     async def _read_lag(self) -> None:
         """Whatever keeps the lag from being read closes the door: better refuse than overrun a shard unseen."""
@@ -230,41 +219,12 @@ def numbered(frame: pl.DataFrame) -> Parsed:
     return Parsed(frame.with_columns(pl.int_range(pl.len(), dtype=pl.Int64()).alias("row")), [])
 
 
-async def _apart(rows: int, work: Callable, parts: list[pl.DataFrame]) -> Any:
-    """Run heavy work in a thread, small work at once: a thread's hand-over costs more than a few rows."""
-    return work(parts) if rows <= INLINE_ROWS_MAX else await asyncio.to_thread(work, parts)
-
-
-def _joined(parts: list[pl.DataFrame]) -> pl.DataFrame:
-    return parts[0] if len(parts) == 1 else pl.concat(parts)
-
-
-def _cut(frame: pl.DataFrame, bounds: np.ndarray, numbers: pl.Series) -> list[pl.DataFrame]:
-    """Each caller's rows of a frame over all callers, `row` again the number in the caller's own request."""
-    cuts = np.searchsorted(frame["row"].to_numpy(), bounds).tolist()
-    renumbered = frame.with_columns(numbers.gather(frame["row"]).alias("row"))
-    return [renumbered[start:end] for start, end in pairwise(cuts)]
-
-
 def _nothing_accepted() -> pl.DataFrame:
     return pl.DataFrame(schema={"row": pl.Int64(), "id_hash": pl.UInt64(), "digest": pl.UInt64()})
 
 
 def _reject(fault: Fault) -> tuple[int, str, str, str, str]:
     return fault.row, "", fault.code, fault.column, fault.message
-
-
-def _count_callers(part: pl.DataFrame, callers: int) -> np.ndarray:
-    return np.bincount(part["_caller"].to_numpy(), minlength=callers)
-
-
-def _entry(shard: int, part: pl.DataFrame) -> LogEntry:
-    return LogEntry(shard, "events", part.height, frames.encode(part.drop("row", "_caller")))
-
-
-def _positions(shares: _Shares, appended: Appended, caller: int) -> tuple[tuple[int, str, int], ...]:
-    mine = zip(shares.entries, appended.positions, shares.rows[caller].tolist(), strict=True)
-    return tuple((entry.shard, position, rows) for entry, position, rows in mine if rows)
 
 
 # ── gRPC ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -285,7 +245,7 @@ class EventServicer:
 
     def __init__(self, gateway: Gateway, wire: Wire) -> None:
         self._gateway, self._wire, self._limits = gateway, wire, gateway.limits
-        self._rows = Coalescer(self._read_rows, gateway.limits.frame_rows_max, CHECKS_AT_ONCE)
+        self._rows = Coalescer(self._store_rows, gateway.limits.frame_rows_max, ROW_GROUPS_AT_ONCE)
 
     async def submit(self, request: v1.SubmitRequest | None, context: grpc.aio.ServicerContext) -> v1.SubmitResponse:
         """Answer one request."""
@@ -358,7 +318,7 @@ class EventServicer:
         events = request.rows.events
         if not events:
             raise FrameError("empty_frame", "", "a request needs at least one event")
-        receipt = await self._gateway.store(await self._rows.submit(events, len(events)))
+        receipt = await self._rows.submit(events, len(events))
         response = answers.response(request.request_id, receipt)
         others = answers.other_results(
             {row: events[row].event_id for row in receipt.duplicates.tolist()}, receipt.rejected
@@ -372,21 +332,15 @@ class EventServicer:
             response.results[row].event_id = event.event_id[:EVENT_ID_CHARS_MAX]
         return response
 
-    async def _read_rows(self, parts: list[Sequence[v1.FinancialEvent]]) -> list[Parsed]:
-        return await _apart(sum(map(len, parts)), self._read_rows_now, parts)
-
-    def _read_rows_now(self, parts: list[Sequence[v1.FinancialEvent]]) -> list[Parsed]:
-        """Read all callers' rows as one frame: a frame of few rows costs as much as one of hundreds."""
-        frame, faults = self._wire.from_rows(list(chain.from_iterable(parts)), self._limits)
-        bounds = np.cumsum([0, *map(len, parts)])
-        cuts = np.searchsorted(frame["row"].to_numpy(), bounds).tolist()
-        return [
-            Parsed(
-                frame[cuts[i] : cuts[i + 1]].with_columns(pl.col("row") - start),
-                [fault._replace(row=fault.row - start) for fault in faults if start <= fault.row < end],
-            )
-            for i, (start, end) in enumerate(pairwise(bounds.tolist()))
-        ]
+    async def _store_rows(self, parts: list[Sequence[v1.FinancialEvent]]) -> list[Receipt | BaseException]:
+        """Store all callers' rows as one frame: a frame of few rows costs as much as one of hundreds."""
+        if self._gateway.paused and len(parts) > 1:  # a caller is not refused for the shards that others touch
+            apart = await asyncio.gather(*(self._store_rows([part]) for part in parts), return_exceptions=True)
+            return [receipt if isinstance(receipt, BaseException) else receipt[0] for receipt in apart]
+        events = list(chain.from_iterable(parts))
+        receipt = await self._gateway.store(await asyncio.to_thread(self._wire.from_rows, events, self._limits))
+        bounds = accumulate(map(len, parts), initial=0)
+        return [receipt.part(start, end) for start, end in pairwise(bounds)]
 
 
 def _status_of(gateway: Gateway) -> v1.StatusResponse:

@@ -5,8 +5,9 @@ can't be carried out. Every command gives the same data as a table for people an
 """
 
 import contextlib
+import sys
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,7 +37,8 @@ app.add_typer(mapping_app, name="mapping")
 
 ConfigFile = Annotated[str, typer.Option("--config", "-c", help="Configuration file; ./penstock.toml by default.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-out, err = Console(), Console(stderr=True)
+WIDE = 140  # columns where there is no terminal to ask
+out, err = Console(width=None if sys.stdout.isatty() else WIDE), Console(stderr=True)
 
 
 @contextlib.contextmanager
@@ -73,6 +75,8 @@ def _cell(name: str, value: Any) -> str:
         return ""
     if name.endswith("_minor"):
         return money(value)
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M}"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
@@ -112,11 +116,14 @@ def up(
 
 
 @app.command()
-def down(config: ConfigFile = "") -> None:
+def down(config: ConfigFile = "", json: AsJson = False) -> None:
     """Stop what `up` started, after a last checkpoint."""
     with _told():
         Installation(_load(config)).down()
-    out.print("stopped")
+    if json:
+        _json({"stopped": True})
+    else:
+        out.print("stopped")
 
 
 @app.command()
@@ -209,7 +216,7 @@ def exceptions(
     if json:
         _json(found)
         return
-    columns = ["type", "owner", "severity", "source", "event_id", "entity", "amount_minor", "due_at", "detail"]
+    columns = ["type", "owner", "severity", "event_id", "entity", "amount_minor", "due_at", "detail"]
     _table(f"{state or 'all'} exceptions", found, columns)
 
 
@@ -246,6 +253,7 @@ def mapping_add(
     department: Annotated[str, typer.Option(help="Only this department.")] = "",
     valid_from: Annotated[str, typer.Option(help="Effective from this day (YYYY-MM-DD).")] = "1900-01-01",
     config: ConfigFile = "",
+    json: AsJson = False,
 ) -> None:
     """Add a mapping. It enters through the log; events held for want of it book by themselves."""
     with _told():
@@ -253,7 +261,10 @@ def mapping_add(
         given = {"role": role, "account": account, "entity": entity, "facility": facility, "department": department}
         row = settings.checked(MappingRow, {**given, "valid_from": valid_from})
         version = add_mapping(settled, row)
-    out.print(f"mapping version {version} is on its way to every shard")
+    if json:
+        _json({"version": version})
+    else:
+        out.print(f"mapping version {version} is on its way to every shard")
 
 
 def add_mapping(config: Config, row: MappingRow) -> int:
@@ -272,12 +283,15 @@ def add_mapping(config: Config, row: MappingRow) -> int:
 def demo(
     report: Annotated[Path | None, typer.Option(help="Write the result to this file as JSON.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running.")] = False,
-    events: Annotated[int, typer.Option(min=1000, help="Events of the generated month.")] = 60_000,
+    events: Annotated[int, typer.Option(min=1000, help="Events of the generated month.")] = 300_000,
     synthea: Annotated[Path | None, typer.Option(help="Another claims_transactions.csv.")] = None,
+    json: AsJson = False,
 ) -> None:
     """Run the whole way once: three doors, durable log, books, a real ERP, and the proof that they agree."""
     with _told():
-        result = demonstration.run(out, events=events, keep=keep, synthea=synthea)
+        result = demonstration.run(Console(quiet=True) if json else out, events=events, keep=keep, synthea=synthea)
     if report:
         report.write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))
+    if json:
+        _json(result)
     raise typer.Exit(0 if result["balanced"] else 1)

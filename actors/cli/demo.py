@@ -177,15 +177,14 @@ class Left(NamedTuple):
 
 
 def _left(installation: Installation, books: SqlBooks, gateway: Client) -> Left:
+    """Asked in the order of the way, so that what moves on meanwhile is seen further along."""
     wiring = installation.wiring()
     (feed,) = wiring.config.feeds
+    messages = undelivered(wiring.log_url, feed.stream, feed.group)
+    rows = sum(shard.waiting for shard in gateway.status().shards)
+    sets = books.unclaimed_count(wiring.config.erp_entities())
     entries = books.entry_counts()
-    return Left(
-        undelivered(wiring.log_url, feed.stream, feed.group),
-        sum(shard.waiting for shard in gateway.status().shards),
-        books.unclaimed_count(wiring.config.erp_entities()),
-        sum(entries.get(state, 0) for state in ("sealed", "in_flight", "unknown")),
-    )
+    return Left(messages, rows, sets, sum(entries.get(state, 0) for state in reports.UNSETTLED))
 
 
 def _drain(installation: Installation, progress: Progress | None) -> None:
@@ -268,7 +267,8 @@ def _events_by_state(books: SqlBooks) -> list[tuple[str, int]]:
 def _show(out: Console, report: dict[str, Any], installation: Installation, keep: bool) -> None:
     from actors.cli.app import money
 
-    table = Table(title="Every cent: source = books = ERP", title_justify="left", header_style="bold")
+    out.print("\n[bold]Every cent: sources = books = ERP[/bold] (debit turnover)")
+    table = Table(header_style="bold")
     for name in ("entity", "currency"):
         table.add_column(name)
     for name in ("sources", "Penstock's books", "Tryton's trial balance"):
@@ -285,20 +285,19 @@ def _show(out: Console, report: dict[str, Any], installation: Installation, keep
         f"{report['seconds']} s",
         highlight=False,
     )
-    queue = Table(title="Open exceptions (each has an owner)", title_justify="left", header_style="bold")
-    queue.add_column("type")
+    out.print("\n[bold]Open exceptions[/bold]")
+    types = installation.wiring().rulebook().exception
+    queue = Table("type", "owner", "what the runtime did", header_style="bold")
     queue.add_column("count", justify="right")
     for name, count in sorted(report["exceptions"].items()):
-        queue.add_row(name, str(count))
+        queue.add_row(name, types[name].owner, types[name].action, str(count))
     out.print(queue)
     _show_next(out, installation, keep)
 
 
 def _show_next(out: Console, installation: Installation, keep: bool) -> None:
     if not keep:
-        out.print(
-            "Nothing is left running. To look around: [bold]make demo ARGS=--keep[/bold]"
-        )
+        out.print("Nothing is left running. To look around: [bold]make demo ARGS=--keep[/bold]")
         return
     record = installation.record()
     out.print("Still up. Where to look next:")

@@ -31,9 +31,7 @@ from runtime.errors import ConfigError, PenstockError
 
 READY_TIMEOUT_S = 120.0
 RAY_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # actors share the machine with the log and the ERP: not behind them
-    "RAY_AUTH_MODE": "token",  # whoever reaches a Ray port could run code
     "RAY_DEDUP_LOGS": "0",
     "RAY_BACKEND_LOG_LEVEL": "warning",
     "POLARS_MAX_THREADS": "1",  # a worker a core: more threads would only take each other's
@@ -301,7 +299,7 @@ def start_ray(folder: Path, config: Config, record: RunRecord) -> None:
     with (folder / "ray.out").open("ab") as output:
         process = subprocess.Popen(
             command,
-            env={**os.environ, **_ray_environment(record)},
+            env={**os.environ, **RAY_ENVIRONMENT, **_ray_environment(record)},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -326,8 +324,12 @@ def _wait_for_ray(process: subprocess.Popen, record: RunRecord) -> None:
 
 
 def _ray_environment(record: RunRecord) -> dict[str, str]:
-    ours = {**RAY_ENVIRONMENT, "RAY_AUTH_TOKEN_PATH": record.ray_token_file}
-    return ours if record.ray_token_file else {"RAY_USAGE_STATS_ENABLED": "0"}
+    """What Ray's programs and its drivers must agree on."""
+    common = {"RAY_USAGE_STATS_ENABLED": "0"}
+    if not record.ray_token_file:
+        return common
+    # Ray listens on every interface, and whoever reaches its ports can run code: hence a token.
+    return common | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": record.ray_token_file}
 
 
 def _wait_until_running(stage, names: list[str]) -> None:

@@ -3,6 +3,7 @@
 Owns gathering the answers as plain data, the same for tables and for JSON. Never prints and never changes anything.
 """
 
+import threading
 from typing import Any
 
 import msgspec
@@ -19,6 +20,8 @@ from runtime.ledger.rules import Rulebook
 
 PARTS_TIMEOUT_S = 5.0
 CHECKPOINT_TIMEOUT_S = 60.0
+RECONCILE_TRIES, RECONCILE_PAUSE_S = 50, 0.2
+UNSETTLED = ("sealed", "in_flight", "unknown")  # entry states that end by themselves
 
 
 def status(installation: Installation) -> dict[str, Any]:
@@ -83,19 +86,30 @@ def pairs_of(rulebook: Rulebook) -> dict[str, int]:
 
 def reconciliation(installation: Installation, source: dict | None = None) -> Reconciliation:
     """Source, books and ERP side by side. Without `source` (sums by entity and currency), the control totals stand in
-    for it: what was accepted less what waits, is held or is excluded."""
+    for it: what was accepted less what waits, is held or is excluded.
+
+    While entries are being posted, books and ERP can't be read at one instant: it is tried again until neither moved.
+    """
     wiring = installation.wiring()
-    books = SqlBooks(wiring.books_url)
+    books, erp = SqlBooks(wiring.books_url), open_erp(wiring)
+    pause = threading.Event()
     try:
-        totals, balances = books.totals(), books.balances()
+        for _ in range(RECONCILE_TRIES):
+            before = _posted(books)
+            lines, balances, totals = erp.trial_balance(), books.balances(), books.totals()
+            if before is not None and before == _posted(books):
+                break
+            pause.wait(RECONCILE_PAUSE_S)
     finally:
         books.close()
-    erp = open_erp(wiring)
-    try:
-        lines = erp.trial_balance()
-    finally:
         erp.close()
     return reconcile(source or expected(totals, pairs_of(wiring.rulebook())), balances, lines)
+
+
+def _posted(books: SqlBooks) -> int | None:
+    """How many entries are posted; None while one is with the ERP."""
+    counts = books.entry_counts()
+    return None if counts.get("in_flight") or counts.get("unknown") else counts.get("posted", 0)
 
 
 def trace(installation: Installation, event_id: str, source: str) -> list[dict[str, Any]]:

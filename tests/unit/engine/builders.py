@@ -86,7 +86,8 @@ class Run:
         self.raised: set[tuple[str, str, str]] = set()
         self.digests: list[str] = []
         self.counts: Counter[str] = Counter()
-        self._states: dict[str, dict[int, str]] = {}
+        self._first: dict[str, int] = {}  # digest of each event's first content
+        self._states: dict[str, str] = {}
         if mapped:
             self.step(mapping(1))
 
@@ -99,12 +100,17 @@ class Run:
 
     def step(self, *records: LogRecord) -> Effects:
         """One step; its effects are added up and checked."""
+        for record in records:
+            if record.type == "events":
+                for event_id, digest in frames.decode_sealed(record.body).select("event_id", "digest").iter_rows():
+                    self._first.setdefault(event_id, digest)
         effects = self.engine.step(records)
         self._add_deltas(effects.deltas)
         self._add_totals(effects.totals)
         self._add_exceptions(effects)
         for event_id, digest, state in effects.outcomes.select("event_id", "digest", "state").iter_rows():
-            self._states.setdefault(event_id, {})[digest] = state
+            if digest == self._first[event_id]:
+                self._states[event_id] = state
         self.digests.append(effects.digest())
         self.counts.update(effects.counts._asdict())
         return effects
@@ -143,11 +149,11 @@ class Run:
 
     def state(self, event_id: str) -> str:
         """What became of an event's first content, "" when it never came."""
-        return next(iter(self._states.get(event_id, {}).values()), "")
+        return self._states.get(event_id, "")
 
     def states(self) -> dict[str, str]:
         """What became of each event's first content."""
-        return {event_id: self.state(event_id) for event_id in self._states}
+        return dict(self._states)
 
     def balance(self, role: str) -> int:
         """Debits less credits of a role's account over all entities and currencies, in minor units."""

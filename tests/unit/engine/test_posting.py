@@ -186,18 +186,13 @@ def test_posting_lines_name_role_and_mapping_version():
 def test_posting_two_roles_of_one_account_are_always_in_the_same_order():
     """Sets that differ in nothing but the role behind an account are numbered alike in every run."""
     receivables = [CrosswalkRow(role=role, account="1200") for role in ("AR_INS", "AR_SELF")]
-    rows = [
-        charge("e1", 1, counterparty="blue"),
-        charge("e2", 2),
-        charge("e3", 4, counterparty="blue"),
-        charge("e4", 8),
-    ]
+    rows = [charge(f"e{i}", 2**i, counterparty="blue" if i % 2 else None) for i in range(4)]
     for attempt in range(20):
         by = rules_of([*receivables, CrosswalkRow(role="GROSS_REV", account="4000")])
         if attempt % 2:
-            post(rows[1], by=by)  # what was posted before has no say
+            post(rows[0], by=by)  # what was posted before has no say
         debits = post(*rows, by=by).deltas.filter(side="D").select("set_no", "role", "amount_minor").rows()
-        assert debits == [(0, "AR_INS", 5), (1, "AR_SELF", 10)]
+        assert debits == [(0, "AR_INS", 10), (1, "AR_SELF", 5)]
 
 
 def test_posting_row_order_does_not_change_the_lines():
@@ -256,7 +251,7 @@ def test_posting_random_rows_sum_as_one_by_one(rows):
     """Whatever is posted, the columns' sums are those of a row-by-row sum, and each set balances by itself."""
     posted = post(*(row | {"event_id": f"e{i}"} for i, row in enumerate(rows)))
     signed = posted.deltas.with_columns(net=pl.when(side="D").then("amount_minor").otherwise(-pl.col("amount_minor")))
-    assert not signed.group_by("set_no").agg(pl.col("net").sum())["net"].any()
+    assert set(signed.group_by("set_no").agg(pl.col("net").sum())["net"]) <= {0}
     sums = signed.group_by("entity", "currency", "period", "account_code").agg(pl.col("net").sum())
     assert {tuple(key): net for *key, net in sums.rows() if net} == naive_balances(rows)
     assert sorted(set_numbers(posted)) == list(range(len(rows)))

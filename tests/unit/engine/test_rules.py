@@ -18,10 +18,8 @@ def kind(body: str, name: str = "odd") -> str:
 
 def item(name: str, unopened: str = "unmatched_dispute") -> str:
     """An item's table."""
-    fields = (
-        f'use = "part"\nwait_days = 1\nunopened = "{unopened}"\nunused = "expires"\ndiffers = "allocation_exceeded"\n'
-    )
-    return f"\n[item.{name}]\n{fields}"
+    fixed = 'use = "part"\nwait_days = 1\nunused = "expires"\ndiffers = "allocation_exceeded"\n'
+    return f'\n[item.{name}]\n{fixed}unopened = "{unopened}"\n'
 
 
 MISTAKES = {
