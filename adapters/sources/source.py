@@ -3,7 +3,7 @@
 Owns the counting. Never decides whether an event is valid (the gateway does) and never keeps more than one chunk.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,13 +52,26 @@ class KindTotal(NamedTuple):
         return KindTotal(*(ours + theirs for ours, theirs in zip(self, more, strict=True)))
 
 
+class Quarantined(NamedTuple):
+    """A part of a file that is set aside whole: which transaction (counted from 1), where in it, and why. No value."""
+
+    transaction: int
+    segment: int
+    element: int
+    code: str
+
+
 class ControlTotal(NamedTuple):
-    """The source's own count. rows = events + rejected; `sums` is by entity, currency and kind."""
+    """The source's own count. rows = events + rejected; `sums` is by entity, currency and kind.
+
+    `figures` are the format's own counts and sums over all that could be read, quarantined or not.
+    """
 
     rows: int
     events: int
     rejected: int
     sums: Mapping[TotalKey, KindTotal]
+    figures: Mapping[str, int] = {}
 
     def by_kind(self) -> dict[str, KindTotal]:
         """Sums over entities, for a source of one currency."""
@@ -69,10 +82,12 @@ class ControlTotal(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """A part of a source: its events in canonical columns, and the rows that are none."""
+    """A part of a source: its events in canonical columns, the rows that are none, what is set aside, and figures."""
 
     frame: pl.DataFrame
     faults: list[SourceFault]
+    quarantined: Sequence[Quarantined] = ()
+    figures: Mapping[str, int] = {}
 
 
 Reader = Callable[[Path, SourceSettings], Iterator[Chunk]]
@@ -84,6 +99,7 @@ class Tally:
     def __init__(self) -> None:
         self._rejected = 0
         self._sums: dict[TotalKey, KindTotal] = {}
+        self._figures: dict[str, int] = {}
 
     def add(self, frame: pl.DataFrame, rejected: int = 0) -> None:
         """Count a frame of events, and rows that were refused beside it."""
@@ -99,26 +115,34 @@ class Tally:
         """Add to one sum."""
         self._sums[key] = self._sums.get(key, KindTotal()).plus(more)
 
+    def add_figures(self, figures: Mapping[str, int]) -> None:
+        """Add a format's own counts and sums."""
+        for name, figure in figures.items():
+            self._figures[name] = self._figures.get(name, 0) + figure
+
     def total(self) -> ControlTotal:
         """The count so far."""
         events = sum(kind.events for kind in self._sums.values())
-        return ControlTotal(events + self._rejected, events, self._rejected, dict(self._sums))
+        return ControlTotal(events + self._rejected, events, self._rejected, dict(self._sums), dict(self._figures))
 
 
 class Source:
-    """One input, read as often as `frames` is called. `faults` and `total` tell of the newest reading."""
+    """One input, read as often as `frames` is called. `faults`, `quarantined`, `total` tell of the newest reading."""
 
     def __init__(self, path: Path, read: Reader, settings: SourceSettings) -> None:
         self._path, self._read, self._settings = path, read, settings
         self._tally = Tally()
         self.faults: list[SourceFault] = []
+        self.quarantined: list[Quarantined] = []
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """Canonical frames of at most `rows_max` rows, none of them empty. Raises FrameError."""
-        self._tally, self.faults = Tally(), []
-        for frame, faults in self._read(self._path, self._settings):
+        self._tally, self.faults, self.quarantined = Tally(), [], []
+        for frame, faults, quarantined, figures in self._read(self._path, self._settings):
             self._tally.add(frame, len(faults))
+            self._tally.add_figures(figures)
             self.faults += faults[: limits.REJECTS_REPORTED_MAX - len(self.faults)]
+            self.quarantined += quarantined[: limits.REJECTS_REPORTED_MAX - len(self.quarantined)]
             if not frame.is_empty():
                 yield frame
 
