@@ -6,7 +6,6 @@ the actors' own processes and get nothing but a `Wiring`, which is plain data.
 
 import asyncio
 import os
-import time
 from collections.abc import Mapping
 from functools import partial
 
@@ -22,6 +21,7 @@ from actors.wiring import SUPERVISOR, Wiring, open_erp
 from adapters import telemetry, wire
 from adapters.archive.parquet import ParquetArchive
 from adapters.books.sql import SqlBooks
+from adapters.clock import WallClock
 from adapters.feeds.redis_feed import RedisFeed
 from adapters.log.redis_streams import RedisLogReader, RedisLogWriter
 from runtime.ports import LogEntry, ShardLag
@@ -29,16 +29,6 @@ from runtime.routing import splitter
 from runtime.schema import Vocabulary
 from runtime.shard import ShardEngine
 from runtime.topology import shards_of
-
-
-class WallClock:
-    """The machine's clock."""
-
-    def now_ms(self) -> int:
-        return time.time_ns() // 1_000_000
-
-    def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
 
 
 class BlockingLog:
@@ -115,12 +105,12 @@ def build_poster(wiring: Wiring) -> Poster:
     return Poster(
         SqlBooks(wiring.books_url),
         open_erp(wiring),
-        WallClock(),
-        config.bounds(),
-        config.erp,
-        entities,
-        holder,
-        RayMetrics(),
+        clock=WallClock(),
+        limits=config.bounds(),
+        erp_section=config.erp,
+        entities=entities,
+        holder=holder,
+        metrics=RayMetrics(),
     )
 
 

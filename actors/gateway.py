@@ -7,6 +7,7 @@ Never decides what an event means, and answers nobody before the log has.
 import asyncio
 import contextlib
 import secrets
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from importlib.metadata import version
 from itertools import accumulate, chain, pairwise
@@ -41,6 +42,7 @@ STREAM_WAIT_S_MAX = 5.0  # how long a stream waits for a lagging shard before it
 STOP_GRACE_S = 5.0
 MESSAGE_HEADROOM_BYTES = 2**20  # so that a request slightly too large is answered by us, with the limit named
 REQUEST_BYTES_MIN = 1024  # what a request costs at least while it is under way
+THREAD_SWITCH_S = 0.0005  # frames are worked on in threads, each of which asks the loop for its turn dozens of times
 CHECKS_AT_ONCE, APPENDS_AT_ONCE, ROW_GROUPS_AT_ONCE = 2, 2, 2
 
 _log = structlog.get_logger()
@@ -141,15 +143,15 @@ class Gateway:
 
     async def _append(self, parts: list[pl.DataFrame]) -> list[Stored | Pressure]:
         """Append what several callers bring; a caller that touches a paused shard is left out as a whole."""
-        refusals = await asyncio.to_thread(self._refusals, parts)
+        refusals = [None] * len(parts)
+        if self._admission.paused:
+            refusals = await asyncio.to_thread(self._refusals, parts)
         admitted = [part for part, refusal in zip(parts, refusals, strict=True) if refusal is None]
         stored = iter(await self._append_together(admitted) if admitted else ())
         self._metrics.count("gateway_refused", len(parts) - len(admitted))
         return [next(stored) if refusal is None else refusal for refusal in refusals]
 
     def _refusals(self, parts: list[pl.DataFrame]) -> list[Pressure | None]:
-        if not self._admission.paused:
-            return [None] * len(parts)
         return [self._admission.refusal_for(self._split(part)) for part in parts]
 
     async def _append_together(self, parts: list[pl.DataFrame]) -> list[Stored]:
@@ -371,6 +373,7 @@ class GatewayServer:
 
     async def start(self) -> int:
         """Serve; the port that was bound (another one than asked for when that was 0)."""
+        sys.setswitchinterval(THREAD_SWITCH_S)
         await self._gateway.start()
         self._server = grpc.aio.server(
             options=[

@@ -33,6 +33,7 @@ class Poster:
         self,
         books: Books,
         erp: ErpGateway,
+        *,
         clock: Clock,
         limits: Limits,
         erp_section: ErpSection,

@@ -97,7 +97,7 @@ class Supervisor:
         }
 
     def _act(self, action: Action) -> None:
-        self._logger.warning("part_" + action.what, owner=action.name)
+        self._logger.warning("part_acted_on", method=action.what, owner=action.name)
         if action.what == "replace":
             self._stage.kill(action.name)
         else:

@@ -11,6 +11,7 @@ from datetime import date, datetime
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+import numpy as np
 import orjson
 import polars as pl
 import pyarrow as pa
@@ -42,16 +43,24 @@ def from_rows(events: Sequence[Any], limits: Limits) -> Parsed:
     for name in _WITH_PRESENCE:
         columns[name] = _unset_to_none(columns[name], rows, _FIELDS[name])
     columns["schema_version"] = [version or SCHEMA_VERSION for version in columns["schema_version"]]
-    days = pl.Series(columns["effective_on"], dtype=pl.String())
-    columns["effective_on"] = days.str.to_date("%Y-%m-%d", strict=False)
-    # Most events leave most texts out, and a column of nothing need not be built value by value.
+    days, faults = _days(columns["effective_on"])
+    columns["effective_on"] = days
     frame = pl.DataFrame([_series(name, columns[name], dtype) for name, dtype in COLUMNS.items()])
-    unreadable = (days != "") & (frame["effective_on"].is_null() | (days.str.len_chars() != 10))
-    faults = [Fault(row, *_NO_DAY.at("effective_on")) for row in unreadable.arg_true()]
-    return _parsed(frame, unreadable, faults)
+    return _parsed(frame, faults)
+
+
+def _days(texts: Sequence[str]) -> tuple[pl.Series | list[None], list[Fault]]:
+    """Dates of texts, and the rows where a text is no date."""
+    if not any(texts):
+        return [None] * len(texts), []
+    given = pl.Series(texts, dtype=pl.String())
+    days = given.str.to_date("%Y-%m-%d", strict=False)
+    unreadable = (given != "") & (days.is_null() | (given.str.len_chars() != 10))
+    return days, [Fault(row, *_NO_DAY.at("effective_on")) for row in unreadable.arg_true()]
 
 
 def _series(name: str, values: Sequence, dtype: pl.DataType) -> pl.Series:
+    # Most events leave most texts out, and a column of nothing need not be built value by value.
     if dtype == pl.String() and not any(values):
         return pl.repeat(None, len(values), dtype=dtype, eager=True).alias(name)
     return pl.Series(name, values, dtype)
@@ -63,9 +72,12 @@ def _unset_to_none(values: Sequence[int], events: Sequence[Any], field: str) -> 
     return [value if value or event.HasField(field) else None for value, event in zip(values, events, strict=True)]
 
 
-def _parsed(frame: pl.DataFrame, unreadable: pl.Series, faults: list[Fault]) -> Parsed:
-    whole = conform(frame).with_columns(pl.int_range(pl.len(), dtype=pl.Int64()).alias("row"))
-    return Parsed(whole.filter(~unreadable) if faults else whole, faults)
+def _parsed(frame: pl.DataFrame, faults: list[Fault]) -> Parsed:
+    """The frame without the rows at fault, the others numbered."""
+    whole = conform(frame).hstack([pl.Series("row", np.arange(frame.height))])
+    if not faults:
+        return Parsed(whole, faults)
+    return Parsed(whole.filter(~pl.col("row").is_in([fault.row for fault in faults])), faults)
 
 
 def _check_rows(count: int, limits: Limits) -> None:
@@ -156,8 +168,7 @@ def _from_records(found: Sequence[Any]) -> Parsed:
         records.append({} if fault else record)
     columns = {name: _read_column(name, records, faults) for name in COLUMNS}
     frame = pl.DataFrame(columns, schema=COLUMNS)
-    unreadable = pl.Series([row in faults for row in range(len(records))], dtype=pl.Boolean())
-    return _parsed(frame, unreadable, [faults[row] for row in sorted(faults)])
+    return _parsed(frame, [faults[row] for row in sorted(faults)])
 
 
 def _misshapen(record: Any) -> Fault | None:

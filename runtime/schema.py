@@ -57,6 +57,7 @@ REJECT_COLUMNS: dict[str, pl.DataType] = {
     "message": pl.String(),
 }
 
+_NO_REJECTS = pl.DataFrame(schema=REJECT_COLUMNS)
 _SEPARATOR = "\x1f"
 _NULL = "\x00"
 _TEXT_WIDTHS = dict.fromkeys(TEXT_COLUMNS, limits.TEXT_CHARS_MAX) | {
@@ -223,9 +224,11 @@ def validate(frame: pl.DataFrame, vocabulary: Vocabulary, received_at_ms: int) -
         *_missing_for_kind(extent, vocabulary),
     ]
     stamped = _stamp(stampable, content, received_at_ms)
+    if not rules:
+        return Validated(stamped, _NO_REJECTS)
     fault = _first_faults(judged, rules)
     if fault.null_count() == frame.height:
-        return Validated(stamped, pl.DataFrame(schema=REJECT_COLUMNS))
+        return Validated(stamped, _NO_REJECTS)
     return Validated(stamped.filter(fault.is_null()), _rejects(frame, fault, rules))
 
 
@@ -360,8 +363,6 @@ def _missing_for_kind(extent: _Extent, vocabulary: Vocabulary) -> Iterator[_Rule
 
 def _first_faults(frame: pl.DataFrame, rules: list[_Rule]) -> pl.Series:
     """For each row the index of the first rule that it breaks, or null."""
-    if not rules:
-        return pl.repeat(None, frame.height, dtype=pl.Int16(), eager=True)
     tests = [pl.when(rule.broken).then(pl.lit(i, pl.Int16())) for i, rule in enumerate(rules)]
     return frame.select(pl.coalesce(tests).alias("fault")).to_series()
 

@@ -90,6 +90,7 @@ def money(minor: int) -> str:
 
 @app.command()
 def up(
+    *,
     config: ConfigFile = "",
     address: Annotated[str, typer.Option(help="Join this Ray cluster instead of starting a local one.")] = "",
     json: AsJson = False,
@@ -151,6 +152,7 @@ def _counts(counts: dict[str, int], name: str = "state") -> list[dict[str, Any]]
 
 @app.command()
 def submit(
+    *,
     file: Annotated[Path, typer.Argument(help="The file to send.")],
     format: Annotated[str, typer.Option(help="synthea, jsonl, csv, parquet or arrow; seen from the content.")] = "",
     entity: Annotated[str, typer.Option(help="The entity, for formats that do not name one.")] = "synthea",
@@ -177,6 +179,7 @@ def submit(
 
 @app.command()
 def trace(
+    *,
     event_id: Annotated[str, typer.Argument(help="The event's id.")],
     source: Annotated[str, typer.Option(help="Its source, if several use that id.")] = "",
     config: ConfigFile = "",
@@ -204,6 +207,7 @@ def trace(
 
 @app.command()
 def exceptions(
+    *,
     state: Annotated[str, typer.Option(help="open, resolved, or empty for both.")] = "open",
     type: Annotated[str, typer.Option(help="Only this type.")] = "",
     limit: Annotated[int, typer.Option(min=1, help="At most so many, oldest first.")] = 50,
@@ -246,6 +250,7 @@ def show_reconciliation(result: Any) -> None:
 
 @mapping_app.command("add")
 def mapping_add(
+    *,
     role: Annotated[str, typer.Argument(help="The account role, for instance CONTRACTUAL.")],
     account: Annotated[str, typer.Argument(help="The entity's own account code.")],
     entity: Annotated[str, typer.Option(help="The entity; * for any.")] = "*",
@@ -281,6 +286,7 @@ def add_mapping(config: Config, row: MappingRow) -> int:
 
 @app.command()
 def demo(
+    *,
     report: Annotated[Path | None, typer.Option(help="Write the result to this file as JSON.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running.")] = False,
     events: Annotated[int, typer.Option(min=1000, help="Events of the generated month.")] = 300_000,

@@ -6,16 +6,16 @@ it was, without Penstock's actors.
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
+from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx
 import msgspec
 import psutil
 import xxhash
@@ -24,6 +24,7 @@ from actors.wiring import SUPERVISOR, Wiring, wiring_from
 from adapters import embedded, settings
 from adapters.books.migrations import upgrade
 from adapters.books.sql import SqlBooks
+from adapters.clock import WallClock
 from adapters.erp.tryton_setup import CompanySpec
 from adapters.log import redis_streams
 from runtime.config import Config
@@ -248,7 +249,7 @@ def mapping_json(rows: list[dict]) -> str:
 
 def companies(config: Config) -> list[CompanySpec]:
     """What the embedded Tryton must have: a company an entity, with every account that its mapping names."""
-    today = date.today()
+    this_year = datetime.fromtimestamp(WallClock().now_ms() / 1000, UTC).year
     specs = []
     for name, entity in config.entities.items():
         accounts = sorted({(row.role, row.account) for row in config.mapping if row.entity in ("*", name)})
@@ -258,7 +259,7 @@ def companies(config: Config) -> list[CompanySpec]:
                 name=entity.name,
                 currency=entity.currency,
                 opens_on=entity.opens_on,
-                years=tuple(range(entity.opens_on.year, max(today.year, entity.opens_on.year) + 2)),
+                years=tuple(range(entity.opens_on.year, max(this_year, entity.opens_on.year) + 2)),
                 accounts=tuple(accounts),
             )
         )
@@ -267,8 +268,6 @@ def companies(config: Config) -> list[CompanySpec]:
 
 def free_port(wanted: int = 0) -> int:
     """A free loopback port: the wanted one if it is free."""
-    import socket
-
     for port in (wanted, 0):
         with socket.socket() as probe:
             try:
@@ -308,19 +307,27 @@ def start_ray(folder: Path, config: Config, record: RunRecord) -> None:
     record.ray = embedded.EmbeddedPart(
         "ray", process.pid, psutil.Process(process.pid).create_time(), record.ray_address
     )
-    _wait_for_ray(process, record)
+    _wait_for_ray(process, dashboard)
 
 
-def _wait_for_ray(process: subprocess.Popen, record: RunRecord) -> None:
+def _wait_for_ray(process: subprocess.Popen, dashboard_port: int) -> None:
     deadline = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise ConfigError("Ray did not start; see ray.out in the data folder")
-        with contextlib.suppress(httpx.HTTPError):
-            httpx.get(record.dashboard_url, timeout=1.0)
+        if _listens(dashboard_port):
             return
         time.sleep(0.1)
     raise ConfigError(f"Ray did not answer within {READY_TIMEOUT_S:g} s; see ray.out in the data folder")
+
+
+def _listens(port: int) -> bool:
+    """Whether something takes connections on this loopback port."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
 
 
 def _ray_environment(record: RunRecord) -> dict[str, str]:

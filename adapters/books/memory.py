@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 import polars as pl
 
 from adapters.books import frames
-from adapters.books.clock import utc_now_ms
 from adapters.books.outcomes import STATE_AFTER, EntryFacts, debit_minor, raised_by, resolved_by
+from adapters.clock import utc_now_ms
 from runtime.effects import DELTAS, EXCEPTIONS, TOTALS, Effects
 from runtime.errors import Fenced
 from runtime.limits import TEXT_CHARS_MAX

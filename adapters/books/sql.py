@@ -12,9 +12,9 @@ from sqlalchemy import Connection, Row, RowMapping, Select, bindparam, delete, i
 from sqlalchemy.exc import IntegrityError
 
 from adapters.books import frames, queries, tables
-from adapters.books.clock import utc_now_ms
 from adapters.books.database import Database, bulk_insert
 from adapters.books.outcomes import STATE_AFTER, EntryFacts, debit_minor, raised_by, resolved_by
+from adapters.clock import utc_now_ms
 from runtime.effects import TOTALS, Effects
 from runtime.errors import Fenced
 from runtime.limits import TEXT_CHARS_MAX

@@ -27,6 +27,9 @@ REQUESTS_UNDER_WAY = 4
 ANSWER_TIMEOUT_S = 30.0
 BACKOFF_S, BACKOFF_S_MAX = 0.05, 5.0
 
+# A server that has more calls than it can begin cancels some.
+_PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+
 _INTEGERS = ("amount_minor", "quantity", "schema_version", "occurred_at_ms")
 _FIELDS = frozenset(v1.FinancialEvent.DESCRIPTOR.fields_by_name)
 _NAMES = {"occurred_at_ms": "occurred_at"}  # what a row calls a field whose name differs
@@ -181,7 +184,7 @@ def _delay_s(error: grpc.RpcError, piece: _Piece, attempt: int) -> float:
         raise _as_submit_error(error, details, piece) from None
     # Without a delay a full resource is gRPC's own: a message that is too large today is so tomorrow.
     full = error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and details.retry
-    if not full and error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+    if not full and error.code() not in _PASSING:
         raise error
     return asked_s + random.uniform(0, min(BACKOFF_S * 2**attempt, BACKOFF_S_MAX))
 

@@ -126,7 +126,16 @@ class Bench:
     def poster(self, edges: Edges | None = None) -> Poster:
         """A poster that has taken over; `edges` lie around its books and its ERP."""
         books, erp = (edges.around(self.books), edges.around(self.erp)) if edges else (self.books, self.erp)
-        poster = Poster(books, erp, self.clock, Limits(), self.section, ["mercy"], "test", self.metrics)
+        poster = Poster(
+            books,
+            erp,
+            clock=self.clock,
+            limits=Limits(),
+            erp_section=self.section,
+            entities=["mercy"],
+            holder="test",
+            metrics=self.metrics,
+        )
         poster.start()
         return poster
 

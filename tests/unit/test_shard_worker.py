@@ -1,0 +1,407 @@
+"""A worker over memory twins and a virtual clock: whatever dies, fails or comes too late, the books stay the same.
+
+The edges are not listed by hand: every call of a port has one before and one after it, and each is tried.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from datetime import date
+from functools import cache
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import runtime.ledger
+from actors.shard_worker import ShardWorker
+from adapters.archive.memory import MemoryArchive
+from adapters.books.memory import MemoryBooks
+from adapters.log.memory import MemoryLog
+from runtime import schema
+from runtime.errors import BooksUnavailable, Fenced, LogUnavailable
+from runtime.flow import frames
+from runtime.ledger.rules import parse_rulebook
+from runtime.limits import Limits
+from runtime.ports import START, Checkpoint, LogEntry, LogRecord, NoMetrics
+from runtime.shard import ShardEngine
+
+NOW_MS = 1_790_000_000_000
+NORTH, WEST, CARDS = 0, 1, 0  # the shards of the two facilities, and of the entity
+LIMITS = Limits(frame_rows_max=4, checkpoint_commits_max=2)
+RULEBOOK = parse_rulebook((Path(runtime.ledger.__file__).parent / "standard.toml").read_text())
+VOCABULARY = schema.Vocabulary(
+    kinds=RULEBOOK.kind_terms(), entities={"mercy": schema.EntityTerms(currencies=frozenset(["USD"]))}
+)
+OPENS_ON = {"mercy": date(2026, 7, 1)}
+ROLES = ("AR_INS", "AR_SELF", "GROSS_REV", "CASH", "CARD_CLEARING", "MERCHANT_FEES")
+STEPS_MAX = 400
+EVENTS = {"accepted": 18, "booked": 14, "excluded": 3, "excepted": 1, "duplicate": 8}  # what `history` comes to
+BOOKED_MINOR = 615 + 35 + 20 + 30 + 50  # charges north and west, payment, adjustment, card
+
+
+class VirtualClock:
+    """Time that only the test moves."""
+
+    def __init__(self) -> None:
+        self._now_ms = NOW_MS
+
+    def now_ms(self) -> int:
+        """The present."""
+        return self._now_ms
+
+    def sleep(self, seconds: float) -> None:
+        """Move on."""
+        self._now_ms += round(seconds * 1000)
+
+
+# ── what the log holds ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def event(event_id: str, kind: str, amount_minor: int, facility: str = "north", **columns: object) -> dict:
+    """One row as a source sends it."""
+    given = {"source": "ehr", "entity": "mercy", "account": "token-1", "currency": "USD", "occurred_at": NOW_MS}
+    return given | {"event_id": event_id, "kind": kind, "amount_minor": amount_minor, "facility": facility} | columns
+
+
+def events(shard: int, *rows: dict) -> LogEntry:
+    """A frame in the log."""
+    frame = schema.conform(pl.DataFrame(list(rows), infer_schema_length=None))
+    stamped = schema.validate(frame, VOCABULARY, NOW_MS).accepted.drop("row")
+    assert len(stamped) == len(rows)
+    return LogEntry(shard, "events", len(rows), frames.encode(stamped))
+
+
+def control(shard: int, message: dict) -> LogEntry:
+    """A control message in the log."""
+    return LogEntry(shard, "control", 0, frames.encode_control(message))
+
+
+def mapping(shard: int, version: int, *roles: str) -> LogEntry:
+    """A mapping version in the log: each role to an account of its own."""
+    rows = [{"role": role, "account": f"GL-{role}"} for role in roles]
+    return control(shard, {"type": "mapping", "version": version, "rows": rows})
+
+
+@cache
+def history() -> tuple[LogEntry, ...]:
+    """All that a shard can meet: repeats, a conflict, rows that wait for a counterpart or for a mapping, time."""
+    charges = [event(f"c{i}", "charge_posted", 100 + i) for i in range(6)]
+    adjusted = event("a1", "adjustment_posted", 30, reason="CO-45")
+    card = {"entity": "mercy", "facility": "north"}
+    return (
+        mapping(NORTH, 1, *ROLES),
+        mapping(WEST, 1, *ROLES),
+        events(NORTH, *charges[:3]),
+        events(WEST, *(event(f"w{i}", "charge_posted", 7, "west", counterparty="plan") for i in range(5))),
+        events(NORTH, adjusted, *charges[2:4]),  # held for want of a mapping; one repeat
+        events(CARDS, event("s1", "card_settled", 50, document="ca-1", reference="po-1", **card)),
+        events(NORTH, event("c1", "charge_posted", 999), *charges[4:]),  # the first is a conflict
+        events(CARDS, event("k1", "card_captured", 50, document="ca-1", reference="au-1", **card)),
+        events(CARDS, event("p1", "payout_paid", 50, document="po-1")),
+        control(NORTH, {"type": "tick", "now_ms": NOW_MS + 60_000}),
+        events(
+            WEST,
+            event("w9", "payment_received", 20, "west"),
+            event("w1", "charge_posted", 7, "west", counterparty="plan"),
+        ),
+        events(CARDS, event("t1", "card_authorised", 80, document="au-1", **card)),
+        mapping(NORTH, 2, "CONTRACTUAL"),
+        mapping(WEST, 2, "CONTRACTUAL"),
+        events(NORTH, *charges),  # every one a repeat
+    )
+
+
+# ── edges ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class KilledError(BaseException):
+    """The process dies here: nothing in it may catch this."""
+
+
+PORT_ERRORS = {"log": LogUnavailable, "books": BooksUnavailable, "archive": OSError}
+
+
+class Edges:
+    """Edges around a worker's ports, before and after each call; at one of them, by its number, something happens."""
+
+    def __init__(self, happens_at: int, happens: Callable[[str], None]) -> None:
+        self._happens_at, self._happens = happens_at, happens
+        self.passed: list[str] = []
+
+    def around(self, port: str, target: object) -> object:
+        """The target, with an edge before and after each of its calls."""
+        return _Edged(port, target, self)
+
+    def cross(self, port: str, name: str) -> None:
+        """Pass one edge."""
+        self.passed.append(name)
+        if len(self.passed) == self._happens_at:
+            self._happens(port)
+
+
+class _Edged:
+    def __init__(self, port: str, target: object, edges: Edges) -> None:
+        self._port, self._target, self._edges = port, target, edges
+
+    def __getattr__(self, name: str) -> Callable:
+        def call(*given: object, **named: object) -> object:
+            self._edges.cross(self._port, f"before {name}")
+            answer = getattr(self._target, name)(*given, **named)
+            self._edges.cross(self._port, f"after {name}")
+            return answer
+
+        return call
+
+
+def die(_port: str) -> None:
+    """End the process."""
+    raise KilledError
+
+
+def fail(port: str) -> None:
+    """Fail as that port may."""
+    raise PORT_ERRORS[port]
+
+
+# ── the bench ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Bench:
+    """A log with a history, books, an archive, a clock, and as many workers one after another as a test needs."""
+
+    def __init__(self, entries: tuple[LogEntry, ...] = ()) -> None:
+        self.clock, self.log, self.archive = VirtualClock(), MemoryLog(2), MemoryArchive()
+        self.books = MemoryBooks(self.clock.now_ms)
+        self.append(*(entries or history()))
+
+    def append(self, *entries: LogEntry) -> None:
+        """Add to the log."""
+        self.ends = asyncio.run(self._append(entries))
+
+    async def _append(self, entries: tuple[LogEntry, ...]) -> dict[int, int]:
+        await self.log.append(entries)
+        return {shard: lag.appended for shard, lag in (await self.log.lag()).items()}
+
+    def worker(self, edges: Edges | None = None, shards: tuple[int, ...] = (0, 1)) -> ShardWorker:
+        """A worker of these shards; `edges` lie around its ports."""
+        ports = {"log": self.log, "books": self.books, "archive": self.archive}
+        worker = ShardWorker(
+            shards,
+            holder="test",
+            engine=lambda: ShardEngine(RULEBOOK, OPENS_ON, 1000),
+            **{name: edges.around(name, port) if edges else port for name, port in ports.items()},
+            clock=self.clock,
+            limits=LIMITS,
+            metrics=NoMetrics(),
+        )
+        worker.start()
+        return worker
+
+    def run(self, worker: ShardWorker) -> None:
+        """Step until everything is committed, then stop the worker in good order."""
+        for _ in range(STEPS_MAX):
+            self.clock.sleep(max(worker.step(), 0.05))
+            if self.drained():
+                return worker.close()
+        raise AssertionError(f"not there after {STEPS_MAX} steps: {self.books.shard_rows().to_dicts()}")
+
+    def drained(self) -> bool:
+        """Whether each shard stands at its log's end."""
+        at = {row["shard"]: row["position"] for row in self.books.shard_rows().iter_rows(named=True)}
+        return all(not self.log.read_range(shard, at.get(shard, START), "999-0") for shard in self.ends)
+
+    def committed(self) -> dict[int, int]:
+        """Rows that the books say are committed."""
+        return {row["shard"]: row["rows_total"] for row in self.books.shard_rows().iter_rows(named=True)}
+
+    def end(self) -> tuple:
+        """All that must be the same however often workers died: totals, balances, exceptions, each event's states."""
+        exceptions = self.books.exceptions(state="").select("exception_id", "type", "event_id", "state")
+        states = self.archive.scan().select("event_id", "digest", "state").collect()
+        return (
+            self.books.totals().rows(),
+            self.books.balances().rows(),
+            sorted(exceptions.rows()),
+            sorted(states.rows()),
+            self.committed(),
+        )
+
+
+@cache
+def uninterrupted() -> tuple[tuple, tuple[str, ...]]:
+    """How a run ends in which nothing goes wrong, and the edges that it crosses."""
+    bench, edges = Bench(), Edges(0, die)
+    bench.run(bench.worker(edges))
+    return bench.end(), tuple(edges.passed)
+
+
+def every_edge() -> list:
+    """The edges of an uninterrupted run, by number and name."""
+    return [pytest.param(n, id=f"{n} {name}") for n, name in enumerate(uninterrupted()[1], 1)]
+
+
+# ── claims ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_worker_without_trouble_books_every_row_once():
+    """A run with no trouble accepts each event once, balances, and leaves the log trimmed behind its checkpoints."""
+    bench = Bench()
+    bench.run(bench.worker())
+    totals = bench.books.totals()
+    counts = dict(totals.group_by("state").agg(pl.col("events").sum()).iter_rows())
+    assert {state: n for state, n in counts.items() if n} == EVENTS
+    balances = bench.books.balances()
+    assert balances["debit_minor"].sum() == balances["credit_minor"].sum() == BOOKED_MINOR
+    assert bench.committed() == bench.ends
+    assert all(lag.held == 0 for lag in asyncio.run(bench.log.lag()).values())
+
+
+def test_worker_whose_history_is_told_crosses_all_durable_edges():
+    """The history is worth trying at every edge: it recovers, commits, checkpoints and trims on both shards."""
+    names = {name.removeprefix("after ") for name in uninterrupted()[1] if name.startswith("after ")}
+    assert {"take_epoch", "read", "commit", "mark_committed"} <= names
+    assert {"put_segment", "put_snapshot", "record_checkpoint", "trim", "forget_snapshots"} <= names
+
+
+@pytest.mark.parametrize("edge", every_edge())
+def test_worker_killed_at_an_edge_leaves_its_successor_all_it_needs(edge):
+    """Wherever a worker dies, and its successor soon after, a third one ends as if nobody had."""
+    bench = Bench()
+    for happens_at in (edge, random.Random(edge).randrange(1, 24)):
+        try:
+            bench.run(bench.worker(Edges(happens_at, die)))
+        except KilledError:
+            bench.clock.sleep(1)
+    bench.run(bench.worker())
+    assert bench.end() == uninterrupted()[0]
+
+
+@pytest.mark.parametrize("edge", every_edge())
+def test_worker_with_a_port_that_fails_rebuilds_the_shard_and_goes_on(edge):
+    """A log, books or archive that fails before or after doing its work, a commit above all, changes no end."""
+    bench = Bench()
+    worker = bench.worker(Edges(edge, fail))
+    try:
+        bench.run(worker)
+    except (LogUnavailable, BooksUnavailable):  # only when it is closed: its successor finds all it needs
+        bench.run(bench.worker())
+    bench.run(bench.worker())
+    assert bench.end() == uninterrupted()[0]
+
+
+@pytest.mark.parametrize("edge", every_edge())
+def test_worker_overtaken_at_an_edge_changes_nothing_any_more(edge):
+    """A worker that hangs at any edge, is replaced, and wakes when all is done, leaves books and archive as they are."""
+    bench = Bench()
+    late = bench.worker(Edges(edge, lambda _port: bench.run(bench.worker())))
+    for _ in range(STEPS_MAX):
+        bench.clock.sleep(max(late.step(), 0.05))
+        if bench.drained():
+            break
+    late.close()
+    bench.run(bench.worker())
+    assert bench.end() == uninterrupted()[0]
+
+
+def test_worker_fenced_lets_go_of_the_shard():
+    """Who was overtaken no longer names the shard as its own, and its late commit and checkpoint are refused."""
+    bench = Bench()
+    late = bench.worker()
+    late.step()
+    bench.worker().step()
+    before = bench.end()
+    late.step()
+    assert late.health() == [] and bench.end() == before
+    with pytest.raises(Fenced):
+        bench.books.record_checkpoint(NORTH, 1, Checkpoint("2-0", "late"))
+
+
+def states(worker: ShardWorker) -> dict[int, str]:
+    """What a worker says of its shards."""
+    return {shard.shard: shard.state for shard in worker.health()}
+
+
+def test_worker_whose_log_was_changed_does_not_go_on_with_that_shard():
+    """A log that no longer says what was committed stops its shard, and that shard alone, until it is mended."""
+    bench = Bench()
+    bench.worker().step()
+    committed = bench.committed()
+    true = bench.log._records[NORTH][1]
+    forged = events(NORTH, event("forged", "charge_posted", 1))
+    bench.log._records[NORTH][1] = LogRecord(true.position, "events", true.rows, forged.body)
+    worker = bench.worker()
+    for _ in range(10):
+        worker.step()
+    assert states(worker) == {WEST: "running", NORTH: "recovering"}
+    assert bench.committed() == {NORTH: committed[NORTH], WEST: bench.ends[WEST]}
+    bench.log._records[NORTH][1] = true
+    bench.run(worker)
+    assert bench.end()[:2] == uninterrupted()[0][:2]
+
+
+class PoisonedEngine(ShardEngine):
+    """An engine in which a native library panics, which is no Exception to Python."""
+
+    def step(self, records):
+        """Panic at an entry with this body."""
+        if any(record.body == b"panic" for record in records):
+            raise pl.exceptions.PanicException("a fault in a native library")
+        return super().step(records)
+
+
+@pytest.mark.parametrize("body", [b"no frame", b"panic"], ids=["unreadable", "panicking"])
+def test_worker_with_a_poisonous_entry_stops_that_shard_alone(body, monkeypatch):
+    """An entry that no step survives holds up its own shard, loses nothing of it, and leaves the others alone."""
+    monkeypatch.setitem(globals(), "ShardEngine", PoisonedEngine)
+    whole = history()
+    bench = Bench((*whole[:3], LogEntry(NORTH, "events", 1, body), *whole[3:]))
+    worker = bench.worker()
+    for _ in range(20):
+        bench.clock.sleep(max(worker.step(), 0.05))
+    assert states(worker) == {WEST: "running", NORTH: "recovering"}
+    assert bench.committed()[WEST] == bench.ends[WEST] and bench.committed()[NORTH] < bench.ends[NORTH]
+    assert bench.log.read_range(NORTH, "1-0", "999-0"), "what is not committed was trimmed"
+
+
+def test_worker_whose_shard_keeps_failing_tries_ever_less_often():
+    """The pause before a failing shard is recovered again doubles, up to its limit."""
+    bench = Bench((LogEntry(NORTH, "events", 1, b"no frame"),))
+    worker = bench.worker(shards=(NORTH,))
+    attempts_ms = []
+    for _ in range(2_000):
+        before = bench.books.take_epoch("count", "test").epoch
+        worker.step()
+        attempts_ms += [bench.clock.now_ms()] if before and _epoch(bench) > len(attempts_ms) else []
+        bench.clock.sleep(0.25)
+    pauses_ms = [later - sooner for sooner, later in zip(attempts_ms, attempts_ms[1:], strict=False)]
+    assert pauses_ms[:3] == [500, 1000, 2000] and max(pauses_ms) == LIMITS.restart_backoff_s_max * 1000
+
+
+def _epoch(bench: Bench) -> int:
+    return bench.books.shard_rows().filter(pl.col("shard") == NORTH)["epoch"].item()
+
+
+def test_worker_checkpoints_by_age_when_commits_are_few():
+    """One commit alone is checkpointed once it is old enough, and not again while nothing moves."""
+    bench = Bench(history()[:3])
+    worker = bench.worker(shards=(NORTH,))
+    worker.step()
+    assert bench.books.take_epoch("shard:0", "test").checkpoint is None
+    worker = bench.worker(shards=(NORTH,))
+    worker.step()
+    bench.clock.sleep(LIMITS.checkpoint_age_s_max)
+    worker.step()
+    taken = bench.books.take_epoch("shard:0", "test").checkpoint
+    assert taken is not None and bench.archive.get_snapshot(taken.snapshot)
+
+
+def test_worker_asked_for_a_checkpoint_makes_the_archive_whole():
+    """A checkpoint on request brings every committed event into the archive at once."""
+    bench = Bench(history()[:4])
+    worker = bench.worker()
+    worker.step()
+    assert bench.archive.find("c0").is_empty()
+    worker.checkpoint_now()
+    assert bench.archive.find("c0")["state"].to_list() == ["booked"]
+    assert bench.archive.find("w0")["shard"].to_list() == [WEST]
