@@ -3,6 +3,8 @@
 Owns the words. Never decides what becomes of an event, and never repeats a value that a producer sent, but its id.
 """
 
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +15,8 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from penstock.v1 import events_pb2 as v1
 
 from runtime.errors import FrameError, LogRefused, LogUnavailable, Pressure
-from runtime.ports import Appended
+from runtime.limits import EVENT_ID_CHARS_MAX, REJECTS_REPORTED_MAX
+from runtime.ports import Appended, ShardLag
 
 _LEVELS = {
     "memory": v1.DURABILITY_LEVEL_MEMORY,
@@ -60,8 +63,32 @@ class Receipt(NamedTuple):
         return Receipt(accepted, duplicates, rejected, stored, self.retry_after_s if stored else 0.0)
 
 
-def response(request_id: str, receipt: Receipt) -> v1.SubmitResponse:
-    """The answer but for its results."""
+def arrow_response(request_id: str, event_ids: pl.Series, receipt: Receipt) -> v1.SubmitResponse:
+    """The answer to a frame: results of what was not accepted, up to a limit."""
+    answer = _response(request_id, receipt)
+    duplicates = receipt.duplicates[:REJECTS_REPORTED_MAX]
+    known = dict(zip(duplicates.tolist(), event_ids.gather(duplicates), strict=True))
+    others = _others(known, receipt.rejected.head(REJECTS_REPORTED_MAX))
+    answer.results.extend(others[row] for row in sorted(others)[:REJECTS_REPORTED_MAX])
+    answer.results_truncated = len(answer.results) < answer.duplicate + answer.rejected
+    return answer
+
+
+def rows_response(request_id: str, events: Sequence[v1.FinancialEvent], receipt: Receipt) -> v1.SubmitResponse:
+    """The answer to rows: a result for each."""
+    answer = _response(request_id, receipt)
+    others = _others({row: events[row].event_id for row in receipt.duplicates.tolist()}, receipt.rejected)
+    add = answer.results.add
+    for row, event in enumerate(events):
+        if row not in others:
+            add(row=row, event_id=event.event_id, status=v1.EVENT_STATUS_ACCEPTED)
+            continue
+        answer.results.append(others[row])
+        answer.results[row].event_id = event.event_id[:EVENT_ID_CHARS_MAX]
+    return answer
+
+
+def _response(request_id: str, receipt: Receipt) -> v1.SubmitResponse:
     answer = v1.SubmitResponse(
         request_id=request_id,
         accepted=len(receipt.accepted),
@@ -78,7 +105,7 @@ def response(request_id: str, receipt: Receipt) -> v1.SubmitResponse:
     return answer
 
 
-def other_results(duplicates: dict[int, str], rejected: pl.DataFrame) -> dict[int, v1.EventResult]:
+def _others(duplicates: dict[int, str], rejected: pl.DataFrame) -> dict[int, v1.EventResult]:
     """Results of the events that were not accepted, by row."""
     known = {
         row: v1.EventResult(row=row, event_id=event_id, status=v1.EVENT_STATUS_DUPLICATE)
@@ -89,6 +116,33 @@ def other_results(duplicates: dict[int, str], rejected: pl.DataFrame) -> dict[in
         for given in rejected.iter_rows(named=True)
     }
     return known | refused
+
+
+def shard_states(lag: Mapping[int, ShardLag], paused: frozenset[int]) -> list[v1.ShardStatus]:
+    """How far each shard has come."""
+    return [
+        v1.ShardStatus(
+            shard=shard,
+            appended=given.appended,
+            committed=given.committed,
+            waiting=given.waiting,
+            held=given.held,
+            paused=shard in paused,
+        )
+        for shard, given in sorted(lag.items())
+    ]
+
+
+def status_response(shards: list[v1.ShardStatus], refusal: str, inflight_bytes: int) -> v1.StatusResponse:
+    """The present state. A single paused shard refuses the requests that touch it."""
+    reason = refusal or ("a shard lags behind" if any(shard.paused for shard in shards) else "")
+    return v1.StatusResponse(
+        shards=shards,
+        inflight_bytes=inflight_bytes,
+        refusing=bool(reason),
+        reason=reason,
+        version=version("penstock"),
+    )
 
 
 def _duration(seconds: float) -> Duration:

@@ -9,7 +9,6 @@ import contextlib
 import secrets
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from importlib.metadata import version
 from itertools import accumulate, chain, pairwise
 from typing import Protocol
 
@@ -31,9 +30,9 @@ from runtime.errors import FrameError, LogError, LogUnavailable, Pressure
 from runtime.flow import frames
 from runtime.flow.admission import Admission
 from runtime.flow.recent_ids import RecentIds
-from runtime.limits import EVENT_ID_CHARS_MAX, REJECTS_REPORTED_MAX, Limits
+from runtime.limits import Limits
 from runtime.ports import Clock, LogEntry, LogWriter, Metrics, NoMetrics, ShardLag
-from runtime.schema import REJECT_COLUMNS, Fault, Parsed, Validated, Vocabulary, conform, validate
+from runtime.schema import REJECT_COLUMNS, STAMPED, Parsed, Validated, Vocabulary, conform, validate
 
 LAG_EVERY_S = 0.1
 LAG_TIMEOUT_S = 2.0
@@ -134,9 +133,10 @@ class Gateway:
         """Validated, with the rows' numbers in the request, and unreadable rows among the rejected."""
         if not parsed.faults:
             return validate(parsed.frame.drop("row"), self._vocabulary, self._clock.now_ms())
-        unread = pl.DataFrame([_reject(fault) for fault in parsed.faults], schema=REJECT_COLUMNS, orient="row")
+        faults = [(row, "", *why) for row, *why in parsed.faults]
+        unread = pl.DataFrame(faults, schema=REJECT_COLUMNS, orient="row")
         if parsed.frame.is_empty():
-            return Validated(_nothing_accepted(), unread)
+            return Validated(pl.DataFrame(schema={"row": pl.Int64(), **STAMPED}), unread)
         checked = validate(parsed.frame.drop("row"), self._vocabulary, self._clock.now_ms())
         accepted, rejected = (part.with_columns(parsed.frame["row"].gather(part["row"])) for part in checked)
         return Validated(accepted, pl.concat([rejected, unread]).sort("row"))
@@ -221,14 +221,6 @@ def numbered(frame: pl.DataFrame) -> Parsed:
     return Parsed(frame.with_columns(pl.int_range(pl.len(), dtype=pl.Int64()).alias("row")), [])
 
 
-def _nothing_accepted() -> pl.DataFrame:
-    return pl.DataFrame(schema={"row": pl.Int64(), "id_hash": pl.UInt64(), "digest": pl.UInt64()})
-
-
-def _reject(fault: Fault) -> tuple[int, str, str, str, str]:
-    return fault.row, "", fault.code, fault.column, fault.message
-
-
 # ── gRPC ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 SERVICE = v1.DESCRIPTOR.services_by_name["EventService"].full_name
@@ -263,8 +255,11 @@ class EventServicer:
 
     async def status(self, _request: v1.StatusRequest | None, _context: grpc.aio.ServicerContext) -> v1.StatusResponse:
         """The present state."""
-        await self._gateway.start()
-        return _status_of(self._gateway)
+        gateway = self._gateway
+        await gateway.start()
+        lag = answers.shard_states(gateway.lag or {}, gateway.paused)
+        refusal = gateway.refusal()
+        return answers.status_response(lag, refusal.reason if refusal else "", gateway.inflight_bytes)
 
     async def _or_abort(
         self, answer: Awaitable[v1.SubmitResponse], context: grpc.aio.ServicerContext
@@ -308,31 +303,13 @@ class EventServicer:
     async def _take_arrow(self, request: v1.SubmitRequest) -> v1.SubmitResponse:
         frame = await asyncio.to_thread(self._wire.from_arrow, request.arrow_frame, self._limits)
         receipt = await self._gateway.store(numbered(frame))
-        response = answers.response(request.request_id, receipt)
-        first = receipt.duplicates[:REJECTS_REPORTED_MAX]
-        known = dict(zip(first.tolist(), frame["event_id"].gather(first), strict=True))
-        others = answers.other_results(known, receipt.rejected.head(REJECTS_REPORTED_MAX))
-        response.results.extend(others[row] for row in sorted(others)[:REJECTS_REPORTED_MAX])
-        response.results_truncated = len(response.results) < response.duplicate + response.rejected
-        return response
+        return answers.arrow_response(request.request_id, frame["event_id"], receipt)
 
     async def _take_rows(self, request: v1.SubmitRequest) -> v1.SubmitResponse:
         events = request.rows.events
         if not events:
             raise FrameError("empty_frame", "", "a request needs at least one event")
-        receipt = await self._rows.submit(events, len(events))
-        response = answers.response(request.request_id, receipt)
-        others = answers.other_results(
-            {row: events[row].event_id for row in receipt.duplicates.tolist()}, receipt.rejected
-        )
-        add = response.results.add
-        for row, event in enumerate(events):
-            if row not in others:
-                add(row=row, event_id=event.event_id, status=v1.EVENT_STATUS_ACCEPTED)
-                continue
-            response.results.append(others[row])
-            response.results[row].event_id = event.event_id[:EVENT_ID_CHARS_MAX]
-        return response
+        return answers.rows_response(request.request_id, events, await self._rows.submit(events, len(events)))
 
     async def _store_rows(self, parts: list[Sequence[v1.FinancialEvent]]) -> list[Receipt | BaseException]:
         """Store all callers' rows as one frame: a frame of few rows costs as much as one of hundreds."""
@@ -343,22 +320,6 @@ class EventServicer:
         receipt = await self._gateway.store(await asyncio.to_thread(self._wire.from_rows, events, self._limits))
         bounds = accumulate(map(len, parts), initial=0)
         return [receipt.part(start, end) for start, end in pairwise(bounds)]
-
-
-def _status_of(gateway: Gateway) -> v1.StatusResponse:
-    refusal, lag = gateway.refusal(), gateway.lag or {}
-    response = v1.StatusResponse(
-        inflight_bytes=gateway.inflight_bytes,
-        refusing=bool(refusal or gateway.paused),
-        reason=refusal.reason if refusal else "a shard lags behind" if gateway.paused else "",
-        version=version("penstock"),
-    )
-    for shard, (appended, committed, held) in sorted(lag.items()):
-        waiting, paused = lag[shard].waiting, shard in gateway.paused
-        response.shards.add(
-            shard=shard, appended=appended, committed=committed, waiting=waiting, held=held, paused=paused
-        )
-    return response
 
 
 class GatewayServer:

@@ -18,6 +18,7 @@ from runtime.ports import START, Archive, Books, Checkpoint, Clock, LogReader, L
 from runtime.shard import ShardEngine
 
 IDLE_S = 0.0  # reading the log waits by itself
+FAULTS = (Exception, pl.exceptions.PanicException)  # a panic in Polars is no Exception
 
 
 class ShardHealth(msgspec.Struct, frozen=True):
@@ -107,10 +108,10 @@ class ShardWorker:
         except Fenced:
             self._logger.warning("fenced", shard=shard, epoch=hosted.epoch)
             del self._hosted[shard]
-        except Exception as error:
+        except FAULTS as error:
             self._fail(shard, error)
 
-    def _fail(self, shard: int, error: Exception) -> None:
+    def _fail(self, shard: int, error: BaseException) -> None:
         """Set a shard aside, to be recovered after a pause that grows while it goes on failing."""
         self._hosted.pop(shard, None)
         failures = self._failures[shard] = self._failures.get(shard, 0) + 1
@@ -127,7 +128,7 @@ class ShardWorker:
         for shard in due:
             try:
                 self._hosted[shard] = self._recover(shard)
-            except Exception as error:
+            except FAULTS as error:
                 self._fail(shard, error)
                 continue
             del self._failed[shard]
@@ -214,11 +215,12 @@ class ShardWorker:
                 self._guarded(shard, self._checkpoint)
 
     def health(self) -> list[ShardHealth]:
-        """Every shard of this worker."""
+        """Every shard of this worker. Asked from another thread, so it looks at copies."""
         running = [
-            ShardHealth(h.shard, "running", h.epoch, h.position, h.engine.remembered) for h in self._hosted.values()
+            ShardHealth(h.shard, "running", h.epoch, h.position, h.engine.remembered)
+            for h in list(self._hosted.values())
         ]
-        return running + [ShardHealth(shard, "recovering", 0, "", 0) for shard in self._failed]
+        return running + [ShardHealth(shard, "recovering", 0, "", 0) for shard in list(self._failed)]
 
     def close(self) -> None:
         """Checkpoint, then let go of everything."""

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 
 from runtime.config import Config, Section, parse
 from runtime.errors import ConfigError
+from runtime.ledger.rules import parse_rulebook
 
 DEFAULT_FILE = "penstock.toml"
 DEMO_FILE = Path(str(files("adapters") / "demo.toml"))
@@ -22,6 +23,8 @@ ENVIRONMENT_PREFIX = "PENSTOCK_"
 NESTING = "__"
 TOKEN_KEY_VARIABLE = "PENSTOCK_TOKEN_KEY"
 TOKEN_KEY_FILE = "token.key"
+BLANK_ENTITY = "default"
+CURRENCIES = ("AUD", "CAD", "CHF", "DKK", "EUR", "GBP", "JPY", "NOK", "SEK", "USD")  # of a blank configuration
 
 _Part = TypeVar("_Part", bound=Section)
 
@@ -49,6 +52,16 @@ def load(path: str | None = None) -> Config:
     except UnicodeDecodeError:
         raise ConfigError(f"{file}: not UTF-8 text; compare with penstock.example.toml") from None
     return parse_text(text, str(file))
+
+
+def load_or_blank(path: str | None, entity: str) -> Config:
+    """The configuration where there is one; otherwise a blank one, in which every role is an account of its name."""
+    if path or Path(DEFAULT_FILE).exists():
+        return load(path)
+    blank = {"name": entity or BLANK_ENTITY, "opens_on": "1900-01-01", "other_currencies": CURRENCIES}
+    given = {"entities": {entity or BLANK_ENTITY: blank}}
+    roles = parse_rulebook(load_rulebook_text(parse(given))).roles()
+    return parse(given | {"mapping": [{"role": role, "account": role} for role in sorted(roles)]})
 
 
 def parse_text(text: str, place: str = "configuration") -> Config:

@@ -15,6 +15,7 @@ from runtime.limits import Limits
 from runtime.schema import EntityTerms
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -89,7 +90,8 @@ class EntitySection(Section):
     """A legal entity: its currency, its facilities (empty: any), and the first day that its ERP still has open."""
 
     name: str
-    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
+    currency: Currency = "USD"
+    other_currencies: tuple[Currency, ...] = ()
     facilities: tuple[Name, ...] = ()
     opens_on: date = Field(description="older events post into the period of this day and keep their own date")
 
@@ -145,7 +147,9 @@ class Config(Section):
     def entity_terms(self) -> dict[str, EntityTerms]:
         """What validation needs of each entity."""
         return {
-            name: EntityTerms(currencies=frozenset([e.currency]), facilities=frozenset(e.facilities))
+            name: EntityTerms(
+                currencies=frozenset([e.currency, *e.other_currencies]), facilities=frozenset(e.facilities)
+            )
             for name, e in self.entities.items()
         }
 

@@ -21,7 +21,7 @@ from runtime.errors import FrameError
 UTC_MS = pl.Datetime("ms", "UTC")
 SCHEMA_VERSION = 1
 
-# Column order is part of the contract: `digest` hashes the columns in this order.
+# Column order is part of the contract: the digest is made of the columns in this order.
 COLUMNS: dict[str, pl.DataType] = {
     "event_id": pl.String(),
     "source": pl.String(),
@@ -373,7 +373,7 @@ def _stamp(frame: pl.DataFrame, content: pa.LargeStringArray, received_at_ms: in
         *COLUMNS,
         pl.lit(received_at_ms).cast(UTC_MS).alias("received_at"),
         id_hash().alias("id_hash"),
-        _hashes(content).alias("digest"),
+        _digests(content).alias("digest"),
     )
 
 
@@ -382,12 +382,8 @@ def id_hash() -> pl.Expr:
     return plh.concat_str("source", "event_id", separator=_SEPARATOR).nchash.xxhash64()
 
 
-def digest(frame: pl.DataFrame) -> pl.Series:
-    """xxHash64 of each row's whole content in column order. Same identity with another digest is a conflict."""
-    return _hashes(_content(frame))
-
-
-def _hashes(content: pa.LargeStringArray) -> pl.Series:
+def _digests(content: pa.LargeStringArray) -> pl.Series:
+    """xxHash64 of each row's whole content. Same identity with another digest is a conflict."""
     return pl.DataFrame({"digest": pl.from_arrow(content)}).select(plh.col("digest").nchash.xxhash64()).to_series()
 
 

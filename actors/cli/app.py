@@ -18,12 +18,14 @@ from rich.console import Console
 from rich.table import Table
 
 from actors.cli import demo as demonstration
+from actors.cli import dry_run as rehearsal
 from actors.cli import reports, submission
 from actors.cli.installation import Installation, books_url, mapping_json
 from adapters import settings
 from adapters.books.sql import SqlBooks
+from adapters.sources import FORMATS
 from runtime.config import Config, MappingRow
-from runtime.errors import PenstockError
+from runtime.errors import ConfigError, PenstockError
 
 app = typer.Typer(
     name="penstock",
@@ -61,7 +63,10 @@ def _json(data: Any) -> None:
 
 def _table(title: str, rows: list[dict[str, Any]], columns: list[str]) -> None:
     """Rows as a table; columns that end in _minor are money and are shown with two decimals."""
-    table = Table(title=title, title_justify="left", header_style="bold")
+    out.print(f"\n[bold]{title}[/bold]" + ("" if rows else ": none"))
+    if not rows:
+        return
+    table = Table(header_style="bold")
     for name in columns:
         number = name.endswith("_minor") or bool(rows) and isinstance(rows[0].get(name), int)
         table.add_column(name.removesuffix("_minor").replace("_", " "), justify="right" if number else "left")
@@ -154,18 +159,24 @@ def _counts(counts: dict[str, int], name: str = "state") -> list[dict[str, Any]]
 def submit(
     *,
     file: Annotated[Path, typer.Argument(help="The file to send.")],
-    format: Annotated[str, typer.Option(help="synthea, jsonl, csv, parquet or arrow; seen from the content.")] = "",
-    entity: Annotated[str, typer.Option(help="The entity, for formats that do not name one.")] = "synthea",
+    format: Annotated[str, typer.Option(help=f"One of {', '.join(FORMATS)}; seen from the content.")] = "",
+    entity: Annotated[str, typer.Option(help="The entity, for formats that do not name one.")] = "",
     target: Annotated[str, typer.Option(help="host:port of the gateway; that of the running Penstock.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Send nothing: show what it would do.")] = False,
     config: ConfigFile = "",
     json: AsJson = False,
 ) -> None:
     """Send a file's events and show its control total beside what was accepted. Fails when a row was rejected.
 
     Sending the same file again is harmless: every event that is known is answered as a duplicate, or found to be one.
+    A dry run needs nothing running, and no configuration: without one, every role stands for an account of its name.
     """
     with _told():
-        sent = submission.send_file(_load(config), file, format, entity, target, quiet=json)
+        if dry_run:
+            _rehearse(settings.load_or_blank(config or None, entity), file, format, entity, json)
+            return
+        settled = _load(config)
+        sent = submission.send_file(settled, file, format, _entity(settled, entity, format), target, quiet=json)
     if json:
         _json(sent)
     else:
@@ -175,6 +186,29 @@ def submit(
         if sent["rejects"]:
             _table("rejected", sent["rejects"][:20], ["place", "column", "code", "message"])
     raise typer.Exit(1 if sent["rejected"] else 0)
+
+
+def _entity(config: Config, entity: str, format: str = "") -> str:
+    """The entity asked for; else the one named like the format, else the first that is configured."""
+    if entity and entity not in config.entities:
+        raise ConfigError(f"--entity: {entity!r} is not under [entities]; known are {', '.join(config.entities)}")
+    return entity or (format if format in config.entities else next(iter(config.entities)))
+
+
+def _rehearse(config: Config, file: Path, format: str, entity: str, json: bool) -> None:
+    found = rehearsal.dry_run(config, file, format, _entity(config, entity, format))
+    if json:
+        _json(found)
+        return
+    figures = [{"figure": name, "value": value} for name, value in found.items() if isinstance(value, int)]
+    _table(f"{file.name}: {found['format']}", figures, ["figure", "value"])
+    kinds = [{"kind": k, "events": n, "amount_minor": found["sums_minor"][k]} for k, n in found["events"].items()]
+    _table("events", kinds, ["kind", "events", "amount_minor"])
+    _table("would become", _counts(found["states"]), ["state", "count"])
+    _table("exceptions", _counts(found["exceptions"], "type"), ["type", "count"])
+    _table("postings", found["postings"], ["entity", "currency", "role", "account_code", "debit_minor", "credit_minor"])
+    if found["quarantined"]:
+        _table("quarantined", found["quarantined"], ["transaction", "segment", "element", "code"])
 
 
 @app.command()

@@ -32,7 +32,7 @@ def open_source(path: str | Path, format: str | None = None, **settings: object)
     name = format or _recognise(head)
     if name not in FORMATS:
         raise FrameError("unknown_format", "", f"known formats: {', '.join(FORMATS)}")
-    return Source(Path(path), FORMATS[name], SourceSettings(**settings))
+    return Source(Path(path), FORMATS[name], SourceSettings(**settings), name)
 
 
 def _head(path: Path) -> bytes:

@@ -129,8 +129,9 @@ class Tally:
 class Source:
     """One input, read as often as `frames` is called. `faults`, `quarantined`, `total` tell of the newest reading."""
 
-    def __init__(self, path: Path, read: Reader, settings: SourceSettings) -> None:
+    def __init__(self, path: Path, read: Reader, settings: SourceSettings, format: str = "") -> None:
         self._path, self._read, self._settings = path, read, settings
+        self.format = format
         self._tally = Tally()
         self.faults: list[SourceFault] = []
         self.quarantined: list[Quarantined] = []

@@ -101,6 +101,11 @@ class Rulebook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """What validation needs of each kind."""
         return {name: schema.KindTerms(requires=k.requires, sign=k.sign) for name, k in self.kind.items()}
 
+    def roles(self) -> frozenset[str]:
+        """Every account role that an event may need."""
+        named = {role for kind in self.kind.values() for pair in kind.post for role in (pair.debit, pair.credit)}
+        return frozenset(named - {AR} | set(AR_ROLES.values()))
+
     def scopes(self) -> dict[str, str]:
         """kind -> scope, for routing."""
         return {name: kind.scope for name, kind in self.kind.items()}
