@@ -2,7 +2,8 @@
 
 Owns the life of a part inside its process: build it, run it, report on it, rebuild it after a failure with a growing
 pause. Constructors can't fail, because Ray does not restart an actor whose constructor raised; what can fail happens
-in the loop. Never decides anything that a part decides.
+in the loop, which survives whatever is raised: a native library's panic is no Exception. Never decides anything that
+a part decides.
 """
 
 import asyncio
@@ -72,7 +73,7 @@ class ThreadShell:
             except Fenced:
                 self._state, self._error = "fenced", "Fenced"
                 logger.warning("fenced", owner=self._name)
-            except Exception as error:
+            except BaseException as error:
                 self._state, self._error = "failed", type(error).__name__
                 logger.exception("part_failed", owner=self._name)
             self._close()
@@ -101,7 +102,7 @@ class ThreadShell:
             method, answer = self._calls.get()
             try:
                 answer.set_result(getattr(self._part, method)())
-            except Exception as error:
+            except BaseException as error:
                 answer.set_exception(error)
 
     def _close(self) -> None:
@@ -110,7 +111,7 @@ class ThreadShell:
             return
         try:
             part.close()
-        except Exception:
+        except BaseException:
             structlog.get_logger("part").exception("close_failed", owner=self._name)
 
     def health(self) -> PartHealth:
@@ -164,7 +165,7 @@ class AsyncShell:
             except asyncio.CancelledError:
                 await self._close()
                 raise
-            except Exception as error:
+            except BaseException as error:
                 self._state, self._error = "failed", type(error).__name__
                 logger.exception("part_failed", owner=self._name)
             await self._close()
@@ -173,8 +174,14 @@ class AsyncShell:
 
     async def _close(self) -> None:
         part, self._part = self._part, None
-        if part is not None:
+        if part is None:
+            return
+        try:
             await part.close()
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            structlog.get_logger("part").exception("close_failed", owner=self._name)
 
     async def health(self) -> PartHealth:
         """A ping's answer, from the part's own loop: a blocked loop does not answer."""

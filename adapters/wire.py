@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from runtime.errors import FrameError
-from runtime.limits import ATTRIBUTES_CHARS_MAX, Limits
+from runtime.limits import Limits
 from runtime.ports import FeedMessage
 from runtime.schema import COLUMNS, SCHEMA_VERSION, UTC_MS, Fault, Parsed, conform
 
@@ -261,33 +261,29 @@ _HEADER_SLOT, _COMPRESSION_SLOT, _DATA_SLOT, _BLOCKS_SLOTS = 2, 3, 1, (2, 3)
 def from_arrow(data: bytes, limits: Limits) -> pl.DataFrame:
     """A conformed frame of one Arrow IPC stream or file.
 
-    Everything that could grow on reading is refused first: compressed bodies, long dictionary values, columns of
+    Everything that could grow on reading is refused first: compressed bodies, texts that many rows share, columns of
     nothing with a great many rows.
     """
     _check_bytes(len(data), limits)
-    table = _table_of(data)
-    _check_rows(table.num_rows, limits)
-    _check_columns(table)
+    # The readers meet hostile bytes with whatever comes: Arrow's, Python's and Polars' own errors, and panics.
     try:
+        table = _table_of(data)
+        _check_rows(table.num_rows, limits)
+        _check_columns(table)
         table.validate(full=True)
-        return conform(pl.DataFrame(table))
-    except (pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException, NotImplementedError):
-        raise _not_arrow() from None
-
-
-def _not_arrow() -> FrameError:
-    return FrameError("malformed_frame", "", "not an Arrow IPC stream or file")
+        return conform(pl.DataFrame(_written_out(table, limits)))
+    except FrameError:
+        raise
+    except (Exception, pl.exceptions.PanicException):
+        raise FrameError("malformed_frame", "", "not an Arrow IPC stream or file") from None
 
 
 def _table_of(data: bytes) -> pa.Table:
-    try:
-        is_file = data.startswith(_FILE_MAGIC)
-        reader = pa.ipc.open_file(data) if is_file else pa.ipc.open_stream(data)
-        _refuse_compression(_file_messages(data) if is_file else _stream_messages(data))
-        table = reader.read_all()
-        table.validate()
-    except (pa.ArrowException, OSError, ValueError, struct.error, IndexError):
-        raise _not_arrow() from None
+    is_file = data.startswith(_FILE_MAGIC)
+    reader = pa.ipc.open_file(data) if is_file else pa.ipc.open_stream(data)
+    _refuse_compression(_file_messages(data) if is_file else _stream_messages(data))
+    table = reader.read_all()
+    table.validate()
     return table
 
 
@@ -300,19 +296,37 @@ def _check_columns(table: pa.Table) -> None:
             raise FrameError("wrong_type", name[:64], "nested columns are not events")
         if pa.types.is_timestamp(column.type) and column.type.unit == "s":
             raise FrameError("wrong_type", name[:64], "expected milliseconds or finer")
-        if pa.types.is_dictionary(column.type):
-            _check_dictionaries(name, column)
 
 
-def _check_dictionaries(name: str, column: pa.ChunkedArray) -> None:
-    for chunk in column.chunks:
-        longest = pc.max(pc.binary_length(chunk.dictionary)).as_py() if _is_text(chunk.dictionary.type) else 0
-        if (longest or 0) > 4 * ATTRIBUTES_CHARS_MAX:
-            raise FrameError("too_long", name[:64], "a dictionary value is longer than any text may be")
+def _written_out(table: pa.Table, limits: Limits) -> pa.Table:
+    """The table with plain texts instead of dictionaries and views.
+
+    Polars takes both as they are, and follows what stands behind a null, which nobody checked, out of its memory.
+    """
+    for place, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type) or pa.types.is_string_view(field.type):
+            chunks = [_plain(chunk, field.name, limits.frame_bytes_max) for chunk in table.column(place).chunks]
+            table = table.set_column(place, field.name, pa.chunked_array(chunks, pa.large_string()))
+    return table
 
 
-def _is_text(given: pa.DataType) -> bool:
-    return pa.types.is_string(given) or pa.types.is_large_string(given)
+def _plain(texts: pa.Array, column: str, bytes_max: int) -> pa.Array:
+    if pa.types.is_string_view(texts.type):
+        size = _size_of_views(texts)
+    elif pa.types.is_dictionary(texts.type):
+        values = _plain(texts.dictionary, column, bytes_max)
+        size = pc.sum(pc.take(pc.binary_length(values), texts.indices)).as_py() or 0
+    else:
+        return texts.cast(pa.large_string())
+    if size > bytes_max:
+        raise FrameError("too_large", column[:64], f"more than {bytes_max} bytes when written out")
+    return pc.take(values, texts.indices) if pa.types.is_dictionary(texts.type) else texts.cast(pa.large_string())
+
+
+def _size_of_views(texts: pa.StringViewArray) -> int:
+    """Bytes of all texts; a view is 16 bytes that start with its length."""
+    views = np.frombuffer(texts.buffers()[1] or b"", np.int32).reshape(-1, 4)[texts.offset :][: len(texts)]
+    return int(views[texts.is_valid().to_numpy(zero_copy_only=False), 0].sum(dtype=np.int64))
 
 
 def _refuse_compression(messages: Iterable[pa.Message]) -> None:

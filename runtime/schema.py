@@ -224,10 +224,8 @@ def validate(frame: pl.DataFrame, vocabulary: Vocabulary, received_at_ms: int) -
         *_missing_for_kind(extent, vocabulary),
     ]
     stamped = _stamp(stampable, content, received_at_ms)
-    if not rules:
-        return Validated(stamped, _NO_REJECTS)
-    fault = _first_faults(judged, rules)
-    if fault.null_count() == frame.height:
+    fault = _first_faults(judged, rules) if rules else None
+    if fault is None or fault.null_count() == frame.height:
         return Validated(stamped, _NO_REJECTS)
     return Validated(stamped.filter(fault.is_null()), _rejects(frame, fault, rules))
 

@@ -15,14 +15,16 @@ from runtime.effects import Effects, empty
 from runtime.errors import FrameError
 from runtime.flow import frames
 from runtime.flow.dedupe import DedupeMemory, Verdict
+from runtime.ledger.classes import Classes, rules
 from runtime.ledger.crosswalk import Crosswalk, CrosswalkRow
 from runtime.ledger.open_items import Change, Event, OpenItems
 from runtime.ledger.posting import PostingRules
 from runtime.ledger.rules import Rulebook
 from runtime.ports import LogRecord
 from runtime.schema import STAMPED
-from runtime.step import CONFLICT, ID_AT, MOVES, UNMAPPED, Parked, Step, moves, unparked
+from runtime.step import CONFLICT, ID_AT, MOVES, UNCLASSIFIED, UNMAPPED, Parked, Step, moves, unparked
 
+_HELD = {**STAMPED, "fault": pl.String()}
 _ROW = ("id_hash", "kind", "entity", "amount_minor", "document", "reference", "source", "event_id", "currency")
 
 
@@ -49,10 +51,11 @@ class ShardEngine:
         self._seen = DedupeMemory()
         self._items = OpenItems(rulebook, open_items_max)
         self._parked: dict[int, Parked] = {}  # waiting for a counterpart, by id hash
-        self._held = empty(STAMPED)  # waiting for a mapping
+        self._held = empty(_HELD)  # waiting for a mapping or a class
         self._now_ms = 0
         self._linked = [name for name, kind in rulebook.kind.items() if kind.links]
-        self._silent = [name for name, kind in rulebook.kind.items() if kind.mode == "none"]
+        self._classes = Classes(rulebook)
+        self._silent = [name for name, rule in rules(rulebook).items() if rule.mode == "none"]
 
     @property
     def remembered(self) -> int:
@@ -134,22 +137,32 @@ class ShardEngine:
         if done.is_empty():
             return
         step.resolve(done.filter(pl.col("fault") != "").select("fault", "id_hash").iter_rows())
-        silent = done["kind"].is_in(self._silent)
+        self._settle(done, step)
+
+    def _settle(self, done: pl.DataFrame, step: Step) -> None:
+        done = done.with_columns(self._classes.rules_of(done))
+        silent = done["rule"].is_in(self._silent)
         step.excluded(done.filter(silent))
         self._book(done.filter(~silent), step)
 
     def _book(self, done: pl.DataFrame, step: Step) -> None:
+        """Post what has a rule and accounts; hold the rest. Rows come with their `rule`."""
         if done.is_empty():
             return
-        rows = done.with_columns(pl.int_range(pl.len(), dtype=pl.Int64()).alias("row"))
+        self._hold(done.filter(pl.col("rule") == ""), UNCLASSIFIED, step)
+        rows = done.filter(pl.col("rule") != "").with_columns(pl.int_range(pl.len(), dtype=pl.Int64()).alias("row"))
         posted = self._posting.post(rows, step.sets)
         step.booked(rows.join(posted.set_of, on="row", maintain_order="left").drop("row"), posted.deltas)
-        if posted.unmapped.is_empty():
+        if not posted.unmapped.is_empty():
+            missing = posted.unmapped.unique("row", keep="first", maintain_order=True)
+            self._hold(rows.drop("role").join(missing, on="row", maintain_order="left"), UNMAPPED, step)
+
+    def _hold(self, rows: pl.DataFrame, fault: str, step: Step) -> None:
+        if rows.is_empty():
             return
-        missing = posted.unmapped.unique("row", keep="first", maintain_order=True)
-        held = rows.drop("role").join(missing, on="row", maintain_order="left").drop("row")
-        self._excepted(held.with_columns(pl.lit(UNMAPPED).alias("fault")).select(*MOVES), step)
-        self._held = pl.concat([self._held, held.select(*STAMPED)])
+        held = rows.with_columns(pl.lit(fault).alias("fault"))
+        self._excepted(held.select(*MOVES), step)
+        self._held = pl.concat([self._held, held.select(*_HELD)])
 
     def _excepted(self, rows: pl.DataFrame, step: Step) -> None:
         step.excepted(rows, self._now_ms)
@@ -169,10 +182,12 @@ class ShardEngine:
         if not self._crosswalk.apply(message["version"], rows):
             return
         self._posting.mapping_changed()
-        held, self._held = self._held, empty(STAMPED)
+        held, self._held = self._held, empty(_HELD)
         retried = Step(step.position, sets=step.sets)
-        self._book(moves(held, was="excepted"), retried)
+        self._settle(moves(held, was="excepted"), retried)
         step.take_released(retried)
+        released = held.join(self._held, on="id_hash", how="anti")
+        step.resolve(released.select("fault", "id_hash").iter_rows())
 
     def _take_tick(self, message: dict, step: Step) -> None:
         """Time: what waits too long becomes an exception."""

@@ -16,7 +16,7 @@ from runtime.ledger.conservation import assert_balanced, assert_conserved
 from runtime.ledger.open_items import ItemFlag
 from runtime.schema import STAMPED
 
-CONFLICT, UNMAPPED = "event_conflict", "mapping_missing"
+CONFLICT, UNMAPPED, UNCLASSIFIED = "event_conflict", "mapping_missing", "unclassified_code"
 MOVES = {**STAMPED, "was": pl.String(), "fault": pl.String(), "role": pl.String()}
 ID_AT = list(STAMPED).index("id_hash")
 _MOVED = {**STAMPED, "was": pl.String(), "state": pl.String(), "set_no": pl.Int32()}
@@ -115,14 +115,13 @@ class Step:
         self._raise(pl.DataFrame([row], schema=EXCEPTIONS, orient="row"))
 
     def take_released(self, retried: "Step") -> None:
-        """Keep what a retry of held rows booked; what it holds again stays as it was."""
+        """Keep what a retry of held rows settled; what it holds again stays as it was."""
         self.sets = retried.sets
         self._deltas += retried._deltas
         for moved in retried._moved:
-            released = moved.filter(pl.col("state") == "booked")
+            released = moved.filter(pl.col("state") != "excepted")
             if len(released):
                 self._moved.append(released)
-                self.resolve((UNMAPPED, id) for id in released["id_hash"])
 
     def effects(self, open_items: int, waiting: int) -> Effects:
         """Everything that was collected, checked for balance and conservation, in an order that is always the same."""

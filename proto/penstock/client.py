@@ -252,11 +252,18 @@ def _pieces(events: Events, rows_per_request: int | None) -> Iterator[_Piece]:
 def _frame_pieces(frame: Any, rows_per_request: int) -> Iterator[_Piece]:
     import pyarrow as pa
 
-    table = frame if isinstance(frame, pa.Table) else frame.to_arrow()
+    table = frame if isinstance(frame, pa.Table) else frame.to_arrow(compat_level=_plain_texts())
     if "amount_minor" in table.column_names and not pa.types.is_integer(table.schema.field("amount_minor").type):
         raise SubmitError(0 if len(table) else None, "amount_minor", "expected whole minor units as integers")
     for start in range(0, len(table), rows_per_request):
         yield from _fitting(table.slice(start, rows_per_request), start, _arrow_request)
+
+
+def _plain_texts() -> Any:
+    """Polars' level of Arrow without views, which a gateway would have to write out again."""
+    from polars import CompatLevel
+
+    return CompatLevel.oldest()
 
 
 def _fitting(part: Any, start: int, build: Callable[[Any], v1.SubmitRequest]) -> Iterator[_Piece]:

@@ -11,12 +11,13 @@ from typing import NamedTuple
 import polars as pl
 
 from runtime.effects import DELTAS, empty
+from runtime.ledger.classes import rules
 from runtime.ledger.crosswalk import Crosswalk, Mapped, Place
-from runtime.ledger.rules import AR, AR_ROLES, Kind, Rulebook
+from runtime.ledger.rules import Role, Rule, Rulebook
 
 ANSWERS_MAX = 200_000  # remembered crosswalk answers and routes; more than a shard's real combinations
 
-_PLACE = ("entity", "kind", "payer", "facility", "department", "posted_on")
+_SPOT = ("entity", "rule", "payer", "facility", "department", "posted_on", "code")
 _ROUTE_LINES = {
     "route": pl.Int32(),
     "line_no": pl.Int16(),
@@ -36,6 +37,18 @@ class Posted(NamedTuple):
     unmapped: pl.DataFrame
 
 
+class Spot(NamedTuple):
+    """Everything that decides on accounts. `code` is empty unless a role of the rule depends on it."""
+
+    entity: str
+    rule: str
+    payer: bool
+    facility: str
+    department: str
+    posted_on: date
+    code: str
+
+
 class Route(NamedTuple):
     """Where a combination of dimensions posts: the accounts of each line, None where `missing` has no account."""
 
@@ -47,12 +60,13 @@ class PostingRules:
     """Posts events by a rulebook, a crosswalk and each entity's first open day."""
 
     def __init__(self, rulebook: Rulebook, crosswalk: Crosswalk, opens_on: Mapping[str, date]) -> None:
-        self._kinds = rulebook.kind
+        self._rules, self._roles = rules(rulebook), rulebook.role
         self._crosswalk = crosswalk
         self._routes: dict[tuple, Route] = {}
         self._lines: list[tuple] = []
         self._numbers: dict[tuple, int] = {}
-        self._kind_frame = _kind_frame(rulebook.kind)
+        self._rule_frame = _rule_frame(self._rules)
+        self._coded = [name for name, rule in self._rules.items() if self._by_reason(rule)]
         self._opening = pl.DataFrame(
             {"entity": list(opens_on), "opens_on": list(opens_on.values())},
             schema={"entity": pl.String(), "opens_on": pl.Date()},
@@ -65,19 +79,19 @@ class PostingRules:
         self._lines.clear()
 
     def post(self, events: pl.DataFrame, first_set_no: int) -> Posted:
-        """Post rows (canonical columns plus `row`); set numbers go up from first_set_no."""
+        """Post rows (canonical columns plus `row` and `rule`); set numbers go up from first_set_no."""
         if events.is_empty():
             return Posted(empty(DELTAS), _SET_OF, _UNMAPPED)
         self._forget_when_many()
         sums = self._sums(events)
-        places = sums.select(_PLACE).unique(maintain_order=True)
-        routes = [self._route(*place) for place in places.iter_rows()]
+        places = sums.select(_SPOT).unique(maintain_order=True)
+        routes = [self._route(Spot(*place)) for place in places.iter_rows()]
         routed = sums.join(
             places.with_columns(
                 pl.Series("route", [route.number for route in routes], pl.Int32()),
                 pl.Series("missing", [route.missing for route in routes], pl.String()),
             ),
-            on=list(_PLACE),
+            on=list(_SPOT),
         )
         unmapped = routed.filter(pl.col("missing") != "").select("rows", role="missing").explode("rows")
         sets = self._sets(routed.filter(pl.col("missing") == ""), first_set_no)
@@ -98,11 +112,13 @@ class PostingRules:
             .otherwise(summary)
         )
         return (
-            events.join(self._kind_frame, on="kind", how="left")
+            events.join(self._rule_frame, on="rule", how="left")
             .join(self._opening, on="entity", how="left")
             .group_by(
                 "entity",
                 "kind",
+                "rule",
+                pl.when(pl.col("rule").is_in(self._coded)).then("reason").otherwise(pl.lit("")).alias("code"),
                 (pl.col("counterparty").is_not_null()).alias("payer"),
                 pl.col("facility").fill_null(""),
                 pl.col("department").fill_null(""),
@@ -124,19 +140,41 @@ class PostingRules:
             self.mapping_changed()
             self._crosswalk.forget_answers()
 
-    def _route(self, *place: object) -> Route:
-        if place not in self._routes:
-            self._routes[place] = self._find_route(*place)
-        return self._routes[place]
+    def _route(self, spot: Spot) -> Route:
+        if spot not in self._routes:
+            self._routes[spot] = self._find_route(spot)
+        return self._routes[spot]
 
-    def _find_route(self, entity: str, kind: str, payer: bool, facility: str, department: str, on: date) -> Route:
-        where = Place(entity, facility, department, on)
-        roles = [AR_ROLES[payer] if role == AR else role for pair in self._kinds[kind].post for role in _roles(pair)]
-        accounts = [self._crosswalk.resolve(role, where) for role in roles]
-        for role, account in zip(roles, accounts, strict=True):
+    def _find_route(self, spot: Spot) -> Route:
+        where = Place(spot.entity, spot.facility, spot.department, spot.posted_on)
+        named = [role for pair in self._rules[spot.rule].post for role in (pair.debit, pair.credit)]
+        lines = []
+        for name in named:
+            role = self._actual(name, spot, where)
+            account = self._crosswalk.resolve(role, where)
             if account is None:
                 return Route(-1, role)
-        return Route(self._number(tuple(zip(roles, accounts, strict=True))), "")
+            lines.append((role, account))
+        return Route(self._number(tuple(lines)), "")
+
+    def _actual(self, name: str, spot: Spot, where: Place) -> str:
+        """The role that a name stands for here; the name itself where its cases do not tell."""
+        role = self._roles.get(name)
+        if role is None:
+            return name
+        return role.cases.get(self._fact(role, spot, where), name)
+
+    def _fact(self, role: Role, spot: Spot, where: Place) -> str:
+        if role.by == "payer":
+            return "insurer" if spot.payer else "patient"
+        if role.by == "reason":
+            return spot.code
+        chosen = self._crosswalk.resolve(role.policy, where)  # a policy is mapped, dated and versioned like a role
+        return chosen.account if chosen else role.default
+
+    def _by_reason(self, rule: Rule) -> bool:
+        roles = [self._roles.get(role) for pair in rule.post for role in (pair.debit, pair.credit)]
+        return any(role is not None and role.by == "reason" for role in roles)
 
     def _number(self, lines: tuple[tuple[str, Mapped], ...]) -> int:
         if lines not in self._numbers:
@@ -160,7 +198,7 @@ class PostingRules:
             "flipped",
         ]
         merged = (
-            routed.join(self._kind_frame, on="kind", how="left")
+            routed.join(self._rule_frame, on="rule", how="left")
             .with_columns(
                 pl.col("posted_on").dt.strftime("%Y-%m").alias("period"),
                 pl.when("_keep_facility").then("facility").otherwise(pl.lit("")).alias("facility"),
@@ -210,15 +248,14 @@ _SET_OF = pl.DataFrame(schema={"row": pl.Int64(), "set_no": pl.Int32()})
 _UNMAPPED = pl.DataFrame(schema={"row": pl.Int64(), "role": pl.String()})
 
 
-def _roles(pair: object) -> tuple[str, str]:
-    return pair.debit, pair.credit
-
-
-def _kind_frame(kinds: Mapping[str, Kind]) -> pl.DataFrame:
+def _rule_frame(rules: Mapping[str, Rule]) -> pl.DataFrame:
     return pl.DataFrame(
-        [(name, k.mode, k.lane, k.entry_by, "facility" in k.keep, "department" in k.keep) for name, k in kinds.items()],
+        [
+            (name, rule.mode, rule.lane, rule.entry_by, "facility" in rule.keep, "department" in rule.keep)
+            for name, rule in rules.items()
+        ],
         schema={
-            "kind": pl.String(),
+            "rule": pl.String(),
             "mode": pl.String(),
             "lane": pl.Int16(),
             "_entry_by": pl.String(),

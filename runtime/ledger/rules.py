@@ -11,8 +11,6 @@ import msgspec
 from runtime import schema
 from runtime.errors import RulebookError
 
-AR = "AR"
-AR_ROLES = {True: "AR_INS", False: "AR_SELF"}  # by whether the event names a payer
 DIMENSIONS = ("facility", "department")
 
 
@@ -31,11 +29,11 @@ class ItemRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GroupRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A group that an event belongs to or closes. `sign`: how a member counts in the sum."""
+    """A group that an event belongs to or closes. `sign`: how a member counts in the sum; 0 waits without counting."""
 
     group: str
     key: Literal["document", "reference"]
-    sign: Literal[1, -1] = 1
+    sign: Literal[1, -1, 0] = 1
 
 
 class Links(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,19 +45,41 @@ class Links(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     closes: GroupRef | None = None
 
 
-class Kind(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One kind of event. See the head of standard.toml for the meaning of each field."""
+class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an event posts. See the head of standard.toml for the meaning of each field."""
+
+    mode: Literal["immediate", "summary", "none"] = "none"
+    entry_by: Literal["document", "reference", ""] = ""
+    lane: int = 9
+    keep: tuple[str, ...] = ()
+    post: tuple[Pair, ...] = ()
+
+
+class Kind(Rule, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One kind of event: its rule, or one rule for each class that a code table gives it."""
 
     flow: str
     scope: Literal["facility", "entity"]
     requires: tuple[str, ...] = ()
     sign: Literal["positive", "any"] = "positive"
-    mode: Literal["immediate", "summary", "none"]
-    entry_by: Literal["document", "reference", ""] = ""
-    lane: int = 9
-    keep: tuple[str, ...] = ()
-    post: tuple[Pair, ...] = ()
     links: Links | None = None
+    classify: str = ""
+    case: dict[str, Rule] = {}
+
+
+class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Codes and their classes."""
+
+    codes: dict[str, str]
+
+
+class Role(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A role that stands for another one, chosen by a fact of the event or by a policy."""
+
+    by: Literal["payer", "reason", "policy"]
+    cases: dict[str, str]
+    policy: str = ""
+    default: str = ""
 
 
 class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -93,6 +113,8 @@ class Rulebook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All rules of one Penstock."""
 
     kind: dict[str, Kind]
+    role: dict[str, Role] = {}
+    table: dict[str, Table] = {}
     item: dict[str, Item] = {}
     group: dict[str, Group] = {}
     exception: dict[str, ExceptionType] = {}
@@ -103,19 +125,22 @@ class Rulebook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def roles(self) -> frozenset[str]:
         """Every account role that an event may need."""
-        named = {role for kind in self.kind.values() for pair in kind.post for role in (pair.debit, pair.credit)}
-        return frozenset(named - {AR} | set(AR_ROLES.values()))
+        all_rules = [rule for kind in self.kind.values() for rule in (kind, *kind.case.values())]
+        named = {role for rule in all_rules for pair in rule.post for role in (pair.debit, pair.credit)}
+        chosen = {actual for name in named & set(self.role) for actual in self.role[name].cases.values()}
+        return frozenset(named - set(self.role) | chosen)
 
     def scopes(self) -> dict[str, str]:
         """kind -> scope, for routing."""
         return {name: kind.scope for name, kind in self.kind.items()}
 
 
-_SECTIONS = {"kind": Kind, "item": Item, "group": Group, "exception": ExceptionType}
+_SECTIONS = {"kind": Kind, "role": Role, "table": Table, "item": Item, "group": Group, "exception": ExceptionType}
 
 BUILT_IN_EXCEPTIONS = (
     "event_conflict",
     "mapping_missing",
+    "unclassified_code",
     "duplicate_open_item",
     "open_items_full",
     "feed_malformed",
@@ -139,7 +164,11 @@ def parse_rulebook(text: str) -> Rulebook:
     rulebook = Rulebook(**{name: _section(name, tables.get(name, {})) for name in _SECTIONS})
     faults = [*_exception_faults(rulebook), *_match_faults(rulebook)]
     for name, kind in rulebook.kind.items():
-        faults += [f"kind.{name}: {fault}" for fault in [*_column_faults(kind), *_posting_faults(kind)]]
+        faults += [f"kind.{name}: {fault}" for fault in [*_column_faults(kind), *_class_faults(kind, rulebook)]]
+        for case, rule in {"": kind, **kind.case}.items():
+            place = f"kind.{name}.case.{case}" if case else f"kind.{name}"
+            faults += [f"{place}: {fault}" for fault in _posting_faults(rule)]
+    faults += [fault for name, role in rulebook.role.items() for fault in _role_faults(name, role)]
     if faults:
         raise RulebookError("; ".join(faults))
     return rulebook
@@ -170,14 +199,35 @@ def _column_faults(kind: Kind) -> list[str]:
     links = kind.links or Links()
     refs = [ref for ref in (links.opens, links.consumes, links.member_of, links.closes) if ref]
     faults += [f"is keyed by {ref.key!r}, which it does not require" for ref in refs if ref.key not in filled]
-    if kind.entry_by and kind.entry_by not in filled:
-        faults.append(f"entry_by {kind.entry_by!r} is not required")
+    for rule in (kind, *kind.case.values()):
+        if rule.entry_by and rule.entry_by not in filled:
+            faults.append(f"entry_by {rule.entry_by!r} is not required")
     if kind.scope == "facility" and "facility" not in filled:
         faults.append("scope facility needs `facility` in requires")
     return faults
 
 
-def _posting_faults(kind: Kind) -> list[str]:
+def _class_faults(kind: Kind, rulebook: Rulebook) -> list[str]:
+    if not kind.classify:
+        return ["has cases, but no table in classify"] if kind.case else []
+    if kind.classify not in rulebook.table:
+        return [f"classify {kind.classify!r} is no table"]
+    classes = set(rulebook.table[kind.classify].codes.values())
+    faults = [f"class {name!r} of table {kind.classify} has no case" for name in sorted(classes - set(kind.case))]
+    if kind.post:
+        faults.append("posts by its cases, and can't post beside them")
+    return faults
+
+
+def _role_faults(name: str, role: Role) -> list[str]:
+    if role.by == "payer" and set(role.cases) != {"insurer", "patient"}:
+        return [f"role.{name}: by payer needs the cases insurer and patient"]
+    if role.by == "policy" and (not role.policy or role.default not in role.cases):
+        return [f"role.{name}: by policy needs a policy, and a default that is one of its cases"]
+    return []
+
+
+def _posting_faults(kind: Rule) -> list[str]:
     faults = [f"keep {d!r} is no dimension" for d in kind.keep if d not in DIMENSIONS]
     if (kind.mode == "none") != (not kind.post):
         faults.append("mode none posts nothing, every other mode posts something")

@@ -266,7 +266,7 @@ class Bench:
         return self.books.shard_rows().filter(pl.col("shard") == shard)["epoch"].item()
 
     def end(self) -> tuple:
-        """All that must be the same however often workers died: totals, balances, exceptions, each event's states."""
+        """All that must be the same however often workers died: totals, balances, exceptions, states, what lags."""
         exceptions = self.books.exceptions(state="").select("exception_id", "type", "event_id", "state")
         states = self.archive.scan().select("event_id", "digest", "state").collect()
         return (
@@ -275,6 +275,7 @@ class Bench:
             sorted(exceptions.rows()),
             sorted(states.rows()),
             self.committed(),
+            {shard: lag.waiting for shard, lag in asyncio.run(self.log.lag()).items()},
         )
 
 

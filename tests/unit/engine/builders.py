@@ -23,14 +23,19 @@ NOW_MS = 1_790_000_000_000  # 2026-09-21, 14:13:20 UTC
 OPENS_ON = {"mercy": date(2026, 7, 1), "grace": date(2026, 7, 1)}
 STANDARD = (Path(runtime.ledger.__file__).parent / "standard.toml").read_text()
 RULEBOOK = parse_rulebook(STANDARD)
-ROLES = sorted(
-    {side for kind in RULEBOOK.kind.values() for pair in kind.post for side in (pair.debit, pair.credit)} - {"AR"}
-    | {"AR_INS", "AR_SELF"}
-)
-MAPPING = [{"role": role, "account": f"GL-{role}"} for role in ROLES]
+MAPPING = [{"role": role, "account": f"GL-{role}"} for role in sorted(RULEBOOK.roles())]
 VOCABULARY = schema.Vocabulary(
     kinds=RULEBOOK.kind_terms(),
     entities={name: schema.EntityTerms(currencies=frozenset(["USD", "EUR"])) for name in OPENS_ON},
+)
+BILLING_KINDS = (
+    "charge_posted",
+    "charge_reversed",
+    "adjustment_posted",
+    "responsibility_transferred",
+    "responsibility_transferred_out",
+    "responsibility_transferred_in",
+    "payment_received",
 )
 KEPT_STATES = ("booked", "pending", "excepted", "excluded")
 
@@ -175,8 +180,3 @@ class Run:
         """All that must not depend on the order of arrival: balances, totals without duplicates, states, exceptions."""
         kept = {key: count for key, count in self.totals.items() if key[-2] != "duplicate" and count}
         return self.accounts(), kept, self.states(), sorted(self.open.values())
-
-
-def lines(effects: Effects, *columns: str) -> list[tuple]:
-    """Delta lines as tuples of these columns."""
-    return effects.deltas.select(columns or ("account_code", "side", "amount_minor")).rows()

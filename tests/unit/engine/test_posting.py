@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
-from unit.engine.builders import MAPPING, OPENS_ON, RULEBOOK, charge, event, stamped
+from unit.engine.builders import BILLING_KINDS, MAPPING, OPENS_ON, RULEBOOK, charge, event, stamped
 
 from runtime.effects import DELTAS
 from runtime.ledger import posting
@@ -28,7 +28,8 @@ def rules_of(rows: list[CrosswalkRow] = EVERY_ROLE) -> PostingRules:
 
 def post(*rows: dict, by: PostingRules | None = None, first_set_no: int = 0) -> Posted:
     """Post rows as the shard does."""
-    return (by or rules_of()).post(stamped(*rows).with_row_index("row").cast({"row": pl.Int64()}), first_set_no)
+    numbered = stamped(*rows).with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64()), rule="kind")
+    return (by or rules_of()).post(numbered, first_set_no)
 
 
 def lines(posted: Posted, *columns: str) -> list[tuple]:
@@ -218,7 +219,7 @@ BILLING = st.builds(
     lambda kind, amount, columns: event(
         "e", kind, amount if RULEBOOK.kind[kind].sign == "any" else abs(amount), reason="x", **columns
     ),
-    st.sampled_from([name for name, kind in RULEBOOK.kind.items() if kind.flow == "billing"]),
+    st.sampled_from(BILLING_KINDS),
     st.one_of(AMOUNTS, st.just(0)),
     st.fixed_dictionaries(
         {

@@ -8,7 +8,7 @@ from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit.engine.builders import DAY_MS, MAPPING, NOW_MS, RULEBOOK, Run, event, events, mapping, tick
+from unit.engine.builders import BILLING_KINDS, DAY_MS, MAPPING, NOW_MS, RULEBOOK, Run, event, events, mapping, tick
 
 from runtime.ports import LogRecord
 
@@ -16,9 +16,8 @@ NEVER_TIES_MINOR = 10**9  # more than all members of a payout together
 LATE_ROLES = ("MERCHANT_FEES", "CONTRACTUAL", "AR_INS")
 EARLY_MAPPING = [row for row in MAPPING if row["role"] not in LATE_ROLES]
 LATE_MAPPING = [row for row in MAPPING if row["role"] in LATE_ROLES]
-BILLING_KINDS = [name for name, kind in RULEBOOK.kind.items() if kind.flow == "billing"]
 OPENERS = ("card_authorised", "card_captured", "refund_approved", "payout_paid", "deposit_received")
-DEADLINE_FREE = settings(max_examples=25, deadline=None)
+DEADLINE_FREE = settings(max_examples=15, deadline=None)
 
 cents = st.integers(0, 5_000)
 choices = st.randoms(use_true_random=False)

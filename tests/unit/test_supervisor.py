@@ -1,0 +1,240 @@
+"""The supervisor over a stage of twins and a virtual clock: what it starts, what it replaces, what it lets in."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from actors.supervisor import Supervisor
+from adapters.books.memory import MemoryBooks
+from adapters.log.memory import MemoryLog
+from runtime.errors import BooksUnavailable
+from runtime.flow import frames
+from runtime.ports import START, LogEntry, NoMetrics, ShardLag
+
+SILENCE_S, TICK_S, SHARDS = 10.0, 60.0, 3
+TARGET = ["worker-0", "gateway-0"]
+
+
+class VirtualClock:
+    """Time that only the test moves."""
+
+    def __init__(self) -> None:
+        self._now_ms = 1_790_000_000_000
+
+    def now_ms(self) -> int:
+        """The present."""
+        return self._now_ms
+
+    def sleep(self, seconds: float) -> None:
+        """Move on."""
+        self._now_ms += round(seconds * 1000)
+
+
+class MemoryStage:
+    """Parts by name: which there are, which of them hang, and what was asked for."""
+
+    def __init__(self) -> None:
+        self.present: set[str] = set()
+        self.hung: set[str] = set()
+        self.asked: list[tuple[str, str]] = []
+
+    def exists(self, name: str) -> bool:
+        return name in self.present
+
+    def start(self, name: str) -> None:
+        self.asked.append(("start", name))
+        self.present.add(name)
+
+    def kill(self, name: str) -> None:
+        self.asked.append(("kill", name))
+
+    def ping(self, names: list[str], timeout_s: float) -> dict[str, object]:
+        return {name: f"{name} is well" for name in names if name not in self.hung}
+
+
+class MemoryLine:
+    """The log as the supervisor sees it, over the memory twin."""
+
+    shards = SHARDS
+
+    def __init__(self) -> None:
+        self.log = MemoryLog(SHARDS)
+
+    def append(self, entries: list[LogEntry]) -> None:
+        asyncio.run(self.log.append(entries))
+
+    def lag(self) -> dict[int, ShardLag]:
+        return asyncio.run(self.log.lag())
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def messages(self, shard: int = 0, type: str = "") -> list[dict]:
+        """Control messages that a shard was told."""
+        told = [frames.decode_control(record.body) for record in self.log.read_range(shard, START, "999-0")]
+        return [message for message in told if not type or message["type"] == type]
+
+
+class Levels(NoMetrics):
+    """Remembers the newest level of each gauge."""
+
+    def __init__(self) -> None:
+        self.levels: dict[tuple, float] = {}
+
+    def gauge(self, name: str, value: float, **tags: object) -> None:
+        """Keep the level."""
+        self.levels[name, *tags.values()] = value
+
+
+class Bench:
+    """A stage, a log, books, and as many supervisors one after another as a test needs."""
+
+    def __init__(self) -> None:
+        self.stage, self.line, self.clock, self.metrics = MemoryStage(), MemoryLine(), VirtualClock(), Levels()
+        self.books = MemoryBooks(self.clock.now_ms)
+
+    def supervisor(self) -> Supervisor:
+        """A supervisor that has taken over."""
+        supervisor = Supervisor(
+            TARGET,
+            stage=self.stage,
+            log=self.line,
+            books=self.books,
+            clock=self.clock,
+            metrics=self.metrics,
+            silence_s=SILENCE_S,
+            tick_s=TICK_S,
+        )
+        supervisor.start()
+        return supervisor
+
+    def run(self, supervisor: Supervisor, seconds: float) -> None:
+        """Let that time pass, step by step."""
+        until_ms = self.clock.now_ms() + seconds * 1000
+        while self.clock.now_ms() < until_ms:
+            self.clock.sleep(supervisor.step())
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    """A bench whose supervisors log nothing to the screen."""
+    with structlog.testing.capture_logs():
+        yield Bench()
+
+
+def test_supervisor_on_an_empty_stage_starts_every_part_once(bench):
+    """What is missing is asked for once, and left alone while it answers."""
+    bench.run(bench.supervisor(), 60)
+    assert bench.stage.asked == [("start", "worker-0"), ("start", "gateway-0")]
+
+
+def test_supervisor_with_a_hung_part_replaces_it_after_its_silence(bench):
+    """A part that stops answering is killed once it was silent too long, and again only after as long a time."""
+    supervisor = bench.supervisor()
+    bench.run(supervisor, 5)
+    bench.stage.asked.clear()
+    bench.stage.hung.add("worker-0")
+    bench.run(supervisor, SILENCE_S)
+    assert bench.stage.asked == []
+    bench.run(supervisor, 2)
+    assert bench.stage.asked == [("kill", "worker-0")]
+    bench.run(supervisor, SILENCE_S - 1)
+    assert bench.stage.asked == [("kill", "worker-0")]
+
+
+def test_supervisor_with_a_slow_starter_gives_it_its_time(bench):
+    """A part that takes almost as long to start as it may be silent is not replaced."""
+    bench.stage.hung.add("gateway-0")
+    supervisor = bench.supervisor()
+    bench.run(supervisor, SILENCE_S)
+    bench.stage.hung.clear()
+    bench.run(supervisor, 60)
+    assert bench.stage.asked == [("start", "worker-0"), ("start", "gateway-0")]
+
+
+def test_supervisor_that_takes_over_replaces_nothing_at_once(bench):
+    """A new supervisor knows no answers yet; it gives what runs the time to give one."""
+    bench.stage.present.update(TARGET)
+    bench.stage.hung.update(TARGET)
+    bench.run(bench.supervisor(), SILENCE_S)
+    assert bench.stage.asked == []
+
+
+def test_supervisor_with_a_part_that_vanished_starts_it_at_once(bench):
+    """A part that Ray no longer knows is started in the next round, without waiting for its silence."""
+    supervisor = bench.supervisor()
+    supervisor.step()
+    bench.stage.present.discard("gateway-0")
+    supervisor.step()
+    assert bench.stage.asked[2:] == [("start", "gateway-0")]
+
+
+def test_supervisor_with_mapping_versions_tells_every_shard_each_once(bench):
+    """A version reaches all shards in order, once; a later one alone follows it."""
+    rows = [{"role": "CASH", "account": "1010"}]
+    bench.books.add_mapping(json.dumps(rows), "test")
+    supervisor = bench.supervisor()
+    bench.run(supervisor, 10)
+    bench.books.add_mapping(json.dumps([]), "test")
+    bench.run(supervisor, 10)
+    expected = [{"type": "mapping", "version": 1, "rows": rows}, {"type": "mapping", "version": 2, "rows": []}]
+    assert [bench.line.messages(shard, "mapping") for shard in range(SHARDS)] == [expected] * SHARDS
+
+
+def test_supervisor_after_a_restart_tells_all_mapping_versions_again(bench):
+    """A new supervisor can't know what its predecessor sent, so it sends all again; shards know them by number."""
+    bench.books.add_mapping("[]", "test")
+    bench.supervisor().step()
+    bench.supervisor().step()
+    assert [message["version"] for message in bench.line.messages(type="mapping")] == [1, 1]
+
+
+def test_supervisor_with_a_log_that_refuses_sends_the_mapping_later(bench):
+    """A mapping version that could not be appended is not forgotten, and holds up nothing else."""
+    bench.books.add_mapping("[]", "test")
+    bench.line.log.plan("refuse", "lose_call")
+    supervisor = bench.supervisor()
+    bench.run(supervisor, 2)
+    assert bench.line.messages() == [] and bench.stage.present == set(TARGET)
+    bench.run(supervisor, 2)
+    assert [message["version"] for message in bench.line.messages(type="mapping")] == [1]
+
+
+def test_supervisor_without_books_goes_on_minding_the_parts(bench, monkeypatch):
+    """While the books don't answer, parts are still started and replaced."""
+
+    def unavailable() -> None:
+        raise BooksUnavailable("no answer")
+
+    monkeypatch.setattr(bench.books, "mapping_versions", unavailable)
+    bench.run(bench.supervisor(), 3)
+    assert bench.stage.present == set(TARGET)
+
+
+def test_supervisor_lets_time_into_every_shard_at_its_pace(bench):
+    """Each shard is told the time at once and then every tick."""
+    began_ms = bench.clock.now_ms()
+    bench.run(bench.supervisor(), 2.5 * TICK_S)
+    for shard in range(SHARDS):
+        told_ms = [message["now_ms"] for message in bench.line.messages(shard, "tick")]
+        assert [ms - began_ms for ms in told_ms] == [0, TICK_S * 1000, 2 * TICK_S * 1000]
+
+
+def test_supervisor_measures_how_far_each_shard_lags(bench):
+    """Rows appended and not committed are shown for each shard."""
+    bench.line.append([LogEntry(1, "events", 7, b"x")])
+    bench.line.log.mark_committed(1, 3)
+    bench.supervisor().step()
+    assert bench.metrics.levels == {("shard_lag_rows", str(shard)): lag for shard, lag in enumerate((0, 4, 0))}
+
+
+def test_supervisor_health_names_silent_parts(bench):
+    """What the supervisor knows of each part is its last answer, None for one that gave none."""
+    supervisor = bench.supervisor()
+    supervisor.step()
+    bench.stage.hung.add("worker-0")
+    supervisor.step()
+    assert supervisor.health() == {"worker-0": None, "gateway-0": "gateway-0 is well"}
