@@ -299,34 +299,35 @@ def _check_columns(table: pa.Table) -> None:
 
 
 def _written_out(table: pa.Table, limits: Limits) -> pa.Table:
-    """The table with plain texts instead of dictionaries and views.
-
-    Polars takes both as they are, and follows what stands behind a null, which nobody checked, out of its memory.
-    """
+    """The table with plain texts for dictionaries and with sound views, neither larger than a frame may be."""
     for place, field in enumerate(table.schema):
+        sound = _decoded if pa.types.is_dictionary(field.type) else _sound_views
         if pa.types.is_dictionary(field.type) or pa.types.is_string_view(field.type):
-            chunks = [_plain(chunk, field.name, limits.frame_bytes_max) for chunk in table.column(place).chunks]
-            table = table.set_column(place, field.name, pa.chunked_array(chunks, pa.large_string()))
+            chunks = [sound(chunk, field.name, limits) for chunk in table.column(place).chunks]
+            table = table.set_column(place, field.name, pa.chunked_array(chunks))
     return table
 
 
-def _plain(texts: pa.Array, column: str, bytes_max: int) -> pa.Array:
-    if pa.types.is_string_view(texts.type):
-        size = _size_of_views(texts)
-    elif pa.types.is_dictionary(texts.type):
-        values = _plain(texts.dictionary, column, bytes_max)
-        size = pc.sum(pc.take(pc.binary_length(values), texts.indices)).as_py() or 0
-    else:
-        return texts.cast(pa.large_string())
-    if size > bytes_max:
-        raise FrameError("too_large", column[:64], f"more than {bytes_max} bytes when written out")
-    return pc.take(values, texts.indices) if pa.types.is_dictionary(texts.type) else texts.cast(pa.large_string())
+def _decoded(texts: pa.DictionaryArray, column: str, limits: Limits) -> pa.Array:
+    words = texts.dictionary
+    if pa.types.is_string_view(words.type):
+        words = _sound_views(words, column, limits).cast(pa.large_string())
+    _check_written_size(pc.sum(pc.take(pc.binary_length(words), texts.indices)).as_py() or 0, column, limits)
+    return pc.take(words.cast(pa.large_string()), texts.indices)
 
 
-def _size_of_views(texts: pa.StringViewArray) -> int:
-    """Bytes of all texts; a view is 16 bytes that start with its length."""
-    views = np.frombuffer(texts.buffers()[1] or b"", np.int32).reshape(-1, 4)[texts.offset :][: len(texts)]
-    return int(views[texts.is_valid().to_numpy(zero_copy_only=False), 0].sum(dtype=np.int64))
+def _sound_views(texts: pa.StringViewArray, column: str, limits: Limits) -> pa.StringViewArray:
+    """The same texts, nulls pointing nowhere: what stands behind a null is checked by nobody, and read by Polars."""
+    validity, given, *data = texts.buffers()
+    views = np.frombuffer(given, np.int32).reshape(-1, 4)[: len(texts)].copy()
+    views[~texts.is_valid().to_numpy(zero_copy_only=False)] = 0
+    _check_written_size(int(views[:, 0].sum(dtype=np.int64)), column, limits)
+    return pa.Array.from_buffers(texts.type, len(texts), [validity, pa.py_buffer(views), *data])
+
+
+def _check_written_size(size: int, column: str, limits: Limits) -> None:
+    if size > limits.frame_bytes_max:
+        raise FrameError("too_large", column[:64], f"more than {limits.frame_bytes_max} bytes when written out")
 
 
 def _refuse_compression(messages: Iterable[pa.Message]) -> None:

@@ -38,9 +38,12 @@ def line_text(kind: str, events: int) -> str:
 
 
 def counted(text: str) -> tuple[str, int]:
-    """Kind and number of events from a line's text, as an ERP returns it. ValueError when it is none of ours."""
-    kind, _, count = text.removesuffix(" events").partition(", ")
-    return kind, int(count)
+    """Kind and number of events from a line's text, as an ERP returns it. ValueError when it is none of ours.
+
+    Where an ERP has no place for facility and department, its adapter appends them.
+    """
+    kind, _, rest = text.partition(", ")
+    return kind, int(rest.partition(" events")[0])
 
 
 def entry_key(entity: str, entry_no: int) -> str:

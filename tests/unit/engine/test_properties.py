@@ -16,10 +16,12 @@ NEVER_TIES_MINOR = 10**9  # more than all members of a payout together
 LATE_ROLES = ("MERCHANT_FEES", "CONTRACTUAL", "AR_INS")
 EARLY_MAPPING = [row for row in MAPPING if row["role"] not in LATE_ROLES]
 LATE_MAPPING = [row for row in MAPPING if row["role"] in LATE_ROLES]
+CLASSES = {"CO-45": "contractual", "PR-1": "patient", "CO-97": "denial", "OA-23": "prior_payer"}
+ACTUAL_ROLES = {"CONTRACTUAL_AT_REMIT": "CONTRACTUAL", "PROVIDER_ADJUSTMENT": "PAYER_TAKEBACK"}
 OPENERS = ("card_authorised", "card_captured", "refund_approved", "payout_paid", "deposit_received")
 DEADLINE_FREE = settings(max_examples=15, deadline=None)
 
-cents = st.integers(0, 5_000)
+cents, signed_cents = st.integers(0, 5_000), st.integers(-5_000, 5_000)
 choices = st.randoms(use_true_random=False)
 Item = dict | LogRecord  # a row, or a control message
 
@@ -99,9 +101,30 @@ def payout(draw, name: str) -> list[dict]:
 
 
 @st.composite
+def remittance(draw, name: str) -> list[dict]:
+    """A remittance of a few claims, their adjustments and a forwarded balance, with its header and its money."""
+    reference, trace = f"{name}-era", f"{name}-trn"
+    rows = []
+    for number in range(draw(st.integers(1, 3))):
+        claim = {"document": f"{name}-clm{number}", "reference": reference}
+        rows.append(event(f"{name}-paid{number}", "claim_paid", draw(signed_cents), **claim))
+        code = draw(st.sampled_from(sorted(CLASSES)))
+        rows.append(event(f"{name}-adj{number}", "claim_adjusted", draw(signed_cents), reason=code, **claim))
+    rows.append(event(f"{name}-plb", "provider_adjusted", draw(signed_cents), reference=reference, reason="FB"))
+    total = _net_minor(rows) + draw(st.sampled_from((0, 0, NEVER_TIES_MINOR)))
+    banked = total + draw(st.sampled_from((0, 0, 1)))
+    rows.append(event(f"{name}-header", "remittance_received", total, document=reference, reference=trace))
+    rows.append(event(f"{name}-eft", "eft_received", banked, document=f"{name}-b", reference=trace))
+    lacking = draw(st.sampled_from((None, None, "remittance_received", "eft_received")))
+    return [row for row in rows if row["kind"] != lacking]
+
+
+@st.composite
 def histories(draw) -> list[Item]:
     """Rows of all kinds and the mapping in two versions, in no order; no row conflicts with another."""
-    parts = [draw(billing("x")), *(draw(payout(f"y{number}")) for number in range(draw(st.integers(0, 2))))]
+    parts = [draw(billing("x"))]
+    for number, flow in enumerate(draw(st.lists(st.sampled_from((payout, remittance)), max_size=2))):
+        parts.append(draw(flow(f"y{number}")))
     return [mapping(1, EARLY_MAPPING), *(row for part in parts for row in part), mapping(2, LATE_MAPPING)]
 
 
@@ -155,9 +178,12 @@ def naive_accounts(items: Sequence[Item], states: dict[str, str]) -> dict[tuple,
     for row in items:
         if not isinstance(row, dict) or states[row["event_id"]] != "booked":
             continue
-        for pair in RULEBOOK.kind[row["kind"]].post:
+        kind = RULEBOOK.kind[row["kind"]]
+        rule = kind.case[CLASSES[row["reason"]]] if kind.classify else kind
+        for pair in rule.post:
             for role, amount in ((pair.debit, row["amount_minor"]), (pair.credit, -row["amount_minor"])):
-                named = ("AR_INS" if row.get("counterparty") else "AR_SELF") if role == "AR" else role
+                payer_role = "AR_INS" if row.get("counterparty") else "AR_SELF"
+                named = payer_role if role == "AR" else ACTUAL_ROLES.get(role, role)
                 net[row["entity"], row["currency"], f"GL-{named}"] += amount
     return {account: amount for account, amount in net.items() if amount}
 

@@ -1,0 +1,131 @@
+"""One claim of an 835: its CLP, adjustments and service lines.
+
+Owns the claim's sums and the events it gives. Adjustments wait for the end of their level, claim or line, because
+remark codes follow them. Procedures, names and dates of service are not read.
+"""
+
+from adapters.sources.x12.sets import CLAIM, PAYER_CLAIM, TransactionSet
+from adapters.sources.x12.values import element, is_code
+
+_REVERSAL, _DENIED, _PREDETERMINATION = "22", "4", "25"
+_PATIENT = "PR"
+_TRIPLETS = range(2, 20, 3)  # CAS02, 05 .. 17: reason, each followed by amount and quantity
+_REMARK_LISTS = ("HE", "RX")
+_INPATIENT_REMARKS = (5, 20, 21, 22, 23)
+_OUTPATIENT_REMARKS = (3, 4, 5, 6, 7)
+
+
+class Claim:
+    """A CLP and what stands under it, within the remittance `remit`."""
+
+    def __init__(self, remit: TransactionSet, elements: list[str], position: int) -> None:
+        self._remit, self._position = remit, position
+        self._ordinal = remit.figures["claims"]
+        self._document = remit.token_of(element(elements, 1), CLAIM)
+        self._status = remit.code(elements, 2, position)
+        self._charged = remit.amount(elements, 3, position)
+        self._paid = remit.amount(elements, 4, position)
+        self._responsibility = remit.optional_amount(elements, 5, position)
+        self._more = {"correlation_id": remit.token_of(element(elements, 7), PAYER_CLAIM)}
+        self._adjusted = self._patient = self._adjustments = self._lines_charged = 0
+        self._line = self._line_position = self._line_left = 0
+        self._level: list[tuple[str, int]] = []
+        self._remarks: list[str] = []
+        if self._document is None:
+            remit.find(position, 1, "missing_element")
+
+    def on_adjustment(self, elements: list[str], position: int) -> None:
+        """CAS: up to six reasons of one group; a quantity may trail, filled or not."""
+        group = self._remit.code(elements, 1, position)
+        for index in range(2, len(elements), 3):
+            reason = elements[index].strip()
+            if not reason and not element(elements, index + 1).strip():
+                continue
+            if not is_code(reason):
+                self._remit.find(position, index, "bad_code")
+            amount_minor = self._remit.amount(elements, index + 1, position)
+            self._adjusted += amount_minor
+            self._line_left -= amount_minor
+            self._patient += amount_minor if group == _PATIENT else 0
+            self._level.append((f"{group}-{reason}", amount_minor))
+
+    def on_line(self, elements: list[str], position: int) -> None:
+        """SVC: a line begins. Its adjustments must explain what of its charge was not paid."""
+        self._end_level()
+        charged = self._remit.optional_amount(elements, 2, position)
+        self._line += 1
+        self._line_position = position
+        self._lines_charged += charged
+        self._line_left = charged - self._remit.optional_amount(elements, 3, position)
+
+    def on_remark(self, elements: list[str], position: int) -> None:
+        """LQ: a remark code of the line."""
+        if element(elements, 1).strip() in _REMARK_LISTS:
+            self._remark(elements, 2, position)
+
+    def on_inpatient_remarks(self, elements: list[str], position: int) -> None:
+        """MIA: remark codes of the claim among Medicare's amounts."""
+        for index in _INPATIENT_REMARKS:
+            self._remark(elements, index, position)
+
+    def on_outpatient_remarks(self, elements: list[str], position: int) -> None:
+        """MOA: likewise."""
+        for index in _OUTPATIENT_REMARKS:
+            self._remark(elements, index, position)
+
+    def _remark(self, elements: list[str], index: int, position: int) -> None:
+        if element(elements, index).strip():
+            self._remarks.append(self._remit.code(elements, index, position))
+
+    def close(self) -> None:
+        """The claim ends: check it and add its events."""
+        self._end_level()
+        self._check()
+        self._count()
+        number = self._ordinal
+        self._remit.add(
+            "claim_adjudicated", f"{number}:adjudicated:0", self._document, self._status, self._charged, **self._more
+        )
+        if self._status != _PREDETERMINATION:
+            self._remit.add("claim_paid", f"{number}:paid:0", self._document, self._status, self._paid, **self._more)
+        elif self._paid:
+            self._remit.find(self._position, 4, "predetermination_paid")
+
+    def _end_level(self) -> None:
+        """The claim level or a line ends: its adjustments leave with its remarks."""
+        if self._line and self._line_left and not self._remit.has_unread_amount:
+            self._remit.figures["lines_unbalanced"] += 1
+            self._remit.find(self._line_position, 3, "line_unbalanced")
+        if self._level:
+            self._add_adjustments()
+        self._level, self._remarks = [], []
+        self._line_left = 0
+
+    def _add_adjustments(self) -> None:
+        remarks = '","'.join(self._remarks)
+        attributes = f'{{"line":{self._line},"remarks":[{remarks and chr(34) + remarks + chr(34)}]}}'
+        for reason, amount_minor in self._level:
+            self._adjustments += 1
+            place = f"{self._ordinal}:adjusted:{self._adjustments}"
+            self._remit.add(
+                "claim_adjusted", place, self._document, reason, amount_minor, attributes=attributes, **self._more
+            )
+
+    def _check(self) -> None:
+        if self._remit.has_unread_amount:
+            return
+        if self._charged - self._adjusted != self._paid:
+            self._remit.figures["claims_unbalanced"] += 1
+            self._remit.find(self._position, 4, "claim_unbalanced")
+        if self._line and self._lines_charged != self._charged:
+            self._remit.find(self._position, 3, "lines_differ_from_claim")
+
+    def _count(self) -> None:
+        figures = self._remit.figures
+        figures["lines"] += self._line
+        figures["charged_minor"] += self._charged
+        figures["claims_paid_minor"] += self._paid
+        figures["reversals"] += self._status == _REVERSAL
+        figures["denied"] += self._status == _DENIED
+        figures["zero_paid"] += not self._paid
+        figures["patient_responsibility_differs"] += self._responsibility != self._patient
