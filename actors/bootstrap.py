@@ -9,8 +9,9 @@ import os
 from collections.abc import Mapping
 from functools import partial
 
+from actors.event_service import GatewayServer
 from actors.feed_reader import FeedReader
-from actors.gateway import Gateway, GatewayServer
+from actors.gateway import Gateway
 from actors.metrics import RayMetrics
 from actors.parts import AsyncShell, ThreadShell
 from actors.poster import Poster

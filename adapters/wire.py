@@ -1,7 +1,7 @@
 """Turns what producers send into frames: protobuf rows, JSON, feed messages, Arrow.
 
 Owns types and shapes: afterwards every column has its canonical type, or the row or the frame was refused with a code
-and a column. Never decides whether a value is allowed (`runtime.schema.validate` does), and never repeats one.
+and a column. Never decides whether a value is allowed (`runtime.validation` does), and never repeats one.
 """
 
 import re

@@ -29,7 +29,7 @@ CLOCK_READERS = {
 }
 FOREIGN_PORTS = {"adapters/embedded.py": "starts a Tryton, which is none before its company is set up"}
 WIRING = ("actors/bootstrap.py", "actors/wiring.py", "actors/cli/*")
-GRPC_SERVER = ("actors/gateway.py",)
+GRPC_SERVER = ("actors/event_service.py",)
 
 SQL = ("sqlalchemy", "alembic", "psycopg", "sqlite3")
 HTTP = ("httpx", "requests", "aiohttp", "urllib", "http")

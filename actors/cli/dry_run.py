@@ -17,8 +17,9 @@ from runtime.config import Config
 from runtime.flow import frames
 from runtime.ledger.rules import Rulebook, parse_rulebook
 from runtime.ports import LogRecord
-from runtime.schema import Vocabulary, conform, validate
+from runtime.schema import Vocabulary, conform
 from runtime.shard import ShardEngine
+from runtime.validation import validate
 
 TOKEN_KEY = b"a dry run's tokens"  # seen by nobody
 

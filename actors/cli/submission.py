@@ -6,9 +6,8 @@ Owns the comparison of what the file holds with what was answered. Never keeps m
 from pathlib import Path
 from typing import Any
 
-import grpc
 import polars as pl
-from penstock import Client, SubmitError, SubmitSummary, SubmitTimeout
+from penstock import Client, SubmitError, SubmitFailed, SubmitSummary, SubmitTimeout
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from actors.cli.installation import Installation
@@ -63,10 +62,8 @@ def submit(client: Client, frame: pl.DataFrame) -> SubmitSummary:
     """One frame; what can't be repeated with success ends the command with a sentence."""
     try:
         return client.submit(frame)
-    except (SubmitError, SubmitTimeout) as error:
-        raise PenstockError(str(error)) from None
-    except grpc.RpcError as error:
-        raise PenstockError(f"the gateway answered {error.code().name.lower()}: {error.details()}") from None
+    except (SubmitError, SubmitTimeout, SubmitFailed) as error:
+        raise PenstockError(f"the gateway did not take the events: {error}") from None
 
 
 def _reject(result: Any) -> dict[str, Any]:

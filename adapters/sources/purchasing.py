@@ -45,7 +45,11 @@ class Unfit(Exception):
 
     def __init__(self, code: str, segment: int, element: int) -> None:
         super().__init__(f"{code} at segment {segment}, element {element}")
-        self.code, self.place = code, (segment, element)
+        self.code, self.segment, self.element = code, segment, element
+
+    def aside(self, ordinal: int) -> tuple[Quarantined, ...]:
+        """The document of that ordinal, set aside for this."""
+        return (Quarantined(ordinal, self.segment, self.element, self.code),)
 
 
 class Price(NamedTuple):
@@ -90,11 +94,11 @@ class Document(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What one document gave: itself, or why it is set aside; and what it says of itself either way."""
+    """What one part of a file gave: a document, or what is set aside, or neither; and the part's own figures."""
 
     document: Document | None
-    unfit: Unfit | None
-    figures: Mapping[str, int]
+    aside: tuple[Quarantined, ...] = ()
+    figures: Mapping[str, int] = {}
 
 
 def currency_digits(currency: str) -> int:
@@ -140,10 +144,9 @@ def bill_key(supplier: str, number: str) -> str:
 
 def chunks(readings: Iterable[Reading], source: str, settings: SourceSettings) -> Iterator[Chunk]:
     """The events of each document, in chunks of at most `rows_max`, with what was set aside and the figures."""
-    for ordinal, reading in enumerate(readings, start=1):
-        aside = [Quarantined(ordinal, *reading.unfit.place, reading.unfit.code)] if reading.unfit else []
-        rows = _rows(reading.document, source, settings) if reading.document else iter(())
-        yield Chunk(_frame(islice(rows, settings.rows_max)), [], aside, reading.figures)
+    for document, aside, figures in readings:
+        rows = _rows(document, source, settings) if document else iter(())
+        yield Chunk(_frame(islice(rows, settings.rows_max)), [], aside, figures)
         while not (frame := _frame(islice(rows, settings.rows_max))).is_empty():
             yield Chunk(frame, [])
 

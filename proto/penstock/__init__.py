@@ -8,6 +8,6 @@
 Owns what a producer imports. Never imports the runtime.
 """
 
-from penstock.client import Client, Rejected, SubmitError, SubmitSummary, SubmitTimeout
+from penstock.client import Client, Rejected, SubmitError, SubmitFailed, SubmitSummary, SubmitTimeout
 
-__all__ = ["Client", "Rejected", "SubmitError", "SubmitSummary", "SubmitTimeout"]
+__all__ = ["Client", "Rejected", "SubmitError", "SubmitFailed", "SubmitSummary", "SubmitTimeout"]

@@ -55,6 +55,14 @@ class SubmitTimeout(TimeoutError):
         self.summary = summary
 
 
+class SubmitFailed(RuntimeError):
+    """The gateway answered with a status that repeating does not mend, such as an internal fault. `code` names it."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+
+
 class Rejected(NamedTuple):
     """One event that was not taken, `row` counted over the whole submission."""
 
@@ -130,7 +138,7 @@ class Client:
         """Hand over all events; return when each is answered. `progress` is told how many are, after every answer.
 
         `events`: dictionaries by column name, FinancialEvent messages, a Polars frame or an Arrow table.
-        Raises SubmitError, SubmitTimeout, or grpc.RpcError for what no repeating can mend.
+        Raises SubmitError, SubmitTimeout, or SubmitFailed for what no repeating can mend.
         """
         summary, until_s = SubmitSummary(), time.monotonic() + self._deadline_s
         under_way: deque[_UnderWay] = deque()
@@ -185,7 +193,7 @@ def _delay_s(error: grpc.RpcError, piece: _Piece, attempt: int) -> float:
     # Without a delay a full resource is gRPC's own: a message that is too large today is so tomorrow.
     full = error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and details.retry
     if not full and error.code() not in _PASSING:
-        raise error
+        raise SubmitFailed(error.code().name.lower(), error.details() or "") from None
     return asked_s + random.uniform(0, min(BACKOFF_S * 2**attempt, BACKOFF_S_MAX))
 
 

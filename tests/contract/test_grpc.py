@@ -18,7 +18,8 @@ from penstock import Client, SubmitError, SubmitTimeout
 from penstock.v1 import events_pb2 as v1
 from penstock.v1.events_pb2_grpc import EventServiceStub
 
-from actors.gateway import SERVICE, Gateway, GatewayServer
+from actors.event_service import SERVICE, GatewayServer
+from actors.gateway import Gateway
 from adapters import wire
 from adapters.log.memory import MemoryLog
 from runtime.flow import frames

@@ -20,7 +20,7 @@ from actors.shard_worker import ShardWorker
 from adapters.archive.memory import MemoryArchive
 from adapters.books.memory import MemoryBooks
 from adapters.log.memory import MemoryLog
-from runtime import schema
+from runtime import schema, validation
 from runtime.effects import Effects
 from runtime.errors import BooksUnavailable, Fenced, LogUnavailable
 from runtime.flow import frames
@@ -78,7 +78,7 @@ def event(event_id: str, kind: str, amount_minor: int, facility: str = "north", 
 def events(shard: int, *rows: dict) -> LogEntry:
     """A frame in the log."""
     frame = schema.conform(pl.DataFrame(list(rows), infer_schema_length=None))
-    stamped = schema.validate(frame, VOCABULARY, NOW_MS).accepted.drop("row")
+    stamped = validation.validate(frame, VOCABULARY, NOW_MS).accepted.drop("row")
     assert len(stamped) == len(rows)
     return LogEntry(shard, "events", len(rows), frames.encode(stamped))
 

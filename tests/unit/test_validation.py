@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from runtime import limits
 from runtime.errors import FrameError
-from runtime.schema import COLUMNS, STAMPED, UTC_MS, EntityTerms, KindTerms, Vocabulary, conform, validate
+from runtime.schema import COLUMNS, STAMPED, UTC_MS, EntityTerms, KindTerms, Vocabulary, conform
+from runtime.validation import validate
 
 RECEIVED = datetime(2026, 11, 1, tzinfo=UTC)
 RECEIVED_MS = int(RECEIVED.timestamp() * 1000)

@@ -29,6 +29,7 @@ PARTS_MAX = 50_000  # details of one batch entry that are kept until it ends
 TEXTS_MAX = 64  # remittance lines of one detail that are searched
 
 _NAMESPACE = re.compile(r"urn:iso:std:iso:20022:tech:xsd:camt\.05[34]\.001\.\d\d")
+_CURRENCY = re.compile("[A-Z]{3}")
 _REPORTS = ("Stmt", "Ntfctn")
 _TAGS = [f"{{*}}{name}" for name in ("Document", "GrpHdr", *_REPORTS, "Bal", "TxsSummry", "Ntry", "Btch", "TxDtls")]
 _OPENING, _CLOSING = ("OPBD", "PRCD"), ("CLBD",)
@@ -225,7 +226,9 @@ class _Report:
 
     def _splits(self, money: _Money) -> bool:
         """Whether the details say how the entry is made up: more than one, each with an amount in its currency."""
-        return len(self._parts) > 1 and all(part.money and part.money.currency == money.currency for part in self._parts)
+        return len(self._parts) > 1 and all(
+            part.money and part.money.currency == money.currency for part in self._parts
+        )
 
     def _movements(self, entry: Entry) -> Iterator[Entry]:
         """The entry itself, or its details where they tell the amounts."""
@@ -291,7 +294,7 @@ def _money(amount: etree._Element | None) -> _Money | None:
         return None
     currency = amount.get("Ccy", "")
     minor = exact_minor(amount.text or "", currency)
-    return None if minor is None else _Money(minor, currency)
+    return None if minor is None or not _CURRENCY.fullmatch(currency) else _Money(minor, currency)
 
 
 def _status(entry: etree._Element) -> str:

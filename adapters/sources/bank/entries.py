@@ -31,7 +31,7 @@ ENVELOPE = 0  # the transaction number of a fault that lies in the file's envelo
 
 
 class Entry(NamedTuple):
-    """One movement of money on a bank account. Credits are positive. Nothing of `texts` leaves but what patterns name."""
+    """One movement of money on a bank account, credits positive. Of `texts` only what patterns name leaves."""
 
     statement: int  # counted from 1
     statement_key: str  # what names the statement wherever it is sent again

@@ -20,7 +20,7 @@ def trimmed(text: str) -> str:
 
 
 def reference(text: str, key: bytes) -> str:
-    """The same for a reference that somebody else than the bank or a payer has chosen: a card number becomes a token."""
+    """The same for a reference that neither bank nor payer has chosen: a card number becomes a token."""
     cleaned = trimmed(text)
     return token(cleaned, key, "card") if holds_card_number(cleaned) else cleaned
 

@@ -32,20 +32,23 @@ def read(path: Path, settings: SourceSettings) -> Iterator[Chunk]:
 
 
 def _readings(path: Path) -> Iterator[Reading]:
-    found = False
-    for document in documents(path, frozenset(READERS)):
-        found = True
-        yield Reading(None, document, {}) if isinstance(document, Unfit) else _reading(document)
-    if not found:
-        yield Reading(None, Unfit("no_document", 1, 1), {})
+    ordinal = 0
+    for ordinal, document in enumerate(documents(path, frozenset(READERS)), start=1):
+        yield _unreadable(ordinal, document) if isinstance(document, Unfit) else _reading(ordinal, document)
+    if not ordinal:
+        yield _unreadable(1, Unfit("no_document", 1, 1))
 
 
-def _reading(document: Node) -> Reading:
+def _unreadable(ordinal: int, unfit: Unfit) -> Reading:
+    return Reading(None, unfit.aside(ordinal))
+
+
+def _reading(ordinal: int, document: Node) -> Reading:
     figures = figures_of(document)
     try:
-        return Reading(READERS[document.name](document), None, figures)
+        return Reading(READERS[document.name](document), (), figures)
     except Unfit as unfit:
-        return Reading(None, unfit, figures)
+        return Reading(None, unfit.aside(ordinal), figures)
 
 
 FORMATS: dict[str, Reader] = {"ubl": read}

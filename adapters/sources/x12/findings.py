@@ -30,6 +30,7 @@ STRUCTURE_CODES = {
     "repeated_segment": "a header segment comes twice",
     "orphan_segment": "a segment whose owner (claim, line, acknowledged set) has not come",
     "missing_element": "an element that identifies is empty",
+    "missing_status": "a claim of a 277 without STC",
     "missing_date": "no readable date",
     "bad_amount": "not a decimal with at most two places",
     "bad_code": "not of the form of a code, or not one that is defined here",

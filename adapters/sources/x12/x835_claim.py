@@ -9,7 +9,6 @@ from adapters.sources.x12.values import element, is_code
 
 _REVERSAL, _DENIED, _PREDETERMINATION = "22", "4", "25"
 _PATIENT = "PR"
-_TRIPLETS = range(2, 20, 3)  # CAS02, 05 .. 17: reason, each followed by amount and quantity
 _REMARK_LISTS = ("HE", "RX")
 _INPATIENT_REMARKS = (5, 20, 21, 22, 23)
 _OUTPATIENT_REMARKS = (3, 4, 5, 6, 7)
@@ -61,21 +60,24 @@ class Claim:
     def on_remark(self, elements: list[str], position: int) -> None:
         """LQ: a remark code of the line."""
         if element(elements, 1).strip() in _REMARK_LISTS:
-            self._remark(elements, 2, position)
+            self._remark(element(elements, 2).strip())
 
     def on_inpatient_remarks(self, elements: list[str], position: int) -> None:
         """MIA: remark codes of the claim among Medicare's amounts."""
         for index in _INPATIENT_REMARKS:
-            self._remark(elements, index, position)
+            self._remark(element(elements, index).strip())
 
     def on_outpatient_remarks(self, elements: list[str], position: int) -> None:
         """MOA: likewise."""
         for index in _OUTPATIENT_REMARKS:
-            self._remark(elements, index, position)
+            self._remark(element(elements, index).strip())
 
-    def _remark(self, elements: list[str], index: int, position: int) -> None:
-        if element(elements, index).strip():
-            self._remarks.append(self._remit.code(elements, index, position))
+    def _remark(self, code: str) -> None:
+        """Keep a remark. One without a code's form informs nobody and could be a text: it is counted and left out."""
+        if is_code(code):
+            self._remarks.append(code)
+        elif code:
+            self._remit.figures["remarks_left_out"] += 1
 
     def close(self) -> None:
         """The claim ends: check it and add its events."""

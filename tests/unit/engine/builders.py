@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 import runtime.ledger
-from runtime import schema
+from runtime import schema, validation
 from runtime.effects import Effects
 from runtime.flow import frames
 from runtime.ledger.rules import Rulebook, parse_rulebook
@@ -54,7 +54,7 @@ def charge(event_id: str, amount_minor: int = 100, **columns: object) -> dict:
 def stamped(*rows: dict, at_ms: int = NOW_MS) -> pl.DataFrame:
     """Rows as a gateway puts them into the log; every one of them must be valid."""
     frame = pl.DataFrame(list(rows), infer_schema_length=None)
-    validated = schema.validate(schema.conform(frame), VOCABULARY, at_ms)
+    validated = validation.validate(schema.conform(frame), VOCABULARY, at_ms)
     assert validated.rejected.is_empty(), validated.rejected
     return validated.accepted.drop("row")
 

@@ -14,7 +14,8 @@ from adapters.sources import open_source
 from adapters.sources.card_processor import DEPOSIT_DIFFERENCE_MINOR, PAYOUT_SIGNS, CardDay, card_messages
 from adapters.sources.month import DEMO_HOSPITALS, TRIAL_UNIT, TRIAL_UNIT_EVENTS, TRIAL_UNIT_MAPPING, billing_month
 from runtime.config import MappingRow
-from runtime.schema import COLUMNS, KindTerms, Vocabulary, validate
+from runtime.schema import COLUMNS, KindTerms, Vocabulary
+from runtime.validation import validate
 
 EVENTS = 60_000
 FACILITIES = ("mercy-general", "mercy-west")
