@@ -8,7 +8,8 @@ import msgspec
 EVENT_ID_CHARS_MAX = 128
 TEXT_CHARS_MAX = 256
 ATTRIBUTES_CHARS_MAX = 4096
-AMOUNT_MINOR_MAX = 10**15  # ten thousand billion in cents: a larger amount is an error of scale
+AMOUNT_MINOR_MAX = 10**12  # ten billion in cents: a larger amount is an error of scale
+SUM_MINOR_MAX = 2**63 - 1  # amounts are summed as 64-bit integers
 OCCURRED_YEAR_MIN = 1900
 FUTURE_DAYS_MAX = 366  # prepaid and scheduled items may lie ahead, not further than a year
 REJECTS_REPORTED_MAX = 10_000  # details in one answer; the counts are always complete
@@ -41,6 +42,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def __post_init__(self) -> None:
         assert 0 < self.shard_lag_resume_at_rows < self.shard_lag_pause_at_rows <= self.log_rows_pause_at
         assert 0 < self.frame_rows_max <= self.shard_lag_resume_at_rows
+        assert 2 * self.frame_rows_max * AMOUNT_MINOR_MAX < SUM_MINOR_MAX  # a step reads less than two frames' rows
         assert 0 < self.frame_bytes_max <= self.gateway_inflight_bytes_max
         assert 1 < self.entry_lines_max <= self.call_lines_max
         assert self.call_entries_max > 0 and self.seal_sets_max > 0 and self.retry_after_s > 0

@@ -36,7 +36,7 @@ class Hierarchy(TransactionSet):
         return None
 
     def payer_of(self, elements: list[str]) -> str | None:
-        """The payer that an NM1 names; None when it names somebody else. A payer that is a person has no number here."""
+        """The number of the payer that an NM1 names, empty if that is a person; None when it names somebody else."""
         if element(elements, 1).strip() != _PAYER:
             return None
         is_number = element(elements, 8).strip() in _PAYER_QUALIFIERS and element(elements, 2).strip() != _PERSON

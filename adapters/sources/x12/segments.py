@@ -87,8 +87,8 @@ def blocks(file: BinaryIO, offset: int = 0, delimiters: Delimiters | None = None
         fresh = file.read(BLOCK_BYTES)
         raw += fresh
         used = 0
-        for block, used in _whole(raw, bool(fresh), delimiters):
-            delimiters = block.delimiters
+        for block, end in _whole(raw, bool(fresh), delimiters):
+            used, delimiters = end, block.delimiters
             yield block._replace(offset=offset + block.offset)
         if not used and len(raw) > SEGMENT_BYTES_MAX:
             raise FrameError("malformed", "", f"a segment is longer than {SEGMENT_BYTES_MAX} bytes")

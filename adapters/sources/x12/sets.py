@@ -165,7 +165,7 @@ class Accepted:
 
     def frame(self) -> pl.DataFrame:
         """All rows as canonical events; none are left behind."""
-        columns = dict(zip(_ROW, zip(*self._rows, strict=True), strict=True)) if self._rows else {}
+        columns = dict(zip(_ROW, zip(*self._rows, strict=True), strict=True)) if self._rows else dict.fromkeys(_ROW, ())
         columns |= {"source": self._sources, "currency": self._currencies}
         frame = pl.DataFrame(columns, schema=_ROW | {"source": pl.String(), "currency": pl.String()})
         self._rows, self._sources, self._currencies = [], [], []

@@ -8,6 +8,8 @@ import re
 from datetime import date
 from functools import lru_cache
 
+import xxhash
+
 from runtime import limits
 
 DAY_MS = 86_400_000
@@ -80,6 +82,11 @@ def clipped(raw: str) -> str | None:
 def element(elements: list[str], index: int) -> str:
     """An element by its number; empty when the segment is shorter."""
     return elements[index] if index < len(elements) else ""
+
+
+def identity_of(*parts: str) -> str:
+    """16 hex digits that stand for these texts."""
+    return xxhash.xxh64_hexdigest("\x1f".join(parts).encode())
 
 
 def number(text: str) -> int | None:

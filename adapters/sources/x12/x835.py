@@ -6,12 +6,10 @@ are in `x835_claim`. A positive PLB amount reduces the payment. Names and addres
 
 from collections.abc import Callable
 
-import xxhash
-
 from adapters.sources.source import SourceSettings
 from adapters.sources.x12.segments import COMPONENT
 from adapters.sources.x12.sets import PAYER_CLAIM, Handler, Header, TransactionSet
-from adapters.sources.x12.values import DAY_MS, clipped, day, element, is_code, text
+from adapters.sources.x12.values import DAY_MS, clipped, day, element, identity_of, is_code, text
 from adapters.sources.x12.x835_claim import Claim
 
 _PAIRS = range(3, 15, 2)  # PLB03, 05 .. 13: reason and reference, each followed by its amount
@@ -127,8 +125,8 @@ class Remittance(TransactionSet):
         self._set_days(day(effective), self._produced)
         payer = text(element(self._trace, 3)) or text(element(self._payment, 10)) or self._payer_number
         self.counterparty = clipped(payer)
-        known = (payer, text(element(self._trace, 2)), self._payee, effective, str(self.figures["paid_minor"]))
-        self.number = self.reference = xxhash.xxh64_hexdigest("\x1f".join(known))
+        trace, paid = text(element(self._trace, 2)), str(self.figures["paid_minor"])
+        self.number = self.reference = identity_of(payer, trace, self._payee, effective, paid)
 
     def _set_days(self, effective: int | None, produced: int | None) -> None:
         """BPR16 is missing or no date in real files that are whole otherwise: the production date stands in for it."""

@@ -4,13 +4,11 @@ Owns how a submitted claim becomes an event. Patients, diagnoses, procedures and
 leave as tokens.
 """
 
-import xxhash
-
 from adapters.sources.source import SourceSettings
 from adapters.sources.x12.hierarchy import Hierarchy
 from adapters.sources.x12.segments import COMPONENT
 from adapters.sources.x12.sets import CLAIM, PAYER_CLAIM, Header
-from adapters.sources.x12.values import element, is_code
+from adapters.sources.x12.values import element, identity_of, is_code
 
 _PATIENT = "23"  # HL03: below a subscriber, whose payer stays
 _ORIGINAL_NUMBER = "F8"
@@ -40,7 +38,7 @@ class ClaimBatch(Hierarchy):
 
     def identity(self, body: str) -> str:
         """Batch and content: a batch that is sent anew under other numbers is answered under them."""
-        return xxhash.xxh64_hexdigest(f"{self.header.batch}\x1f{body}")
+        return identity_of(self.header.batch, body)
 
     def close(self, body: str) -> None:
         """Add the last claim."""

@@ -4,16 +4,15 @@ Owns how an acknowledged set becomes an event. What was wrong in it (IK3, IK4, C
 numbers.
 """
 
-import xxhash
+from collections import Counter
 
 from adapters.sources.source import SourceSettings
 from adapters.sources.x12.sets import Header, TransactionSet
-from adapters.sources.x12.values import DAY_MS, clipped, clock_ms, day, element, is_code, text
+from adapters.sources.x12.values import DAY_MS, clipped, clock_ms, day, element, identity_of, is_code, text
 
 _EVENT = "batch_acknowledged"
 _WHOLE_GROUP = "*"  # stands for ST02 where a group is answered without naming its sets
-_ACCEPTED, _REJECTED, _PARTLY = ("A", "E"), ("R", "M", "W", "X"), ("P",)
-_MEANINGS = dict.fromkeys(_ACCEPTED, "accepted") | dict.fromkeys(_REJECTED, "rejected") | {"P": "partly_accepted"}
+_MEANINGS = dict.fromkeys("AE", "accepted") | dict.fromkeys("RMWX", "rejected") | {"P": "partly_accepted"}
 
 
 class Acknowledgement(TransactionSet):
@@ -44,7 +43,7 @@ class Acknowledgement(TransactionSet):
 
     def identity(self, body: str) -> str:
         """Content and group: sets that answer different days' batches can be alike to the last letter."""
-        return xxhash.xxh64_hexdigest("\x1f".join((*map(self.header.group, (2, 3, 4, 5)), body)))
+        return identity_of(*map(self.header.group, (2, 3, 4, 5)), body)
 
     def close(self, body: str) -> None:
         """Every set that was named must have been answered."""
@@ -103,21 +102,29 @@ class InterchangeAcknowledgement(TransactionSet):
 
     source = "999"
 
-    def __init__(self, header: Header, settings: SourceSettings, elements: list[str]) -> None:
+    def __init__(self, header: Header, settings: SourceSettings) -> None:
         super().__init__(header, settings)
         self.figures.clear()
-        self._content = "\x1f".join(elements)
+        self._content: list[str] = []
+
+    def read(self, elements: list[str], position: int) -> None:
+        """Take its only segment."""
+        self._content = elements
         verdict, note = element(elements, 4).strip(), element(elements, 5).strip()
         sent_on = day(element(elements, 2))
         if verdict not in _MEANINGS:
-            return self.find(header.segment, 4, "bad_code")
+            return self.find(position, 4, "bad_code")
         if sent_on is None:
-            return self.find(header.segment, 2, "missing_date")
+            return self.find(position, 2, "missing_date")
         self.figures[f"interchanges_{_MEANINGS[verdict]}"] += 1
         self.effective_day, self.occurred_ms = sent_on, sent_on * DAY_MS + clock_ms(element(elements, 3))
-        attributes = f'{{"note":"{note}"}}' if is_code(note) else None
-        self.add(_EVENT, "0:interchange:0", clipped(f"TA1/{text(element(elements, 1))}"), verdict, 0, attributes=attributes)
+        more = {"attributes": f'{{"note":"{note}"}}'} if is_code(note) else {}
+        return self.add(_EVENT, "0:interchange:0", clipped(f"TA1/{text(element(elements, 1))}"), verdict, 0, **more)
+
+    def totals(self) -> Counter[str]:
+        """It is no transaction set."""
+        return self.figures
 
     def identity(self, body: str) -> str:
         """Its whole content."""
-        return xxhash.xxh64_hexdigest(self._content)
+        return identity_of(*self._content)
