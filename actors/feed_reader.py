@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+import msgspec
 import polars as pl
 import structlog
 import xxhash
@@ -50,7 +51,7 @@ class Refused(NamedTuple):
     reason: str
 
 
-class FeedHealth(NamedTuple):
+class FeedHealth(msgspec.Struct, frozen=True):
     """What a ping tells of a reader."""
 
     feed: str

@@ -12,7 +12,7 @@ import polars as pl
 
 from adapters.sources.month import DEPARTMENTS, billing_month
 from runtime.config import Config, parse
-from runtime.schema import COLUMNS, SCHEMA_VERSION
+from runtime.schema import COLUMNS, SCHEMA_VERSION, UTC_MS
 
 ENTITIES, FACILITIES, ACCOUNTS = 10, 200, 2_000_000
 CARD_SHARE = 0.05
@@ -20,7 +20,10 @@ REPEAT_SHARE, CONFLICT_SHARE, LATE_SHARE, UNMAPPED_SHARE = 0.01, 0.001, 0.02, 0.
 PAYMENTS_PER_PAYOUT, REFUND_SHARE = 50, 0.03
 CARD_EVENTS_PER_PAYMENT = 4 + 2 * REFUND_SHARE + 2 / PAYMENTS_PER_PAYOUT
 LATE_ROWS_MAX, REPEAT_ROWS_MAX = 100_000, 200_000  # how far behind its place a row may come
-MONTH, CURRENCY = "2026-10", "USD"
+CURRENCY = "USD"
+DAY_MS = 86_400_000
+FIRST_MS, DAYS = 1_793_318_400_000, 2  # 2026-10-30, and how long the rows take to come
+LAG_SHARES = (0.7, 0.2, 0.07, 0.03)  # a charge is entered on the day of its service, or one to three days later
 UNMAPPED_UNIT = "new-unit"
 ROLES = ("CASH", "CARD_CLEARING", "AR_INS", "AR_SELF", "PT_CREDIT", "REFUND_PAYABLE", "GROSS_REV", "MERCHANT_FEES")
 
@@ -91,8 +94,9 @@ def month_end(events: int, seed: int = 1) -> Workload:
 
 
 def _billing(random: np.random.Generator, seed: int, events: int) -> pl.DataFrame:
-    rows = pl.concat(billing_month(seed, MONTH, events, hospitals()).frames())
+    rows = pl.concat(billing_month(seed, "2026-10", events, hospitals()).frames())
     skewed = (random.random(events) ** 3 * ACCOUNTS).astype(np.int64)
+    lag = random.choice(len(LAG_SHARES), events, p=LAG_SHARES)
     adjustments = np.flatnonzero(rows["kind"] == "adjustment_posted")
     unmapped = np.zeros(events, bool)
     unmapped[random.choice(adjustments, min(int(events * UNMAPPED_SHARE), len(adjustments)), replace=False)] = True
@@ -101,7 +105,15 @@ def _billing(random: np.random.Generator, seed: int, events: int) -> pl.DataFram
         pl.Series("account", skewed).cast(pl.String()).str.zfill(8).str.replace("^", "acct-"),
         pl.when(pl.Series(unmapped)).then(pl.lit(UNMAPPED_UNIT)).otherwise("department").alias("department"),
         pl.Series("at", np.arange(events) * (1 + CARD_SHARE)),
+        *_entered(pl.lit(pl.Series(np.arange(events) / events)), pl.lit(pl.Series(lag))),
     )
+
+
+def _entered(share: pl.Expr, lag_days: pl.Expr) -> list[pl.Expr]:
+    """When a row occurred that comes after this share of the time."""
+    occurred_ms = FIRST_MS + (share * DAYS * DAY_MS).cast(pl.Int64()) - lag_days * DAY_MS
+    day = (occurred_ms // DAY_MS).cast(pl.Int32()).cast(pl.Date())
+    return [occurred_ms.cast(UTC_MS).alias("occurred_at"), day.alias("effective_on")]
 
 
 # ── cards ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -179,8 +191,7 @@ def _card_rows(
     amount: str = "amount_minor",
 ) -> pl.DataFrame:
     """One event of this kind for each row, `after` so many events of the month."""
-    first_ms, day_ms = 1_790_812_800_000, 86_400_000  # 2026-10-01
-    occurred_ms = first_ms + (pl.col("at") / rows["at"].max() * 30 * day_ms).cast(pl.Int64())
+    occurred_at, effective_on = _entered(pl.col("at") / rows["at"].max(), pl.lit(0))
     given = {
         "event_id": pl.concat_str(document, pl.lit(f"-{kind}")),
         "source": pl.lit("card"),
@@ -192,8 +203,8 @@ def _card_rows(
         "reference": pl.col(reference) if reference else pl.lit(None),
         "amount_minor": pl.col(amount),
         "currency": pl.lit(CURRENCY),
-        "occurred_at": occurred_ms,
-        "effective_on": (occurred_ms // day_ms).cast(pl.Int32()),
+        "occurred_at": occurred_at,
+        "effective_on": effective_on,
         "schema_version": pl.lit(SCHEMA_VERSION),
     }
     columns = [given.get(name, pl.lit(None)).cast(dtype).alias(name) for name, dtype in COLUMNS.items()]

@@ -22,7 +22,20 @@ from runtime.ledger.posting import PostingRules
 from runtime.ledger.rules import Rulebook
 from runtime.ports import LogRecord
 from runtime.schema import STAMPED
-from runtime.step import CONFLICT, ID_AT, MOVES, UNCLASSIFIED, UNMAPPED, Parked, Step, moves, unparked
+from runtime.step import (
+    CONFLICT,
+    ID_AT,
+    MOVES,
+    UNCLASSIFIED,
+    UNMAPPED,
+    Parked,
+    Step,
+    frame_of,
+    kept_rows,
+    moves,
+    parted,
+    unparked,
+)
 
 _HELD = {**STAMPED, "fault": pl.String()}
 _ROW = ("id_hash", "kind", "entity", "amount_minor", "document", "reference", "source", "event_id", "currency")
@@ -92,70 +105,83 @@ class ShardEngine:
         step.read += len(frame)
         step.repeats(frame.filter(verdicts == Verdict.REPEAT))
         self._excepted(moves(frame.filter(verdicts == Verdict.CONFLICT), fault=CONFLICT), step)
-        fresh = frame.filter(verdicts == Verdict.NEW)
-        linked = fresh["kind"].is_in(self._linked)
-        if linked.any():
-            self._match(fresh.filter(linked), step)
-            fresh = fresh.filter(~linked)
-        self._finish(moves(fresh), step)
+        new, linked = verdicts == Verdict.NEW, frame["kind"].is_in(self._linked)
+        self._finish([*self._match(frame.filter(new & linked), step), moves(frame.filter(new & ~linked))], step)
 
-    def _match(self, fresh: pl.DataFrame, step: Step) -> None:
-        """Run rows through the open items one by one, then move every row whose state changed."""
+    def _match(self, fresh: pl.DataFrame, step: Step) -> list[pl.DataFrame]:
+        """Run rows through the open items one by one; the moves of those that are ready."""
+        if fresh.is_empty():
+            return []
         changes: dict[int, Change] = {}
         arrivals: dict[int, int] = {}
-        rows = fresh.select(*_ROW, pl.col("received_at").cast(pl.Int64()))
-        for at, (*event, received_ms) in enumerate(rows.iter_rows()):
+        for at, (*event, received_ms) in enumerate(fresh.select(*_ROW, pl.col("received_at").cast(pl.Int64())).rows()):
             arrivals[event[0]] = at
-            changes.update((change.id, change) for change in self._items.take(Event(*event), received_ms))
-        self._apply(changes, fresh, arrivals, step)
+            for change in self._items.take(Event(*event), received_ms):
+                changes[change.id] = change
+        return self._apply(changes, fresh, arrivals, step)
 
-    def _apply(self, changes: dict[int, Change], fresh: pl.DataFrame, arrivals: dict[int, int], step: Step) -> None:
+    def _apply(
+        self, changes: dict[int, Change], fresh: pl.DataFrame, arrivals: dict[int, int], step: Step
+    ) -> list[pl.DataFrame]:
         """Move changed rows, arrivals and parked ones; only the last change of each row in the step counts."""
         ready = [id for id, change in changes.items() if change.state == "ready"]
         ready_now = fresh[sorted(arrivals[id] for id in ready if id in arrivals)]
         released = [self._parked.pop(id) for id in ready if id not in arrivals]
-        self._park(changes, fresh, arrivals, step)
-        self._finish(pl.concat([moves(ready_now), unparked(released)]), step)
+        self._park([change for change in changes.values() if change.state == "waiting"], fresh, arrivals, step)
+        self._park([change for change in changes.values() if change.state == "excepted"], fresh, arrivals, step)
         for flag in self._items.take_flags():
             step.flag(flag, self._now_ms)
+        return [moves(ready_now), unparked(released)]
 
-    def _park(self, changes: dict[int, Change], fresh: pl.DataFrame, arrivals: dict[int, int], step: Step) -> None:
-        for state, move in (("waiting", step.pending), ("excepted", lambda rows: self._excepted(rows, step))):
-            concerned = [change for change in changes.values() if change.state == state]
-            if not concerned:
-                continue
-            rows = dict(zip(arrivals, fresh.iter_rows(), strict=True)) if arrivals else {}
-            before = [self._parked.get(change.id) or Parked(rows[change.id], "", "") for change in concerned]
-            step.resolve((parked.fault, parked.row[ID_AT]) for parked in before)
-            move(unparked(before, [change.fault for change in concerned]))
-            for change, parked in zip(concerned, before, strict=True):
-                kept = "pending" if state == "waiting" else "excepted"
-                self._parked[change.id] = Parked(parked.row, kept, change.fault)
-
-    def _finish(self, done: pl.DataFrame, step: Step) -> None:
-        """Rows with nothing left to wait for: exclude what posts nothing, book the rest, hold what has no account."""
-        if done.is_empty():
+    def _park(self, concerned: list[Change], fresh: pl.DataFrame, arrivals: dict[int, int], step: Step) -> None:
+        """Keep rows that are not ready, all of one state: those that came now, and those that were kept before."""
+        if not concerned:
             return
-        step.resolve(done.filter(pl.col("fault") != "").select("fault", "id_hash").iter_rows())
+        state = "pending" if concerned[0].state == "waiting" else "excepted"
+        came = [change for change in concerned if change.id not in self._parked]
+        stayed = [change for change in concerned if change.id in self._parked]
+        before = [self._parked[change.id] for change in stayed]
+        rows = fresh[[arrivals[change.id] for change in came]]
+        step.resolve((parked.fault, parked.row[ID_AT]) for parked in before)
+        moved = pl.concat(
+            [
+                moves(rows).with_columns(pl.Series("fault", [change.fault for change in came], pl.String())),
+                unparked(before, [change.fault for change in stayed]),
+            ]
+        )
+        step.pending(moved) if state == "pending" else self._excepted(moved, step)
+        kept = [*kept_rows(rows), *(parked.row for parked in before)]
+        for change, row in zip([*came, *stayed], kept, strict=True):
+            self._parked[change.id] = Parked(row, state, change.fault)
+
+    def _finish(self, done: Sequence[pl.DataFrame], step: Step) -> None:
+        """Rows with nothing left to wait for: exclude what posts nothing, book the rest, hold what has no account."""
+        for rows in done:
+            step.resolve(rows.filter(pl.col("fault") != "").select("fault", "id_hash").iter_rows())
         self._settle(done, step)
 
-    def _settle(self, done: pl.DataFrame, step: Step) -> None:
-        done = done.with_columns(self._classes.rules_of(done))
-        silent = done["rule"].is_in(self._silent)
-        step.excluded(done.filter(silent))
-        self._book(done.filter(~silent), step)
+    def _settle(self, done: Sequence[pl.DataFrame], step: Step) -> None:
+        posting = []
+        for rows in done:
+            ruled = rows.with_columns(self._classes.rules_of(rows))
+            silent, loud = parted(ruled, ruled["rule"].is_in(self._silent))
+            step.excluded(silent)
+            unruled, to_post = parted(loud, loud["rule"] == "")
+            self._hold(unruled, UNCLASSIFIED, step)
+            posting.append(to_post)
+        self._book(pl.concat(posting), step)
 
     def _book(self, done: pl.DataFrame, step: Step) -> None:
-        """Post what has a rule and accounts; hold the rest. Rows come with their `rule`."""
+        """Post what has accounts, hold the rest. Rows come with their `rule`."""
         if done.is_empty():
             return
-        self._hold(done.filter(pl.col("rule") == ""), UNCLASSIFIED, step)
-        rows = done.filter(pl.col("rule") != "").with_columns(pl.int_range(pl.len(), dtype=pl.Int64()).alias("row"))
+        rows = done.with_columns(pl.int_range(pl.len(), dtype=pl.Int64()).alias("row"))
         posted = self._posting.post(rows, step.sets)
-        step.booked(rows.join(posted.set_of, on="row", maintain_order="left").drop("row"), posted.deltas)
-        if not posted.unmapped.is_empty():
-            missing = posted.unmapped.unique("row", keep="first", maintain_order=True)
-            self._hold(rows.drop("role").join(missing, on="row", maintain_order="left"), UNMAPPED, step)
+        unmapped = posted.unmapped.sort("row")
+        set_no = pl.repeat(None, len(rows), dtype=pl.Int32(), eager=True).alias("set_no")
+        booked = rows.with_columns(set_no.scatter(posted.set_of["row"], posted.set_of["set_no"]))
+        step.booked(parted(booked, booked["set_no"].is_not_null())[0], posted.deltas)
+        self._hold(rows[unmapped["row"]].with_columns(unmapped["role"]), UNMAPPED, step)
 
     def _hold(self, rows: pl.DataFrame, fault: str, step: Step) -> None:
         if rows.is_empty():
@@ -184,7 +210,7 @@ class ShardEngine:
         self._posting.mapping_changed()
         held, self._held = self._held, empty(_HELD)
         retried = Step(step.position, sets=step.sets)
-        self._settle(moves(held, was="excepted"), retried)
+        self._settle([moves(held, was="excepted")], retried)
         step.take_released(retried)
         released = held.join(self._held, on="id_hash", how="anti")
         step.resolve(released.select("fault", "id_hash").iter_rows())
@@ -193,7 +219,7 @@ class ShardEngine:
         """Time: what waits too long becomes an exception."""
         self._now_ms = max(self._now_ms, message["now_ms"])
         changes = {change.id: change for change in self._items.age(self._now_ms)}
-        self._apply(changes, empty(STAMPED), {}, step)
+        self._finish(self._apply(changes, empty(STAMPED), {}, step), step)
 
     # ── snapshot ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -201,7 +227,7 @@ class ShardEngine:
         """The whole state after the last step."""
         ids, digests = self._seen.dump()
         parked = [(p.state, p.fault) for p in self._parked.values()]
-        rows = pl.DataFrame([p.row for p in self._parked.values()], schema=STAMPED, orient="row")
+        rows = frame_of([p.row for p in self._parked.values()])
         states = pl.DataFrame(parked, schema={"_state": pl.String(), "_fault": pl.String()}, orient="row")
         return msgspec.msgpack.encode(
             Snapshot(
@@ -225,8 +251,9 @@ class ShardEngine:
         self._held = frames.decode_sealed(state.held)
         self._crosswalk.load(state.crosswalk_version, state.crosswalk)
         self._posting.mapping_changed()
-        rows = (Parked(row[:-2], *row[-2:]) for row in frames.decode_sealed(state.parked).iter_rows())
-        self._parked = {parked.row[ID_AT]: parked for parked in rows}
+        parked = frames.decode_sealed(state.parked)
+        stood = parked.select("_state", "_fault").rows()
+        self._parked = {row[ID_AT]: Parked(row, *stands) for row, stands in zip(kept_rows(parked), stood, strict=True)}
 
 
 def _ms(moment: datetime) -> int:

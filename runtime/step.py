@@ -14,11 +14,13 @@ import xxhash
 from runtime.effects import DELTAS, EXCEPTIONS, OUTCOMES, TOTALS, Effects, StepCounts, empty
 from runtime.ledger.conservation import assert_balanced, assert_conserved
 from runtime.ledger.open_items import ItemFlag
-from runtime.schema import STAMPED
+from runtime.schema import STAMPED, UTC_MS
 
 CONFLICT, UNMAPPED, UNCLASSIFIED = "event_conflict", "mapping_missing", "unclassified_code"
 MOVES = {**STAMPED, "was": pl.String(), "fault": pl.String(), "role": pl.String()}
 ID_AT = list(STAMPED).index("id_hash")
+_PLAIN = {pl.Date(): pl.Int32(), UTC_MS: pl.Int64()}
+_KEPT = {name: _PLAIN.get(dtype, dtype) for name, dtype in STAMPED.items()}
 _MOVED = {**STAMPED, "was": pl.String(), "state": pl.String(), "set_no": pl.Int32()}
 
 
@@ -40,9 +42,26 @@ def moves(rows: pl.DataFrame, was: str | None = None, fault: str = "") -> pl.Dat
     )
 
 
+def parted(rows: pl.DataFrame, chosen: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The rows that are chosen, and the others. Mostly all are alike: then nothing is copied."""
+    if not chosen.any():
+        return rows.clear(), rows
+    return (rows, rows.clear()) if chosen.all() else (rows.filter(chosen), rows.filter(~chosen))
+
+
+def kept_rows(rows: pl.DataFrame) -> list[tuple]:
+    """Rows as they are parked: plain values, times as integers, which is twice as fast both ways."""
+    return rows.select(*STAMPED).cast(_KEPT).rows()
+
+
+def frame_of(kept: Sequence[tuple]) -> pl.DataFrame:
+    """Parked rows as a frame again."""
+    return pl.DataFrame(kept, schema=_KEPT, orient="row").cast(STAMPED)
+
+
 def unparked(parked: Sequence[Parked], faults: Sequence[str] = ()) -> pl.DataFrame:
     """Parked rows as moves; with `faults`, the exceptions they come to instead of those they stood under."""
-    rows = pl.DataFrame([p.row for p in parked], schema=STAMPED, orient="row")
+    rows = frame_of([p.row for p in parked])
     return rows.with_columns(
         pl.Series("was", [p.state or None for p in parked], pl.String()),
         pl.Series("fault", list(faults) or [p.fault for p in parked], pl.String()),
@@ -158,16 +177,17 @@ class Step:
 
 def _totals(moved: pl.DataFrame, repeats: pl.DataFrame) -> pl.DataFrame:
     """Signed changes of the control totals: arrivals are accepted, every move leaves one state and enters another."""
-    arrivals = moved.filter(pl.col("was").is_null())
+    sums = _summed(moved, "was", "state")
+    came, left = sums.filter(pl.col("was").is_null()), sums.filter(pl.col("was").is_not_null())
     parts = [
-        _signed(arrivals, pl.lit("accepted"), 1),
-        _signed(moved, pl.col("state"), 1),
-        _signed(moved.filter(pl.col("was").is_not_null()), pl.col("was"), -1),
-        _signed(repeats, pl.lit("duplicate"), 1),
+        came.with_columns(pl.lit("accepted").alias("state")),
+        sums,
+        left.with_columns(pl.col("was").alias("state"), -pl.col("events"), -pl.col("amount_minor")),
+        _summed(repeats).with_columns(pl.lit("duplicate").alias("state")),
     ]
     keys = [name for name in TOTALS if name not in ("events", "amount_minor")]
     return (
-        pl.concat(parts)
+        pl.concat([part.select(*TOTALS) for part in parts])
         .group_by(keys)
         .agg(pl.col("events").sum(), pl.col("amount_minor").sum())
         .filter((pl.col("events") != 0) | (pl.col("amount_minor") != 0))
@@ -175,11 +195,12 @@ def _totals(moved: pl.DataFrame, repeats: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _signed(rows: pl.DataFrame, state: pl.Expr, sign: int) -> pl.DataFrame:
+def _summed(rows: pl.DataFrame, *states: str) -> pl.DataFrame:
+    """Events and absolute amounts by the keys of totals, and by these states."""
     return (
-        rows.group_by("source", "entity", pl.col("facility").fill_null(""), "currency", "kind", state.alias("state"))
-        .agg((pl.len().cast(pl.Int64()) * sign).alias("events"), pl.col("amount_minor").abs().sum() * sign)
-        .select(pl.col(name).cast(dtype) for name, dtype in TOTALS.items())
+        rows.group_by("source", "entity", "facility", "currency", "kind", *states)
+        .agg(pl.len().cast(pl.Int64()).alias("events"), pl.col("amount_minor").abs().sum())
+        .with_columns(pl.col("facility").fill_null(""))
     )
 
 

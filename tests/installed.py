@@ -2,7 +2,8 @@
 ends.
 
 Owns no knowledge of what the commands do. Whatever a command starts, however deep, inherits a mark in its environment;
-what is still running is found by the mark, and ended by its process id.
+what is still running is found by the mark (or by its data folder, as Valkey writes over its environment), and ended by
+its process id.
 """
 
 import contextlib
@@ -52,10 +53,10 @@ def until(is_so: Callable[[], Any], timeout_s: float, what: str) -> Any:
 
 
 class Marked:
-    """Processes that this test started, and all that they started."""
+    """Processes that this test started, and all that they started. `home` is their data folder."""
 
-    def __init__(self, folder: Path) -> None:
-        self._mark = secrets.token_hex(8)
+    def __init__(self, folder: Path, home: Path) -> None:
+        self._mark, self._home = secrets.token_hex(8), home
         ours = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PENSTOCK_"))}
         self.environment = ours | {MARK: self._mark, "TMPDIR": str(folder), "COLUMNS": "200"}
 
@@ -73,7 +74,9 @@ class Marked:
 
     def _is_ours(self, process: psutil.Process) -> bool:
         try:
-            return process.environ().get(MARK) == self._mark and process.status() != psutil.STATUS_ZOMBIE
+            at_home = Path(process.cwd()).is_relative_to(self._home)
+            ours = at_home or process.environ().get(MARK) == self._mark
+            return ours and process.status() != psutil.STATUS_ZOMBIE
         except psutil.Error:
             return False
 
@@ -91,8 +94,8 @@ class Installed:
 
     def __init__(self, folder: Path, name: str, config: str) -> None:
         """`config` has {data_dir} where its data folder's path goes."""
-        self.marked = Marked(folder)
         self.data = folder / name
+        self.marked = Marked(folder, self.data)
         self.config = folder / f"{name}.toml"
         self.config.write_text(config.replace("{data_dir}", str(self.data)))
 

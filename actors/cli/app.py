@@ -297,6 +297,8 @@ def mapping_add(
     """Add a mapping. It enters through the log; events held for want of it book by themselves."""
     with _told():
         settled = _load(config)
+        if entity != "*":
+            _entity(settled, entity)
         given = {"role": role, "account": account, "entity": entity, "facility": facility, "department": department}
         row = settings.checked(MappingRow, {**given, "valid_from": valid_from})
         version = add_mapping(settled, row)

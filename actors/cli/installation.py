@@ -155,6 +155,8 @@ class Installation:
     def _start_ray(self, record: RunRecord) -> str:
         address = self.config.runtime.ray_address
         if address:
+            if not _listens(address):
+                raise ConfigError(f"runtime.ray_address: no Ray answers at {address}; name the host:port of its head")
             record.ray_address = address
             return f"Ray: joined {address}"
         start_ray(self.folder, self.config, record)
@@ -223,7 +225,7 @@ class Installation:
     def down(self) -> None:
         """Let the actors finish, then end what was started here, the log last."""
         record = self.record()
-        if record.wiring and (record.ray is None or embedded.is_running(record.ray)):
+        if record.wiring and _ray_is_up(record):
             with contextlib.suppress(ConnectionError), self.stage(record) as stage:
                 stage.stop([SUPERVISOR])
                 stage.stop([name for name in stage.names if name != SUPERVISOR])
@@ -315,17 +317,23 @@ def _wait_for_ray(process: subprocess.Popen, dashboard_port: int) -> None:
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise ConfigError("Ray did not start; see ray.out in the data folder")
-        if _listens(dashboard_port):
+        if _listens(f"127.0.0.1:{dashboard_port}"):
             return
         time.sleep(0.1)
     raise ConfigError(f"Ray did not answer within {READY_TIMEOUT_S:g} s; see ray.out in the data folder")
 
 
-def _listens(port: int) -> bool:
-    """Whether something takes connections on this loopback port."""
+def _ray_is_up(record: RunRecord) -> bool:
+    """Whether there is a Ray to talk to: looking for one that is gone would take it minutes."""
+    return embedded.is_running(record.ray) if record.ray else _listens(record.ray_address)
+
+
+def _listens(address: str) -> bool:
+    """Whether something takes connections at this host:port."""
+    host, _, port = address.rpartition(":")
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
-    except OSError:
+        socket.create_connection((host, int(port)), timeout=1.0).close()
+    except (OSError, ValueError):
         return False
     return True
 

@@ -5,10 +5,10 @@ judges one document against another: matching is the ledger's.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, time
 from decimal import ROUND_HALF_UP, Context, Decimal
-from itertools import islice
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -58,10 +58,11 @@ class Price(NamedTuple):
     amount: Decimal
     per: Decimal = Decimal(1)
 
-    def minor_for(self, units: Decimal, digits: int) -> int:
-        """The price of so many units in minor units, rounded half up as invoices are."""
+    def minor_for(self, units: Decimal, digits: int) -> int | None:
+        """The price of so many units in minor units, rounded half up as invoices are; None beyond every amount."""
         amount = _EXACT.multiply(self.amount.scaleb(digits, _EXACT), units)
-        return int(_EXACT.divide(amount, self.per).quantize(Decimal(1), ROUND_HALF_UP, _EXACT))
+        amount_minor = int(_EXACT.divide(amount, self.per).quantize(Decimal(1), ROUND_HALF_UP, _EXACT))
+        return amount_minor if abs(amount_minor) <= AMOUNT_MINOR_MAX else None
 
 
 class Line(NamedTuple):
@@ -143,16 +144,25 @@ def bill_key(supplier: str, number: str) -> str:
 
 
 def chunks(readings: Iterable[Reading], source: str, settings: SourceSettings) -> Iterator[Chunk]:
-    """The events of each document, in chunks of at most `rows_max`, with what was set aside and the figures."""
-    for document, aside, figures in readings:
-        rows = _rows(document, source, settings) if document else iter(())
-        yield Chunk(_frame(islice(rows, settings.rows_max)), [], aside, figures)
-        while not (frame := _frame(islice(rows, settings.rows_max))).is_empty():
-            yield Chunk(frame, [])
+    """The documents' events in chunks of at most `rows_max`, with what was set aside and the figures."""
+    rows, aside, figures = [], [], Counter()
+    for document, unfit, counted in readings:
+        aside += unfit
+        figures.update(counted)
+        for row in _rows(document, source, settings) if document else ():
+            rows.append(row)
+            if len(rows) == settings.rows_max:
+                yield Chunk(_frame(rows), [], aside, figures)
+                rows, aside, figures = [], [], Counter()
+        if len(aside) >= settings.rows_max:
+            yield Chunk(_frame(rows), [], aside, figures)
+            rows, aside, figures = [], [], Counter()
+    yield Chunk(_frame(rows), [], aside, figures)
 
 
-def _frame(rows: Iterable[Mapping[str, object]]) -> pl.DataFrame:
-    return pl.DataFrame(list(rows), schema=COLUMNS)
+def _frame(rows: list[dict[str, object]]) -> pl.DataFrame:
+    columns = {name: [row.get(name) for row in rows] for name in COLUMNS}
+    return pl.DataFrame(columns, schema=COLUMNS)
 
 
 def _rows(document: Document, source: str, settings: SourceSettings) -> Iterator[dict[str, object]]:
@@ -210,6 +220,8 @@ def _line_key(document: Document, line: Line) -> str:
 def _price_attributes(price: Price, digits: int) -> dict[str, object]:
     """The unit price in minor units, and the price as given when that is a rounded one."""
     price_minor = price.minor_for(Decimal(1), digits)
+    if price_minor is None:
+        return {}
     if _EXACT.multiply(Decimal(price_minor), price.per) == price.amount.scaleb(digits, _EXACT):
         return {"price_minor": price_minor}
     return {"price_minor": price_minor, "price": f"{price.amount:f}", "price_per": f"{price.per:f}"}

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from adapters.sources.delimited import header_of, read_text
-from adapters.sources.source import Chunk, RowTest, SourceFault, SourceSettings, divide
+from adapters.sources.source import Chunk, Reader, RowTest, SourceFault, SourceSettings, divide
 from runtime.errors import FrameError
 from runtime.schema import COLUMNS, REQUIRED, SCHEMA_VERSION, UTC_MS, conform
 
@@ -182,3 +182,19 @@ def _readable(form: str) -> Iterator[None]:
         yield
     except (pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
         raise FrameError("malformed", "", f"not a readable {form} file") from None
+
+
+FORMATS: dict[str, Reader] = {"jsonl": read_jsonl, "csv": read_csv, "parquet": read_parquet, "arrow": read_arrow}
+_MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow"}
+
+
+def recognise(head: bytes) -> str:
+    """The format that these first bytes show, or nothing."""
+    for magic, name in _MAGIC.items():
+        if head.startswith(magic):
+            return name
+    text = head.decode("utf-8-sig", errors="replace").lstrip()
+    if text.startswith("{"):
+        return "jsonl"
+    header = {name.strip('" \r') for name in text.partition("\n")[0].split(",")}
+    return "csv" if header & set(COLUMNS) else ""

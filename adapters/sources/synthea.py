@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from adapters.sources.delimited import minor_units, read_text
-from adapters.sources.source import Chunk, RowTest, SourceSettings, canonical, divide
+from adapters.sources.source import Chunk, Reader, RowTest, SourceSettings, canonical, divide
 from adapters.sources.tokens import checked_key, tokenise
 from runtime.schema import SCHEMA_VERSION, UTC_MS
 
@@ -163,3 +163,12 @@ def _events(rows: pl.DataFrame, settings: SourceSettings) -> pl.DataFrame:
         effective_on=pl.col("occurred_at").dt.date(),
         schema_version=pl.lit(SCHEMA_VERSION),
     )
+
+
+FORMATS: dict[str, Reader] = {"synthea": read}
+
+
+def recognise(head: bytes) -> str:
+    """The format's name when these bytes begin with its header."""
+    header = head.decode("utf-8-sig", errors="replace").lstrip().partition("\n")[0]
+    return "synthea" if {name.strip('" \r') for name in header.split(",")}.issuperset(SIGNATURE) else ""

@@ -34,9 +34,12 @@ class DedupeMemory:
 
     def judge(self, ids: np.ndarray, digests: np.ndarray) -> np.ndarray:
         """Verdict of each row (int8), the first of several equal ids judged first; remembers what is not a repeat."""
-        order = np.argsort(ids, kind="stable")
+        order = _stable_order(ids)
         batch = ids[order], digests[order]
-        verdicts = _verdicts(self._known(batch[0]), batch)
+        verdicts = np.full(len(ids), Verdict.NEW, np.int8)
+        known = self._known(batch[0])
+        doubtful = _equal_to_neighbour(batch[0]) | _marked(batch[0], known[0])
+        verdicts[doubtful] = _verdicts(known, (batch[0][doubtful], batch[1][doubtful]))
         kept = verdicts != Verdict.REPEAT
         self._remember(batch[0][kept], batch[1][kept])
         answer = np.empty(len(ids), np.int8)
@@ -72,6 +75,29 @@ class DedupeMemory:
     def load(self, ids: bytes, digests: bytes) -> None:
         """Start from a snapshot."""
         self._runs = [(np.frombuffer(ids, "<u8"), np.frombuffer(digests, "<u8"))] if ids else []
+
+
+def _stable_order(ids: np.ndarray) -> np.ndarray:
+    """As a stable argsort, in half its time: only equal ids, which are few, are put into their order of arrival."""
+    order = np.argsort(ids)
+    ties = np.flatnonzero(_equal_to_neighbour(ids[order]))
+    tied = order[ties]
+    order[ties] = tied[np.lexsort((tied, ids[tied]))]
+    return order
+
+
+def _equal_to_neighbour(ids: np.ndarray) -> np.ndarray:
+    """Which of sorted ids stand there more than once."""
+    equal = np.zeros(len(ids) + 1, bool)
+    equal[1:-1] = _equal_next(ids)
+    return equal[1:] | equal[:-1]
+
+
+def _marked(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Which of sorted ids are among the known ones, which are few."""
+    marked = np.zeros(len(ids), bool)
+    marked[np.searchsorted(ids, known)] = True  # the first of equal ids; the others are doubtful anyway
+    return marked
 
 
 def _entries_of(wanted: np.ndarray, run: Entries) -> Entries:

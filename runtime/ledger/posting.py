@@ -4,7 +4,7 @@ Owns the arithmetic of a set: every set is balanced because each pair of a rule 
 Never books an event in part: if one role of it has no account, the whole event is handed back as unmapped.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from runtime.ledger.rules import Role, Rule, Rulebook
 
 ANSWERS_MAX = 200_000  # remembered crosswalk answers and routes; more than a shard's real combinations
 
-_SPOT = ("entity", "rule", "payer", "facility", "department", "posted_on", "code")
+_SPOT = ("entity", "rule", "payer", "facility", "department", "era", "code")
 _ROUTE_LINES = {
     "route": pl.Int32(),
     "line_no": pl.Int16(),
@@ -38,14 +38,15 @@ class Posted(NamedTuple):
 
 
 class Spot(NamedTuple):
-    """Everything that decides on accounts. `code` is empty unless a role of the rule depends on it."""
+    """Everything that decides on accounts. What no mapping of the rule's roles asks for is left empty; `era` counts
+    the days until then on which a mapping began."""
 
     entity: str
     rule: str
     payer: bool
     facility: str
     department: str
-    posted_on: date
+    era: int
     code: str
 
 
@@ -65,18 +66,29 @@ class PostingRules:
         self._routes: dict[tuple, Route] = {}
         self._lines: list[tuple] = []
         self._numbers: dict[tuple, int] = {}
-        self._rule_frame = _rule_frame(self._rules)
         self._coded = [name for name, rule in self._rules.items() if self._by_reason(rule)]
+        self._by_document = [name for name, rule in self._rules.items() if rule.entry_by == "document"]
+        self._by_reference = [name for name, rule in self._rules.items() if rule.entry_by == "reference"]
         self._opening = pl.DataFrame(
             {"entity": list(opens_on), "opens_on": list(opens_on.values())},
             schema={"entity": pl.String(), "opens_on": pl.Date()},
         )
+        self.mapping_changed()
 
     def mapping_changed(self) -> None:
         """Forget remembered routes; called after the crosswalk took a version."""
         self._routes.clear()
         self._numbers.clear()
         self._lines.clear()
+        rows = [row for _, row in self._crosswalk.dump()]
+        self._eras = pl.Series(sorted({date.min, *(row.valid_from for row in rows)}), dtype=pl.Date())
+        of_facility = {row.role for row in rows if row.facility}
+        of_department = {row.role for row in rows if row.department}
+        self._rule_frame = _rule_frame(
+            (name, rule, not of_facility.isdisjoint(asked), not of_department.isdisjoint(asked))
+            for name, rule in self._rules.items()
+            for asked in [self._asked_of(rule)]
+        )
 
     def post(self, events: pl.DataFrame, first_set_no: int) -> Posted:
         """Post rows (canonical columns plus `row` and `rule`); set numbers go up from first_set_no."""
@@ -84,15 +96,7 @@ class PostingRules:
             return Posted(empty(DELTAS), _SET_OF, _UNMAPPED)
         self._forget_when_many()
         sums = self._sums(events)
-        places = sums.select(_SPOT).unique(maintain_order=True)
-        routes = [self._route(Spot(*place)) for place in places.iter_rows()]
-        routed = sums.join(
-            places.with_columns(
-                pl.Series("route", [route.number for route in routes], pl.Int32()),
-                pl.Series("missing", [route.missing for route in routes], pl.String()),
-            ),
-            on=list(_SPOT),
-        )
+        routed = self._routed(sums)
         unmapped = routed.filter(pl.col("missing") != "").select("rows", role="missing").explode("rows")
         sets = self._sets(routed.filter(pl.col("missing") == ""), first_set_no)
         return Posted(
@@ -103,36 +107,52 @@ class PostingRules:
 
     def _sums(self, events: pl.DataFrame) -> pl.DataFrame:
         """One row for each combination that a rule or the crosswalk can tell apart; `rows` lists its events."""
-        entry_by, summary = pl.col("_entry_by"), pl.lit("")
-        document = (
-            pl.when(entry_by == "document")
-            .then(pl.col("document"))
-            .when(entry_by == "reference")
-            .then(pl.col("reference"))
-            .otherwise(summary)
+        sums = events.group_by(
+            "entity",
+            "kind",
+            "rule",
+            "facility",
+            "department",
+            "currency",
+            "effective_on",
+            _chosen(events, self._coded, "reason").alias("code"),
+            self._document(events),
+            (pl.col("counterparty").is_not_null()).alias("payer"),
+            (pl.col("amount_minor") < 0).alias("flipped"),
+        ).agg(
+            pl.col("amount_minor").abs().sum(),
+            pl.len().cast(pl.Int64()).alias("events"),
+            pl.col("row").alias("rows"),
         )
         return (
-            events.join(self._rule_frame, on="rule", how="left")
+            sums.join(self._rule_frame, on="rule", how="left")
             .join(self._opening, on="entity", how="left")
-            .group_by(
-                "entity",
-                "kind",
-                "rule",
-                pl.when(pl.col("rule").is_in(self._coded)).then("reason").otherwise(pl.lit("")).alias("code"),
-                (pl.col("counterparty").is_not_null()).alias("payer"),
-                pl.col("facility").fill_null(""),
-                pl.col("department").fill_null(""),
+            .with_columns(
+                pl.col("facility", "department").fill_null(""),
                 pl.max_horizontal("effective_on", "opens_on").alias("posted_on"),
-                "currency",
-                document.alias("document"),
-                (pl.col("amount_minor") < 0).alias("flipped"),
-            )
-            .agg(
-                pl.col("amount_minor").abs().sum(),
-                pl.len().cast(pl.Int64()).alias("events"),
-                pl.col("row").alias("rows"),
             )
         )
+
+    def _document(self, events: pl.DataFrame) -> pl.Expr:
+        by_document = _chosen(events, self._by_document, "document")
+        by_reference = _chosen(events, self._by_reference, "reference")
+        return pl.concat_str(by_document, by_reference).alias("document")
+
+    def _routed(self, sums: pl.DataFrame) -> pl.DataFrame:
+        """Each sum with its route. Distinct spots are few, however many sums there are: only they are looked up."""
+        spotted = sums.with_columns(
+            _era=self._eras.search_sorted(sums["posted_on"], side="right").cast(pl.Int64()),
+            _facility=pl.when("_by_facility").then("facility").otherwise(pl.lit("")),
+            _department=pl.when("_by_department").then("department").otherwise(pl.lit("")),
+        )
+        on = ["entity", "rule", "payer", "_facility", "_department", "_era", "code"]
+        spots = spotted.select(on).unique(maintain_order=True)
+        routes = [self._route(Spot(*spot)) for spot in spots.iter_rows()]
+        found = spots.with_columns(
+            pl.Series("route", [route.number for route in routes], pl.Int32()),
+            pl.Series("missing", [route.missing for route in routes], pl.String()),
+        )
+        return spotted.join(found, on=on)
 
     def _forget_when_many(self) -> None:
         """Keep answers bounded. Only between calls: route numbers must not change their meaning within one."""
@@ -146,7 +166,7 @@ class PostingRules:
         return self._routes[spot]
 
     def _find_route(self, spot: Spot) -> Route:
-        where = Place(spot.entity, spot.facility, spot.department, spot.posted_on)
+        where = Place(spot.entity, spot.facility, spot.department, self._eras[spot.era - 1])
         named = [role for pair in self._rules[spot.rule].post for role in (pair.debit, pair.credit)]
         lines = []
         for name in named:
@@ -172,6 +192,12 @@ class PostingRules:
         chosen = self._crosswalk.resolve(role.policy, where)  # a policy is mapped, dated and versioned like a role
         return chosen.account if chosen else role.default
 
+    def _asked_of(self, rule: Rule) -> set[str]:
+        """Every role that the crosswalk may be asked for by this rule, policies among them."""
+        named = {role for pair in rule.post for role in (pair.debit, pair.credit)}
+        chosen = [self._roles[name] for name in named if name in self._roles]
+        return named.union(*({role.policy, *role.cases.values()} for role in chosen))
+
     def _by_reason(self, rule: Rule) -> bool:
         roles = [self._roles.get(role) for pair in rule.post for role in (pair.debit, pair.credit)]
         return any(role is not None and role.by == "reason" for role in roles)
@@ -188,7 +214,7 @@ class PostingRules:
         keys = [
             "entity",
             "currency",
-            "period",
+            "month",
             "lane",
             "kind",
             "document",
@@ -198,9 +224,8 @@ class PostingRules:
             "flipped",
         ]
         merged = (
-            routed.join(self._rule_frame, on="rule", how="left")
-            .with_columns(
-                pl.col("posted_on").dt.strftime("%Y-%m").alias("period"),
+            routed.with_columns(
+                pl.col("posted_on").dt.month_start().alias("month"),
                 pl.when("_keep_facility").then("facility").otherwise(pl.lit("")).alias("facility"),
                 pl.when("_keep_department").then("department").otherwise(pl.lit("")).alias("department"),
             )
@@ -218,7 +243,8 @@ class PostingRules:
         )
         booked = pl.col("amount_minor") > 0
         return named.with_columns(
-            pl.when(booked).then(booked.cast(pl.Int32()).cum_sum() + (first_set_no - 1)).otherwise(-1).alias("set_no")
+            pl.when(booked).then(booked.cast(pl.Int32()).cum_sum() + (first_set_no - 1)).otherwise(-1).alias("set_no"),
+            pl.col("month").dt.strftime("%Y-%m").alias("period"),
         )
 
     def _route_lines(self) -> pl.DataFrame:
@@ -248,19 +274,27 @@ _SET_OF = pl.DataFrame(schema={"row": pl.Int64(), "set_no": pl.Int32()})
 _UNMAPPED = pl.DataFrame(schema={"row": pl.Int64(), "role": pl.String()})
 
 
-def _rule_frame(rules: Mapping[str, Rule]) -> pl.DataFrame:
+def _chosen(events: pl.DataFrame, rules: list[str], column: str) -> pl.Expr:
+    """This column where the rule is one of these, empty elsewhere; mostly, no row's is."""
+    concerned = events["rule"].is_in(rules)
+    return pl.when(concerned).then(column).otherwise(pl.lit("")) if concerned.any() else pl.lit("")
+
+
+def _rule_frame(rules: Iterable[tuple[str, Rule, bool, bool]]) -> pl.DataFrame:
+    """Rules by name, with whether their accounts differ by facility and by department."""
     return pl.DataFrame(
         [
-            (name, rule.mode, rule.lane, rule.entry_by, "facility" in rule.keep, "department" in rule.keep)
-            for name, rule in rules.items()
+            (name, rule.mode, rule.lane, "facility" in rule.keep, "department" in rule.keep, *differs)
+            for name, rule, *differs in rules
         ],
         schema={
             "rule": pl.String(),
             "mode": pl.String(),
             "lane": pl.Int16(),
-            "_entry_by": pl.String(),
             "_keep_facility": pl.Boolean(),
             "_keep_department": pl.Boolean(),
+            "_by_facility": pl.Boolean(),
+            "_by_department": pl.Boolean(),
         },
         orient="row",
     )

@@ -20,7 +20,7 @@ def demo(folder: Path):
     (home / ".penstock").mkdir(parents=True)
     (folder / "cache").mkdir(exist_ok=True)
     os.symlink(folder / "cache", home / ".penstock" / "cache")
-    marked = Marked(folder)
+    marked = Marked(folder, home)
     try:
         done = subprocess.run(
             [PENSTOCK, "demo", "--report", "report.json", "--events", str(EVENTS)],
@@ -77,14 +77,19 @@ def test_demo_process_after_its_end_leaves_nothing_running(demo):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_demo_marks_are_inherited_so_that_nothing_could_hide(folder):
-    """The check itself works: a process that was started and forgotten would be found."""
-    marked = Marked(folder)
-    lost = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env=marked.environment)
+def test_demo_check_for_what_is_left_finds_what_was_forgotten(folder):
+    """The check itself works: a process with the mark, or in the data folder alone, would be found and ended."""
+    home = folder / "lost"
+    home.mkdir()
+    marked, sleeper = Marked(folder, home), [sys.executable, "-c", "input()"]
+    lost = [
+        subprocess.Popen(sleeper, stdin=subprocess.PIPE, env=marked.environment),
+        subprocess.Popen(sleeper, stdin=subprocess.PIPE, cwd=home),
+    ]
     try:
-        assert [process.pid for process in marked.running()] == [lost.pid]
+        assert {process.pid for process in marked.running()} == {process.pid for process in lost}
     finally:
         marked.end()
-        lost.wait()
-        lost.stdin.close()
+        for process in lost:
+            process.communicate()
     assert marked.running() == []

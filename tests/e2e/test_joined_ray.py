@@ -32,7 +32,7 @@ def listens(port: int) -> bool:
 @pytest.fixture(scope="module")
 def ray(folder: Path) -> Iterator[tuple[Marked, int]]:
     """A plain Ray head, as an administrator starts it: its processes and its port."""
-    marked, port = Marked(folder), free_port()
+    marked, port = Marked(folder, folder / "theirs"), free_port()
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
     command += ["--node-ip-address", "127.0.0.1", "--port", str(port), "--temp-dir", str(folder / "theirs")]
     command += ["--include-dashboard", "false", "--metrics-export-port", str(free_port())]

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import polars as pl
 import pytest
 
-from actors.feed_reader import FeedReader
+from actors.feed_reader import FeedHealth, FeedReader
 from runtime.effects import EXCEPTIONS
 from runtime.errors import BooksUnavailable, FrameError, LogRefused, LogUnavailable, Pressure
 from runtime.limits import Limits
@@ -223,4 +223,4 @@ def test_feed_reader_cancelled_in_a_later_step_has_kept_its_word():
         asyncio.run(reader.run())
     asyncio.run(reader.close())
     assert way.done == [("append", "1"), ("acknowledge", "0-0"), ("close",)]
-    assert reader.health() == ("card", 1) and repr(reader) == "feed-reader card"
+    assert reader.health() == FeedHealth("card", 1) and repr(reader) == "feed-reader card"

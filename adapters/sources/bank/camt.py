@@ -13,7 +13,7 @@ event in the notification and in the statement.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +36,9 @@ _OPENING, _CLOSING = ("OPBD", "PRCD"), ("CLBD",)
 _DIRECTIONS = {"CRDT": 1, "DBIT": -1}
 _BOOKED = "BOOK"
 _PARTIES = {1: "Dbtr", -1: "Cdtr"}  # who is at the other end of a credit, of a debit
+
+
+_Fields = Mapping[str, etree._Element]
 
 
 class _Money(NamedTuple):
@@ -157,22 +160,23 @@ class _Report:
 
     def _take_balance(self, element: etree._Element) -> Iterator[Item]:
         try:
-            self._balances.setdefault(element.findtext("{*}Tp/{*}CdOrPrtry/{*}Cd", ""), _signed(element))
+            self._balances.setdefault(element.findtext("{*}Tp/{*}CdOrPrtry/{*}Cd", ""), _signed(_children(element)))
         except _Unfit as unfit:
             self._unreadable = True
             yield self._refused(0, str(unfit), whole=True)
 
     def _take_entry(self, element: etree._Element) -> Iterator[Item]:
         self._entries += 1
+        fields = _children(element)
         try:
-            money = _signed(element)
+            money = _signed(fields)
             self._summed.add(money.minor)
-            if _status(element) != _BOOKED:
+            if _all_text(fields, "Sts", _BOOKED) != _BOOKED:
                 self._unbooked += 1
                 return
             self._totals.add(money.minor)
             self._currencies.add(money.currency)
-            entry = self._entry(element, money)
+            entry = self._entry(element, fields, money)
         except _Unfit as unfit:
             self._unreadable = True
             yield self._refused(self._entries, str(unfit), whole=True)
@@ -182,9 +186,10 @@ class _Report:
         else:
             yield from self._movements(entry)
 
-    def _entry(self, element: etree._Element, money: _Money) -> Entry:
+    def _entry(self, element: etree._Element, fields: _Fields, money: _Money) -> Entry:
         account, statement_key = self._names(element)
-        booked_on = _day(element, "BookgDt") or _day(element, "ValDt") or _as_day(self._created)
+        value_on = _as_day(_all_text(fields, "ValDt"))
+        booked_on = _as_day(_all_text(fields, "BookgDt")) or value_on or _as_day(self._created)
         if booked_on is None:
             raise _Unfit("booking_date")
         ends = {part.end_to_end for part in self._parts}
@@ -192,16 +197,16 @@ class _Report:
             statement=self._ordinal,
             statement_key=statement_key,
             account=account,
-            bank_reference=element.findtext("{*}AcctSvcrRef", ""),
+            bank_reference=_all_text(fields, "AcctSvcrRef"),
             amount_minor=money.minor,
             currency=money.currency,
             booked_on=booked_on,
-            value_on=_day(element, "ValDt") or booked_on,
-            type_code=_type_code(element),
+            value_on=value_on or booked_on,
+            type_code=_type_code(fields.get("BkTxCd")),
             customer_reference=ends.pop() if len(ends) == 1 else "",
             originator=self._parts[0].originators[money.minor < 0] if len(self._parts) == 1 else "",
-            texts=_texts(element, "{*}AddtlNtryInf") + tuple(text for part in self._parts for text in part.texts),
-            returned=element.findtext("{*}RvslInd", "").strip() in ("true", "1"),
+            texts=(_all_text(fields, "AddtlNtryInf"), *(text for part in self._parts for text in part.texts)),
+            returned=_all_text(fields, "RvslInd") in ("true", "1"),
         )
 
     def _names(self, entry: etree._Element) -> tuple[str, str]:
@@ -278,10 +283,23 @@ class _Report:
         return SetAside(Quarantined(self._ordinal, entry, 0, code), whole)
 
 
-def _signed(element: etree._Element) -> _Money:
+def _children(element: etree._Element) -> _Fields:
+    """The children by their names; of several of a name the first."""
+    return {child.tag.rpartition("}")[2]: child for child in element.iterchildren(etree.Element, reversed=True)}
+
+
+def _all_text(fields: _Fields, name: str, default: str = "") -> str:
+    """A child's text, wherever in it it stands: newer versions nest what older ones wrote plainly."""
+    child = fields.get(name)
+    if child is None:
+        return default
+    return (child.text if not len(child) else "".join(child.itertext())).strip() if child.text or len(child) else ""
+
+
+def _signed(fields: _Fields) -> _Money:
     """An amount with its direction. Raises _Unfit."""
-    money = _money(element.find("{*}Amt"))
-    direction = _DIRECTIONS.get(element.findtext("{*}CdtDbtInd", "").strip())
+    money = _money(fields.get("Amt"))
+    direction = _DIRECTIONS.get(_all_text(fields, "CdtDbtInd"))
     if direction is None:
         raise _Unfit("direction")
     if money is None or money.minor < 0:
@@ -297,26 +315,22 @@ def _money(amount: etree._Element | None) -> _Money | None:
     return None if minor is None or not _CURRENCY.fullmatch(currency) else _Money(minor, currency)
 
 
-def _status(entry: etree._Element) -> str:
-    """Text of the older versions, a code of the newer."""
-    return "".join(entry.find("{*}Sts").itertext()).strip() if entry.find("{*}Sts") is not None else _BOOKED
-
-
 def _part(details: etree._Element) -> _Part:
-    amount = details.find("{*}Amt")
-    amount = details.find("{*}AmtDtls/{*}TxAmt/{*}Amt") if amount is None else amount
-    money, parties = _money(amount), details.find("{*}RltdPties")
-    indicator = details.findtext("{*}CdtDbtInd")
-    if indicator is None:
-        entry = next(details.iterancestors("{*}Ntry"))
-        indicator = entry.findtext("{*}CdtDbtInd", "")
+    fields = _children(details)
+    amount, parties, references = fields.get("Amt"), fields.get("RltdPties"), fields.get("Refs")
+    if amount is None and "AmtDtls" in fields:
+        amount = fields["AmtDtls"].find("{*}TxAmt/{*}Amt")
+    money = _money(amount)
     if money:
-        money = money._replace(minor=_DIRECTIONS.get(indicator.strip(), 1) * money.minor)
+        direction = _all_text(fields, "CdtDbtInd") or next(details.iterancestors("{*}Ntry")).findtext(
+            "{*}CdtDbtInd", ""
+        )
+        money = money._replace(minor=_DIRECTIONS.get(direction.strip(), 1) * money.minor)
     return _Part(
         money=money,
-        end_to_end=details.findtext("{*}Refs/{*}EndToEndId", "").strip(),
+        end_to_end="" if references is None else references.findtext("{*}EndToEndId", "").strip(),
         originators=(_organisation(parties, _PARTIES[1]), _organisation(parties, _PARTIES[-1])),
-        texts=_texts(details, "{*}RmtInf/{*}Ustrd", "{*}RmtInf/{*}Strd/{*}AddtlRmtInf", "{*}AddtlTxInf"),
+        texts=_texts(fields),
     )
 
 
@@ -331,14 +345,16 @@ def _organisation(parties: etree._Element | None, role: str) -> str:
     return ""
 
 
-def _texts(element: etree._Element, *places: str) -> tuple[str, ...]:
-    found = (node.text.strip() for place in places for node in element.iterfind(place) if node.text)
-    return tuple(text for text, _ in zip(found, range(TEXTS_MAX), strict=False))
+def _texts(fields: _Fields) -> tuple[str, ...]:
+    """What may hold a trace: remittance lines, plain or beside a structured one, and the bank's own words."""
+    remittance = fields.get("RmtInf")
+    nodes = () if remittance is None else remittance.iter("{*}Ustrd", "{*}AddtlRmtInf")
+    lines = [node.text.strip() for node, _ in zip(nodes, range(TEXTS_MAX), strict=False) if node.text]
+    return (*lines, _all_text(fields, "AddtlTxInf"))
 
 
-def _type_code(entry: etree._Element) -> str:
+def _type_code(code: etree._Element | None) -> str:
     """Domain, family and sub-family, or the bank's own code."""
-    code = entry.find("{*}BkTxCd")
     if code is None:
         return ""
     places = ("{*}Domn/{*}Cd", "{*}Domn/{*}Fmly/{*}Cd", "{*}Domn/{*}Fmly/{*}SubFmlyCd")
@@ -353,11 +369,6 @@ def _summary(element: etree._Element) -> dict[str, str]:
         "debit": "{*}TtlDbtNtries/{*}Sum",
     }
     return {name: text.strip() for name, place in places.items() if (text := element.findtext(place))}
-
-
-def _day(entry: etree._Element, name: str) -> date | None:
-    chosen = entry.find(f"{{*}}{name}")
-    return None if chosen is None else _as_day("".join(chosen.itertext()).strip())
 
 
 def _as_day(text: str) -> date | None:

@@ -89,13 +89,13 @@ def reader(source: str, scan: Scan) -> Reader:
 
     def read(path: Path, settings: SourceSettings) -> Iterator[Chunk]:
         checked_key(settings.token_key)
-        survey = _Survey()
+        survey = _Survey(settings.rows_max)
         for item in scan(path, settings):
             survey.note(item)
         survey.occurrences.close()
         yield Chunk(pl.DataFrame(schema=COLUMNS), [], survey.quarantined, survey.figures)
         events = _Events(source, settings, survey.occurrences)
-        items = (item for item in scan(path, settings) if survey.admits(item))
+        items = (item for item in survey.kept or scan(path, settings) if survey.admits(item))
         while part := list(islice(items, settings.rows_max)):
             faults = [item for item in part if isinstance(item, SourceFault)]
             yield Chunk(events.frame([item for item in part if isinstance(item, Entry)]), faults)
@@ -104,15 +104,23 @@ def reader(source: str, scan: Scan) -> Reader:
 
 
 class _Survey:
-    """What the first reading finds: statements that do not tie, equal entries, figures."""
+    """What the first reading finds: statements that do not tie, equal entries, figures.
 
-    def __init__(self) -> None:
+    It keeps the items of a file that is no longer than one frame, which then need not be read again.
+    """
+
+    def __init__(self, kept_max: int) -> None:
+        self._kept_max = kept_max
+        self.kept: list[Item] | None = []
         self.quarantined: list[Quarantined] = []
         self.figures: Counter[str] = Counter()
         self.occurrences = Occurrences()
         self._refused: set[int] = set()
 
     def note(self, item: Item) -> None:
+        if self.kept is not None:
+            self.kept.append(item)
+            self.kept = self.kept if len(self.kept) <= self._kept_max else None
         if isinstance(item, Entry):
             self.occurrences.note(_twin_key(item))
         elif isinstance(item, Figures):

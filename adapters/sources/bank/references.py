@@ -8,6 +8,7 @@ import re
 from adapters.sources.tokens import token
 
 CHARS_MAX = 128
+_CARD_DIGITS_MIN = 13
 _NONE = frozenset({"", "NOTPROVIDED", "NOT PROVIDED", "NONREF"})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _CARD = re.compile(r"(?<!\d)(?:4\d{12}(?:\d{3})?|5[1-5]\d{14}|2[2-7]\d{14}|3[47]\d{13}|6\d{15})(?!\d)")
@@ -27,6 +28,8 @@ def reference(text: str, key: bytes) -> str:
 
 def holds_card_number(text: str) -> bool:
     """Whether digits in the text, with or without blanks and hyphens between, make up a valid card number."""
+    if len(text) < _CARD_DIGITS_MIN:
+        return False
     return any(_is_luhn(found[0]) for found in _CARD.finditer(re.sub(r"(?<=\d)[ -](?=\d)", "", text)))
 
 

@@ -108,6 +108,8 @@ def _order_line(item: Node, name: str, money: Money, department: str) -> Line:
         raise item.unfit("missing_price")
     if amount_minor is None:
         amount_minor = each.minor_for(decimal(item.first("Quantity")), money.digits)
+    if amount_minor is None:
+        raise item.unfit("too_precise_or_large")
     return Line(name, thousandths, amount_minor, each, department=_department(item) or department)
 
 

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from adapters.sources.source import Chunk, Quarantined, SourceSettings
+from adapters.sources.x12.accepted import Accepted
 from adapters.sources.x12.envelope import Envelope
 from adapters.sources.x12.findings import FINDINGS_PER_ENVELOPE_MAX
 from adapters.sources.x12.segments import ELEMENT, SEGMENT, Block, Delimiters, blocks
-from adapters.sources.x12.sets import Accepted, Header, TransactionSet
+from adapters.sources.x12.sets import Header, TransactionSet
 from adapters.sources.x12.values import element, number
 from adapters.sources.x12.x277 import ClaimStatuses
 from adapters.sources.x12.x835 import Remittance
@@ -115,7 +116,7 @@ class Reading:
 
     def _hash_to(self, position: int) -> None:
         until = position - self._first
-        content = "".join(f"{segment}{SEGMENT}" for segment in self._block.segments[self._hashed : until])
+        content = SEGMENT.join((*self._block.segments[self._hashed : until], ""))
         self._digest.update(content.encode("latin-1"))
         self._hashed = until
 
@@ -165,7 +166,11 @@ class Reading:
         if transaction.findings:
             self._quarantined += transaction.findings
         else:
-            self._accepted.take(transaction, transaction.identity(digest))
+            self._take(transaction, digest)
+
+    def _take(self, transaction: TransactionSet, digest: str) -> None:
+        rows, transaction.rows = transaction.rows, []
+        self._accepted.take(rows, transaction.identity(digest), transaction.source, transaction.currency)
 
     def _on_interchange_answer(self, elements: list[str], position: int) -> None:
         answer = InterchangeAcknowledgement(Header(0, 1, ("TA1",), ()), self._settings)
@@ -209,10 +214,10 @@ class Reading:
                 if handle:
                     handle(segment.split(ELEMENT), position)
                 if len(transaction.rows) >= self._settings.rows_max:
-                    self._accepted.take(transaction, transaction.identity(large.digest))
+                    self._take(transaction, large.digest)
                     yield from self._leave()
         transaction.close(large.digest)
-        self._accepted.take(transaction, transaction.identity(large.digest))
+        self._take(transaction, large.digest)
 
     def _leave(self) -> Iterator[Chunk]:
         """All accepted rows, in frames of the size asked for; findings and figures go with the first."""

@@ -83,7 +83,7 @@ def blocks(file: BinaryIO, offset: int = 0, delimiters: Delimiters | None = None
         if start < 0:
             raise FrameError("malformed", "", "no X12 header")
         raw, offset = raw[start:], offset + start
-    while raw:
+    while raw or (raw := file.read(BLOCK_BYTES)):
         fresh = file.read(BLOCK_BYTES)
         raw += fresh
         used = 0

@@ -1,46 +1,28 @@
-"""What every transaction set has in common, and how accepted ones become frames.
+"""What every transaction set has in common while it is read.
 
-Owns the row that a set's events are collected in, a set's findings and figures. Never reads an envelope.
+Owns a set's header, findings, figures and events. Never reads an envelope and never decides what becomes of a set.
 """
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import polars as pl
-
-from adapters.sources.source import Quarantined, SourceSettings, canonical
+from adapters.sources.source import Quarantined, SourceSettings
 from adapters.sources.tokens import token
+from adapters.sources.x12.accepted import Row
 from adapters.sources.x12.findings import FINDINGS_PER_SET_MAX, STRUCTURE_CODES
 from adapters.sources.x12.values import element, is_code, minor_units, text
-from runtime.schema import COLUMNS, SCHEMA_VERSION, UTC_MS
 
 CLAIM, PAYER_CLAIM = "claim", "payer_claim"  # token domains: the provider's number of a claim, and the payer's
 
 Handler = Callable[[list[str], int], None]
-
-_ROW = {
-    "kind": pl.String(),
-    "event_id": pl.String(),
-    "document": pl.String(),
-    "reference": pl.String(),
-    "counterparty": pl.String(),
-    "reason": pl.String(),
-    "amount_minor": pl.Int64(),
-    "correlation_id": pl.String(),
-    "attributes": pl.String(),
-    "occurred_at": pl.Int64(),
-    "effective_on": pl.Int32(),
-}
-# A row is a plain tuple in the order of _ROW: millions are made, and zip turns them into columns.
-Row = tuple[str, str, str | None, str | None, str | None, str | None, int, str | None, str | None, int, int]
 
 
 class Header(NamedTuple):
     """Where a set lies and what its envelope says of it."""
 
     ordinal: int  # in the file, from 1
-    segment: int  # of its ST in the file, from 1
+    segment: int  # position of its ST in the file, from 1
     st: tuple[str, ...]
     gs: tuple[str, ...]
 
@@ -82,11 +64,11 @@ class TransactionSet:
         self.figures: Counter[str] = Counter(transactions=1)
         self.handlers: dict[str, Handler] = {}
         self.has_unread_amount = False  # sums that would hold it are not judged
+        self._is_wrong_in_form = False
         # What events of the set bear unless they say otherwise.
         self.reference: str | None = None
         self.counterparty: str | None = None
         self.occurred_ms = self.effective_day = 0
-        self._is_wrong_in_form = False
 
     def close(self, body: str) -> None:
         """All segments have come; `body` is the keyed hash of them."""
@@ -95,30 +77,30 @@ class TransactionSet:
         """What the ids of this set's events start with: the same however often it is sent."""
         return body[:16]
 
-    def add(self, kind: str, place: str, document: str | None, reason: str, amount_minor: int, **more: Any) -> None:
+    def add(self, kind: str, place: str, document: str | None, reason: str | None, amount_minor: int, **more) -> None:
         """Add an event; `place` is where in the set it stands. `more` are columns that differ from the set's own."""
-        get = more.get
-        reference, counterparty = get("reference", self.reference), get("counterparty", self.counterparty)
-        row = (kind, place, document, reference, counterparty, reason, amount_minor)
-        row += (get("correlation_id"), get("attributes"), get("occurred_ms", self.occurred_ms), self.effective_day)
-        self.rows.append(row)
+        columns = {"reference": self.reference, "counterparty": self.counterparty, "correlation_id": None}
+        columns |= {"attributes": None, "occurred_ms": self.occurred_ms} | more
+        reference, counterparty, correlation_id, attributes, occurred_ms = columns.values()
+        row = (kind, place, document, reference, counterparty, reason, amount_minor, correlation_id, attributes)
+        self.rows.append((*row, occurred_ms, self.effective_day))
 
     def find(self, position: int, index: int, code: str) -> None:
-        """Note what is wrong at an element of a segment, by its position in the file."""
+        """Note what is wrong at an element of a segment, given by its position in the file."""
         self._is_wrong_in_form |= code in STRUCTURE_CODES
         if len(self.findings) < FINDINGS_PER_SET_MAX:
             place = position - self.header.segment + 1
             self.findings.append(Quarantined(self.header.ordinal, place, index, code))
 
     def totals(self) -> Counter[str]:
-        """The set's figures with what is said of it as a whole."""
+        """The set's figures, with what is said of it as a whole."""
         self.figures["transactions_quarantined"] = int(bool(self.findings))
         self.figures["structurally_wrong"] = int(self._is_wrong_in_form)
         return self.figures
 
     def amount(self, elements: list[str], index: int, position: int) -> int:
         """A required amount; 0 and a finding when it can't be read."""
-        amount = minor_units(element(elements, index))
+        amount = minor_units(elements[index] if index < len(elements) else "")
         if amount is None:
             self.has_unread_amount = True
             self.find(position, index, "bad_amount")
@@ -141,41 +123,3 @@ class TransactionSet:
         """An identifier of a person's claim as it may leave; None when empty."""
         value = text(raw)
         return token(value, self.settings.token_key, domain) if value else None
-
-
-class Accepted:
-    """Rows of accepted sets until they leave as frames."""
-
-    def __init__(self, settings: SourceSettings) -> None:
-        self._settings = settings
-        self._rows: list[Row] = []
-        self._sources: list[str] = []
-        self._currencies: list[str] = []
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def take(self, transaction: TransactionSet, identity: str) -> None:
-        """Add a set's rows, with ids that start with its identity."""
-        rows = transaction.rows
-        self._rows += [(row[0], f"{identity}:{row[1]}", *row[2:]) for row in rows]
-        self._sources += [transaction.source] * len(rows)
-        self._currencies += [transaction.currency] * len(rows)
-        transaction.rows = []
-
-    def frame(self) -> pl.DataFrame:
-        """All rows as canonical events; none are left behind."""
-        columns = dict(zip(_ROW, zip(*self._rows, strict=True), strict=True)) if self._rows else dict.fromkeys(_ROW, ())
-        columns |= {"source": self._sources, "currency": self._currencies}
-        frame = pl.DataFrame(columns, schema=_ROW | {"source": pl.String(), "currency": pl.String()})
-        self._rows, self._sources, self._currencies = [], [], []
-        return canonical(
-            frame,
-            **{name: pl.col(name) for name in (*_ROW, "source", "currency") if name != "occurred_at"},
-            entity=pl.lit(self._settings.entity),
-            occurred_at=pl.col("occurred_at").cast(UTC_MS),
-            schema_version=pl.lit(SCHEMA_VERSION),
-        )
-
-
-assert set(_ROW) <= set(COLUMNS)

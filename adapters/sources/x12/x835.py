@@ -4,8 +4,6 @@ Owns the remittance as a whole: its payment, its identity, the PLB amounts, and 
 are in `x835_claim`. A positive PLB amount reduces the payment. Names and addresses are not read.
 """
 
-from collections.abc import Callable
-
 from adapters.sources.source import SourceSettings
 from adapters.sources.x12.segments import COMPONENT
 from adapters.sources.x12.sets import PAYER_CLAIM, Handler, Header, TransactionSet
@@ -35,7 +33,7 @@ class Remittance(TransactionSet):
         self._trace: list[str] = []
         self._payee = self._payer_number = ""
         self._produced: int | None = None
-        self._claim: Claim | None = None
+        self._claim = Claim(self)
         self.handlers: dict[str, Handler] = {
             "BPR": self._on_payment,
             "TRN": self._on_trace,
@@ -43,12 +41,8 @@ class Remittance(TransactionSet):
             "DTM": self._on_date,
             "N1": self._on_party,
             "CLP": self._on_claim,
-            "SVC": self._owned(Claim.on_line),
-            "CAS": self._owned(Claim.on_adjustment),
-            "LQ": self._owned(Claim.on_remark),
-            "MIA": self._owned(Claim.on_inpatient_remarks),
-            "MOA": self._owned(Claim.on_outpatient_remarks),
             "PLB": self._on_provider,
+            **self._claim.handlers,
         }
 
     def identity(self, body: str) -> str:
@@ -57,7 +51,7 @@ class Remittance(TransactionSet):
 
     def close(self, body: str) -> None:
         """Check the whole, and add the remittance's own event."""
-        self._end_claim()
+        self._claim.close()
         self._end_header()
         if not self._payment:
             return self.find(self.header.segment, 0, "missing_bpr")
@@ -131,35 +125,21 @@ class Remittance(TransactionSet):
     def _set_days(self, effective: int | None, produced: int | None) -> None:
         """BPR16 is missing or no date in real files that are whole otherwise: the production date stands in for it."""
         days = [known for known in (effective, produced) if known is not None]
-        if not days:
-            self.find(self._payment_position or self.header.segment, 16, "missing_date")
-            return
-        self.effective_day, self.occurred_ms = days[0], days[-1] * DAY_MS
+        if days:
+            self.effective_day, self.occurred_ms = days[0], days[-1] * DAY_MS
+        elif self._payment:
+            self.find(self._payment_position, 16, "missing_date")
 
     # ── claims, and amounts beside them ─────────────────────────────────────────────────────────────────────────
 
     def _on_claim(self, elements: list[str], position: int) -> None:
-        self._end_claim()
+        self._claim.close()
         self._end_header()
         self.figures["claims"] += 1
-        self._claim = Claim(self, elements, position)
-
-    def _owned(self, read: Callable[[Claim, list[str], int], None]) -> Handler:
-        def handle(elements: list[str], position: int) -> None:
-            if self._claim:
-                read(self._claim, elements, position)
-            else:
-                self.find(position, 0, "orphan_segment")
-
-        return handle
-
-    def _end_claim(self) -> None:
-        if self._claim:
-            self._claim.close()
-            self._claim = None
+        self._claim.open(elements, position)
 
     def _on_provider(self, elements: list[str], position: int) -> None:
-        self._end_claim()
+        self._claim.close()
         self._end_header()
         for index in _PAIRS:
             if element(elements, index).strip() or element(elements, index + 1).strip():

@@ -4,7 +4,7 @@ Owns the claim's sums and the events it gives. Adjustments wait for the end of t
 remark codes follow them. Procedures, names and dates of service are not read.
 """
 
-from adapters.sources.x12.sets import CLAIM, PAYER_CLAIM, TransactionSet
+from adapters.sources.x12.sets import CLAIM, PAYER_CLAIM, Handler, TransactionSet
 from adapters.sources.x12.values import element, is_code
 
 _REVERSAL, _DENIED, _PREDETERMINATION = "22", "4", "25"
@@ -15,17 +15,29 @@ _OUTPATIENT_REMARKS = (3, 4, 5, 6, 7)
 
 
 class Claim:
-    """A CLP and what stands under it, within the remittance `remit`."""
+    """The claim that is open in the remittance `remit`, one after another."""
 
-    def __init__(self, remit: TransactionSet, elements: list[str], position: int) -> None:
-        self._remit, self._position = remit, position
-        self._ordinal = remit.figures["claims"]
+    def __init__(self, remit: TransactionSet) -> None:
+        self._remit = remit
+        self._is_open = False
+        self.handlers: dict[str, Handler] = {
+            "SVC": self._on_line,
+            "CAS": self._on_adjustment,
+            "LQ": self._on_remark,
+            "MIA": self._on_inpatient_remarks,
+            "MOA": self._on_outpatient_remarks,
+        }
+
+    def open(self, elements: list[str], position: int) -> None:
+        """CLP: a claim begins."""
+        remit = self._remit
+        self._is_open, self._position, self._ordinal = True, position, remit.figures["claims"]
         self._document = remit.token_of(element(elements, 1), CLAIM)
         self._status = remit.code(elements, 2, position)
         self._charged = remit.amount(elements, 3, position)
         self._paid = remit.amount(elements, 4, position)
         self._responsibility = remit.optional_amount(elements, 5, position)
-        self._more = {"correlation_id": remit.token_of(element(elements, 7), PAYER_CLAIM)}
+        self._number = remit.token_of(element(elements, 7), PAYER_CLAIM)
         self._adjusted = self._patient = self._adjustments = self._lines_charged = 0
         self._line = self._line_position = self._line_left = 0
         self._level: list[tuple[str, int]] = []
@@ -33,8 +45,10 @@ class Claim:
         if self._document is None:
             remit.find(position, 1, "missing_element")
 
-    def on_adjustment(self, elements: list[str], position: int) -> None:
+    def _on_adjustment(self, elements: list[str], position: int) -> None:
         """CAS: up to six reasons of one group; a quantity may trail, filled or not."""
+        if not self._is_open:
+            return self._remit.find(position, 0, "orphan_segment")
         group = self._remit.code(elements, 1, position)
         for index in range(2, len(elements), 3):
             reason = elements[index].strip()
@@ -47,27 +61,31 @@ class Claim:
             self._line_left -= amount_minor
             self._patient += amount_minor if group == _PATIENT else 0
             self._level.append((f"{group}-{reason}", amount_minor))
+        return None
 
-    def on_line(self, elements: list[str], position: int) -> None:
+    def _on_line(self, elements: list[str], position: int) -> None:
         """SVC: a line begins. Its adjustments must explain what of its charge was not paid."""
+        if not self._is_open:
+            return self._remit.find(position, 0, "orphan_segment")
         self._end_level()
         charged = self._remit.optional_amount(elements, 2, position)
         self._line += 1
         self._line_position = position
         self._lines_charged += charged
         self._line_left = charged - self._remit.optional_amount(elements, 3, position)
+        return None
 
-    def on_remark(self, elements: list[str], position: int) -> None:
+    def _on_remark(self, elements: list[str], position: int) -> None:
         """LQ: a remark code of the line."""
         if element(elements, 1).strip() in _REMARK_LISTS:
             self._remark(element(elements, 2).strip())
 
-    def on_inpatient_remarks(self, elements: list[str], position: int) -> None:
+    def _on_inpatient_remarks(self, elements: list[str], position: int) -> None:
         """MIA: remark codes of the claim among Medicare's amounts."""
         for index in _INPATIENT_REMARKS:
             self._remark(element(elements, index).strip())
 
-    def on_outpatient_remarks(self, elements: list[str], position: int) -> None:
+    def _on_outpatient_remarks(self, elements: list[str], position: int) -> None:
         """MOA: likewise."""
         for index in _OUTPATIENT_REMARKS:
             self._remark(element(elements, index).strip())
@@ -80,18 +98,36 @@ class Claim:
             self._remit.figures["remarks_left_out"] += 1
 
     def close(self) -> None:
-        """The claim ends: check it and add its events."""
+        """The claim, if one is open, ends: check it and add its events."""
+        if not self._is_open:
+            return
         self._end_level()
         self._check()
         self._count()
-        number = self._ordinal
-        self._remit.add(
-            "claim_adjudicated", f"{number}:adjudicated:0", self._document, self._status, self._charged, **self._more
-        )
+        self._add("claim_adjudicated", "adjudicated:0", self._status, self._charged)
         if self._status != _PREDETERMINATION:
-            self._remit.add("claim_paid", f"{number}:paid:0", self._document, self._status, self._paid, **self._more)
+            self._add("claim_paid", "paid:0", self._status, self._paid)
         elif self._paid:
             self._remit.find(self._position, 4, "predetermination_paid")
+        self._is_open = False
+
+    def _add(self, kind: str, place: str, reason: str, amount_minor: int, attributes: str | None = None) -> None:
+        """Add an event of this claim. There are millions, so it is written as the tuple that `accepted.Row` is."""
+        remit = self._remit
+        row = (
+            kind,
+            f"{self._ordinal}:{place}",
+            self._document,
+            remit.reference,
+            remit.counterparty,
+            reason,
+            amount_minor,
+            self._number,
+            attributes,
+            remit.occurred_ms,
+            remit.effective_day,
+        )
+        remit.rows.append(row)
 
     def _end_level(self) -> None:
         """The claim level or a line ends: its adjustments leave with its remarks."""
@@ -104,14 +140,11 @@ class Claim:
         self._line_left = 0
 
     def _add_adjustments(self) -> None:
-        remarks = '","'.join(self._remarks)
-        attributes = f'{{"line":{self._line},"remarks":[{remarks and chr(34) + remarks + chr(34)}]}}'
+        remarks = ",".join(f'"{remark}"' for remark in self._remarks)
+        attributes = f'{{"line":{self._line},"remarks":[{remarks}]}}'
         for reason, amount_minor in self._level:
             self._adjustments += 1
-            place = f"{self._ordinal}:adjusted:{self._adjustments}"
-            self._remit.add(
-                "claim_adjusted", place, self._document, reason, amount_minor, attributes=attributes, **self._more
-            )
+            self._add("claim_adjusted", f"adjusted:{self._adjustments}", reason, amount_minor, attributes)
 
     def _check(self) -> None:
         if self._remit.has_unread_amount:

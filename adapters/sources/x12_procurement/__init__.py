@@ -32,13 +32,14 @@ _SETS: dict[str, tuple[str, Callable[[TransactionSet, str], Document | None]]] =
     "856": (ITEM, despatch),
     "861": (RECEIPT_LINE, receipt),
 }
-_FIRST_SET = re.compile(rb"(?<![A-Za-z0-9])ST([^A-Za-z0-9\s])(%s)\1" % "|".join(_SETS).encode())
+_FIRST_SET = re.compile(rb"(?<![A-Za-z0-9])ST([^A-Za-z0-9\s])(\d{3})\1")
 
 
 def recognise(head: bytes) -> str:
     """The format's name when a file that begins so is X12 of purchasing, else ""."""
     start = find_header(head)
-    return "x12_procurement" if start >= 0 and _FIRST_SET.search(head, start) else ""
+    first = _FIRST_SET.search(head, start) if start >= 0 else None
+    return "x12_procurement" if first and first[2].decode() in _SETS else ""
 
 
 def read(path: Path, settings: SourceSettings) -> Iterator[Chunk]:

@@ -15,7 +15,6 @@ from adapters.sources.purchasing import (
     Line,
     Unfit,
     bill_key,
-    currency_digits,
     order_line_key,
 )
 from adapters.sources.x12.segments import ELEMENT, SEGMENT
@@ -25,6 +24,7 @@ from adapters.sources.x12_procurement.parts import (
     currency_of,
     day_at,
     document_number,
+    extended_minor,
     first,
     implied_minor_at,
     key_part,
@@ -91,7 +91,7 @@ def stated_figures(transaction: TransactionSet, currency: str) -> dict[str, int]
 def _line(name: str, segments: list[Segment], opening: Segment, currency: str) -> Line:
     own, extras = segments[0], _extras(segments, currency)
     each, thousandths = price_at(own, 4), own.quantity(2)
-    amount_minor = each.minor_for(own.decimal(2), currency_digits(currency)) + extras.net_minor()
+    amount_minor = extended_minor(own, each, currency) + extras.net_minor()
     named = first(segments, "REF", "PO")
     order = key_part(named, 2) if named else key_part(opening, 4)
     order_line = own.pair(6, _ORDER_LINE) or own.at(1)

@@ -7,13 +7,14 @@ nothing, as only the buyer's own order says what was approved.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from adapters.sources.purchasing import Document, Line, currency_digits, order_line_key
+from adapters.sources.purchasing import Document, Line, order_line_key
 from adapters.sources.x12_procurement.parts import (
     Parts,
     check_counts,
     currency_of,
     day_at,
     document_number,
+    extended_minor,
     first,
     key_part,
     minor_at,
@@ -47,7 +48,7 @@ def order(transaction: TransactionSet, otherwise: str) -> Document:
 
 def _order_line(name: str, own: Segment, currency: str) -> Line:
     each, thousandths = price_at(own, 4), own.quantity(2)
-    return Line(name, thousandths, each.minor_for(own.decimal(2), currency_digits(currency)), each)
+    return Line(name, thousandths, extended_minor(own, each, currency), each)
 
 
 def _check_order_total(parts: Parts, lines: list[Line], currency: str) -> None:

@@ -121,6 +121,14 @@ def price_at(segment: Segment, index: int) -> Price:
     return Price(segment.decimal(index), _BASES.get(segment.at(index + 1), Decimal(1)))
 
 
+def extended_minor(line: Segment, each: Price, currency: str) -> int:
+    """A line's quantity, its second element, times its price, rounded to minor units. Raises Unfit."""
+    amount_minor = each.minor_for(line.decimal(2), currency_digits(currency))
+    if amount_minor is None:
+        raise line.unfit("bad_amount", 4)
+    return amount_minor
+
+
 def numbered(lines: list[list[Segment]]) -> list[tuple[str, list[Segment]]]:
     """Each line with the number in its first element, or its place. Raises Unfit for one that comes twice."""
     named: dict[str, list[Segment]] = {}

@@ -171,7 +171,7 @@ def test_ubl_receipt_line_without_reference_takes_its_own_number_and_says_so(tmp
 
 
 def test_ubl_header_sums_travel_with_the_invoice(tmp_path: Path) -> None:
-    """Tax, freight, other charges, allowances and prepayments are told apart, and the amount is what is still to pay."""
+    """Tax, freight, other charges, allowances and prepayments are told apart; the amount is what is left to pay."""
     extras = charge(True, "5.00", "Freight charge") + charge(True, "2.00") + charge(False, "7.00", "Discount")
     sums = total("80.00", TaxExclusiveAmount="100.00", TaxInclusiveAmount="120.00", PrepaidAmount="40.00")
     text = document("Invoice", extras + tax("20.00", "100.00", "20") + sums + billed("100.00"), "inv-00 42")
@@ -423,9 +423,9 @@ def test_ubl_document_beyond_the_element_limit_is_set_aside_and_the_next_is_read
 
 def test_ubl_attachments_and_notes_are_not_kept(tmp_path: Path) -> None:
     """An attachment of any size passes by, and no word of a note, item or contact is in an event."""
-    file = f"<a:Attachment><b:EmbeddedDocumentBinaryObject>{'QUJD' * 50_000}</b:EmbeddedDocumentBinaryObject></a:Attachment>"
+    content = f"<b:EmbeddedDocumentBinaryObject>{'QUJD' * 50_000}</b:EmbeddedDocumentBinaryObject>"
     marked = "<b:Note>MARK</b:Note><a:Contact><b:Name>MARK</b:Name></a:Contact>"
-    attached = f"<a:AdditionalDocumentReference>{file}</a:AdditionalDocumentReference>"
+    attached = f"<a:AdditionalDocumentReference><a:Attachment>{content}</a:Attachment></a:AdditionalDocumentReference>"
     events, _ = read(tmp_path, document("Invoice", attached + marked + total("1.00") + billed("1.00")))
     assert events.height == 2
     assert "MARK" not in events.write_json()

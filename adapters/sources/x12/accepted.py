@@ -1,0 +1,61 @@
+"""Rows of accepted transaction sets, until they leave as frames.
+
+Owns the row's form. Never decides what is accepted.
+"""
+
+import polars as pl
+
+from adapters.sources.source import SourceSettings, canonical
+from runtime.schema import COLUMNS, SCHEMA_VERSION, UTC_MS
+
+# A row is a plain tuple in this order: millions are made, and zip turns them into columns.
+Row = tuple[str, str, str | None, str | None, str | None, str | None, int, str | None, str | None, int, int]
+_ROW = {
+    "kind": pl.String(),
+    "place": pl.String(),
+    "document": pl.String(),
+    "reference": pl.String(),
+    "counterparty": pl.String(),
+    "reason": pl.String(),
+    "amount_minor": pl.Int64(),
+    "correlation_id": pl.String(),
+    "attributes": pl.String(),
+    "occurred_ms": pl.Int64(),
+    "effective_on": pl.Int32(),
+}
+_OF_SET = dict.fromkeys(("identity", "source", "currency"), pl.String())
+
+
+class Accepted:
+    """What waits to leave."""
+
+    def __init__(self, settings: SourceSettings) -> None:
+        self._settings = settings
+        self._clear()
+
+    def _clear(self) -> None:
+        self._rows: list[Row] = []
+        self._sets: dict[str, list[str]] = {name: [] for name in _OF_SET}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def take(self, rows: list[Row], identity: str, source: str, currency: str) -> None:
+        """Add a set's rows; the events' ids start with its identity."""
+        self._rows += rows
+        for name, value in zip(_OF_SET, (identity, source, currency), strict=True):
+            self._sets[name] += [value] * len(rows)
+
+    def frame(self) -> pl.DataFrame:
+        """All rows as canonical events; none are left behind."""
+        columns = zip(*self._rows, strict=True) if self._rows else [()] * len(_ROW)
+        frame = pl.DataFrame(dict(zip(_ROW, columns, strict=True)) | self._sets, schema=_ROW | _OF_SET)
+        self._clear()
+        return canonical(
+            frame,
+            **{name: pl.col(name) for name in frame.columns if name in COLUMNS},
+            event_id=pl.concat_str("identity", "place", separator=":"),
+            entity=pl.lit(self._settings.entity),
+            occurred_at=pl.col("occurred_ms").cast(UTC_MS),
+            schema_version=pl.lit(SCHEMA_VERSION),
+        )

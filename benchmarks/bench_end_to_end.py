@@ -1,0 +1,97 @@
+"""The whole way: Arrow frames over gRPC to committed books, on real Ray, with log, books, producer on the same cores.
+
+Counts what the books say was committed between two moments, after a warm-up; afterwards everything sent must be in the
+books, once. The limit is the log's own append of the same rows.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import polars as pl
+
+from actors.cli.installation import Installation
+from adapters.books.sql import SqlBooks
+from benchmarks import bench_log, parts, prepared, workload
+from benchmarks.measure import Options, Result, percentiles_ms
+from benchmarks.producer import Producer, Sent
+
+EVENTS, FRAME_ROWS = 800_000, 16_384
+WORKERS, GATEWAYS = 2, 2
+UNDER_WAY = 16
+WARM_UP_S, DRAIN_S, POLL_S = 5.0, 120.0, 0.25
+
+
+class Window(NamedTuple):
+    """What was measured: committed rows between two moments, all that was sent, and how long the rest took."""
+
+    committed: int
+    seconds: float
+    sent: Sent
+    drained_s: float
+
+
+def results(options: Options) -> Iterator[Result]:
+    """One result: sustained for the given time."""
+    load, config = workload.month_end(EVENTS, options.seed), workload.configuration()
+    requests = prepared.arrow_requests(load, FRAME_ROWS)
+    raw_entries = prepared.entries(prepared.stamped(load.rows, config), FRAME_ROWS)
+    raw = next(bench_log.appends(raw_entries, 4.0, load))
+    with parts.penstock(WORKERS, GATEWAYS) as installation:
+        window = asyncio.run(_measure(installation, requests, options.seconds))
+        _check(installation, window.sent)
+    yield Result(
+        name="end_to_end",
+        case=f"{GATEWAYS} gateways, {WORKERS} workers",
+        events_per_s=round(window.committed / window.seconds),
+        **percentiles_ms(window.sent.latencies_s),
+        frame_rows=FRAME_ROWS,
+        fsync=parts.FSYNC,
+        cores=os.cpu_count() or 1,
+        limit="log append",
+        limit_events_per_s=raw.events_per_s,
+        note=f"over {window.seconds:.0f} s after a warm-up; {window.sent.events:,} sent, {window.sent.refused} calls "
+        f"refused, drained in {window.drained_s:.1f} s; latency is submit to acknowledgement",
+        composition=load.composition,
+    )
+
+
+async def _measure(installation: Installation, requests: list[bytes], seconds: float) -> Window:
+    producer, books = Producer(installation.record().gateway), SqlBooks(installation.wiring().books_url)
+    rounds = prepared.in_rounds(requests)
+    sending = asyncio.create_task(producer.send(rounds, WARM_UP_S + seconds, UNDER_WAY))
+    await asyncio.sleep(WARM_UP_S)
+    began, before = time.monotonic(), await _committed(books)
+    await asyncio.sleep(seconds)
+    ended, after = time.monotonic(), await _committed(books)
+    sent = await sending
+    await producer.close()
+    drained_s = await _drain(books, sent)
+    books.close()
+    return Window(after - before, ended - began, sent, drained_s)
+
+
+async def _committed(books: SqlBooks) -> int:
+    rows = await asyncio.to_thread(books.shard_rows)
+    return int(rows["rows_total"].sum())
+
+
+async def _drain(books: SqlBooks, sent: Sent) -> float:
+    """Wait until all that was accepted is in the books; how long that took."""
+    began = time.monotonic()
+    while await _committed(books) < sent.accepted:
+        if time.monotonic() > began + DRAIN_S:
+            raise TimeoutError(f"of {sent.accepted:,} accepted rows {await _committed(books):,} are in the books")
+        await asyncio.sleep(POLL_S)
+    return time.monotonic() - began
+
+
+def _check(installation: Installation, sent: Sent) -> None:
+    """Every event is in the books once: distinct ones as accepted there, the others as duplicates."""
+    books = SqlBooks(installation.wiring().books_url)
+    totals = books.totals().group_by("state").agg(pl.col("events").sum())
+    books.close()
+    counted = dict(totals.rows())
+    assert counted["accepted"] + counted.get("duplicate", 0) == sent.accepted, (counted, sent.accepted)

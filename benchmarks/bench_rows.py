@@ -1,0 +1,50 @@
+"""Protobuf rows: to one gateway process, ready made and through the public client.
+
+The limit of the public client is the gateway with ready-made requests of as many rows.
+"""
+
+import time
+from collections.abc import Iterator
+
+import penstock
+
+from benchmarks import parts, prepared, workload
+from benchmarks.bench_gateway import CORES, measured
+from benchmarks.measure import Options, Result, percentiles_ms
+
+ROWS_PER_REQUEST = 2_000
+
+
+def results(options: Options) -> Iterator[Result]:
+    """The gateway, then the client."""
+    load = workload.month_end(prepared.ROWS_OF_MESSAGES * 2, options.seed)
+    sent = measured(prepared.row_requests(load, ROWS_PER_REQUEST), options.seconds / 2)
+    ready_made = round(sent.events / sent.seconds)
+    common = {"name": "rows", "frame_rows": ROWS_PER_REQUEST, "fsync": parts.FSYNC, "cores": CORES}
+    common["composition"] = load.composition
+    yield Result(case="ready-made requests", events_per_s=ready_made, **percentiles_ms(sent.latencies_s), **common)
+    yield Result(
+        case="public client, one thread",
+        events_per_s=round(_through_client(load, options.seconds / 2)),
+        limit="ready-made requests",
+        limit_events_per_s=ready_made,
+        **common,
+    )
+
+
+def _through_client(load: workload.Workload, seconds: float) -> float:
+    """Events a second through `penstock.Client` from messages that are made already."""
+    events = prepared.messages(load)
+    with parts.gateway() as (target, _), penstock.Client(target) as client:
+        client.submit(events[:ROWS_PER_REQUEST])
+        began, taken, number = time.monotonic(), 0, 0
+        while time.monotonic() < began + seconds:
+            number += 1
+            taken += client.submit(_renamed(events, number)).rows
+        return taken / (time.monotonic() - began)
+
+
+def _renamed(events: list, number: int) -> list:
+    for event in events:
+        event.event_id = f"~{number:03d}~{event.event_id[len(workload.MARK) :]}"
+    return events

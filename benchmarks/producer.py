@@ -1,0 +1,85 @@
+"""A producer that is never the bottleneck: sends requests that are serialised already, several at once.
+
+Owns how calls are kept under way, repeated when refused, and timed. Never looks into a request.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import grpc
+from penstock.v1 import events_pb2 as v1
+
+METHOD = "/penstock.v1.EventService/Submit"
+UNDER_WAY = 8
+REFUSED_PAUSE_S = 0.05
+
+
+class Sent(NamedTuple):
+    """What was answered: events by their fate, the latency of each call, how often a call was refused."""
+
+    accepted: int
+    duplicate: int
+    rejected: int
+    latencies_s: list[float]
+    refused: int
+    seconds: float
+
+    @property
+    def events(self) -> int:
+        return self.accepted + self.duplicate + self.rejected
+
+
+class Producer:
+    """Keeps calls under way until a moment, or until it is told to stop."""
+
+    def __init__(self, target: str) -> None:
+        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        self._channel = grpc.aio.insecure_channel(target, options)
+        self._submit = self._channel.unary_unary(METHOD, response_deserializer=v1.SubmitResponse.FromString)
+        self._counts = [0, 0, 0]
+        self._latencies: list[float] = []
+        self._refused = 0
+
+    async def send(self, requests: Iterator[bytes], seconds: float, under_way: int = UNDER_WAY) -> Sent:
+        """Send as fast as answers come."""
+        began = time.monotonic()
+        await asyncio.gather(*(self._keep_sending(requests, began + seconds) for _ in range(under_way)))
+        return self._sent(time.monotonic() - began)
+
+    async def offer(self, requests: Iterator[bytes], per_s: float, seconds: float) -> Sent:
+        """Send at fixed moments, however long answers take; latency counts from the moment that was meant."""
+        began, calls = time.monotonic(), []
+        for number in range(int(per_s * seconds)):
+            due = began + number / per_s
+            if (wait_s := due - time.monotonic()) > 0:
+                await asyncio.sleep(wait_s)
+            calls.append(asyncio.create_task(self._call(next(requests), due)))
+        await asyncio.gather(*calls)
+        return self._sent(time.monotonic() - began)
+
+    async def close(self) -> None:
+        """End the connection."""
+        await self._channel.close()
+
+    async def _keep_sending(self, requests: Iterator[bytes], until: float) -> None:
+        while time.monotonic() < until:
+            await self._call(next(requests), time.monotonic())
+
+    async def _call(self, request: bytes, due: float) -> None:
+        while True:
+            try:
+                answer = await self._submit(request)
+                break
+            except grpc.aio.AioRpcError as error:
+                if error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED:
+                    raise
+                self._refused += 1
+                await asyncio.sleep(REFUSED_PAUSE_S)
+        self._latencies.append(time.monotonic() - due)
+        for i, count in enumerate((answer.accepted, answer.duplicate, answer.rejected)):
+            self._counts[i] += count
+
+    def _sent(self, seconds: float) -> Sent:
+        return Sent(*self._counts, self._latencies, self._refused, seconds)
