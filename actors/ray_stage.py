@@ -10,6 +10,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 
 from actors.parts import AsyncShell, ThreadShell
+from runtime.errors import PenstockError
 
 NAMESPACE = "penstock"
 CALLS_AT_ONCE = 8  # pings and calls that a thread shell answers side by side
@@ -71,8 +72,11 @@ class RayStage:
         return {asked[answer]: health for answer in answered if (health := _result(answer)) is not None}
 
     def call(self, name: str, method: str, timeout_s: float) -> object:
-        """One of a part's methods, run between two of its steps."""
-        return ray.get(ray.get_actor(name, NAMESPACE).call.remote(method), timeout=timeout_s)
+        """One of a part's methods, run between two of its steps. PenstockError when the part does not do it."""
+        try:
+            return ray.get(ray.get_actor(name, NAMESPACE).call.remote(method), timeout=timeout_s)
+        except (RayError, ValueError) as error:
+            raise PenstockError(f"{name} did not answer ({type(error).__name__}); see its log") from None
 
     def stop(self, names: list[str]) -> None:
         """Let parts finish and close, then end their actors for good."""

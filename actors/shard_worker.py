@@ -11,7 +11,7 @@ import msgspec
 import polars as pl
 import structlog
 
-from runtime.effects import OUTCOMES, Effects, empty
+from runtime.effects import OUTCOMES, Effects, StepCounts, empty
 from runtime.errors import BooksUnavailable, Fenced, LogUnavailable, NonDeterministic
 from runtime.limits import Limits
 from runtime.ports import START, Archive, Books, Checkpoint, Clock, LogReader, LogRecord, Metrics
@@ -41,6 +41,7 @@ class HostedShard:
         self.checkpoint_position = START
         self.checkpoint_at_ms = 0
         self.commits_since = 0
+        self.counts = StepCounts()
         self.outcomes: list[pl.DataFrame] = []
 
     def moved(self, position: str, rows: int, effects: Effects) -> None:
@@ -96,7 +97,8 @@ class ShardWorker:
             return 1.0
         for shard, records in read.items():
             self._guarded(shard, self._advance, records)
-        for shard in list(self._hosted):
+        for shard, hosted in list(self._hosted.items()):
+            self._show(hosted)
             self._guarded(shard, self._checkpoint_when_due)
         return IDLE_S
 
@@ -172,13 +174,16 @@ class ShardWorker:
         self._measure(hosted, effects, (self._clock.now_ms() - began_ms) / 1000)
 
     def _measure(self, hosted: HostedShard, effects: Effects, seconds: float) -> None:
-        counts, shard = effects.counts, str(hosted.shard)
+        counts = hosted.counts = effects.counts
         self._metrics.count("commits", 1)
         self._metrics.count("events_committed", counts.accepted)
         self._metrics.count("events_duplicate", counts.duplicate)
         self._metrics.observe("step_seconds", seconds)
-        self._metrics.gauge("open_items", counts.open_items, shard=shard)
-        self._metrics.gauge("waiting_events", counts.waiting, shard=shard)
+
+    def _show(self, hosted: HostedShard) -> None:
+        """Gauges are said again and again: what is not, drops out of what Ray exports."""
+        self._metrics.gauge("open_items", hosted.counts.open_items, shard=str(hosted.shard))
+        self._metrics.gauge("waiting_events", hosted.counts.waiting, shard=str(hosted.shard))
 
     def _checkpoint_when_due(self, hosted: HostedShard) -> None:
         age_s = (self._clock.now_ms() - hosted.checkpoint_at_ms) / 1000

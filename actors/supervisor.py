@@ -106,7 +106,7 @@ class Supervisor:
 
     def _send_mappings(self) -> None:
         """Bring new mapping versions to every shard. After a restart all are sent again; shards know them."""
-        for version, rows_json in self._books.mapping_versions():
+        for version, rows_json, _ in self._books.mapping_versions():
             if version > self._mapping_sent:
                 self._broadcast({"type": "mapping", "version": version, "rows": msgspec.json.decode(rows_json)})
                 self._mapping_sent = version

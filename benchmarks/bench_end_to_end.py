@@ -5,12 +5,15 @@ books, once. The limit is the log's own append of the same rows.
 """
 
 import asyncio
+import contextlib
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import polars as pl
+import psutil
 
 from actors.cli.installation import Installation
 from adapters.books.sql import SqlBooks
@@ -20,17 +23,41 @@ from benchmarks.producer import Producer, Sent
 
 EVENTS, FRAME_ROWS = 800_000, 16_384
 WORKERS, GATEWAYS = 2, 2
-UNDER_WAY = 16
+UNDER_WAY, CONNECTIONS = 16, 8
 WARM_UP_S, DRAIN_S, POLL_S = 5.0, 120.0, 0.25
 
 
-class Window(NamedTuple):
-    """What was measured: committed rows between two moments, all that was sent, and how long the rest took."""
+PROCESSES = {"ray::AsyncShell": "gateways", "ray::ThreadShell": "workers", "valkey-server": "log"}
 
+
+class Moment(NamedTuple):
+    """Rows committed and CPU seconds used until now, by kind of process."""
+
+    at_s: float
     committed: int
-    seconds: float
+    cpu_s: dict[str, float]
+
+
+class Window(NamedTuple):
+    """What was measured between two moments, all that was sent, and how long the rest took to be committed."""
+
+    began: Moment
+    ended: Moment
     sent: Sent
     drained_s: float
+
+    @property
+    def seconds(self) -> float:
+        return self.ended.at_s - self.began.at_s
+
+    @property
+    def committed(self) -> int:
+        return self.ended.committed - self.began.committed
+
+    def cpu_ns(self) -> dict[str, int]:
+        """CPU time an event, by kind of process."""
+        used = {name: total - self.began.cpu_s.get(name, 0.0) for name, total in self.ended.cpu_s.items()}
+        return {name: round(seconds / max(self.committed, 1) * 1e9) for name, seconds in used.items()}
 
 
 def results(options: Options) -> Iterator[Result]:
@@ -52,25 +79,44 @@ def results(options: Options) -> Iterator[Result]:
         cores=os.cpu_count() or 1,
         limit="log append",
         limit_events_per_s=raw.events_per_s,
+        ns_per_event=window.cpu_ns(),
         note=f"over {window.seconds:.0f} s after a warm-up; {window.sent.events:,} sent, {window.sent.refused} calls "
-        f"refused, drained in {window.drained_s:.1f} s; latency is submit to acknowledgement",
+        f"refused, drained in {window.drained_s:.1f} s; latency is submit to acknowledgement; "
+        "ns an event are CPU time",
         composition=load.composition,
     )
 
 
 async def _measure(installation: Installation, requests: list[bytes], seconds: float) -> Window:
-    producer, books = Producer(installation.record().gateway), SqlBooks(installation.wiring().books_url)
+    producer = Producer(installation.record().gateway, CONNECTIONS)
+    books = SqlBooks(installation.wiring().books_url)
     rounds = prepared.in_rounds(requests)
     sending = asyncio.create_task(producer.send(rounds, WARM_UP_S + seconds, UNDER_WAY))
     await asyncio.sleep(WARM_UP_S)
-    began, before = time.monotonic(), await _committed(books)
+    began = await _moment(installation, books)
     await asyncio.sleep(seconds)
-    ended, after = time.monotonic(), await _committed(books)
+    ended = await _moment(installation, books)
     sent = await sending
     await producer.close()
     drained_s = await _drain(books, sent)
     books.close()
-    return Window(after - before, ended - began, sent, drained_s)
+    return Window(began, ended, sent, drained_s)
+
+
+async def _moment(installation: Installation, books: SqlBooks) -> Moment:
+    committed = await _committed(books)
+    return Moment(time.monotonic(), committed, await asyncio.to_thread(_cpu_s, installation))
+
+
+def _cpu_s(installation: Installation) -> dict[str, float]:
+    record, used = installation.record(), Counter(producer=sum(psutil.Process().cpu_times()[:2]))
+    roots = [psutil.Process(part.pid) for part in (*record.parts, record.ray)]
+    for process in [child for root in roots for child in (root, *root.children(recursive=True))]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            title = " ".join(process.cmdline())
+            kind = next((kind for start, kind in PROCESSES.items() if start in title), "ray itself")
+            used[kind] += sum(process.cpu_times()[:2])
+    return dict(used)
 
 
 async def _committed(books: SqlBooks) -> int:

@@ -6,6 +6,7 @@ Owns how calls are kept under way, repeated when refused, and timed. Never looks
 import asyncio
 import time
 from collections.abc import Iterator
+from itertools import cycle
 from typing import NamedTuple
 
 import grpc
@@ -14,6 +15,12 @@ from penstock.v1 import events_pb2 as v1
 METHOD = "/penstock.v1.EventService/Submit"
 UNDER_WAY = 8
 REFUSED_PAUSE_S = 0.05
+OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),  # channels to one address would share a connection
+]
+ANSWER = v1.SubmitResponse.FromString
 
 
 class Sent(NamedTuple):
@@ -34,10 +41,11 @@ class Sent(NamedTuple):
 class Producer:
     """Keeps calls under way until a moment, or until it is told to stop."""
 
-    def __init__(self, target: str) -> None:
-        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        self._channel = grpc.aio.insecure_channel(target, options)
-        self._submit = self._channel.unary_unary(METHOD, response_deserializer=v1.SubmitResponse.FromString)
+    def __init__(self, target: str, connections: int = 1) -> None:
+        """Several connections reach several gateways that share a port."""
+        self._channels = [grpc.aio.insecure_channel(target, OPTIONS) for _ in range(connections)]
+        submits = [channel.unary_unary(METHOD, response_deserializer=ANSWER) for channel in self._channels]
+        self._submits = cycle(submits)
         self._counts = [0, 0, 0]
         self._latencies: list[float] = []
         self._refused = 0
@@ -61,16 +69,18 @@ class Producer:
 
     async def close(self) -> None:
         """End the connection."""
-        await self._channel.close()
+        for channel in self._channels:
+            await channel.close()
 
     async def _keep_sending(self, requests: Iterator[bytes], until: float) -> None:
         while time.monotonic() < until:
             await self._call(next(requests), time.monotonic())
 
     async def _call(self, request: bytes, due: float) -> None:
+        submit = next(self._submits)
         while True:
             try:
-                answer = await self._submit(request)
+                answer = await submit(request)
                 break
             except grpc.aio.AioRpcError as error:
                 if error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED:

@@ -59,7 +59,8 @@ class ArchiveSection(Section):
 class GatewaySection(Section):
     """The gRPC door."""
 
-    host: str = "127.0.0.1"
+    host: str = Field(default="127.0.0.1", description="the interface to serve on")
+    advertise: str = Field(default="", description="the host that clients are told; empty means host")
     port: Port = 7717
     count: int = Field(default=1, ge=1, le=64, description="gateway actors that share the port")
 

@@ -4,7 +4,7 @@ Each protocol states its whole contract; implementations in `adapters` (the real
 same contract suite and say only how they differ. Methods block unless they are `async`; none is thread-safe.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import Literal, NamedTuple, Protocol
 
@@ -138,6 +138,14 @@ class CommitMark(NamedTuple):
     digest: str
 
 
+class MappingVersion(NamedTuple):
+    """A mapping change: its rows as JSON, and who made it."""
+
+    version: int
+    rows_json: str
+    author: str
+
+
 class JournalLine(msgspec.Struct, frozen=True, array_like=True):
     """One debit or credit. `text` says what it sums, never whose it is."""
 
@@ -205,8 +213,8 @@ class Books(Protocol):
         """Make this checkpoint the one to recover from, and forget the commit marks before it."""
         ...
 
-    def mapping_versions(self) -> list[tuple[int, str]]:
-        """(version, JSON rows) of every mapping change, oldest first."""
+    def mapping_versions(self) -> list[MappingVersion]:
+        """Every mapping change, oldest first."""
         ...
 
     def add_mapping(self, rows_json: str, author: str) -> int:
@@ -285,6 +293,12 @@ class Books(Protocol):
 
     def posting_of(self, shard: int, position: str, set_no: int) -> pl.DataFrame:
         """The lines of one posting set with entry_key, entry_state, erp_ref (empty when unclaimed)."""
+        ...
+
+    def posting_pages(self, sets_max: int) -> Iterator[pl.DataFrame]:
+        """The lines of all posting sets, up to sets_max whole sets a page, by shard, position, set_no, line_no:
+        columns as posting_of gives, plus shard, position. All pages show the books at the instant of the first; its
+        transaction lasts until the last page is read or the iterator is closed."""
         ...
 
     def close(self) -> None: ...

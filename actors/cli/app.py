@@ -23,9 +23,10 @@ from actors.cli import reports, submission
 from actors.cli.installation import Installation, books_url, mapping_json
 from adapters import settings
 from adapters.books.sql import SqlBooks
-from adapters.sources import FORMATS
+from adapters.sources import FORMATS, NAMES_ENTITIES, recognise
 from runtime.config import Config, MappingRow
 from runtime.errors import ConfigError, PenstockError
+from runtime.ledger.rules import parse_rulebook
 
 app = typer.Typer(
     name="penstock",
@@ -141,7 +142,9 @@ def status(config: ConfigFile = "", json: AsJson = False) -> None:
         _json(found)
     else:
         _table("parts", found["parts"], ["name", "state", "pid", "steps", "error_type"])
-        _table("shards", found["shards"], ["shard", "holder", "epoch", "position", "rows_total"])
+        lag = {shard["shard"]: shard["waiting"] for shard in found["log"]["shards"]}
+        shards = [row | {"lag": lag.get(row["shard"])} for row in found["shards"]]
+        _table("shards", shards, ["shard", "holder", "epoch", "position", "rows_total", "lag"])
         _table("journal entries", _counts(found["journal_entries"]), ["state", "count"])
         _table("open exceptions", _counts(found["exceptions"], "type"), ["type", "count"])
         out.print(f"posting sets waiting: {found['posting_sets_waiting']:,}   gateway: {found['gateway']}")
@@ -176,7 +179,7 @@ def submit(
             _rehearse(settings.load_or_blank(config or None, entity), file, format, entity, json)
             return
         settled = _load(config)
-        sent = submission.send_file(settled, file, format, _entity(settled, entity, format), target, quiet=json)
+        sent = submission.send_file(settled, file, format, _entity(settled, entity, file, format), target, quiet=json)
     if json:
         _json(sent)
     else:
@@ -188,15 +191,20 @@ def submit(
     raise typer.Exit(1 if sent["rejected"] else 0)
 
 
-def _entity(config: Config, entity: str, format: str = "") -> str:
-    """The entity asked for; else the one named like the format, else the first that is configured."""
+def _entity(config: Config, entity: str, file: Path, format: str) -> str:
+    """The entity asked for; else the only one, or the one that is named like the file's format."""
+    known = ", ".join(config.entities)
     if entity and entity not in config.entities:
-        raise ConfigError(f"--entity: {entity!r} is not under [entities]; known are {', '.join(config.entities)}")
-    return entity or (format if format in config.entities else next(iter(config.entities)))
+        raise ConfigError(f"--entity: {entity!r} is not under [entities]; known are {known}")
+    named = format or recognise(file)
+    fitting = [entity] if entity else [name for name in config.entities if name == named] or list(config.entities)
+    if len(fitting) > 1 and named not in NAMES_ENTITIES:
+        raise ConfigError(f"--entity: a {named} file does not name its entity; give one of {known}")
+    return fitting[0]
 
 
 def _rehearse(config: Config, file: Path, format: str, entity: str, json: bool) -> None:
-    found = rehearsal.dry_run(config, file, format, _entity(config, entity, format))
+    found = rehearsal.dry_run(config, file, format, _entity(config, entity, file, format))
     if json:
         _json(found)
         return
@@ -207,6 +215,8 @@ def _rehearse(config: Config, file: Path, format: str, entity: str, json: bool) 
     _table("would become", _counts(found["states"]), ["state", "count"])
     _table("exceptions", _counts(found["exceptions"], "type"), ["type", "count"])
     _table("postings", found["postings"], ["entity", "currency", "role", "account_code", "debit_minor", "credit_minor"])
+    if found["rejected"]:
+        _table("would be rejected", _counts(found["rejected"], "code"), ["code", "count"])
     if found["quarantined"]:
         _table("quarantined", found["quarantined"], ["transaction", "segment", "element", "code"])
 
@@ -301,11 +311,18 @@ def mapping_add(
             _entity(settled, entity)
         given = {"role": role, "account": account, "entity": entity, "facility": facility, "department": department}
         row = settings.checked(MappingRow, {**given, "valid_from": valid_from})
+        _check_role(settled, role)
         version = add_mapping(settled, row)
     if json:
         _json({"version": version})
     else:
         out.print(f"mapping version {version} is on its way to every shard")
+
+
+def _check_role(config: Config, role: str) -> None:
+    known = parse_rulebook(settings.load_rulebook_text(config)).roles()
+    if role not in known and not role.startswith("POLICY_"):
+        raise ConfigError(f"role: no rule posts to {role!r}; known are {', '.join(sorted(known))}")
 
 
 def add_mapping(config: Config, row: MappingRow) -> int:

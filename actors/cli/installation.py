@@ -6,6 +6,7 @@ it was, without Penstock's actors.
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from runtime.config import Config
 from runtime.errors import ConfigError, PenstockError
 
 READY_TIMEOUT_S = 120.0
+CONFIGURATION = "configuration"  # the author of mapping versions that the configuration file holds
 RAY_ENVIRONMENT = {
     "RAY_worker_niceness": "0",  # actors share the machine with the log and the ERP: not behind them
     "RAY_DEDUP_LOGS": "0",
@@ -86,7 +88,7 @@ class Installation:
         except NotRunning:
             return False
         ours = [*record.parts, *([record.ray] if record.ray else [])]
-        return bool(ours) and all(embedded.is_running(part) for part in ours)
+        return record.wiring is not None and all(embedded.is_running(part) for part in ours)
 
     def wiring(self) -> Wiring:
         """Where everything is."""
@@ -147,7 +149,7 @@ class Installation:
         if section.url:
             return f"ERP: {section.kind}"
         folder = self.folder / "tryton"
-        part = embedded.start_tryton(folder, companies(self.config), self.folder.parent / "cache")
+        part = embedded.start_tryton(folder, companies(self.config), cache_folder())
         record.parts.append(part)
         record.erp_url, self._password_file = part.url, str(embedded.tryton_password_file(folder))
         return "ERP: Tryton"
@@ -155,7 +157,7 @@ class Installation:
     def _start_ray(self, record: RunRecord) -> str:
         address = self.config.runtime.ray_address
         if address:
-            if not _listens(address):
+            if address != "auto" and not _listens(address):
                 raise ConfigError(f"runtime.ray_address: no Ray answers at {address}; name the host:port of its head")
             record.ray_address = address
             return f"Ray: joined {address}"
@@ -164,7 +166,7 @@ class Installation:
 
     def _start_actors(self, record: RunRecord, say: Callable[[str], None]) -> None:
         self._propose_mapping()
-        port = self.config.gateway.port or free_port()
+        port = self._gateway_port()
         wiring = Wiring(
             config=self.config,
             rulebook_text=settings.load_rulebook_text(self.config),
@@ -177,7 +179,7 @@ class Installation:
             logs_folder=str(self.folder / "logs"),
         )
         wiring.rulebook()  # a wrong rule file is reported here, not by an actor
-        record.gateway = f"{self.config.gateway.host}:{port}"
+        record.gateway = f"{self.config.gateway.advertise or self.config.gateway.host}:{port}"
         record.wiring = wiring.plain()
         self._write(record)
         with self.stage(record) as stage:
@@ -185,15 +187,26 @@ class Installation:
             _wait_until_running(stage, stage.names)
             say(f"actors: {len(stage.names)} running, gRPC at {record.gateway}")
 
+    def _gateway_port(self) -> int:
+        """The port to serve. Gateways of one Penstock share it, so nothing else would notice a second one there."""
+        section = self.config.gateway
+        if section.port and _listens(f"{section.host}:{section.port}"):
+            raise ConfigError(f"gateway.port: something serves {section.host}:{section.port} already; choose another")
+        return section.port or free_port()
+
     def _propose_mapping(self) -> None:
-        """Store the configured crosswalk as a version, unless it is one already. The supervisor sends it on."""
+        """Store the configured crosswalk as a version, unless the last configured one is the same.
+
+        The supervisor sends it on to every shard.
+        """
         if not self.config.mapping:
             return
         rows_json = mapping_json([row.model_dump(mode="json") for row in self.config.mapping])
         books = SqlBooks(self._books_url)
         try:
-            if rows_json not in (stored for _, stored in books.mapping_versions()):
-                books.add_mapping(rows_json, "configuration")
+            configured = [v.rows_json for v in books.mapping_versions() if v.author == CONFIGURATION]
+            if rows_json not in configured[-1:]:
+                books.add_mapping(rows_json, CONFIGURATION)
         finally:
             books.close()
 
@@ -231,6 +244,7 @@ class Installation:
                 stage.stop([name for name in stage.names if name != SUPERVISOR])
         if record.ray:
             _end_tree(record.ray)
+            shutil.rmtree(ray_home(self.folder), ignore_errors=True)
         for part in reversed(record.parts):
             embedded.stop(part)
         self._record_path.unlink()
@@ -242,6 +256,11 @@ class Installation:
 def books_url(config: Config) -> str:
     """Where the books are: as configured, or SQLite in the data folder."""
     return config.books.url or f"sqlite:///{Path(config.runtime.data_dir).absolute() / 'books.sqlite'}"
+
+
+def cache_folder() -> Path:
+    """Where what is costly to make is kept between runs; it may be deleted at any time."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "penstock"
 
 
 def mapping_json(rows: list[dict]) -> str:
@@ -280,12 +299,16 @@ def free_port(wanted: int = 0) -> int:
     raise ConfigError("no free port on the loopback interface")
 
 
+def ray_home(folder: Path) -> Path:
+    """Ray's own folder. Its sockets lie below it, and their paths must be short: hence the temporary folder."""
+    return Path(tempfile.gettempdir()) / f"penstock-{xxhash.xxh32_hexdigest(str(folder).encode())}"
+
+
 def start_ray(folder: Path, config: Config, record: RunRecord) -> None:
     """A Ray head on the loopback interface, as a child that outlives this command."""
     port, dashboard = free_port(), free_port(config.runtime.dashboard_port)
     metrics = free_port(config.runtime.metrics_port)
-    # Ray's sockets lie below its folder, and socket paths are short: hence the system's temporary folder.
-    home = Path(tempfile.gettempdir()) / f"penstock-{xxhash.xxh32_hexdigest(str(folder).encode())}"
+    home = ray_home(folder)
     token = folder / "ray.token"
     if not token.exists():
         token.touch(mode=0o600)

@@ -3,18 +3,20 @@
 Owns gathering the answers as plain data, the same for tables and for JSON. Never prints and never changes anything.
 """
 
+import contextlib
 import threading
 from typing import Any
 
 import msgspec
 import polars as pl
-from google.protobuf.json_format import MessageToDict
 from penstock import Client
+from penstock.v1.events_pb2 import StatusResponse
 
 from actors.cli.installation import Installation
 from actors.wiring import open_erp
 from adapters.archive.parquet import ParquetArchive
 from adapters.books.sql import SqlBooks
+from runtime.errors import PenstockError
 from runtime.ledger.reconciliation import Reconciliation, expected, reconcile
 from runtime.ledger.rules import Rulebook
 
@@ -31,7 +33,7 @@ def status(installation: Installation) -> dict[str, Any]:
         health = stage.ping(stage.names, PARTS_TIMEOUT_S)
         parts = [_part(name, health.get(name)) for name in stage.names]
     with Client(record.gateway) as client:
-        log = MessageToDict(client.status(), preserving_proto_field_name=True)
+        log = _log_state(client.status())
     books = SqlBooks(installation.wiring().books_url)
     try:
         shards = books.shard_rows().to_dicts()
@@ -40,7 +42,7 @@ def status(installation: Installation) -> dict[str, Any]:
     finally:
         books.close()
     return {
-        "healthy": all(part["state"] == "running" for part in parts),
+        "healthy": healthy(parts, installation.wiring().config.runtime.shards) and not log["refusing"],
         "gateway": record.gateway,
         "dashboard": record.dashboard_url,
         "metrics": record.metrics_url,
@@ -51,6 +53,20 @@ def status(installation: Installation) -> dict[str, Any]:
         "journal_entries": entries,
         "exceptions": exceptions,
     }
+
+
+def healthy(parts: list[dict[str, Any]], shards: int) -> bool:
+    """Whether every part runs, and every shard in one of the workers."""
+    hosted = [shard for part in parts if isinstance(part["detail"], list) for shard in part["detail"]]
+    running = {shard["shard"] for shard in hosted if shard["state"] == "running"}
+    return running == set(range(shards)) and all(part["state"] == "running" for part in parts)
+
+
+def _log_state(status: StatusResponse) -> dict[str, Any]:
+    """The gateway's word on the log: whether events are taken, and how far each shard has come."""
+    names = ("shard", "appended", "committed", "waiting", "held", "paused")
+    shards = [{name: getattr(shard, name) for name in names} for shard in status.shards]
+    return {"refusing": status.refusing, "reason": status.reason, "version": status.version, "shards": shards}
 
 
 def _part(name: str, health: Any) -> dict[str, Any]:
@@ -81,7 +97,7 @@ def _owned(row: dict[str, Any], types: dict) -> dict[str, Any]:
 
 def pairs_of(rulebook: Rulebook) -> dict[str, int]:
     """How many pairs each kind posts."""
-    return {name: len(kind.post) for name, kind in rulebook.kind.items()}
+    return {name: max(len(rule.post) for rule in (kind, *kind.case.values())) for name, kind in rulebook.kind.items()}
 
 
 def reconciliation(installation: Installation, source: dict | None = None) -> Reconciliation:
@@ -115,14 +131,11 @@ def _posted(books: SqlBooks) -> int | None:
 def trace(installation: Installation, event_id: str, source: str) -> list[dict[str, Any]]:
     """Every state an event has had, and for each booking its lines, its journal entry and the ERP's document number.
 
-    The archive holds what checkpoints have written, so the workers are asked for one when the event is not there yet.
+    The archive holds what checkpoints have written, so the workers are asked for one first.
     """
     wiring = installation.wiring()
-    archive = ParquetArchive(wiring.archive_root)
-    found = archive.find(event_id, source)
-    if found.is_empty():
-        _checkpoint(installation)
-        found = archive.find(event_id, source)
+    _checkpoint(installation)
+    found = ParquetArchive(wiring.archive_root).find(event_id, source)
     books = SqlBooks(wiring.books_url)
     try:
         return [_traced(row, books) for row in found.iter_rows(named=True)]
@@ -131,10 +144,12 @@ def trace(installation: Installation, event_id: str, source: str) -> list[dict[s
 
 
 def _checkpoint(installation: Installation) -> None:
+    """Bring the archive up to date, as far as workers answer; what it holds already is worth showing anyway."""
     with installation.stage() as stage:
         for name in stage.names:
             if name.startswith("worker-"):
-                stage.call(name, "checkpoint_now", CHECKPOINT_TIMEOUT_S)
+                with contextlib.suppress(PenstockError):
+                    stage.call(name, "checkpoint_now", CHECKPOINT_TIMEOUT_S)
 
 
 def _traced(row: dict[str, Any], books: SqlBooks) -> dict[str, Any]:

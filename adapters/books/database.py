@@ -20,7 +20,7 @@ _NULL = r"\N"
 
 
 class Database:
-    """An SQLAlchemy engine with the two kinds of transaction that the books need."""
+    """An SQLAlchemy engine with the kinds of transaction that the books need."""
 
     def __init__(self, url: str) -> None:
         self.engine = _open_engine(url)
@@ -31,6 +31,14 @@ class Database:
     def reading(self) -> Iterator[Connection]:
         """A transaction that only reads."""
         with _answered(self.engine), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A transaction that only reads, and sees the database as it is at the first statement."""
+        with self.reading() as connection:
+            if self.dialect == "postgresql":
+                connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             yield connection
 
     @contextmanager

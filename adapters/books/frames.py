@@ -44,6 +44,7 @@ POSTING: dict[str, pl.DataType] = {
     "entry_state": pl.String(),
     "erp_ref": pl.String(),
 }
+POSTING_PAGE: dict[str, pl.DataType] = {**POSTING, "shard": pl.Int32(), "position": pl.String()}
 
 _DIMENSIONS = ("document", "facility", "department")
 

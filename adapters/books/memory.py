@@ -5,8 +5,9 @@ from the SQL books in keeping no exception history. One object is one database: 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import polars as pl
 
@@ -16,7 +17,17 @@ from adapters.clock import utc_now_ms
 from runtime.effects import DELTAS, EXCEPTIONS, TOTALS, Effects
 from runtime.errors import Fenced
 from runtime.limits import TEXT_CHARS_MAX
-from runtime.ports import START, Checkpoint, CommitMark, EntryState, JournalEntry, Lease, Outcome, position_key
+from runtime.ports import (
+    START,
+    Checkpoint,
+    CommitMark,
+    EntryState,
+    JournalEntry,
+    Lease,
+    MappingVersion,
+    Outcome,
+    position_key,
+)
 
 SetKey = tuple[int, tuple[int, int], int]  # shard, position as numbers, set_no
 
@@ -78,7 +89,7 @@ class MemoryBooks:
         self._totals: dict[tuple, Counter] = {}
         self._exceptions: dict[str, _Exception] = {}
         self._entries: dict[str, _Entry] = {}
-        self._mappings: list[str] = []
+        self._mappings: list[MappingVersion] = []
         self._entry_nos = 0
 
     # ── owners ──
@@ -117,13 +128,13 @@ class MemoryBooks:
 
     # ── mapping ──
 
-    def mapping_versions(self) -> list[tuple[int, str]]:
+    def mapping_versions(self) -> list[MappingVersion]:
         """See Books."""
-        return list(enumerate(self._mappings, start=1))
+        return list(self._mappings)
 
     def add_mapping(self, rows_json: str, author: str) -> int:
         """See Books."""
-        self._mappings.append(rows_json)
+        self._mappings.append(MappingVersion(len(self._mappings) + 1, rows_json, author))
         return len(self._mappings)
 
     # ── journal entries ──
@@ -259,6 +270,15 @@ class MemoryBooks:
         set_key = _set_key(shard, position, set_no)
         lines = self._sets[set_key].lines if set_key in self._sets else []
         return frames.frame_of([(*line, *self._fate(set_key)) for line in lines], frames.POSTING)
+
+    def posting_pages(self, sets_max: int) -> Iterator[pl.DataFrame]:
+        """See Books."""
+        sets = [
+            [(*line, *self._fate(key), posting.shard, posting.position) for line in posting.lines]
+            for key, posting in sorted(self._sets.items())
+        ]
+        for first in range(0, len(sets), sets_max):
+            yield frames.frame_of(chain.from_iterable(sets[first : first + sets_max]), frames.POSTING_PAGE)
 
     def close(self) -> None:
         """Nothing to give back: the data stays with the object."""

@@ -15,6 +15,9 @@ from runtime.ports import position_key
 _sets, _lines, _entries = tables.posting_sets.c, tables.posting_lines.c, tables.entries.c
 _SET_KEY = ("shard", "position_ms", "position_seq", "set_no")
 
+SetKey = tuple[int, int, int, int]  # a set's place: shard, the position's two numbers, set_no
+BEFORE_ALL: SetKey = (-1, 0, 0, 0)
+
 
 def unclaimed(erp_entities: Sequence[str], sets_max: int) -> Select:
     """Lines of the first `sets_max` sets that wait for an entry."""
@@ -43,12 +46,23 @@ def posting(shard: int, position: str, set_no: int) -> Select:
     """Lines of one set with what became of it."""
     ms, sequence = position_key(position)
     joined = tables.posting_sets.join(tables.posting_lines, _same_set(tables.posting_sets, tables.posting_lines))
-    fate = [func.coalesce(column, "") for column in (_sets.entry_key, _entries.state, _entries.erp_ref)]
     return (
-        select(*_delta_columns(tables.posting_sets), *fate)
+        select(*_delta_columns(tables.posting_sets), *_fate(tables.posting_sets))
         .select_from(joined.outerjoin(tables.entries, _sets.entry_key == _entries.key))
         .where(_sets.shard == shard, _sets.position_ms == ms, _sets.position_seq == sequence, _sets.set_no == set_no)
         .order_by(_lines.line_no)
+    )
+
+
+def posting_page(after: SetKey, sets_max: int) -> Select:
+    """Lines of the first `sets_max` sets after one, in the order of their keys, with what became of them."""
+    key = [_sets[name] for name in _SET_KEY]
+    page = select(tables.posting_sets).where(tuple_(*key) > tuple_(*after)).order_by(*key).limit(sets_max).subquery()
+    joined = page.join(tables.posting_lines, _same_set(page, tables.posting_lines))
+    return (
+        select(*_delta_columns(page), *_fate(page), page.c.shard, _position(page))
+        .select_from(joined.outerjoin(tables.entries, page.c.entry_key == _entries.key))
+        .order_by(*(page.c[name] for name in _SET_KEY), _lines.line_no)
     )
 
 
@@ -138,6 +152,10 @@ def _same_set(sets: FromClause, lines: FromClause) -> ColumnElement[bool]:
 
 def _delta_columns(sets: FromClause) -> list[ColumnElement]:
     return [sets.c[name] if name in sets.c else _lines[name] for name in DELTAS]
+
+
+def _fate(sets: FromClause) -> list[ColumnElement[str]]:
+    return [func.coalesce(column, "") for column in (sets.c.entry_key, _entries.state, _entries.erp_ref)]
 
 
 def _position(sets: FromClause) -> ColumnElement[str]:

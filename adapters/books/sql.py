@@ -4,21 +4,21 @@ Owns every write to the books' tables: what one transaction does, and in which o
 row first). Never decides what is posted, sealed or sent. The schema is `tables`, made by `migrations.upgrade`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 import polars as pl
 from sqlalchemy import Connection, Row, RowMapping, Select, bindparam, delete, insert, literal, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
-from adapters.books import frames, queries, tables
+from adapters.books import frames, pages, queries, tables
 from adapters.books.database import Database, bulk_insert
 from adapters.books.outcomes import STATE_AFTER, EntryFacts, debit_minor, raised_by, resolved_by
 from adapters.clock import utc_now_ms
 from runtime.effects import TOTALS, Effects
 from runtime.errors import Fenced
 from runtime.limits import TEXT_CHARS_MAX
-from runtime.ports import Checkpoint, CommitMark, EntryState, JournalEntry, Lease, Outcome, position_key
+from runtime.ports import Checkpoint, CommitMark, EntryState, JournalEntry, Lease, MappingVersion, Outcome, position_key
 
 IDS_PER_STATEMENT = 5_000  # below either database's limit of parameters
 
@@ -79,12 +79,12 @@ class SqlBooks:
 
     # ── mapping ──
 
-    def mapping_versions(self) -> list[tuple[int, str]]:
+    def mapping_versions(self) -> list[MappingVersion]:
         """See Books."""
         columns = tables.mapping_versions.c
         with self._database.reading() as connection:
-            rows = connection.execute(select(columns.version, columns.rows_json).order_by(columns.version))
-            return [tuple(row) for row in rows]
+            rows = select(columns.version, columns.rows_json, columns.author).order_by(columns.version)
+            return [MappingVersion(*row) for row in connection.execute(rows)]
 
     def add_mapping(self, rows_json: str, author: str) -> int:
         """See Books."""
@@ -196,6 +196,11 @@ class SqlBooks:
     def posting_of(self, shard: int, position: str, set_no: int) -> pl.DataFrame:
         """See Books."""
         return self._frame(queries.posting(shard, position, set_no), frames.POSTING)
+
+    def posting_pages(self, sets_max: int) -> Iterator[pl.DataFrame]:
+        """See Books."""
+        with self._database.snapshot() as connection:
+            yield from pages.posting_pages(connection, sets_max)
 
     def close(self) -> None:
         """Give the connections back."""

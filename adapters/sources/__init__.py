@@ -21,6 +21,7 @@ from runtime.errors import FrameError
 
 __all__ = [
     "FORMATS",
+    "NAMES_ENTITIES",
     "Chunk",
     "ControlTotal",
     "KindTotal",
@@ -29,12 +30,20 @@ __all__ = [
     "SourceFault",
     "SourceSettings",
     "open_source",
+    "recognise",
 ]
 
 # Asked in this order, the most particular first: X12 of purchasing is X12, and a card report is a CSV.
 _FAMILIES = (x12_procurement, x12, ubl, bank, cards, synthea, rows)
 FORMATS: dict[str, Reader] = {name: reader for family in _FAMILIES for name, reader in family.FORMATS.items()}
+NAMES_ENTITIES = frozenset(rows.FORMATS)  # formats whose rows name their entity
 _HEAD_BYTES = 16_384
+
+
+def recognise(path: Path) -> str:
+    """The format that a file's content shows; "" when none does. FrameError for a file that can't be read."""
+    head = _head(path)
+    return next((found for family in _FAMILIES if (found := family.recognise(head))), "")
 
 
 def open_source(path: str | Path, format: str | None = None, **settings: object) -> Source:
@@ -42,8 +51,7 @@ def open_source(path: str | Path, format: str | None = None, **settings: object)
 
     Raises FrameError for a file that can't be read or whose format is not known.
     """
-    head = _head(Path(path))
-    name = format or next((found for family in _FAMILIES if (found := family.recognise(head))), "")
+    name = format or recognise(Path(path))
     if name not in FORMATS:
         raise FrameError("unknown_format", "", f"known formats: {', '.join(FORMATS)}")
     return Source(Path(path), FORMATS[name], SourceSettings(**settings), name)

@@ -8,33 +8,16 @@ import re
 
 import polars as pl
 
+from runtime import limits
+
 _DEFAULT_PLACES = 2
 # ISO 4217, where it is not two.
+_WITHOUT_DECIMALS = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
+_WITH_THREE, _WITH_FOUR = "BHD IQD JOD KWD LYD OMR TND", "CLF UYW"
 _PLACES = {
-    **dict.fromkeys(
-        [
-            "BIF",
-            "CLP",
-            "DJF",
-            "GNF",
-            "ISK",
-            "JPY",
-            "KMF",
-            "KRW",
-            "PYG",
-            "RWF",
-            "UGX",
-            "UYI",
-            "VND",
-            "VUV",
-            "XAF",
-            "XOF",
-            "XPF",
-        ],
-        0,
-    ),
-    **dict.fromkeys(["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"], 3),
-    **dict.fromkeys(["CLF", "UYW"], 4),
+    **dict.fromkeys(_WITHOUT_DECIMALS.split(), 0),
+    **dict.fromkeys(_WITH_THREE.split(), 3),
+    **dict.fromkeys(_WITH_FOUR.split(), 4),
 }
 _DECIMAL = re.compile(r"([+-]?)(\d{1,15})(?:\.(\d{0,17}))?")
 _WORK_PLACES = 6
@@ -82,4 +65,5 @@ def exact_minor_column(text: pl.Expr, currency: pl.Expr) -> pl.Expr:
     fine = parts.struct.field("2").cast(pl.Int64()) * 10**_WORK_PLACES + fraction
     step = pl.lit(10, pl.Int64()).pow(_WORK_PLACES - places).cast(pl.Int64())
     sign = pl.when(parts.struct.field("1") == "-").then(-1).otherwise(1)
-    return pl.when(fine % step == 0).then(sign * (fine // step))
+    minor = fine // step
+    return pl.when((fine % step == 0) & (minor <= limits.AMOUNT_MINOR_MAX)).then(sign * minor)

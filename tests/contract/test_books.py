@@ -432,7 +432,7 @@ def test_mapping_versions_count_up_and_stay(data: Data) -> None:
     versions = [data.open().add_mapping(f'[{{"n":{n}}}]', "controller") for n in range(3)]
 
     assert versions == [1, 2, 3]
-    assert data.open().mapping_versions() == [(n + 1, f'[{{"n":{n}}}]') for n in range(3)]
+    assert data.open().mapping_versions() == [(n + 1, f'[{{"n":{n}}}]', "controller") for n in range(3)]
 
 
 # ── claiming ──

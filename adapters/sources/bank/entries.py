@@ -123,6 +123,8 @@ class _Survey:
             self.kept = self.kept if len(self.kept) <= self._kept_max else None
         if isinstance(item, Entry):
             self.occurrences.note(_twin_key(item))
+            if abs(item.amount_minor) > limits.AMOUNT_MINOR_MAX:
+                self._set_aside(SetAside(Quarantined(item.statement, 0, 0, "amount_limit"), whole=True))
         elif isinstance(item, Figures):
             self.figures.update(item.sums)
         elif isinstance(item, SetAside):

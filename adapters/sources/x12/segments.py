@@ -63,7 +63,7 @@ def detect(raw: bytes) -> Delimiters | None:
     """
     element = _HEADER.match(raw)[1]
     separator = re.escape(element)
-    plain = rb"(?:ST|IEA)(?:%s[A-Za-z0-9]*)+ *([^A-Za-z0-9 ])" % separator
+    plain = rb"(?:ST|IEA)(?:%s[A-Za-z0-9]*)+ *([^A-Za-z0-9 %s])" % (separator, separator)
     ending = re.search(rb"(?:^|[^A-Za-z0-9%s])%s" % (separator, plain), raw)
     if not ending:
         return None

@@ -16,7 +16,8 @@ DAY_MS = 86_400_000
 TEXT_CHARS_MAX = 128
 
 _DECIMAL = re.compile(r"([+-]?)(\d*)(?:\.(\d{0,2})0*)?")
-_FAST_CHARS_MAX = 15
+_DIGITS_MAX = 15
+_FAST_DIGITS_MAX = len(str(limits.AMOUNT_MINOR_MAX)) - 1  # whatever they are, they are below the limit
 _CODE = re.compile(r"[A-Z0-9]{1,6}")
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 
@@ -26,14 +27,14 @@ def minor_units(text: str) -> int | None:
     whole, _, cents = text.partition(".")
     digits = whole + cents
     # What nearly every amount looks like, before the general form. In Latin-1 only 0 to 9 are decimal.
-    if len(cents) == 2 and len(digits) <= _FAST_CHARS_MAX and digits.isdecimal():
+    if len(cents) == 2 and len(digits) <= _FAST_DIGITS_MAX and digits.isdecimal():
         return int(digits)
     return _minor_units(text)
 
 
 def _minor_units(text: str) -> int | None:
     match = _DECIMAL.fullmatch(text.strip())
-    if not match or not (match[2] or match[3]) or len(match[2]) > _FAST_CHARS_MAX:
+    if not match or not (match[2] or match[3]) or len(match[2]) > _DIGITS_MAX:
         return None
     size = int(match[2] or 0) * 100 + int((match[3] or "").ljust(2, "0"))
     return None if size > limits.AMOUNT_MINOR_MAX else -size if match[1] == "-" else size
@@ -92,4 +93,4 @@ def identity_of(*parts: str) -> str:
 def number(text: str) -> int | None:
     """A count or control number; None for anything else."""
     digits = text.strip()
-    return int(digits) if digits.isdecimal() and len(digits) <= _FAST_CHARS_MAX else None
+    return int(digits) if digits.isdecimal() and len(digits) <= _DIGITS_MAX else None

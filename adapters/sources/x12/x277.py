@@ -80,7 +80,7 @@ class ClaimStatuses(Hierarchy):
         if self._level not in _ABOVE_CLAIMS:
             self._end_claim()
             self._claim = _Claim(position, element(elements, 2))
-        elif self._level == _RECEIVER:
+        elif self._level == _RECEIVER and self.reference is None:
             self.reference = clipped(element(elements, 2))
 
     def _on_number(self, elements: list[str], position: int) -> None:

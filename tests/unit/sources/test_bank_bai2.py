@@ -195,6 +195,28 @@ def test_bai2_record_that_can_t_be_read_sets_its_account_aside(tmp_path: Path, r
     assert source.quarantined[0].transaction == 1
 
 
+def test_bai2_amount_beyond_all_scale_sets_its_account_aside(tmp_path: Path) -> None:
+    """An amount that could make sums overflow is no money: its account is quarantined, the next one goes on."""
+    huge = 10**17
+    source = opened(
+        file(
+            tmp_path,
+            account(f"16,142,{huge},,B1,,/", total_minor=huge),
+            account("16,142,7,,B2,,/", total_minor=7),
+        )
+    )
+    assert events_of(source)["document"].to_list() == ["B2"]
+    assert source.quarantined == [(1, 0, 0, "amount_limit")]
+
+
+@pytest.mark.parametrize(
+    "head", [b"", b"event_id,source\n", b"ISA*00*", b"01,only one field", b'{"a": 1}', b"<Invoice/>"]
+)
+def test_bai2_other_files_are_not_taken_for_a_bank_s(head: bytes) -> None:
+    """What is no bank format is recognised as none."""
+    assert bank.recognise(head) == ""
+
+
 def test_bai2_bank_s_own_codes_win_over_the_ranges(tmp_path: Path) -> None:
     """A table may give single banks codes of their own; other banks keep the specification's ranges."""
     table = tmp_path / "patterns.toml"
