@@ -4,7 +4,7 @@ Each protocol states its whole contract; implementations in `adapters` (the real
 same contract suite and say only how they differ. Methods block unless they are `async`; none is thread-safe.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from datetime import date
 from typing import Literal, NamedTuple, Protocol
 
@@ -295,10 +295,10 @@ class Books(Protocol):
         """The lines of one posting set with entry_key, entry_state, erp_ref (empty when unclaimed)."""
         ...
 
-    def posting_pages(self, sets_max: int) -> Iterator[pl.DataFrame]:
+    def posting_pages(self, sets_max: int) -> Generator[pl.DataFrame, None, None]:
         """The lines of all posting sets, up to sets_max whole sets a page, by shard, position, set_no, line_no:
         columns as posting_of gives, plus shard, position. All pages show the books at the instant of the first; its
-        transaction lasts until the last page is read or the iterator is closed."""
+        transaction lasts until the last page is read or the generator is closed."""
         ...
 
     def close(self) -> None: ...

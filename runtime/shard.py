@@ -68,6 +68,7 @@ class ShardEngine:
         self._now_ms = 0
         self._linked = [name for name, kind in rulebook.kind.items() if kind.links]
         self._classes = Classes(rulebook)
+        self._noted = {name: rule.raises for name, rule in rules(rulebook).items() if rule.raises}
         self._silent = [name for name, rule in rules(rulebook).items() if rule.mode == "none"]
 
     @property
@@ -106,7 +107,7 @@ class ShardEngine:
         step.repeats(frame.filter(verdicts == Verdict.REPEAT))
         self._excepted(moves(frame.filter(verdicts == Verdict.CONFLICT), fault=CONFLICT), step)
         new, linked = verdicts == Verdict.NEW, frame["kind"].is_in(self._linked)
-        self._finish([*self._match(frame.filter(new & linked), step), moves(frame.filter(new & ~linked))], step)
+        self._settle([*self._match(frame.filter(new & linked), step), moves(frame.filter(new & ~linked))], step)
 
     def _match(self, fresh: pl.DataFrame, step: Step) -> list[pl.DataFrame]:
         """Run rows through the open items one by one; the moves of those that are ready."""
@@ -127,6 +128,7 @@ class ShardEngine:
         ready = [id for id, change in changes.items() if change.state == "ready"]
         ready_now = fresh[sorted(arrivals[id] for id in ready if id in arrivals)]
         released = [self._parked.pop(id) for id in ready if id not in arrivals]
+        step.resolve((parked.fault, parked.row[ID_AT]) for parked in released)
         self._park([change for change in changes.values() if change.state == "waiting"], fresh, arrivals, step)
         self._park([change for change in changes.values() if change.state == "excepted"], fresh, arrivals, step)
         for flag in self._items.take_flags():
@@ -154,16 +156,12 @@ class ShardEngine:
         for change, row in zip([*came, *stayed], kept, strict=True):
             self._parked[change.id] = Parked(row, state, change.fault)
 
-    def _finish(self, done: Sequence[pl.DataFrame], step: Step) -> None:
-        """Rows with nothing left to wait for: exclude what posts nothing, book the rest, hold what has no account."""
-        for rows in done:
-            step.resolve(rows.filter(pl.col("fault") != "").select("fault", "id_hash").iter_rows())
-        self._settle(done, step)
-
     def _settle(self, done: Sequence[pl.DataFrame], step: Step) -> None:
+        """Rows with nothing left to wait for: exclude what posts nothing, book the rest, hold what has no rule."""
         posting = []
         for rows in done:
             ruled = rows.with_columns(self._classes.rules_of(rows))
+            step.note(ruled, self._noted, self._now_ms)
             silent, loud = parted(ruled, ruled["rule"].is_in(self._silent))
             step.excluded(silent)
             unruled, to_post = parted(loud, loud["rule"] == "")
@@ -210,7 +208,7 @@ class ShardEngine:
         self._posting.mapping_changed()
         held, self._held = self._held, empty(_HELD)
         retried = Step(step.position, sets=step.sets)
-        self._settle([moves(held, was="excepted")], retried)
+        self._settle([moves(held[list(STAMPED)], was="excepted")], retried)
         step.take_released(retried)
         released = held.join(self._held, on="id_hash", how="anti")
         step.resolve(released.select("fault", "id_hash").iter_rows())
@@ -219,7 +217,7 @@ class ShardEngine:
         """Time: what waits too long becomes an exception."""
         self._now_ms = max(self._now_ms, message["now_ms"])
         changes = {change.id: change for change in self._items.age(self._now_ms)}
-        self._finish(self._apply(changes, empty(STAMPED), {}, step), step)
+        self._settle(self._apply(changes, empty(STAMPED), {}, step), step)
 
     # ── snapshot ───────────────────────────────────────────────────────────────────────────────────────────────────
 

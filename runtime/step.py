@@ -4,7 +4,7 @@ Owns the form of moves (rows that change state), the identity of exceptions, and
 moves. Never decides where a row goes: the shard does.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -34,8 +34,7 @@ class Parked(msgspec.Struct, array_like=True, gc=False):
 
 def moves(rows: pl.DataFrame, was: str | None = None, fault: str = "") -> pl.DataFrame:
     """Rows about to change state: where they come from, and the exception they stand under (or come to)."""
-    return rows.select(
-        *STAMPED,
+    return rows.with_columns(
         pl.lit(was, pl.String()).alias("was"),
         pl.lit(fault).alias("fault"),
         pl.lit(None, pl.String()).alias("role"),
@@ -51,7 +50,7 @@ def parted(rows: pl.DataFrame, chosen: pl.Series) -> tuple[pl.DataFrame, pl.Data
 
 def kept_rows(rows: pl.DataFrame) -> list[tuple]:
     """Rows as they are parked: plain values, times as integers, which is twice as fast both ways."""
-    return rows.select(*STAMPED).cast(_KEPT).rows()
+    return rows[list(STAMPED)].cast(_KEPT).rows()
 
 
 def frame_of(kept: Sequence[tuple]) -> pl.DataFrame:
@@ -80,6 +79,7 @@ class Step:
         self._repeats: list[pl.DataFrame] = []
         self._deltas: list[pl.DataFrame] = []
         self._raised: list[pl.DataFrame] = []
+        self._notes: list[pl.DataFrame] = []
         self._resolved: set[str] = set()
 
     def repeats(self, rows: pl.DataFrame) -> None:
@@ -112,7 +112,7 @@ class Step:
         if rows.is_empty():
             return
         set_no = [] if "set_no" in rows.columns else [pl.lit(-1, pl.Int32()).alias("set_no")]
-        self._moved.append(rows.with_columns(pl.lit(state).alias("state"), *set_no).select(*_MOVED))
+        self._moved.append(rows.with_columns(pl.lit(state).alias("state"), *set_no)[list(_MOVED)])
 
     def _raise(self, exceptions: pl.DataFrame) -> None:
         self._raised.append(exceptions)
@@ -133,10 +133,18 @@ class Step:
         row += (flag.residual_minor, "what this event opened was not used up in time", raised_at)
         self._raise(pl.DataFrame([row], schema=EXCEPTIONS, orient="row"))
 
+    def note(self, rows: pl.DataFrame, types: Mapping[str, str], now_ms: int) -> None:
+        """Raise what some rules raise beside what they do; the rows' own states are not concerned."""
+        concerned = rows.filter(pl.col("rule").is_in(list(types))) if types else rows.clear()
+        if concerned.height:
+            named = pl.col("rule").replace_strict(dict(types), return_dtype=pl.String()).alias("fault")
+            self._notes.append(_raised(concerned.with_columns(named), now_ms))
+
     def take_released(self, retried: "Step") -> None:
         """Keep what a retry of held rows settled; what it holds again stays as it was."""
         self.sets = retried.sets
         self._deltas += retried._deltas
+        self._notes += retried._notes
         for moved in retried._moved:
             released = moved.filter(pl.col("state") != "excepted")
             if len(released):
@@ -152,11 +160,11 @@ class Step:
         return Effects(
             deltas=deltas,
             totals=totals,
-            exceptions=_concat(self._raised, EXCEPTIONS).unique("exception_id", keep="first").sort("exception_id"),
+            exceptions=_concat(self._raised + self._notes, EXCEPTIONS)
+            .unique("exception_id", keep="first")
+            .sort("exception_id"),
             resolved=tuple(sorted(self._resolved)),
-            outcomes=moved.select(
-                pl.lit(self.position).alias(name) if name == "position" else pl.col(name) for name in OUTCOMES
-            ),
+            outcomes=moved.with_columns(pl.lit(self.position).alias("position"))[list(OUTCOMES)],
             counts=self._counts(moved, len(repeats), open_items, waiting),
         )
 

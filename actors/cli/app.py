@@ -19,6 +19,7 @@ from rich.table import Table
 
 from actors.cli import demo as demonstration
 from actors.cli import dry_run as rehearsal
+from actors.cli import export as exporting
 from actors.cli import reports, submission
 from actors.cli.installation import Installation, books_url, mapping_json
 from adapters import settings
@@ -287,6 +288,30 @@ def show_reconciliation(result: Any) -> None:
     if result.breaks:
         _table("accounts that differ", msgspec.to_builtins(result.breaks), list(msgspec.to_builtins(result.breaks[0])))
     out.print("[green]balanced[/green]" if result.balanced else "[red]NOT balanced[/red]")
+
+
+@app.command()
+def export(
+    *,
+    format: Annotated[exporting.Format, typer.Option(help="hledger: a plain-text journal.")] = "hledger",
+    into: Annotated[typer.FileBinaryWrite, typer.Option("--out", help="The file to write; - is stdout.")] = "-",
+    config: ConfigFile = "",
+) -> None:
+    """Write the books, every posting set with all its lines, for a program that adds them up by itself.
+
+    Reads the database alone, at one instant, and needs nothing running. A transaction is a posting set: posted (*), on
+    its way to the ERP (!), or not yet in an entry. An account is entity:account:role, so this is the trial balance:
+
+        penstock export --out books.journal
+        hledger -f books.journal check --strict
+        hledger -f books.journal balance --depth 2
+    """
+    progress = Console(stderr=True, quiet=into.isatty())
+    written = 0
+    with _told(), progress.status("reading the books") as shown:
+        for written in exporting.export(_load(config), format, into):
+            shown.update(f"{written:,} posting sets")
+    progress.print(f"{written:,} posting sets written")
 
 
 # ── mapping ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -5,7 +5,7 @@ from the SQL books in keeping no exception history. One object is one database: 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
@@ -271,7 +271,7 @@ class MemoryBooks:
         lines = self._sets[set_key].lines if set_key in self._sets else []
         return frames.frame_of([(*line, *self._fate(set_key)) for line in lines], frames.POSTING)
 
-    def posting_pages(self, sets_max: int) -> Iterator[pl.DataFrame]:
+    def posting_pages(self, sets_max: int) -> Generator[pl.DataFrame, None, None]:
         """See Books."""
         sets = [
             [(*line, *self._fate(key), posting.shard, posting.position) for line in posting.lines]

@@ -4,7 +4,7 @@ Owns every write to the books' tables: what one transaction does, and in which o
 row first). Never decides what is posted, sealed or sent. The schema is `tables`, made by `migrations.upgrade`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import msgspec
 import polars as pl
@@ -197,7 +197,7 @@ class SqlBooks:
         """See Books."""
         return self._frame(queries.posting(shard, position, set_no), frames.POSTING)
 
-    def posting_pages(self, sets_max: int) -> Iterator[pl.DataFrame]:
+    def posting_pages(self, sets_max: int) -> Generator[pl.DataFrame, None, None]:
         """See Books."""
         with self._database.snapshot() as connection:
             yield from pages.posting_pages(connection, sets_max)

@@ -53,6 +53,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     lane: int = 9
     keep: tuple[str, ...] = ()
     post: tuple[Pair, ...] = ()
+    raises: str = ""
 
 
 class Kind(Rule, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -254,5 +255,6 @@ def _exception_faults(rulebook: Rulebook) -> list[str]:
     needed = set(BUILT_IN_EXCEPTIONS)
     for item in rulebook.item.values():
         needed |= {item.unopened, item.differs} | ({item.unused} - {"expires"})
+    needed |= {rule.raises for kind in rulebook.kind.values() for rule in (kind, *kind.case.values())} - {""}
     needed |= {group.mismatch for group in rulebook.group.values()}
     return [f"exception.{name}: not declared" for name in sorted(needed - set(rulebook.exception))]

@@ -5,7 +5,7 @@ Owns these three. Never says what a claim is.
 
 from adapters.sources.source import SourceSettings
 from adapters.sources.x12.sets import Header, TransactionSet
-from adapters.sources.x12.values import DAY_MS, clipped, clock_ms, day, element
+from adapters.sources.x12.values import DAY_MS, clipped, clock_ms, day, element, text
 
 _PAYER = "PR"
 _PERSON = "1"
@@ -40,4 +40,4 @@ class Hierarchy(TransactionSet):
         if element(elements, 1).strip() != _PAYER:
             return None
         is_number = element(elements, 8).strip() in _PAYER_QUALIFIERS and element(elements, 2).strip() != _PERSON
-        return (clipped(element(elements, 9)) if is_number else None) or ""
+        return (clipped(text(element(elements, 9))) if is_number else None) or ""

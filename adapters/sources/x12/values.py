@@ -75,9 +75,9 @@ def text(raw: str) -> str:
     return stripped if stripped.isascii() else stripped.encode("latin-1").decode("utf-8", "replace")
 
 
-def clipped(raw: str) -> str | None:
+def clipped(value: str) -> str | None:
     """An identifier that may travel as it is; None when empty."""
-    return text(raw)[:TEXT_CHARS_MAX] or None
+    return value[:TEXT_CHARS_MAX] or None
 
 
 def element(elements: list[str], index: int) -> str:

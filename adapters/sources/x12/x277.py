@@ -11,7 +11,7 @@ from adapters.sources.source import SourceSettings
 from adapters.sources.x12.hierarchy import Hierarchy
 from adapters.sources.x12.segments import COMPONENT
 from adapters.sources.x12.sets import CLAIM, PAYER_CLAIM, Header
-from adapters.sources.x12.values import DAY_MS, clipped, day, element, is_code
+from adapters.sources.x12.values import DAY_MS, clipped, day, element, is_code, text
 
 _ACKNOWLEDGEMENT = "X214"
 _RECEIVER, _PROVIDER = "21", "19"  # HL03; the levels below are claims'
@@ -81,7 +81,7 @@ class ClaimStatuses(Hierarchy):
             self._end_claim()
             self._claim = _Claim(position, element(elements, 2))
         elif self._level == _RECEIVER and self.reference is None:
-            self.reference = clipped(element(elements, 2))
+            self.reference = clipped(text(element(elements, 2)))
 
     def _on_number(self, elements: list[str], position: int) -> None:
         if not self._is_in_line:

@@ -63,7 +63,7 @@ class Remittance(TransactionSet):
 
     def _add_remittance(self, body: str) -> None:
         method, paid_minor = self.code(self._payment, 4, self._payment_position), self.figures["paid_minor"]
-        more = {"reference": clipped(element(self._trace, 2)), "attributes": f'{{"body":"{body}"}}'}
+        more = {"reference": clipped(text(element(self._trace, 2))), "attributes": f'{{"body":"{body}"}}'}
         self.add("remittance_received", "0:received:0", self.number, method, paid_minor, **more)
 
     def _check_total(self) -> None:

@@ -8,7 +8,7 @@ from adapters.sources.source import SourceSettings
 from adapters.sources.x12.hierarchy import Hierarchy
 from adapters.sources.x12.segments import COMPONENT
 from adapters.sources.x12.sets import CLAIM, PAYER_CLAIM, Header
-from adapters.sources.x12.values import element, identity_of, is_code
+from adapters.sources.x12.values import clipped, element, identity_of, is_code, text
 
 _PATIENT = "23"  # HL03: below a subscriber, whose payer stays
 _ORIGINAL_NUMBER = "F8"
@@ -22,7 +22,7 @@ class ClaimBatch(Hierarchy):
     def __init__(self, header: Header, settings: SourceSettings) -> None:
         super().__init__(header, settings)
         self.figures.update(claims=0, charged_minor=0)
-        self.reference = header.batch
+        self.reference = clipped(text(header.batch))
         self._claim: list[str] = []
         self._claim_position = 0
         self._original: str | None = None

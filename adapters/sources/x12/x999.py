@@ -24,7 +24,7 @@ class Acknowledgement(TransactionSet):
         super().__init__(header, settings)
         self.figures.update(dict.fromkeys(("accepted", "rejected", "partly_accepted"), 0))
         self.figures.update(dict.fromkeys(("groups_accepted", "groups_rejected", "groups_partly_accepted"), 0))
-        self.counterparty = clipped(header.group(2))
+        self.counterparty = clipped(text(header.group(2)))
         self._group: str | None = None
         self._answered = 0
         self._unanswered: dict[str, int] = {}

@@ -500,3 +500,15 @@ def test_shard_every_kind_of_the_rulebook_can_be_taken():
     ]
     run.take(*rows)
     assert run.total("accepted") == len(RULEBOOK.kind)
+
+
+def test_shard_denial_is_raised_beside_what_the_remittance_posts():
+    """A denied line posts nothing, counts as excluded, and stands as an exception for revenue cycle."""
+    run = Run()
+    run.take(
+        event("r", "remittance_received", 100, document="r1", reference="t1"),
+        event("p", "claim_paid", 100, document="c1", reference="r1", counterparty="payer"),
+        event("a", "claim_adjusted", 40, document="c1", reference="r1", reason="CO-97", counterparty="payer"),
+    )
+    assert (run.state("a"), run.state("p")) == ("excluded", "booked")
+    assert run.open_types() == ["denial"]
