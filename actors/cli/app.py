@@ -294,13 +294,14 @@ def show_reconciliation(result: Any) -> None:
 def export(
     *,
     format: Annotated[exporting.Format, typer.Option(help="hledger: a plain-text journal.")] = "hledger",
-    into: Annotated[typer.FileBinaryWrite, typer.Option("--out", help="The file to write; - is stdout.")] = "-",
+    into: Annotated[typer.FileBinaryWrite, typer.Option("--out", metavar="FILE", help="Where to; - is stdout.")] = "-",
     config: ConfigFile = "",
 ) -> None:
     """Write the books, every posting set with all its lines, for a program that adds them up by itself.
 
-    Reads the database alone, at one instant, and needs nothing running. A transaction is a posting set: posted (*), on
-    its way to the ERP (!), or not yet in an entry. An account is entity:account:role, so this is the trial balance:
+    Reads the database alone, at one instant, and needs nothing running. A transaction is a posting set: posted to the
+    ERP (*), in an entry that is not posted (!), or in none yet. Accounts are entity:account:role, so this checks the
+    journal and gives the trial balance:
 
         penstock export --out books.journal
         hledger -f books.journal check --strict

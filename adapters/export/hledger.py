@@ -18,8 +18,8 @@ from urllib.parse import quote
 
 import polars as pl
 
-_MARKS = {"": "", "posted": "* "}  # of entry states; in any other state the entry is on its way: pending
-_PENDING = "! "
+_MARKS = {"": "", "posted": "* "}  # by the state of the set's entry, if it is in one
+_PENDING = "! "  # in all other states
 _OPENING = "; The books of Penstock, a posting set a transaction. Accounts: entity:account:role.\n\ndecimal-mark .\n\n"
 
 

@@ -30,6 +30,9 @@ from runtime.schema import COLUMNS, SCHEMA_VERSION, UTC_MS
 ENVELOPE = 0  # the transaction number of a fault that lies in the file's envelope, around the statements
 
 
+UNTRACED = "untraced_eft_received"  # claim money whose trace was dropped on the way
+
+
 class Entry(NamedTuple):
     """One movement of money on a bank account, credits positive. Of `texts` only what patterns name leaves."""
 
@@ -226,7 +229,7 @@ class _Events:
         company = (trace and trace.payer) or entry.originator or patterns.company(texts)
         comes_in = entry.amount_minor >= 0
         if comes_in and not entry.returned and (trace or patterns.is_claim_payment(texts)):
-            return "eft_received", trimmed(trace.reference) if trace else "", company
+            return ("eft_received", trimmed(trace.reference), company) if trace else (UNTRACED, "", company)
         kind = "bank_credit_received" if comes_in else "bank_debit_made"
         answered = trimmed(trace.reference) if trace else reference(entry.customer_reference, self._settings.token_key)
         return kind, answered, company

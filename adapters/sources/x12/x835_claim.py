@@ -92,7 +92,7 @@ class Claim:
 
     def _remark(self, code: str) -> None:
         """Keep a remark. One without a code's form informs nobody and could be a text: it is counted and left out."""
-        if is_code(code):
+        if self._is_open and is_code(code):
             self._remarks.append(code)
         elif code:
             self._remit.figures["remarks_left_out"] += 1

@@ -112,7 +112,7 @@ def test_bai2_claim_payment_without_trace_names_its_payer(tmp_path: Path) -> Non
     """A credit that says HCCLAIMPMT is an EFT without a trace, by the company id that the text names."""
     record = "16,165,100,,BR1,,ORIG CO NAME:PAYER ORIG ID:1411289245 ENTRY DESCR:HCCLAIMPMT/"
     (event,) = events_of(opened(file(tmp_path, account(record, total_minor=100)))).to_dicts()
-    assert (event["kind"], event["reference"], event["counterparty"]) == ("eft_received", None, "1411289245")
+    assert (event["kind"], event["reference"], event["counterparty"]) == ("untraced_eft_received", None, "1411289245")
 
 
 def test_bai2_value_date_and_currency_are_the_record_s_own(tmp_path: Path) -> None:

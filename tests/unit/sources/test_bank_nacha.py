@@ -123,7 +123,7 @@ def test_nacha_claim_payment_carries_its_trace(tmp_path: Path) -> None:
 def test_nacha_claim_payment_without_addenda_names_its_payer(tmp_path: Path) -> None:
     """HCCLAIMPMT alone makes an EFT, without a trace, by the company id of the batch."""
     (event,) = events_of(opened(file(tmp_path, batch(entry(1))))).to_dicts()
-    assert (event["kind"], event["reference"], event["counterparty"]) == ("eft_received", None, PAYER)
+    assert (event["kind"], event["reference"], event["counterparty"]) == ("untraced_eft_received", None, PAYER)
 
 
 def test_nacha_trace_split_over_addenda_is_found(tmp_path: Path) -> None:
