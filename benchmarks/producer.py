@@ -10,6 +10,8 @@ from itertools import cycle
 from typing import NamedTuple
 
 import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 from penstock.v1 import events_pb2 as v1
 
 METHOD = "/penstock.v1.EventService/Submit"
@@ -36,6 +38,14 @@ class Sent(NamedTuple):
     @property
     def events(self) -> int:
         return self.accepted + self.duplicate + self.rejected
+
+
+def _asked_s(error: grpc.aio.AioRpcError) -> float:
+    """The delay that a refusal asks for."""
+    status = rpc_status.from_call(error)
+    retry = error_details_pb2.RetryInfo()
+    asked = [retry.retry_delay.ToMilliseconds() / 1000 for detail in status.details if detail.Unpack(retry)]
+    return max(asked, default=REFUSED_PAUSE_S)
 
 
 class Producer:
@@ -86,7 +96,7 @@ class Producer:
                 if error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED:
                     raise
                 self._refused += 1
-                await asyncio.sleep(REFUSED_PAUSE_S)
+                await asyncio.sleep(_asked_s(error))
         self._latencies.append(time.monotonic() - due)
         for i, count in enumerate((answer.accepted, answer.duplicate, answer.rejected)):
             self._counts[i] += count

@@ -192,15 +192,21 @@ def submit(
     raise typer.Exit(1 if sent["rejected"] else 0)
 
 
+def _check_entity(config: Config, entity: str) -> None:
+    if entity not in config.entities:
+        raise ConfigError(f"--entity: {entity!r} is not under [entities]; known are {', '.join(config.entities)}")
+
+
 def _entity(config: Config, entity: str, file: Path, format: str) -> str:
     """The entity asked for; else the only one, or the one that is named like the file's format."""
-    known = ", ".join(config.entities)
-    if entity and entity not in config.entities:
-        raise ConfigError(f"--entity: {entity!r} is not under [entities]; known are {known}")
+    if entity:
+        _check_entity(config, entity)
     named = format or recognise(file)
     fitting = [entity] if entity else [name for name in config.entities if name == named] or list(config.entities)
     if len(fitting) > 1 and named not in NAMES_ENTITIES:
-        raise ConfigError(f"--entity: a {named} file does not name its entity; give one of {known}")
+        raise ConfigError(
+            f"--entity: a {named} file does not name its entity; give one of {', '.join(config.entities)}"
+        )
     return fitting[0]
 
 
@@ -334,7 +340,7 @@ def mapping_add(
     with _told():
         settled = _load(config)
         if entity != "*":
-            _entity(settled, entity)
+            _check_entity(settled, entity)
         given = {"role": role, "account": account, "entity": entity, "facility": facility, "department": department}
         row = settings.checked(MappingRow, {**given, "valid_from": valid_from})
         _check_role(settled, role)

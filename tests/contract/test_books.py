@@ -654,6 +654,79 @@ def test_outcome_of_an_unknown_entry_is_refused(books: Books) -> None:
     assert books.entry_counts() == {"sealed": 1}
 
 
+# ── long reads ──
+
+
+def three_commits(books: Books) -> None:
+    """Sets of two shards, one of them at positions that numbers and texts put in another order."""
+    first, second = books.take_epoch("shard:1", "w1").epoch, books.take_epoch("shard:0", "w1").epoch
+    books.commit(1, first, START, "5-9", 10, effects(posting(0), posting(1)))
+    books.commit(1, first, "5-9", "5-10", 10, effects(posting(0, facility=None)))
+    books.commit(0, second, START, "7-0", 10, effects(posting(3)))
+
+
+@pytest.mark.parametrize("sets_max", [1, 2, 3, 4, 100])
+def test_posting_pages_hold_all_sets_whole_and_in_order(books: Books, sets_max: int) -> None:
+    """Every line comes once, no set is cut by a page, and positions are ordered as numbers."""
+    three_commits(books)
+
+    pages = list(books.posting_pages(sets_max))
+
+    of_pages = [page.select("shard", "position", "set_no").unique(maintain_order=True).rows() for page in pages]
+    assert sum(of_pages, []) == [(0, "7-0", 3), (1, "5-9", 0), (1, "5-9", 1), (1, "5-10", 0)]
+    assert [len(sets) for sets in of_pages] == [min(sets_max, 4 - n) for n in range(0, 4, sets_max)]
+    assert pl.concat(pages)["line_no"].to_list() == [0, 1] * 4
+
+
+def test_posting_pages_tell_of_each_set_what_posting_of_tells(books: Books) -> None:
+    """A page has the columns of posting_of and the place; entry, its state and the ERP's number among them."""
+    three_commits(books)
+    epoch = books.take_epoch(ERP, "poster").epoch
+    books.seal(ERP, epoch, [entry("J1", (1, "5-9", 0), (0, "7-0", 3)), entry("J2", (1, "5-9", 1))])
+    books.record_outcomes(ERP, epoch, [Outcome("J1", "posted", "ERP-7")])
+
+    [page] = books.posting_pages(100)
+
+    for shard, position, set_no in places(page):
+        here = (pl.col("shard") == shard) & (pl.col("position") == position) & (pl.col("set_no") == set_no)
+        of_set = page.filter(here)
+        assert_frame_equal(of_set.drop("shard", "position"), books.posting_of(shard, position, set_no))
+    fates = page.filter(pl.col("line_no") == 0).select("entry_key", "entry_state", "erp_ref").rows()
+    assert fates == [("J1", "posted", "ERP-7"), ("J1", "posted", "ERP-7"), ("J2", "sealed", ""), ("", "", "")]
+
+
+def test_posting_pages_show_the_books_at_the_instant_of_the_first(data: Data) -> None:
+    """What others commit, seal or post while the pages are read is in none of them."""
+    reader, writer = data.open(), data.open()
+    three_commits(writer)
+    epoch = writer.take_epoch(ERP, "poster").epoch
+    pages = reader.posting_pages(1)
+
+    first = next(pages)
+    writer.seal(ERP, epoch, [entry("J1", (1, "5-9", 0))])
+    position = commit_sets(writer, posting(0), shard=2)
+    rest = list(pages)
+
+    assert places(first) == [(0, "7-0", 3)]
+    assert [places(page) for page in rest] == [[(1, "5-9", 0)], [(1, "5-9", 1)], [(1, "5-10", 0)]]
+    assert set(pl.concat(rest)["entry_key"]) == {""}
+    assert places(list(reader.posting_pages(1))[-1]) == [(2, position, 0)]
+
+
+def test_posting_pages_given_up_hold_nothing(data: Data) -> None:
+    """A reader that closes the pages early can read and write on; books without a posting have no page."""
+    books = data.open()
+    assert list(books.posting_pages(10)) == []
+    three_commits(books)
+    pages = books.posting_pages(1)
+    next(pages)
+
+    pages.close()
+
+    assert commit_sets(books, posting(0), shard=2) == "1-0"
+    assert len(list(books.posting_pages(1))) == 5
+
+
 # ── what only a database can show ──
 
 
@@ -745,6 +818,18 @@ def test_unclaimed_is_found_by_its_index(open_url: Callable[[str], str]) -> None
     database.close()
 
     assert "USING INDEX ix_posting_sets_unclaimed" in plan
+    assert "SCAN posting_lines" not in plan
+
+
+def test_posting_page_is_found_by_its_key(open_url: Callable[[str], str]) -> None:
+    """A page begins where the last one ended, without reading what came before and without sorting what comes."""
+    url = open_url("sqlite")
+    database = Database(url)
+    query = queries.posting_page((3, 5, 0, 7), 10).compile(database.engine, compile_kwargs={"literal_binds": True})
+    plan = " ".join(row[-1] for row in read(url, text(f"EXPLAIN QUERY PLAN {query}")))
+    database.close()
+
+    assert "SEARCH posting_sets USING PRIMARY KEY ((shard,position_ms,position_seq,set_no)>" in plan
     assert "SCAN posting_lines" not in plan
 
 

@@ -35,16 +35,16 @@ WRITTEN = """\
 decimal-mark .
 
 2026-10-03 * (0/1-0/0) charge_posted  ; period:2026-10, mode:summary, events:7, entry:PS-1, state:posted, erp:GL/17
-    mercy:1200:AR_INS                                     12.05 USD  ; facility:north, department:lab, mapping:3
-    mercy:4000:GROSS_REV                                 -12.05 USD  ; facility:north, department:lab, mapping:3
+    mercy:1200:AR_INS                                      12.05 USD  ; facility:north, department:lab, mapping:3
+    mercy:4000:GROSS_REV                                  -12.05 USD  ; facility:north, department:lab, mapping:3
 
 2026-10-03 ! (0/1-0/1) card_settled  ; period:2026-10, mode:summary, document:po%2C1, events:7, entry:PS-2, state:sealed
-    mercy:1200:AR_INS                                       500 JPY  ; mapping:3
-    mercy:4000:GROSS_REV                                   -500 JPY  ; mapping:3
+    mercy:1200:AR_INS                                        500 JPY  ; mapping:3
+    mercy:4000:GROSS_REV                                    -500 JPY  ; mapping:3
 
 2026-10-03 (0/1-0/2) charge_posted  ; period:2026-10, mode:summary, events:7
-    mercy:1200:AR_INS                                     0.001 KWD  ; facility:north, department:lab, mapping:3
-    mercy:4000:GROSS_REV                                 -0.001 KWD  ; facility:north, department:lab, mapping:3
+    mercy:1200:AR_INS                                      0.001 KWD  ; facility:north, department:lab, mapping:3
+    mercy:4000:GROSS_REV                                  -0.001 KWD  ; facility:north, department:lab, mapping:3
 
 commodity 1000. JPY
 commodity 1000.000 KWD

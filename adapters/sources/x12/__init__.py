@@ -29,6 +29,7 @@ _SOURCES = {
 _SET_CODE = re.compile(rb"(?<![A-Za-z0-9])ST([^A-Za-z0-9\s])(835|837|277|999|997)\1")
 _FORMAT_OF = {b"835": "835", b"837": "837", b"277": "277", b"999": "999", b"997": "999"}
 _ACKNOWLEDGED_CLAIMS = b"005010X214"
+_BLANK = b"\xef\xbb\xbf \t\r\n"  # a byte order mark is no text either
 _INTERCHANGE_ANSWER = re.compile(rb"(?<![A-Za-z0-9])TA1[^A-Za-z0-9\s]")
 
 
@@ -48,10 +49,14 @@ def recognise(head: bytes) -> str:
 
     Where sets of several kinds lie in one file, the first of 835, 837, 277 and 999 names it.
     """
-    if find_header(head) < 0:
+    start = find_header(head)
+    if start < 0:
         return ""
     codes = {found[2] for found in _SET_CODE.finditer(head)}
     name = next((name for code, name in _FORMAT_OF.items() if code in codes), "")
     if name == "277" and _ACKNOWLEDGED_CLAIMS in head:
         return "277ca"
-    return name or ("999" if _INTERCHANGE_ANSWER.search(head) else "x12")
+    # Elsewhere than at the start, a group's or a set's header may be words in a file of another kind.
+    is_enveloped = head[start:].startswith(b"ISA") or not head[:start].strip(_BLANK)
+    answered = "999" if _INTERCHANGE_ANSWER.search(head) else "x12"
+    return name or (answered if is_enveloped else "")

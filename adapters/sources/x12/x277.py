@@ -20,6 +20,7 @@ _ACCEPTED = ("A2",)
 _REJECTED = ("A3", "A4", "A6", "A7", "A8")
 _KINDS = {"accepted": "claim_accepted", "rejected": "claim_rejected", "reported": "claim_status_reported"}
 _FIGURES = ("claims", *_KINDS, "batch_statuses", "line_statuses")
+_STATUSES_MAX = 99  # of one claim that go along
 _COMPOSITES = (1, 10, 11)  # STC01, STC10, STC11
 _ACCOUNT, _PAYER_NUMBER = "EJ", "1K"
 
@@ -130,7 +131,7 @@ class ClaimStatuses(Hierarchy):
         document = self.token_of(trace, CLAIM)
         if document is None:
             self.find(claim.position, 2, "missing_element")
-        others = ",".join(f'"{code}"' for code in told if code != reason)
+        others = ",".join(f'"{code}"' for code in list(told)[:_STATUSES_MAX] if code != reason)
         more = {
             "correlation_id": self.token_of(numbers.get(_PAYER_NUMBER, ""), PAYER_CLAIM),
             "occurred_ms": self._occurred_ms(status),

@@ -9,6 +9,7 @@ from adapters.sources.x12.values import element, is_code
 
 _REVERSAL, _DENIED, _PREDETERMINATION = "22", "4", "25"
 _PATIENT = "PR"
+_REMARKS_MAX = 99  # of one level, as the standard allows
 _REMARK_LISTS = ("HE", "RX")
 _INPATIENT_REMARKS = (5, 20, 21, 22, 23)
 _OUTPATIENT_REMARKS = (3, 4, 5, 6, 7)
@@ -92,7 +93,7 @@ class Claim:
 
     def _remark(self, code: str) -> None:
         """Keep a remark. One without a code's form informs nobody and could be a text: it is counted and left out."""
-        if self._is_open and is_code(code):
+        if self._is_open and is_code(code) and len(self._remarks) < _REMARKS_MAX:
             self._remarks.append(code)
         elif code:
             self._remit.figures["remarks_left_out"] += 1

@@ -185,6 +185,15 @@ def test_835_remark_codes_go_with_their_level(tmp_path: Path) -> None:
     ]
 
 
+def test_835_remarks_beyond_the_standard_are_counted_and_left_out(tmp_path: Path) -> None:
+    """More remarks than a level may have, or one that is a text, leave no trace but a count."""
+    body = ["CLP*E5*1*100*60*40*12*ICN", "SVC*HC:99213*100*60", "CAS*PR*1*40", *["LQ*HE*N130"] * 120, "LQ*HE*in words"]
+    events, source = read(write(tmp_path, interchange(remittance("60", *body))))
+    assert not source.quarantined
+    assert json.loads(of_kind(events, "claim_adjusted")[0]["attributes"])["remarks"] == ["N130"] * 99
+    assert source.total().figures["remarks_left_out"] == 22
+
+
 def test_835_provider_amounts_come_in_pairs(tmp_path: Path) -> None:
     """Each pair of a PLB is one event, with or without a reference, and two that cancel are still two."""
     plb = "PLB*1234567893*20241231*WO:FCN1*50*72:FCN1*-50*L6*-1.27"

@@ -152,6 +152,8 @@ def test_reading_truncated_file_keeps_the_whole_sets(tmp_path: Path) -> None:
         ("Id,CLAIMID,ST,835,AMOUNT\n1,2,3,4,5\n", ""),
         ('{"kind":"charge_posted","st":"ST*835"}', ""),
         ("<Invoice>ISA</Invoice>", ""),
+        ("01,122099999,123456789,040621,0200,1,65,,2/\n16,165,1500,,,12 MAIN ST/STE/4/\n", ""),
+        ("\ufeff GS*SH*A*B*20240105*0900*1*X*004010~ST*AAA*0001~", "x12"),
         ("", ""),
     ],
 )
