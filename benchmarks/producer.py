@@ -59,6 +59,13 @@ class Producer:
         self._counts = [0, 0, 0]
         self._latencies: list[float] = []
         self._refused = 0
+        self.may_send = asyncio.Event()  # cleared by who wants the producer to hold back
+        self.may_send.set()
+
+    @property
+    def answered(self) -> int:
+        """Events answered until now."""
+        return sum(self._counts)
 
     async def send(self, requests: Iterator[bytes], seconds: float, under_way: int = UNDER_WAY) -> Sent:
         """Send as fast as answers come."""
@@ -84,6 +91,7 @@ class Producer:
 
     async def _keep_sending(self, requests: Iterator[bytes], until: float) -> None:
         while time.monotonic() < until:
+            await self.may_send.wait()
             await self._call(next(requests), time.monotonic())
 
     async def _call(self, request: bytes, due: float) -> None:

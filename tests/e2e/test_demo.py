@@ -10,7 +10,7 @@ import pytest
 from installed import PENSTOCK, Marked
 
 DEMO_TIMEOUT_S = 200.0
-EVENTS = 20_000  # of the billing month: enough for many frames, small enough for a test
+EVENTS = 10_000  # of the billing month: enough for many frames, small enough for a test
 
 
 @pytest.fixture(scope="module")

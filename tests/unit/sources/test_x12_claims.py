@@ -6,10 +6,23 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import polars as pl
 import pytest
 from unit.sources.test_x12_835 import assert_valid
-from unit.sources.x12_texts import claim_token, found, interchange, of_kind, payer_claim_token, read, transaction, write
+from unit.sources.x12_texts import (
+    SETTINGS,
+    claim_token,
+    found,
+    interchange,
+    of_kind,
+    payer_claim_token,
+    read,
+    transaction,
+    write,
+)
+
+from adapters.sources import x12
+from adapters.sources.source import Source
+from runtime.errors import FrameError
 
 CLAIMS = transaction(
     "837",
@@ -305,11 +318,12 @@ def test_999_collected_files_hold_what_their_table_says(shared_data: Callable[[s
 
 
 def test_x12_malformed_collected_files_give_nothing_and_say_why(shared_data: Callable[[str], Path]) -> None:
-    """Files that are malformed on purpose give no event, and each has its finding."""
+    """Files that are malformed on purpose give no event, and each has its finding or is refused as a whole."""
     for path in sorted(shared_data("x12_malformed").iterdir()):
+        source = Source(path, x12.FORMATS["x12"], SETTINGS)
         if "no.delim" in path.name:
+            with pytest.raises(FrameError, match="terminator"):
+                list(source.frames())
             continue
-        events, source = read(path)
-        assert events.is_empty()
+        assert list(source.frames()) == []
         assert {code for transaction, *_, code in found(source) if transaction} >= {"unread_set"}
-    assert isinstance(events, pl.DataFrame)
