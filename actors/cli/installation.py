@@ -260,7 +260,12 @@ def books_url(config: Config) -> str:
 
 def cache_folder() -> Path:
     """Where what is costly to make is kept between runs; it may be deleted at any time."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "penstock"
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "penstock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a user without a home of its own
+        return Path(tempfile.gettempdir()) / "penstock-cache"
+    return folder
 
 
 def mapping_json(rows: list[dict]) -> str:

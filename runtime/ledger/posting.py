@@ -109,14 +109,13 @@ class PostingRules:
         """One row for each combination that a rule or the crosswalk can tell apart; `rows` lists its events."""
         sums = events.group_by(
             "entity",
-            "kind",
             "rule",
             "facility",
             "department",
             "currency",
             "effective_on",
-            _chosen(events, self._coded, "reason").alias("code"),
-            self._document(events),
+            _chosen(events, self._coded, pl.col("reason"), pl.lit("")).alias("code"),
+            self._document(events).alias("document"),
             (pl.col("counterparty").is_not_null()).alias("payer"),
             (pl.col("amount_minor") < 0).alias("flipped"),
         ).agg(
@@ -134,9 +133,9 @@ class PostingRules:
         )
 
     def _document(self, events: pl.DataFrame) -> pl.Expr:
-        by_document = _chosen(events, self._by_document, "document")
-        by_reference = _chosen(events, self._by_reference, "reference")
-        return pl.concat_str(by_document, by_reference).alias("document")
+        """What an event's entry is made by, empty for those that are summed up."""
+        by_document = _chosen(events, self._by_document, pl.col("document"), pl.lit(""))
+        return _chosen(events, self._by_reference, pl.col("reference"), by_document)
 
     def _routed(self, sums: pl.DataFrame) -> pl.DataFrame:
         """Each sum with its route. Distinct spots are few, however many sums there are: only they are looked up."""
@@ -274,21 +273,30 @@ _SET_OF = pl.DataFrame(schema={"row": pl.Int64(), "set_no": pl.Int32()})
 _UNMAPPED = pl.DataFrame(schema={"row": pl.Int64(), "role": pl.String()})
 
 
-def _chosen(events: pl.DataFrame, rules: list[str], column: str) -> pl.Expr:
-    """This column where the rule is one of these, empty elsewhere; mostly, no row's is."""
+def _chosen(events: pl.DataFrame, rules: list[str], value: pl.Expr, other: pl.Expr) -> pl.Expr:
+    """A value where the rule is one of these, the other one elsewhere; mostly, no row's is."""
     concerned = events["rule"].is_in(rules)
-    return pl.when(concerned).then(column).otherwise(pl.lit("")) if concerned.any() else pl.lit("")
+    return pl.when(concerned).then(value).otherwise(other) if concerned.any() else other
 
 
 def _rule_frame(rules: Iterable[tuple[str, Rule, bool, bool]]) -> pl.DataFrame:
-    """Rules by name, with whether their accounts differ by facility and by department."""
+    """Rules by name with their kind, and whether their accounts differ by facility and by department."""
     return pl.DataFrame(
         [
-            (name, rule.mode, rule.lane, "facility" in rule.keep, "department" in rule.keep, *differs)
+            (
+                name,
+                name.partition("/")[0],
+                rule.mode,
+                rule.lane,
+                "facility" in rule.keep,
+                "department" in rule.keep,
+                *differs,
+            )
             for name, rule, *differs in rules
         ],
         schema={
             "rule": pl.String(),
+            "kind": pl.String(),
             "mode": pl.String(),
             "lane": pl.Int16(),
             "_keep_facility": pl.Boolean(),

@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def folder() -> Iterator[Path]:
-    """Where all data of the session lies; beside the data folders Tryton's template is kept, made once."""
+    """Where all data of the session lies. Tryton's template alone is kept in the user's cache, as in daily use."""
     with short_folder() as path:
         yield path
 

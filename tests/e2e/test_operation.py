@@ -61,6 +61,7 @@ def test_status_of_a_running_penstock_is_healthy_and_whole(installed):
     parts = {part["name"]: part for part in status["parts"]}
     assert parts.keys() == {"worker-0", "worker-1", "gateway-0", "feed-card", "poster", "supervisor"}
     assert all(part["state"] == "running" and part["pid"] for part in parts.values())
+    assert parts["feed-card"]["detail"] == {"feed": "card", "held": 0}
     assert [shard["shard"] for shard in status["shards"]] == [0, 1, 2, 3]
     assert {shard["holder"].partition("/")[0] for shard in status["shards"]} == {"worker-0", "worker-1"}
     assert status["posting_sets_waiting"] == 0 and status["journal_entries"]["posted"] > 0
