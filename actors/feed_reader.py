@@ -20,9 +20,8 @@ from typing import NamedTuple, Protocol
 import msgspec
 import polars as pl
 import structlog
-import xxhash
 
-from runtime.effects import EXCEPTIONS
+from runtime.effects import of_the_runtime
 from runtime.errors import BooksUnavailable, FrameError, LogError, Pressure
 from runtime.limits import REJECTS_REPORTED_MAX, Limits
 from runtime.ports import Books, Clock, Feed, FeedMessage, Metrics
@@ -184,24 +183,8 @@ class FeedReader:
         batch.refused.append(Refused(message, "feed_rejected", error.code, error.column, error.message))
 
     def _exceptions(self, refused: Sequence[Refused]) -> pl.DataFrame:
-        now_ms = self._clock.now_ms()
-        rows = [
-            {
-                "exception_id": _identity(bad.type, self._name, bad.message.id),
-                "type": bad.type,
-                "source": self._name,
-                "event_id": "",
-                "entity": "",
-                "facility": "",
-                "currency": "",
-                "amount_minor": 0,
-                "detail": f"feed {self._name}, message {bad.message.id}: {bad.code} {bad.column}".rstrip(),
-                "raised_at": now_ms,
-            }
+        raised = (
+            (bad.type, bad.message.id, f"feed {self._name}, message {bad.message.id}: {bad.code} {bad.column}".rstrip())
             for bad in refused
-        ]
-        return pl.DataFrame(rows, schema=EXCEPTIONS)
-
-
-def _identity(*parts: str) -> str:
-    return xxhash.xxh64_hexdigest("\x1f".join(parts).encode())
+        )
+        return of_the_runtime(raised, self._name, self._clock.now_ms())

@@ -52,8 +52,8 @@ def _pause_s(failures: int) -> float:
 class ThreadShell:
     """Runs a part's steps in one thread; answers pings and calls from others."""
 
-    def __init__(self, name: str, build: Callable[[], Part]) -> None:
-        self._name, self._build = name, build
+    def __init__(self, name: str, build: Callable[[], Part], leave: Callable[[int], object] = os._exit) -> None:
+        self._name, self._build, self._leave = name, build, leave
         self._part: Part | None = None
         self._state, self._steps, self._error = "starting", 0, ""
         self._calls: queue.Queue[tuple[str, Future]] = queue.Queue()
@@ -71,8 +71,10 @@ class ThreadShell:
             try:
                 self._run()
             except Fenced:
+                # Whoever was overtaken must not take over again. Ray starts an actor anew that is still wanted.
                 self._state, self._error = "fenced", "Fenced"
                 logger.warning("fenced", owner=self._name)
+                self._leave(1)
             except BaseException as error:
                 self._state, self._error = "failed", type(error).__name__
                 logger.exception("part_failed", owner=self._name)

@@ -5,18 +5,20 @@ decides what an event does (the engine does), and never goes on with a shard who
 shard is rebuilt from its checkpoint first.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 import msgspec
 import polars as pl
 import structlog
 
-from runtime.effects import OUTCOMES, Effects, StepCounts, empty
+from runtime.effects import OUTCOMES, Effects, StepCounts, empty, of_the_runtime
 from runtime.errors import BooksUnavailable, Fenced, LogUnavailable, NonDeterministic
 from runtime.limits import Limits
 from runtime.ports import START, Archive, Books, Checkpoint, Clock, LogReader, LogRecord, Metrics
 from runtime.shard import ShardEngine
 
+FAILURES_TOLD = 3  # in a row, before somebody is asked to look
 IDLE_S = 0.0  # reading the log waits by itself
 FAULTS = (Exception, pl.exceptions.PanicException)  # a panic in Polars is no Exception
 
@@ -80,6 +82,7 @@ class ShardWorker:
         self._hosted: dict[int, HostedShard] = {}
         self._failed: dict[int, int] = dict.fromkeys(shards, 0)  # shard -> time of the next attempt
         self._failures: dict[int, int] = {}
+        self._going_on: set[int] = set()  # shards that have moved since they were last set aside
 
     def start(self) -> None:
         """Nothing can fail here; shards are recovered by `step`."""
@@ -87,6 +90,8 @@ class ShardWorker:
     def step(self) -> float:
         """Recover what is not running, read every running shard's log once, and take what has come."""
         self._recover_failed()
+        if not self._hosted and not self._failed:
+            raise Fenced("every shard of this worker has a newer owner")
         if not self._hosted:
             return 1.0
         after = {shard: hosted.position for shard, hosted in self._hosted.items()}
@@ -122,6 +127,24 @@ class ShardWorker:
         expected = isinstance(error, (BooksUnavailable, LogUnavailable))
         report = self._logger.warning if expected else self._logger.exception
         report("shard_set_aside", shard=shard, error_type=type(error).__name__)
+        if not expected and failures >= FAILURES_TOLD:
+            self._tell_stopped(shard, type(error).__name__)
+
+    def _tell_stopped(self, shard: int, why: str) -> None:
+        """Somebody must look at a shard that can't go on: it stands as an exception until it has gone on."""
+        self._going_on.discard(shard)
+        with contextlib.suppress(BooksUnavailable):  # it is said again after the next attempt
+            self._books.raise_exceptions(self._stopped(shard, why))
+
+    def _tell_going_on(self, shard: int) -> None:
+        """End that exception, also one that a predecessor raised."""
+        if shard not in self._going_on:
+            self._books.resolve_exceptions(self._stopped(shard, "")["exception_id"].to_list())
+            self._going_on.add(shard)
+
+    def _stopped(self, shard: int, why: str) -> pl.DataFrame:
+        told = ("shard_stopped", str(shard), f"shard {shard} can't go on: {why}; see the worker's log")
+        return of_the_runtime([told], "penstock", self._clock.now_ms())
 
     # ── recovery ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -170,6 +193,7 @@ class ShardWorker:
         self._books.commit(hosted.shard, hosted.epoch, hosted.position, position, rows, effects)
         hosted.moved(position, rows, effects)
         self._failures.pop(hosted.shard, None)
+        self._tell_going_on(hosted.shard)
         self._log_reader.mark_committed(hosted.shard, hosted.rows_total)
         self._measure(hosted, effects, (self._clock.now_ms() - began_ms) / 1000)
 

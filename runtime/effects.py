@@ -4,9 +4,11 @@ Owns the column tables of everything that leaves the engine. Frames here are sor
 """
 
 import hashlib
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import polars as pl
+import xxhash
 
 from runtime.schema import STAMPED, UTC_MS
 
@@ -102,6 +104,26 @@ class Effects(NamedTuple):
             h.update(frame.write_csv().encode())
         h.update("\x1f".join(self.resolved).encode())
         return h.hexdigest()
+
+
+def of_the_runtime(raised: Iterable[tuple[str, str, str]], source: str, now_ms: int) -> pl.DataFrame:
+    """Exceptions that no event stands under, as (type, cause, detail): a cause raised twice is one exception."""
+    rows = [
+        {
+            "exception_id": xxhash.xxh64_hexdigest("\x1f".join((type, source, cause)).encode()),
+            "type": type,
+            "source": source,
+            "event_id": "",
+            "entity": "",
+            "facility": "",
+            "currency": "",
+            "amount_minor": 0,
+            "detail": detail,
+            "raised_at": now_ms,
+        }
+        for type, cause, detail in raised
+    ]
+    return pl.DataFrame(rows, schema=EXCEPTIONS)
 
 
 def empty(columns: dict[str, pl.DataType]) -> pl.DataFrame:

@@ -150,6 +150,7 @@ BUILT_IN_EXCEPTIONS = (
     "erp_unauthorised",
     "erp_unknown_outcome",
     "reconciliation_break",
+    "shard_stopped",
 )
 
 

@@ -95,14 +95,23 @@ def shell() -> Iterator[Callable[[Turnstile], ThreadShell]]:
     """Makes thread shells, and stops them whatever happens."""
     made: list[tuple[ThreadShell, Turnstile]] = []
 
-    def make(part: Turnstile) -> ThreadShell:
-        made.append((ThreadShell("part-0", part.build), part))
+    def make(part: Turnstile, leave: Callable[[int], object] = lambda status: None) -> ThreadShell:
+        made.append((ThreadShell("part-0", part.build, leave), part))
         return made[-1][0]
 
     yield make
     for each, part in made:
         part.open.release(1000)
         each.stop()
+
+
+def test_thread_shell_fenced_leaves_its_process(shell):
+    """A part that was overtaken ends its process, so that it can't take over again; other failures do not."""
+    left: list[int] = []
+    part = Turnstile(step=Fenced)
+    shell(part, left.append)
+    part.open.release(1)
+    until(lambda: left == [1])
 
 
 def test_thread_shell_with_a_sound_part_builds_it_once_and_steps(shell):

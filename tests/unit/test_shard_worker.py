@@ -365,6 +365,8 @@ def test_worker_fenced_lets_go_of_the_shard():
     late.step()
     assert late.health() == [] and bench.end() == before
     with pytest.raises(Fenced):
+        late.step()
+    with pytest.raises(Fenced):
         bench.books.record_checkpoint(NORTH, 1, Checkpoint("2-0", "late"))
 
 
@@ -416,6 +418,21 @@ def test_worker_whose_shard_keeps_failing_tries_ever_less_often():
         bench.clock.sleep(0.25)
     pauses_ms = [later - sooner for sooner, later in pairwise(attempts_ms)]
     assert pauses_ms[:3] == [500, 1000, 2000] and max(pauses_ms) == pauses_ms[-1] == LIMITS.restart_backoff_s_max * 1000
+
+
+def test_worker_whose_shard_keeps_failing_asks_somebody_to_look():
+    """After some failures in a row the shard stands as an exception with an owner; a worker that goes on ends it."""
+    bench = Bench((LogEntry(NORTH, "events", 1, b"no frame"),))
+    worker = bench.worker(shards=(NORTH,))
+    while not bench.books.exception_counts():
+        worker.step()
+        bench.clock.sleep(0.5)
+    assert bench.books.exception_counts() == {"shard_stopped": 1}
+    bench.log.trim(NORTH, "1-0")
+    control = LogEntry(NORTH, "control", 0, frames.encode_control({"type": "tick", "now_ms": 0}))
+    asyncio.run(bench.log.append([control]))
+    bench.run(bench.worker(shards=(NORTH,)))
+    assert bench.books.exception_counts() == {}
 
 
 def test_worker_checkpoints_by_age_when_commits_are_few():
