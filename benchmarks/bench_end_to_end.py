@@ -21,8 +21,8 @@ from benchmarks import bench_log, parts, prepared, workload
 from benchmarks.measure import Options, Result, percentiles_ms
 from benchmarks.producer import Producer, Sent
 
-EVENTS, FRAME_ROWS = 800_000, 65_536
-WORKERS, GATEWAYS = 2, 2
+EVENTS, FRAME_ROWS = 800_000, 16_384
+WORKERS, GATEWAYS = 3, 2
 UNDER_WAY, CONNECTIONS = 16, 8
 AHEAD_ROWS_MAX = 1_000_000  # the producer holds back while so many acknowledged events are not committed yet
 WARM_UP_S, DRAIN_S, POLL_S = 5.0, 120.0, 0.25
