@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from benchmarks import bench_log, parts, prepared, workload
 from benchmarks.measure import Options, Result, percentiles_ms
-from benchmarks.producer import Producer, Sent
+from benchmarks.producer import UNDER_WAY, Producer, Sent
 
 EVENTS = 600_000
 FRAME_ROWS = (4_096, 16_384, 65_536)
@@ -35,7 +35,8 @@ def results(options: Options) -> Iterator[Result]:
             cores=CORES,
             limit="log append",
             limit_events_per_s=raw.events_per_s,
-            note=f"{round(sum(map(len, requests)) / len(requests) / frame_rows)} bytes an event on the wire",
+            note=f"{round(sum(map(len, requests)) / len(requests) / frame_rows)} bytes an event on the wire, "
+            f"{UNDER_WAY} calls under way",
             composition=load.composition,
         )
 

@@ -18,7 +18,7 @@ from rich.table import Table
 from benchmarks import measure
 from benchmarks.measure import Options, Result
 
-# (module, the least time that it needs besides what it is given, its threads for Polars)
+# name -> its module, and how many threads Polars may use in it (empty: as many as there are cores)
 BENCHES = {
     "engine": ("bench_engine", "1"),
     "log": ("bench_log", ""),
