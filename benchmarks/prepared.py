@@ -10,7 +10,6 @@ import polars as pl
 import pyarrow as pa
 from penstock.v1 import events_pb2 as v1
 
-from actors.cli.installation import mapping_json
 from adapters import settings
 from benchmarks import workload
 from runtime.config import Config
@@ -115,8 +114,3 @@ def in_rounds(requests: list[bytes]) -> Iterator[bytes]:
         mine = b"~%0*d~" % (len(mark) - 2, number)
         for request in requests:
             yield request if number == 0 else request.replace(mark, mine)
-
-
-def mapping_rows_json(config: Config) -> str:
-    """The mapping as the books store it."""
-    return mapping_json([row.model_dump(mode="json") for row in config.mapping])

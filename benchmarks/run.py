@@ -30,7 +30,8 @@ BENCHES = {
 }
 GRACE_S = 240.0  # for preparing the workload, starting and stopping parts
 _CHILD = (
-    "import sys, msgspec, importlib\n"
+    "import sys, signal, msgspec, importlib\n"
+    "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"  # so that what it started is ended
     "from benchmarks.measure import Options\n"
     "bench = importlib.import_module('benchmarks.' + sys.argv[1])\n"
     "for result in bench.results(Options(float(sys.argv[2]), int(sys.argv[3]))):\n"
@@ -40,6 +41,7 @@ _CHILD = (
 
 def main() -> int:
     """The command."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     asked = _arguments()
     options = Options(asked.seconds, asked.seed)
     names = list(BENCHES) if asked.what == "all" else [asked.what]
@@ -129,7 +131,7 @@ def _show(results: list[Result]) -> None:
         ]
         out.print(f"{result.name} · {result.case}: " + "; ".join(filter(None, notes)), highlight=False)
     if first.composition:
-        mix = first.composition._asdict()
+        mix = msgspec.structs.asdict(first.composition)
         out.print("workload: " + ", ".join(f"{name} {value}" for name, value in mix.items()), highlight=False)
 
 

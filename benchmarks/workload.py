@@ -7,6 +7,7 @@ columns are drawn at once, so that making it never limits what is measured. Neve
 from datetime import date
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import polars as pl
 
@@ -31,7 +32,7 @@ ROLES = ("CASH", "CARD_CLEARING", "AR_INS", "AR_SELF", "PT_CREDIT", "REFUND_PAYA
 MARK = "~000~"
 
 
-class Composition(NamedTuple):
+class Composition(msgspec.Struct, frozen=True):
     """What a workload holds, counted from its rows."""
 
     events: int

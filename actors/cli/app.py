@@ -5,6 +5,7 @@ can't be carried out. Every command gives the same data as a table for people an
 """
 
 import contextlib
+import signal
 import sys
 from collections.abc import Iterator
 from datetime import date, datetime
@@ -379,6 +380,7 @@ def demo(
     json: AsJson = False,
 ) -> None:
     """Run the whole way once: three doors, durable log, books, a real ERP, and the proof that they agree."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what it started is ended
     with _told():
         result = demonstration.run(Console(quiet=True) if json else out, events=events, keep=keep, synthea=synthea)
     if report:
