@@ -58,7 +58,6 @@ class ShardEngine:
     """The state of one shard, changed by `step` alone."""
 
     def __init__(self, rulebook: Rulebook, opens_on: Mapping[str, date], open_items_max: int) -> None:
-        self._rulebook = rulebook
         self._crosswalk = Crosswalk()
         self._posting = PostingRules(rulebook, self._crosswalk, opens_on)
         self._seen = DedupeMemory()

@@ -50,22 +50,31 @@ def read_text(path: Path, wanted: list[str], rows_max: int) -> Iterator[TextChun
             yield _chunk(chunk, wanted, pick)
 
 
-def _lines(reader, width: int) -> Iterator[tuple[int, list[str] | SourceFault]]:
+def rows_of(reader) -> Iterator[tuple[int, list[str] | SourceFault]]:
+    """A csv reader's rows with their line numbers. What is no separated text is a fault, and the next line goes on."""
     while True:
         line = reader.line_num + 1
         try:
-            row = next(reader)
+            yield line, next(reader)
         except StopIteration:
             return
         except csv.Error:
             # The reader has skipped to where the quote or the size limit ended; it can go on from there.
             message = f"not separated text, skipped through line {reader.line_num}"
             yield line, SourceFault(line, "", "malformed", message)
-            continue
-        if len(row) == width:
+
+
+def wrong_width(line: int, width: int, got: int) -> SourceFault:
+    """A row with another number of columns than the header."""
+    return SourceFault(line, "", "malformed", f"expected {width} columns, got {got}")
+
+
+def _lines(reader, width: int) -> Iterator[tuple[int, list[str] | SourceFault]]:
+    for line, row in rows_of(reader):
+        if isinstance(row, SourceFault) or len(row) == width:
             yield line, row
         elif row:
-            yield line, SourceFault(line, "", "malformed", f"expected {width} columns, got {len(row)}")
+            yield line, wrong_width(line, width, len(row))
 
 
 def _chunk(lines: list[tuple[int, list[str] | SourceFault]], wanted: list[str], pick: itemgetter) -> TextChunk:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from adapters.sources.delimited import rows_of, wrong_width
 from adapters.sources.source import RowTest, SourceFault, divide
 from runtime.errors import FrameError
 
@@ -65,20 +66,11 @@ def read_table(path: Path, names: Names, header: Header, rows_max: int) -> Itera
 
 
 def _lines(reader, width: int) -> Iterator[tuple[int, list[str] | SourceFault]]:
-    while True:
-        line = reader.line_num + 1
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error:
-            yield (
-                line,
-                SourceFault(line, "", "malformed", f"not separated text, skipped through line {reader.line_num}"),
-            )
-            continue
-        if any(cell.strip() for cell in row[width:]):
-            yield line, SourceFault(line, "", "malformed", f"expected {width} columns, got {len(row)}")
+    for line, row in rows_of(reader):
+        if isinstance(row, SourceFault):
+            yield line, row
+        elif any(cell.strip() for cell in row[width:]):
+            yield line, wrong_width(line, width, len(row))
         elif any(cell.strip() for cell in row):
             yield line, row[:width] + [""] * (width - len(row))
 
