@@ -10,7 +10,7 @@ from typing import NamedTuple
 import polars as pl
 import xxhash
 
-from runtime.schema import STAMPED, UTC_MS
+from runtime.schema import COLUMNS, STAMPED, UTC_MS
 
 # One line of a posting set. Lines of one `set_no` sum to zero (debits = credits) within an entity, currency, period.
 # amount_minor is positive; `side` is "D" or "C". `document` is empty for summary sets. `events` counts the set's
@@ -73,6 +73,28 @@ OUTCOMES: dict[str, pl.DataType] = {
 }
 
 
+# Events that follow from this step's and belong into another shard's log (or later into this one's). Their ids are made
+# from their cause, so that relaying one twice is a repeat like any other.
+DERIVED: dict[str, pl.DataType] = COLUMNS
+
+# What consumers outside are told: one row for each step that a document has taken.
+STATUSES: dict[str, pl.DataType] = {
+    "status_id": pl.String(),  # 16 hex digits, from status and cause: told twice is once
+    "flow": pl.String(),
+    "status": pl.String(),  # "received", "match_failed", "approved", "posted", "paid", "rejected", ...
+    "kind": pl.String(),
+    "entity": pl.String(),
+    "document": pl.String(),  # the document concerned
+    "counterparty": pl.String(),
+    "amount_minor": pl.Int64(),
+    "currency": pl.String(),
+    "source": pl.String(),
+    "event_id": pl.String(),  # the event that did it, "" where none did
+    "detail": pl.String(),  # reasons and references, never payload values
+    "occurred_at": UTC_MS,
+}
+
+
 class StepCounts(NamedTuple):
     """Rows of one step. read = accepted + duplicate; released = earlier rows that were booked now."""
 
@@ -86,6 +108,11 @@ class StepCounts(NamedTuple):
     waiting: int = 0
 
 
+def empty(columns: dict[str, pl.DataType]) -> pl.DataFrame:
+    """A frame of these columns with no rows."""
+    return pl.DataFrame(schema=columns)
+
+
 class Effects(NamedTuple):
     """All that a step did. `resolved` holds the ids of exceptions that ended by themselves; one that was raised and
     ended in the same step stands in both, so raise first, then resolve."""
@@ -96,11 +123,13 @@ class Effects(NamedTuple):
     resolved: tuple[str, ...]
     outcomes: pl.DataFrame
     counts: StepCounts
+    derived: pl.DataFrame = empty(DERIVED)
+    statuses: pl.DataFrame = empty(STATUSES)
 
     def digest(self) -> str:
         """Hash of everything that is committed; a replayed step must give the same."""
         h = hashlib.blake2b(digest_size=16)
-        for frame in (self.deltas, self.totals, self.exceptions):
+        for frame in (self.deltas, self.totals, self.exceptions, self.derived, self.statuses):
             h.update(frame.write_csv().encode())
         h.update("\x1f".join(self.resolved).encode())
         return h.hexdigest()
@@ -124,8 +153,3 @@ def of_the_runtime(raised: Iterable[tuple[str, str, str]], source: str, now_ms: 
         for type, cause, detail in raised
     ]
     return pl.DataFrame(rows, schema=EXCEPTIONS)
-
-
-def empty(columns: dict[str, pl.DataType]) -> pl.DataFrame:
-    """A frame of these columns with no rows."""
-    return pl.DataFrame(schema=columns)

@@ -173,12 +173,15 @@ class JournalEntry(msgspec.Struct, frozen=True, kw_only=True):
     sets: tuple[tuple[int, str, int], ...]  # (shard, position, set_no) of the posting sets folded into it
 
 
-EntryState = Literal["sealed", "in_flight", "posted", "rejected", "unknown"]
-OutcomeCode = Literal["posted", "rejected", "throttled", "unavailable", "unknown", "unauthorised"]
+EntryState = Literal["sealed", "in_flight", "posted", "rejected", "unknown", "parked"]
+OutcomeCode = Literal["posted", "accepted", "rejected", "throttled", "unavailable", "unknown", "unauthorised"]
 
 
 class Outcome(NamedTuple):
-    """What is known of one entry's delivery: `erp_ref` is the ERP's document number, `detail` its reason."""
+    """What is known of one entry's delivery: `erp_ref` is the ERP's document number, `detail` its reason.
+
+    `accepted`: the ERP has taken it into a job, whose id is in `erp_ref`; it is not posted yet.
+    """
 
     key: str
     code: OutcomeCode
@@ -368,14 +371,21 @@ class Feed(Protocol):
 
 
 class ErpTerms(msgspec.Struct, frozen=True, kw_only=True):
-    """What an adapter declares of its ERP; delivery is driven by this alone."""
+    """What an adapter declares of its ERP; delivery is driven by this alone. A limit of 0 means that none is stated."""
 
-    native_key: bool  # the ERP itself refuses or repeats a key that it knows
-    atomic_call: bool  # one bad entry fails the whole call
+    native_key: Literal["permanent", "windowed", "none"]  # whether, and how long, the ERP itself refuses a key it knows
+    key_life_s: float = 0.0  # of a windowed key, from its first use
+    lookup: bool = True  # whether an entry can be found by its key
+    lookup_keys_max: int = 50
     settle_s: float  # how long after a lost answer a negative lookup proves nothing
+    atomicity: Literal["all_or_nothing", "per_item", "job"]  # "job": accepted first, its report comes later
     lines_max: int  # lines of one call
     entries_max: int  # entries of one call
+    bytes_max: int = 0  # of one call's body
     concurrency: int
+    per_second: int = 0
+    per_minute: int = 0
+    per_day: int = 0
 
 
 class ErpAccount(NamedTuple):
@@ -397,8 +407,13 @@ class ErpGateway(Protocol):
         """Create and post entries in one call; one outcome an entry, in order.
 
         `throttled`, `unavailable` and `unauthorised` promise that nothing was applied. `unknown` promises nothing.
-        With atomic_call one bad entry makes all `rejected` with the same detail: the caller isolates it.
+        Where calls are all-or-nothing, one bad entry makes all `rejected` with the same detail: the caller isolates
+        it. Where a call makes a job, its entries are `accepted` with the job's id in erp_ref: ask `progress` for them.
         """
+        ...
+
+    def progress(self, jobs: Sequence[str]) -> list[Outcome]:
+        """Outcomes of the entries of those jobs that have ended; nothing of the others. Empty where calls make no jobs."""
         ...
 
     def lookup(self, keys: Sequence[str]) -> dict[str, Outcome] | None:
