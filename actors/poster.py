@@ -51,7 +51,7 @@ class Poster:
     def start(self) -> None:
         """Take over: fence every earlier poster, and doubt what it may have been sending."""
         terms = self._erp.terms()
-        self._atomic, self._bounds = terms.atomic_call, call_bounds(terms, self._limits)
+        self._atomic, self._bounds = terms.atomicity == "all_or_nothing", call_bounds(terms, self._limits)
         self._policy = SealPolicy(min(self._limits.entry_lines_max, self._bounds.lines_max), self._section.seal_age_s)
         self._governor = Governor(self._section.calls_per_minute, terms.concurrency)
         self._doubts = Doubts(terms.settle_s)

@@ -10,6 +10,8 @@
     │   └── LogRefused         the log answered that it can't store (disk or memory full): nothing was stored
     ├── Fenced                 a newer epoch owns this; the holder must stop at once
     ├── BooksUnavailable       the books did not answer; the commit may be retried or re-read
+    ├── GovernanceError        a change that the rules of approval or its own form do not allow
+    │   └── SameSigner         who prepared a change can't approve it
     ├── NonDeterministic       a replay did not give what was committed: the shard must not go on
     └── ErpError               raised by adapters only while setting up or reading; posting answers with outcomes
 
@@ -63,6 +65,14 @@ class Fenced(PenstockError):
 
 class BooksUnavailable(PenstockError):
     """The books did not answer."""
+
+
+class GovernanceError(PenstockError):
+    """A change that can't be made so. The message names the change, row or field, and the remedy."""
+
+
+class SameSigner(GovernanceError):
+    """Who prepared a change can't approve it: somebody else has to."""
 
 
 class NonDeterministic(PenstockError):

@@ -138,12 +138,35 @@ class CommitMark(NamedTuple):
     digest: str
 
 
+class OutboxFrame(NamedTuple):
+    """Derived events of one commit, as `runtime.flow.frames` encodes them, until they are in other shards' logs."""
+
+    number: int
+    body: bytes
+
+
 class MappingVersion(NamedTuple):
-    """A mapping change: its rows as JSON, and who made it."""
+    """A mapping in force: its rows as JSON, who made it and who approved it ("" for what the installation brings)."""
 
     version: int
     rows_json: str
     author: str
+    approved_by: str = ""
+
+
+ChangeType = Literal["mapping", "decision"]
+ChangeState = Literal["proposed", "approved", "refused"]
+DecisionAction = Literal["retry", "release", "exclude"]
+
+
+class Decision(NamedTuple):
+    """What a person decided on exceptions, as it goes through the log. `approved_by` is "" where nobody had to."""
+
+    number: int
+    action: DecisionAction
+    exceptions: tuple[str, ...]
+    by: str
+    approved_by: str
 
 
 class JournalLine(msgspec.Struct, frozen=True, array_like=True):
@@ -204,7 +227,8 @@ class Books(Protocol):
     def commit(self, shard: int, epoch: int, after: str, position: str, rows: int, effects: Effects) -> None:
         """Store one step's effects and move the shard from `after` to `position`, all or nothing.
 
-        Raises Fenced when the epoch is old or the shard does not stand at `after`. Exceptions raised twice stay one.
+        Derived events go to the outbox, statuses wait for their numbers. Raises Fenced when the epoch is old or the
+        shard does not stand at `after`. Exceptions raised twice stay one, and so do statuses told twice.
         """
         ...
 
@@ -216,12 +240,69 @@ class Books(Protocol):
         """Make this checkpoint the one to recover from, and forget the commit marks before it."""
         ...
 
+    # events for other shards, and statuses for consumers outside
+
+    def outbox(self, limit: int) -> list[OutboxFrame]:
+        """Derived events that are not yet relayed, oldest first. One read twice is relayed twice, which is harmless."""
+        ...
+
+    def mark_relayed(self, numbers: Sequence[int]) -> None:
+        """Forget these frames, once they are in the log. Harmless twice: a number is never given again."""
+        ...
+
+    def number_statuses(self, owner: str, epoch: int, limit: int) -> int:
+        """Give the next consecutive numbers to up to `limit` statuses that have none, oldest first; how many got one.
+
+        Apart from inserting them, because concurrent transactions become visible out of order. Raises Fenced.
+        """
+        ...
+
+    def statuses(self, after: int, limit: int) -> pl.DataFrame:
+        """Statuses numbered above `after`, in order: columns status_no (1, 2, 3 ...) and STATUSES."""
+        ...
+
+    # what people change: prepared by one person, approved by another
+
     def mapping_versions(self) -> list[MappingVersion]:
-        """Every mapping change, oldest first."""
+        """Every mapping in force, oldest first. Versions are never altered."""
         ...
 
     def add_mapping(self, rows_json: str, author: str) -> int:
-        """Store a mapping change, return its version. The caller then sends it through the log."""
+        """Store what the installation itself maps, return its version. What people map is proposed and approved."""
+        ...
+
+    def propose_change(
+        self, type: ChangeType, body_json: str, by: str, note: str = "", needs_approval: bool = True
+    ) -> int:
+        """Store a prepared change, return its number. One that needs no approval is in force at once.
+
+        The body is crosswalk rows (a JSON list) or a decision (a JSON object of action and exceptions), checked by
+        `runtime.ledger.governance` before. Raises GovernanceError for an empty name.
+        """
+        ...
+
+    def approve_change(self, change_no: int, by: str) -> int:
+        """Put a proposed change in force; the number of the mapping version or of the decision that it became.
+
+        Raises SameSigner when `by` prepared it, GovernanceError when it is not open or the name is empty.
+        """
+        ...
+
+    def refuse_change(self, change_no: int, by: str, note: str = "") -> None:
+        """End a proposed change without effect; who prepared it may do so too. Raises GovernanceError."""
+        ...
+
+    def changes(self, state: ChangeState | Literal[""] = "") -> pl.DataFrame:
+        """Changes in that state ("" for any), oldest first: change_no, type, body_json, note, prepared_by, prepared_at,
+        state, decided_by, decided_at, decided_note, effect_no (the version or decision it became), logged_at."""
+        ...
+
+    def unlogged_decisions(self, limit: int) -> list[Decision]:
+        """Decisions in force that are not yet known to be in the log, by number."""
+        ...
+
+    def mark_logged(self, numbers: Sequence[int]) -> None:
+        """These decisions are in every shard's log. Harmless twice."""
         ...
 
     def unclaimed(self, erp_entities: Sequence[str], sets_max: int) -> pl.DataFrame:
@@ -253,18 +334,28 @@ class Books(Protocol):
         ...
 
     def record_outcomes(self, owner: str, epoch: int, outcomes: Sequence[Outcome]) -> None:
-        """Move entries by their outcome: posted, rejected and unknown as named; throttled, unavailable and
-        unauthorised back to sealed, as nothing was applied. Raises erp_rejected, erp_unknown_outcome and
-        erp_unauthorised, and ends them when the entry (for the last: any entry of that owner) is posted. Recording
-        the same outcomes again is harmless."""
+        """Move entries by their outcome: posted, rejected and unknown as named; accepted stays in flight; throttled,
+        unavailable and unauthorised back to sealed, as nothing was applied. Raises erp_rejected, erp_unknown_outcome
+        and erp_unauthorised, and ends them when the entry (for the last: any entry of that owner) is posted. Tells
+        "posted" or "rejected" of each document of an immediate entry whose kind these books tell of. Recording the
+        same outcomes again is harmless."""
+        ...
+
+    def release_entry(self, key: str, by: str) -> None:
+        """Send a rejected or parked entry back to sealed, to be sent again unchanged. Raises GovernanceError when it
+        is in another state or unknown, or the name is empty."""
         ...
 
     def raise_exceptions(self, exceptions: pl.DataFrame) -> None:
         """Raise exceptions (columns EXCEPTIONS) that do not come from a step. Raising an open one again is nothing."""
         ...
 
-    def resolve_exceptions(self, ids: Sequence[str]) -> None:
-        """End exceptions. Unknown or ended ids are ignored."""
+    def resolve_exceptions(self, ids: Sequence[str], by: str = "", note: str = "") -> None:
+        """End exceptions; `by` and `note` go into their history. Unknown or ended ids are ignored."""
+        ...
+
+    def note_exceptions(self, ids: Sequence[str], by: str, note: str) -> None:
+        """Write a note into the history of these exceptions, open or not. Unknown ids are ignored."""
         ...
 
     # what people and reports read: frames with named columns, never changed by the caller
@@ -278,8 +369,27 @@ class Books(Protocol):
         posting deltas, and those whose entry is posted."""
         ...
 
-    def exceptions(self, state: str = "open", type: str = "", limit: int = 1000) -> pl.DataFrame:
-        """EXCEPTIONS columns plus state, resolved_at, oldest first. state "" means any."""
+    def exceptions(
+        self,
+        state: str = "open",
+        types: Sequence[str] = (),
+        limit: int = 1000,
+        *,
+        entities: Sequence[str] = (),
+        ids: Sequence[str] = (),
+        raised_before_ms: int | None = None,
+    ) -> pl.DataFrame:
+        """EXCEPTIONS columns plus state, resolved_at, oldest first. What is left empty means any."""
+        ...
+
+    def exception_history(self, exception_id: str) -> pl.DataFrame:
+        """exception_id, change, changed_by, changed_at, note, oldest first. `change`: raised, resolved, noted, or an
+        action and what became of it ("release proposed"); `changed_by`: a person, or an owner like "shard:3"."""
+        ...
+
+    def exception_ages(self, edges_ms: Sequence[int]) -> pl.DataFrame:
+        """Open exceptions by age: type, currency, bucket, exceptions (how many), amount_minor. `bucket` is how many of
+        the edges (instants) an exception is as old as or older than."""
         ...
 
     def exception_counts(self) -> dict[str, int]:

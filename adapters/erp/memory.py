@@ -14,7 +14,7 @@ from runtime.errors import ErpError
 from runtime.ports import ErpAccount, ErpTerms, JournalEntry, Outcome, OutcomeCode
 
 TERMS = ErpTerms(
-    native_key=False, atomic_call=True, settle_s=5.0, lines_max=200, entries_max=50, concurrency=1
+    native_key="none", atomicity="all_or_nothing", settle_s=5.0, lines_max=200, entries_max=50, concurrency=1
 )  # Tryton's
 
 # What one call to `post` meets. "reject:<key>" is no item of its own call: it refuses that entry for ever.
@@ -100,6 +100,9 @@ class MemoryErp:
             self._late.append(entries)
         return _all(entries, "unknown", fault)
 
+    def progress(self, jobs: Sequence[str]) -> list[Outcome]:
+        return []
+
     def lookup(self, keys: Sequence[str]) -> dict[str, Outcome] | None:
         if self.state != "up":
             return None
@@ -130,7 +133,7 @@ class MemoryErp:
 
     def _apply(self, entries: Sequence[JournalEntry]) -> list[Outcome]:
         reasons = {entry.key: reason for entry in entries if (reason := self._refusal(entry))}
-        if reasons and self._terms.atomic_call:
+        if reasons and self._terms.atomicity == "all_or_nothing":
             return _all(entries, "rejected", next(iter(reasons.values())))
         return [
             Outcome(entry.key, "rejected", detail=reasons[entry.key]) if entry.key in reasons else self._book(entry)
@@ -148,7 +151,7 @@ class MemoryErp:
         return "" if self._companies is None else _misfit(entry, self._companies.get(entry.entity))
 
     def _book(self, entry: JournalEntry) -> Outcome:
-        if not (self._terms.native_key and entry.key in self._numbers):
+        if not (self._terms.native_key != "none" and entry.key in self._numbers):
             number = f"{entry.entity}/{len(self.moves) + 1}"
             self.moves.append((number, entry))
             self._numbers[entry.key].append(number)

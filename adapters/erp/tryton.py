@@ -17,8 +17,8 @@ from adapters.erp.tryton_setup import IDENTIFIER_PREFIX, find_company
 from runtime.ports import ErpAccount, ErpTerms, JournalEntry, JournalLine, Outcome
 
 TERMS = ErpTerms(
-    native_key=False,
-    atomic_call=True,
+    native_key="none",
+    atomicity="all_or_nothing",
     settle_s=5.0,  # ten times what a full call takes
     lines_max=200,  # a call costs about 2 ms a line; beyond half a second there is nothing to gain
     entries_max=50,
@@ -84,6 +84,9 @@ class TrytonGateway:
             drafts[entry.entity][move] = entry
         outcomes = {outcome.key: outcome for each in drafts.values() for outcome in self._post_drafts(each)}
         return [outcomes[entry.key] for entry in entries]
+
+    def progress(self, jobs: Sequence[str]) -> list[Outcome]:
+        return []  # calls make no jobs
 
     def lookup(self, keys: Sequence[str]) -> dict[str, Outcome] | None:
         try:

@@ -1,6 +1,6 @@
-"""The crosswalk: which of an entity's accounts a role is, by facility, department and date.
+"""The crosswalk: which of an entity's accounts a role is, by facility, department, counterparty and date.
 
-Owns all versions ever applied; a version is added, never changed. Never guesses: what is not mapped is answered None.
+Policies, classes of codes and known partners are rows like accounts: a role, and the answer to it. Owns all versions ever applied; a version is added, never changed. Never guesses: what is not mapped is answered None.
 """
 
 from datetime import date
@@ -9,13 +9,14 @@ import msgspec
 
 
 class CrosswalkRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One mapping. "*" as entity, "" as facility or department mean any."""
+    """One mapping. "*" as entity, "" as facility, department or counterparty (a payer or supplier) mean any."""
 
     entity: str = "*"
     role: str
     account: str
     facility: str = ""
     department: str = ""
+    counterparty: str = ""
     valid_from: date = date(1900, 1, 1)
 
 
@@ -33,10 +34,11 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
     facility: str
     department: str
     on: date
+    counterparty: str = ""
 
 
 class Crosswalk:
-    """Every mapping in force, answered most specific first: entity, then facility, then department, then newest."""
+    """Every mapping in force, answered most specific first: entity, then counterparty, facility, department, then newest."""
 
     def __init__(self) -> None:
         self._versions: set[int] = set()
@@ -98,9 +100,10 @@ def _fits(row: CrosswalkRow, place: Place) -> bool:
         row.entity in ("*", place.entity)
         and row.facility in ("", place.facility)
         and row.department in ("", place.department)
+        and row.counterparty in ("", place.counterparty)
         and row.valid_from <= place.on
     )
 
 
-def _specificity(row: CrosswalkRow) -> tuple[bool, bool, bool]:
-    return row.entity != "*", row.facility != "", row.department != ""
+def _specificity(row: CrosswalkRow) -> tuple[bool, bool, bool, bool]:
+    return row.entity != "*", row.counterparty != "", row.facility != "", row.department != ""

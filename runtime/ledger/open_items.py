@@ -81,7 +81,7 @@ class Change(NamedTuple):
 
 
 class ItemFlag(NamedTuple):
-    """The unused residual of an event's item became an exception (raised), or that exception ended."""
+    """Something that an event stands for became an exception (raised), or that exception ended."""
 
     fault: str
     entity: str
@@ -90,6 +90,7 @@ class ItemFlag(NamedTuple):
     currency: str
     residual_minor: int
     raised: bool
+    detail: str = "what this event opened was not used up in time"
 
 
 class OpenItems:

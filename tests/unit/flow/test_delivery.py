@@ -67,7 +67,7 @@ def delivered(entries: list[JournalEntry], poison: set[str], bounds: CallBounds)
 
 def test_bounds_are_the_tighter_of_terms_and_limits() -> None:
     """Neither the ERP's maximum nor our own is exceeded."""
-    terms = ErpTerms(native_key=True, atomic_call=True, settle_s=1.0, lines_max=100, entries_max=1000, concurrency=1)
+    terms = ErpTerms(native_key="permanent", atomicity="all_or_nothing", settle_s=1.0, lines_max=100, entries_max=1000, concurrency=1)
     assert call_bounds(terms, Limits(call_lines_max=400, call_entries_max=50)) == (100, 50)
 
 

@@ -1,0 +1,113 @@
+"""What a register is: facts kept by key, taken one ready event at a time, beyond what items and groups can hold.
+
+Owns the words that registers share. A register answers how an event's amount divides into measures, which rules then
+post; it never posts, reads no clock, and keeps nothing that does not follow from the events it took. Wherever it can,
+it answers differences of a function of the whole state, so that the end does not depend on the order of arrival.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import date
+from typing import NamedTuple, Protocol
+
+from runtime.ledger.crosswalk import Place
+from runtime.ledger.open_items import ItemFlag
+
+Policy = Callable[[str, Place], str]  # a policy's value at a place, from the crosswalk or its default
+
+
+class Fact(NamedTuple):
+    """One ready event as a register sees it. `part` is what its kind is to the register, `key` the key it goes by;
+    `quantity` is in thousandths. Empty texts stand for absent ones."""
+
+    id: int
+    kind: str
+    part: str
+    key: str
+    entity: str
+    amount_minor: int
+    currency: str
+    quantity: int | None
+    document: str
+    reference: str
+    counterparty: str
+    correlation_id: str
+    reason: str
+    facility: str
+    department: str
+    effective_on: date
+    occurred_ms: int
+    source: str
+    event_id: str
+    attributes: Mapping[str, object]
+
+    def place(self) -> Place:
+        """Where its policies are asked for."""
+        return Place(self.entity, self.facility, self.department, self.effective_on, self.counterparty)
+
+
+class Finding(NamedTuple):
+    """What a register makes of a fact: amounts by name, or the exception that holds it; then nothing was kept.
+
+    `facility` and `department` are the dimensions to post under where the event names none.
+    """
+
+    measures: Mapping[str, int] = {}
+    fault: str = ""
+    facility: str = ""
+    department: str = ""
+
+
+class Hold(NamedTuple):
+    """An open item must not be used (on), or may be again as far as this hold goes."""
+
+    item: str
+    entity: str
+    key: str
+    hold: str
+    on: bool
+
+
+class Deriving(NamedTuple):
+    """An event that follows from facts: `kind`, its `cause` (unique for its kind), and the fact it takes the rest from,
+    with `changed` columns."""
+
+    kind: str
+    cause: str
+    fact: Fact
+    changed: Mapping[str, object]
+
+
+class Marks(NamedTuple):
+    """What came of the facts since the last drain, besides findings."""
+
+    flags: list[ItemFlag]
+    holds: list[Hold]
+    derived: list[Deriving]
+
+
+class Register(Protocol):
+    """Facts of one sort, by key, in one shard."""
+
+    def take(self, fact: Fact, now_ms: int) -> Finding:
+        """Keep a fact and answer its measures; or answer a fault and keep nothing."""
+        ...
+
+    def age(self, now_ms: int) -> None:
+        """Time has passed: decide what was left to time, forget what is done with."""
+        ...
+
+    def drain(self) -> Marks:
+        """The marks since the last call."""
+        ...
+
+    def dump(self) -> bytes:
+        """Everything, for a snapshot."""
+        ...
+
+    def load(self, state: bytes) -> None:
+        """Start from a snapshot."""
+        ...
+
+    def __len__(self) -> int:
+        """Keys kept."""
+        ...
