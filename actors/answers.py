@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -63,11 +64,11 @@ class Receipt(NamedTuple):
         return Receipt(accepted, duplicates, rejected, stored, self.retry_after_s if stored else 0.0)
 
 
-def arrow_response(request_id: str, event_ids: pl.Series, receipt: Receipt) -> v1.SubmitResponse:
+def arrow_response(request_id: str, event_ids: pa.Array, receipt: Receipt) -> v1.SubmitResponse:
     """The answer to a frame: results of what was not accepted, up to a limit."""
     answer = _response(request_id, receipt)
     duplicates = receipt.duplicates[:REJECTS_REPORTED_MAX]
-    known = dict(zip(duplicates.tolist(), event_ids.gather(duplicates), strict=True))
+    known = dict(zip(duplicates.tolist(), event_ids.take(pa.array(duplicates)).to_pylist(), strict=True))
     others = _others(known, receipt.rejected.head(REJECTS_REPORTED_MAX))
     answer.results.extend(others[row] for row in sorted(others)[:REJECTS_REPORTED_MAX])
     answer.results_truncated = len(answer.results) < answer.duplicate + answer.rejected

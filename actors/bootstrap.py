@@ -7,8 +7,11 @@ the actors' own processes and get nothing but a `Wiring`, which is plain data.
 import asyncio
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+from actors.consumer import Consumer
+from actors.erp_calls import ThreadCallers
 from actors.event_service import GatewayServer
 from actors.feed_reader import FeedReader
 from actors.gateway import Gateway
@@ -16,6 +19,7 @@ from actors.metrics import RayMetrics
 from actors.parts import AsyncShell, ThreadShell
 from actors.poster import Poster
 from actors.ray_stage import PartSpec, RayStage
+from actors.relay import Relay
 from actors.shard_worker import ShardWorker
 from actors.supervisor import Supervisor
 from actors.wiring import SUPERVISOR, Wiring, open_erp
@@ -25,6 +29,7 @@ from adapters.books.sql import SqlBooks
 from adapters.clock import WallClock
 from adapters.feeds.redis_feed import RedisFeed
 from adapters.log.redis_streams import RedisLogReader, RedisLogWriter
+from adapters.outlets.redis_outlet import RedisOutlet
 from runtime.ports import LogEntry, ShardLag
 from runtime.routing import splitter
 from runtime.schema import Vocabulary
@@ -72,8 +77,9 @@ def part_specs(wiring: Wiring) -> Mapping[str, PartSpec]:
     poster = (
         {"poster": PartSpec(ThreadShell, partial(build_poster, wiring), "control")} if config.erp.kind != "none" else {}
     )
+    relay = {"relay": PartSpec(ThreadShell, partial(build_relay, wiring), "control")}
     supervisor = {SUPERVISOR: PartSpec(ThreadShell, partial(build_supervisor, wiring), "control")}
-    return {**workers, **gateways, **feeds, **poster, **supervisor}
+    return {**workers, **gateways, **feeds, **poster, **relay, **supervisor}
 
 
 def _begin(wiring: Wiring, name: str) -> str:
@@ -105,13 +111,43 @@ def build_poster(wiring: Wiring) -> Poster:
     holder, entities = _begin(wiring, "poster"), config.erp_entities()
     return Poster(
         SqlBooks(wiring.books_url),
-        open_erp(wiring),
+        ThreadCallers(partial(open_erp, wiring)),
         clock=WallClock(),
         limits=config.bounds(),
         erp_section=config.erp,
         entities=entities,
         holder=holder,
         metrics=RayMetrics(),
+    )
+
+
+def build_relay(wiring: Wiring) -> Relay:
+    """The relay of derived events and of what consumers outside are told."""
+    config, rulebook = wiring.config, wiring.rulebook()
+    holder, books, clock, metrics = _begin(wiring, "relay"), SqlBooks(wiring.books_url), WallClock(), RayMetrics()
+    calls = ThreadPoolExecutor(max(1, len(config.consumer)), "consumer")
+    consumers = [
+        Consumer(
+            one.name,
+            one.flows,
+            RedisOutlet(one.url or wiring.log_url, one.stream_name(), one.length_max),
+            calls=calls,
+            books=books,
+            clock=clock,
+            metrics=metrics,
+        )
+        for one in config.consumer
+    ]
+    return Relay(
+        books,
+        BlockingLog(wiring.log_url, config.runtime.shards),
+        consumers,
+        vocabulary=_vocabulary(wiring),
+        split=splitter(rulebook.scopes(), config.runtime.shards),
+        clock=clock,
+        limits=config.bounds(),
+        holder=holder,
+        metrics=metrics,
     )
 
 
@@ -159,9 +195,13 @@ def _gateway(wiring: Wiring) -> Gateway:
     config, rulebook = wiring.config, wiring.rulebook()
     return Gateway(
         RedisLogWriter(wiring.log_url),
-        vocabulary=Vocabulary(kinds=rulebook.kind_terms(), entities=config.entity_terms()),
+        vocabulary=_vocabulary(wiring),
         split=splitter(rulebook.scopes(), config.runtime.shards),
         limits=config.bounds(),
         clock=WallClock(),
         metrics=RayMetrics(),
     )
+
+
+def _vocabulary(wiring: Wiring) -> Vocabulary:
+    return Vocabulary(kinds=wiring.rulebook().kind_terms(), entities=wiring.config.entity_terms())

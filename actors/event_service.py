@@ -13,6 +13,7 @@ from typing import Protocol
 
 import grpc
 import polars as pl
+import pyarrow as pa
 import structlog
 from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2
@@ -24,10 +25,10 @@ from penstock.v1 import events_pb2 as v1
 from actors import answers
 from actors.answers import Receipt
 from actors.coalescer import Coalescer
-from actors.gateway import LAG_EVERY_S, Gateway, numbered
+from actors.gateway import LAG_EVERY_S, Gateway, numbered, off_loop
 from runtime.errors import FrameError, Pressure
 from runtime.limits import Limits
-from runtime.schema import Parsed
+from runtime.schema import Incoming
 
 STREAM_WAIT_S_MAX = 5.0  # how long a stream waits for a lagging shard before it ends
 STOP_GRACE_S = 5.0
@@ -43,9 +44,9 @@ SERVICE = v1.DESCRIPTOR.services_by_name["EventService"].full_name
 class Wire(Protocol):
     """What reads requests: `adapters.wire`."""
 
-    def from_rows(self, events: Sequence[v1.FinancialEvent], limits: Limits) -> Parsed: ...
+    def from_rows(self, events: Sequence[v1.FinancialEvent], limits: Limits) -> Incoming: ...
 
-    def from_arrow(self, data: bytes, limits: Limits) -> pl.DataFrame: ...
+    def from_arrow(self, data: bytes, limits: Limits) -> pa.RecordBatch: ...
 
 
 class EventServicer:
@@ -115,9 +116,9 @@ class EventServicer:
             return await self._take_rows(request)
 
     async def _take_arrow(self, request: v1.SubmitRequest) -> v1.SubmitResponse:
-        frame = await asyncio.to_thread(self._wire.from_arrow, request.arrow_frame, self._limits)
-        receipt = await self._gateway.store(numbered(frame))
-        return answers.arrow_response(request.request_id, frame["event_id"], receipt)
+        events = await asyncio.to_thread(self._wire.from_arrow, request.arrow_frame, self._limits)
+        receipt = await self._gateway.store(numbered(events))
+        return answers.arrow_response(request.request_id, events.column("event_id"), receipt)
 
     async def _take_rows(self, request: v1.SubmitRequest) -> v1.SubmitResponse:
         events = request.rows.events
@@ -131,7 +132,7 @@ class EventServicer:
             apart = await asyncio.gather(*(self._store_rows([part]) for part in parts), return_exceptions=True)
             return [receipt if isinstance(receipt, BaseException) else receipt[0] for receipt in apart]
         events = list(chain.from_iterable(parts))
-        receipt = await self._gateway.store(await asyncio.to_thread(self._wire.from_rows, events, self._limits))
+        receipt = await self._gateway.store(await off_loop(len(events), self._wire.from_rows, events, self._limits))
         bounds = accumulate(map(len, parts), initial=0)
         return [receipt.part(start, end) for start, end in pairwise(bounds)]
 

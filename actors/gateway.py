@@ -7,10 +7,13 @@ Never decides what an event means, and answers nobody before the log has.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
 import structlog
 
 from actors.answers import Receipt, Stored
@@ -21,17 +24,27 @@ from runtime.flow.admission import Admission
 from runtime.flow.recent_ids import RecentIds
 from runtime.limits import Limits
 from runtime.ports import Clock, LogEntry, LogWriter, Metrics, NoMetrics, ShardLag
-from runtime.schema import REJECT_COLUMNS, STAMPED, Parsed, Validated, Vocabulary, conform
-from runtime.validation import validate
+from runtime.routing import Splitter
+from runtime.schema import (
+    ARROW_STAMPED,
+    REJECT_COLUMNS,
+    Checked,
+    Incoming,
+    Vocabulary,
+    conform,
+    to_arrow,
+)
+from runtime.validation import check
 
 LAG_EVERY_S = 0.1
 LAG_TIMEOUT_S = 2.0
 DOUBT_READS = 50  # readings of the lag for which a refused append counts against this gateway's health
 REQUEST_BYTES_MIN = 1024  # what a request costs at least while it is under way
 CHECKS_AT_ONCE, APPENDS_AT_ONCE = 2, 2
+ROWS_IN_LOOP_MAX = 256  # what so few rows need is done sooner than a thread would get its turn
 
 _log = structlog.get_logger()
-Split = Callable[[pl.DataFrame], dict[int, pl.DataFrame]]
+Result = TypeVar("Result")
 
 
 class Gateway:
@@ -42,7 +55,7 @@ class Gateway:
         log: LogWriter,
         *,
         vocabulary: Vocabulary,
-        split: Split,
+        split: Splitter,
         limits: Limits,
         clock: Clock,
         metrics: Metrics | None = None,
@@ -74,7 +87,7 @@ class Gateway:
     async def submit(self, frame: pl.DataFrame) -> Receipt:
         """Take one frame of any columns that conform. Raises FrameError, Pressure, LogRefused, LogUnavailable."""
         async with self.hold(frame.estimated_size()):
-            return await self.store(numbered(conform(frame)))
+            return await self.store(numbered(to_arrow(conform(frame))))
 
     @contextlib.asynccontextmanager
     async def hold(self, size_bytes: int) -> AsyncIterator[None]:
@@ -95,50 +108,51 @@ class Gateway:
         self.inflight_bytes += size_bytes
         self._metrics.gauge("gateway_inflight_bytes", self.inflight_bytes)
 
-    async def store(self, parsed: Parsed) -> Receipt:
+    async def store(self, incoming: Incoming) -> Receipt:
         """Validate, and append what is new; the receipt comes when it is durable. Raises like `submit`."""
-        self._metrics.count("events_in", parsed.frame.height + len(parsed.faults))
-        if parsed.frame.height > self.limits.frame_rows_max:
+        rows = incoming.events.num_rows
+        self._metrics.count("events_in", rows + len(incoming.faults))
+        if rows > self.limits.frame_rows_max:
             raise FrameError("too_many_rows", "", f"at most {self.limits.frame_rows_max} events in one frame")
+        self._refuse_for_paused(incoming.events)
         async with self._checking:
-            accepted, rejected = await asyncio.to_thread(self._check, parsed)
-        rows, ids, digests = (accepted[name].to_numpy() for name in ("row", "id_hash", "digest"))
+            checked = await off_loop(rows, self._check, incoming)
+        ids, digests = (checked.accepted.column(name).to_numpy() for name in ("id_hash", "digest"))
         known = self._recent.known(ids, digests)
-        fresh = accepted.filter(~known) if known.any() else accepted
-        stored = await self._appends.submit(fresh, fresh.height) if fresh.height else None
+        fresh = checked.accepted.filter(pa.array(~known)) if known.any() else checked.accepted
+        stored = await self._appends.submit(fresh, fresh.num_rows) if fresh.num_rows else None
         self._recent.remember(ids[~known], digests[~known])
         self._metrics.count("events_duplicate", int(known.sum()))
-        self._metrics.count("events_rejected", rejected.height)
+        self._metrics.count("events_rejected", checked.rejected.height)
         hint_s = self._admission.hint_s(stored.shards) if stored else 0.0
-        return Receipt(rows[~known], rows[known], rejected, stored, hint_s)
+        return Receipt(checked.rows[~known], checked.rows[known], checked.rejected, stored, hint_s)
 
-    def _check(self, parsed: Parsed) -> Validated:
-        """Validated, with the rows' numbers in the request, and unreadable rows among the rejected."""
-        if not parsed.faults:
-            return validate(parsed.frame.drop("row"), self._vocabulary, self._clock.now_ms())
-        faults = [(row, "", *why) for row, *why in parsed.faults]
-        unread = pl.DataFrame(faults, schema=REJECT_COLUMNS, orient="row")
-        if parsed.frame.is_empty():
-            return Validated(pl.DataFrame(schema={"row": pl.Int64(), **STAMPED}), unread)
-        checked = validate(parsed.frame.drop("row"), self._vocabulary, self._clock.now_ms())
-        accepted, rejected = (part.with_columns(parsed.frame["row"].gather(part["row"])) for part in checked)
-        return Validated(accepted, pl.concat([rejected, unread]).sort("row"))
+    def _refuse_for_paused(self, events: pa.RecordBatch) -> None:
+        """Refuse what touches a paused shard as a whole, before anything is spent on it."""
+        if not self._admission.paused:
+            return
+        routable = events.filter(pc.and_(events.column("kind").is_valid(), events.column("entity").is_valid()))
+        refusal = self._admission.refusal_for(np.unique(self._split.owners(routable)).tolist())
+        if refusal:
+            self._metrics.count("gateway_refused")
+            raise refusal
 
-    async def _append(self, parts: list[pl.DataFrame]) -> list[Stored | Pressure]:
-        """Append what several callers bring; a caller that touches a paused shard is left out as a whole."""
-        refusals = [None] * len(parts)
-        if self._admission.paused:
-            refusals = await asyncio.to_thread(self._refusals, parts)
-        admitted = [part for part, refusal in zip(parts, refusals, strict=True) if refusal is None]
-        stored = iter(await self._append_together(admitted) if admitted else ())
-        self._metrics.count("gateway_refused", len(parts) - len(admitted))
-        return [next(stored) if refusal is None else refusal for refusal in refusals]
+    def _check(self, incoming: Incoming) -> Checked:
+        """Checked, with the rows' numbers in the request, and unreadable rows among the rejected."""
+        events, numbers, faults = incoming
+        if not faults:
+            return check(events, self._vocabulary, self._clock.now_ms())
+        unread = pl.DataFrame([(row, "", *why) for row, *why in faults], schema=REJECT_COLUMNS, orient="row")
+        if not events.num_rows:
+            return Checked(pa.RecordBatch.from_pylist([], ARROW_STAMPED), numbers, unread)
+        accepted, rows, rejected = check(events, self._vocabulary, self._clock.now_ms())
+        rejected = rejected.with_columns(pl.Series("row", numbers[rejected["row"].to_numpy()], pl.Int64()))
+        return Checked(accepted, numbers[rows], pl.concat([rejected, unread]).sort("row"))
 
-    def _refusals(self, parts: list[pl.DataFrame]) -> list[Pressure | None]:
-        return [self._admission.refusal_for(self._split(part)) for part in parts]
-
-    async def _append_together(self, parts: list[pl.DataFrame]) -> list[Stored]:
-        entries, entry_of_row = await asyncio.to_thread(self._entries, parts)
+    async def _append(self, parts: list[pa.RecordBatch]) -> list[Stored]:
+        """Append what several callers bring."""
+        rows = [part.num_rows for part in parts]
+        entries, entry_of_row = await off_loop(sum(rows), self._entries, parts)
         try:
             appended = await self._log.append(entries)
         except LogError as error:
@@ -148,18 +162,19 @@ class Gateway:
             raise
         self._doubt = 0
         shards = tuple(entry.shard for entry in entries)
-        bounds = np.cumsum([0, *map(len, parts)]).tolist()
+        bounds = accumulate(rows, initial=0)
         return [Stored(appended, shards, entry_of_row[start:end]) for start, end in pairwise(bounds)]
 
-    def _entries(self, parts: list[pl.DataFrame]) -> tuple[list[LogEntry], np.ndarray]:
+    def _entries(self, parts: list[pa.RecordBatch]) -> tuple[list[LogEntry], np.ndarray]:
         """One entry a shard, and for each row the index of its entry."""
-        whole = parts[0] if len(parts) == 1 else pl.concat(parts)
-        owned = self._split(whole.with_columns(pl.int_range(pl.len()).alias("row")))
-        entry_of_row = np.empty(whole.height, np.intp)
-        for number, part in enumerate(owned.values()):
-            entry_of_row[part["row"].to_numpy()] = number
+        events = parts[0] if len(parts) == 1 else pa.concat_batches(parts)
+        shards, entry_of_row = np.unique(self._split.owners(events), return_inverse=True)
+        owned = [events]
+        if len(shards) > 1:
+            owned = [events.take(pa.array(np.flatnonzero(entry_of_row == entry))) for entry in range(len(shards))]
         entries = [
-            LogEntry(shard, "events", part.height, frames.encode(part.drop("row"))) for shard, part in owned.items()
+            LogEntry(shard, "events", part.num_rows, frames.encode_arrow(part))
+            for shard, part in zip(shards.tolist(), owned, strict=True)
         ]
         return entries, entry_of_row
 
@@ -199,6 +214,11 @@ class Gateway:
         return self._admission.refusal(self.inflight_bytes + REQUEST_BYTES_MIN)
 
 
-def numbered(frame: pl.DataFrame) -> Parsed:
-    """A conformed frame as the form that `store` takes."""
-    return Parsed(frame.with_columns(pl.int_range(pl.len(), dtype=pl.Int64()).alias("row")), [])
+async def off_loop(rows: int, work: Callable[..., Result], *arguments: object) -> Result:
+    """Do work on so many rows without holding up the loop: in a thread, unless that takes longer than the work."""
+    return work(*arguments) if rows <= ROWS_IN_LOOP_MAX else await asyncio.to_thread(work, *arguments)
+
+
+def numbered(events: pa.RecordBatch) -> Incoming:
+    """Conformed events as the form that `store` takes."""
+    return Incoming(events, np.arange(events.num_rows), [])

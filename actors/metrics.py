@@ -43,8 +43,18 @@ METRICS: dict[str, Declared] = {
         "histogram", "From a commit to the ERP's confirmation of its entry.", buckets=_POSTING_BUCKETS_S
     ),
     "governor_rate_per_minute": Declared("gauge", "Calls that the governor allows an ERP in a minute now."),
+    "governor_concurrency": Declared("gauge", "Calls that the governor allows an ERP at a time now."),
+    "governor_calls_left": Declared("gauge", "Calls that may start before an ERP's window is full.", ("window",)),
+    "entries_unknown": Declared("gauge", "Entries of which no one knows yet what became of them."),
     "feed_messages": Declared("counter", "Messages read from a feed.", ("feed",)),
     "feed_dead_letters": Declared("counter", "Messages moved to a feed's dead-letter stream.", ("feed",)),
+    "outbox_frames": Declared(
+        "gauge", "Frames of derived events in the outbox, at most one round's and those held there."
+    ),
+    "derived_relayed": Declared("counter", "Derived events brought to the log of the shard that they belong to."),
+    "derived_rejected": Declared("counter", "Derived events that no door would let in, each an exception."),
+    "statuses_told": Declared("counter", "Statuses brought to a consumer's stream.", ("consumer",)),
+    "statuses_waiting": Declared("gauge", "Statuses read for a consumer, not yet told, at most a page.", ("consumer",)),
     "checkpoints": Declared("counter", "Checkpoints made durable."),
     "checkpoint_seconds": Declared("histogram", "Time to make one checkpoint.", buckets=_STEP_BUCKETS_S),
 }

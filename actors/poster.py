@@ -1,26 +1,46 @@
 """The poster: brings the journal entries of one ERP from the books to the ERP, once each.
 
-Owns the order of durable steps: seal, record the intent, call, record the outcome. Decides nothing itself (`sealing`,
-`governor` and `delivery` do), never sleeps, keeps nothing that a crash may not take: a successor finds every entry's
-state in the books, and treats what was in flight as unknown.
+Owns the order of durable steps: seal, record the intent and the governor, call, record the outcome. Decides nothing
+itself (`sealing`, `governor` and `delivery` do), never sleeps, keeps nothing that a crash may not take: a successor
+finds every entry's state in the books, and treats what was in flight as unknown.
 """
 
 import random
+from collections import deque
 from collections.abc import Sequence
+from functools import partial
 
+import msgspec
+
+from actors.erp_calls import Answered, Callers
+from actors.sealer import Sealer
 from runtime.config import ErpSection
 from runtime.errors import BooksUnavailable
-from runtime.flow.delivery import Call, Doubts, Isolation, after_lookup, call_bounds, gravest, judge
-from runtime.flow.governor import Governor, GovernorState
-from runtime.ledger.journal import Draft, numbered
-from runtime.ledger.sealing import SealPolicy, plan_entries, whole_commits
+from runtime.flow.delivery import Action, Ask, Desk, LookUp, Send, call_bounds, next_call
+from runtime.flow.governor import Governor, GovernorState, quota_of
+from runtime.flow.outcomes import CALL_START_WITHIN_S, Call, gravest
 from runtime.limits import Limits
-from runtime.ports import Books, Clock, ErpGateway, JournalEntry, Metrics, Outcome
+from runtime.ports import Books, Clock, Delivery, ErpGateway, Metrics, Outcome, PeriodClose
 
 OWNER = "erp:main"
 IDLE_S = 0.2  # between looks for new postings
 BOOKS_RETRY_S = 1.0
-DOUBTS_MAX = 1_000  # entries of unknown outcome at which nothing more is sent until some are looked up
+DOUBTS_MAX = 1_000  # entries of unknown outcome at which nothing more is sent until some are resolved
+ACCEPTED_MAX = 5_000  # entries in jobs at which nothing more is sent until some have ended
+CLOSES_EVERY_S = 1.0  # between looks for ordered closes
+
+
+class PosterHealth(msgspec.Struct, frozen=True):
+    """What the poster says of itself: its ERP's governor, and how many entries are where."""
+
+    governor: GovernorState
+    in_calls: int
+    in_jobs: int
+    unknown: int
+    suspects: int
+    sealed: int
+    sets_waiting: int
+    closing: list[str]
 
 
 class Poster:
@@ -32,7 +52,7 @@ class Poster:
     def __init__(
         self,
         books: Books,
-        erp: ErpGateway,
+        callers: Callers,
         *,
         clock: Clock,
         limits: Limits,
@@ -41,156 +61,235 @@ class Poster:
         holder: str,
         metrics: Metrics,
     ) -> None:
-        self._books, self._erp, self._clock, self._metrics = books, erp, clock, metrics
+        self._books, self._callers, self._clock, self._metrics = books, callers, clock, metrics
         self._limits, self._section = limits, erp_section
         self._entities, self._holder = tuple(entities), holder
         self._unrecorded: list[Outcome] = []  # known here, perhaps not yet in the books
-        self._committed_ms: dict[str, int] = {}  # of entries sealed by this poster, for their latency
-        self._isolation = Isolation()
+        self._ended: deque[Answered] = deque()  # calls that ended and were not heard yet
+        self._closes: list[PeriodClose] = []
+        self._closes_read_ms = 0
+        self._sealed_seen = 0
+        self._health: PosterHealth | None = None
 
     def start(self) -> None:
         """Take over: fence every earlier poster, and doubt what it may have been sending."""
-        terms = self._erp.terms()
-        self._atomic, self._bounds = terms.atomicity == "all_or_nothing", call_bounds(terms, self._limits)
-        self._policy = SealPolicy(min(self._limits.entry_lines_max, self._bounds.lines_max), self._section.seal_age_s)
-        self._governor = Governor(self._section.calls_per_minute, terms.concurrency)
-        self._doubts = Doubts(terms.settle_s)
+        terms, now_ms = self._callers.terms(), self._clock.now_ms()
+        self._bounds = call_bounds(terms, self._limits)
+        self._desk = Desk(terms, self._bounds)
         self._epoch = self._books.take_epoch(OWNER, self._holder).epoch
+        quota = quota_of(terms, self._section.calls_per_minute)
+        self._governor = Governor(quota, self._books.governor(OWNER), now_ms)
+        self._sealer = Sealer(
+            self._books, OWNER, self._epoch, self._metrics, self._bounds, self._limits, self._section, self._entities
+        )
         self._jitter = random.Random(f"{self._holder}/{self._epoch}")
-        while left := self._books.entries_in(self._entities, ["in_flight"], DOUBTS_MAX):
-            self._record([Outcome(entry.key, "unknown", detail="its sender stopped") for entry in left])
+        left = self._books.deliveries(self._entities, ["in_flight"], ACCEPTED_MAX + DOUBTS_MAX)
+        self._record(self._desk.recall(left, now_ms))
         self._recall_doubts()
 
     def step(self) -> float:
-        """Do the next useful thing, at most one ERP call; seconds until there may be more to do."""
+        """Hear what has come of calls, then start as many as may start; seconds until there may be more to do."""
         try:
             return self._advance()
         except BooksUnavailable:
             return BOOKS_RETRY_S
 
-    def status(self) -> GovernorState:
-        """How the ERP connection fares."""
-        return self._governor.state()
+    def health(self) -> PosterHealth | None:
+        """How the ERP connection fared at the end of the last step. Safe to ask from another thread."""
+        return self._health
+
+    def close(self) -> None:
+        """Let go of the ERP and the books. What is under way is the successor's to find out."""
+        self._callers.close()
+        self._books.close()
 
     def _advance(self) -> float:
         # Before anything else, so that nothing is judged by states that the books do not show yet. To record the same
         # outcomes twice is harmless: nobody else moves these entries in between.
         self._record(self._unrecorded)
-        self._show_rate()
+        self._hear_all()
+        self._record(self._desk.give_up(self._clock.now_ms()))
+        self._show()
         now_ms = self._clock.now_ms()
         ready_ms = self._governor.ready_at(now_ms)
         if ready_ms > now_ms:
-            return (ready_ms - now_ms) / 1000
-        if keys := self._doubts.due(now_ms, self._bounds.entries_max):
-            self._look_up(keys)
-        elif call := self._next_call(now_ms):
-            self._send(call)
-        else:
-            return IDLE_S
-        return max(0.0, (self._governor.ready_at(now_ms := self._clock.now_ms()) - now_ms) / 1000)
+            return self._rest((ready_ms - now_ms) / 1000)
+        action = self._next_action(now_ms)
+        if action is None:
+            return self._rest(IDLE_S)
+        self._start(action)
+        self._hear_all()
+        now_ms = self._clock.now_ms()
+        return self._rest(max(0, self._governor.ready_at(now_ms) - now_ms) / 1000)
 
-    # ── sealing ──
+    def _rest(self, seconds: float) -> float:
+        """Wait here for calls under way, as their end may be the next thing to do; else let the shell wait."""
+        if not seconds or not self._governor.state(self._clock.now_ms()).in_flight:
+            return seconds
+        self._callers.wait(min(seconds, IDLE_S))
+        return 0.0
 
-    def _next_call(self, now_ms: int) -> Call:
-        if len(self._doubts) >= DOUBTS_MAX:
-            return ()
+    # ── what next ──
+
+    def _next_action(self, now_ms: int) -> Action | None:
+        action = self._desk.due(now_ms)
+        if isinstance(action, LookUp | Ask):
+            return action
+        hand = self._desk.progress()
+        if hand.unknown >= DOUBTS_MAX or hand.in_jobs >= ACCEPTED_MAX:
+            return action
+        return action or self._next_send(now_ms)
+
+    def _next_send(self, now_ms: int) -> Action | None:
+        self._read_closes(now_ms)
         sealed = self._sealed()
-        fresh = len(sealed) - len(self._isolation.suspects())
+        suspects = self._desk.suspects()
+        fresh = [delivery.entry for delivery in sealed if delivery.entry.key not in suspects]
         # While the ERP does not answer, one sealed call is enough to find out; the rest folds into fewer entries.
-        room = fresh < self._bounds.entries_max and (self._governor.answering() or not sealed)
-        if room and self._seal(now_ms, 2 * self._bounds.entries_max - fresh):
-            sealed = self._sealed()
-        return self._isolation.choose(sealed, self._bounds)
+        if self._governor.answering() or not sealed:
+            call = next_call(fresh, self._bounds)
+            if self._sealer.seal(now_ms, call, fresh[len(call) :], self._closes):
+                sealed = self._sealed()
+        self._sealed_seen = len(sealed)
+        return self._desk.choose(sealed, now_ms)
 
-    def _sealed(self) -> list[JournalEntry]:
-        beside_suspects = 2 * self._bounds.entries_max + len(self._isolation.suspects())
-        return self._books.entries_in(self._entities, ["sealed"], beside_suspects)
+    def _sealed(self) -> list[Delivery]:
+        """What may be sent: of periods that are to be closed first, then by lane, then by age."""
+        limit = 2 * self._bounds.entries_max + len(self._desk.suspects())
+        found: dict[str, Delivery] = {}
+        for entities, period in [*(((c.entity,), c.period) for c in self._closes), (self._entities, "")]:
+            for delivery in self._books.deliveries(entities, ["sealed"], limit, period):
+                found.setdefault(delivery.entry.key, delivery)
+        return list(found.values())
 
-    def _seal(self, now_ms: int, entries_max: int) -> bool:
-        """Seal the most urgent drafts. Dying before `seal` leaves a gap in the numbers and nothing else."""
-        waiting = self._books.unclaimed_count(self._entities)
-        self._metrics.gauge("deltas_waiting", waiting)
-        if not waiting:
-            return False
-        sets_max = self._limits.seal_sets_max
-        unclaimed = whole_commits(self._books.unclaimed(self._entities, sets_max), sets_max)
-        drafts = plan_entries(unclaimed, now_ms, self._policy, entries_max)
-        if drafts:
-            self._seal_drafts(drafts)
-        return bool(drafts)
+    def _read_closes(self, now_ms: int) -> None:
+        if now_ms - self._closes_read_ms >= CLOSES_EVERY_S * 1000:
+            ordered = [close for close in self._books.closes() if close.state == "ordered"]
+            self._closes = [close for close in ordered if close.entity in self._entities]
+            self._closes_read_ms = now_ms
 
-    def _seal_drafts(self, drafts: list[Draft]) -> None:
-        first = self._books.next_entry_no(OWNER, self._epoch, len(drafts))
-        entries = [numbered(draft, first + i) for i, draft in enumerate(drafts)]
-        self._books.seal(OWNER, self._epoch, entries)
-        self._committed_ms |= {e.key: draft.committed_ms for e, draft in zip(entries, drafts, strict=True)}
-        self._metrics.count("entries_sealed", len(entries))
+    # ── calls ──
 
-    # ── delivery ──
-
-    def _send(self, call: Call) -> None:
-        self._intend(call)
-        # Dying from here on leaves the entries in flight, which the next poster takes as unknown.
-        self._governor.started(self._clock.now_ms())
-        answered = self._erp.post(call)
-        judged = judge(call, answered, self._atomic)
-        outcome = gravest(answered if judged.isolate else judged.outcomes)
-        self._finished(outcome, outcome.code)
-        self._isolation.learn(call, judged)
-        self._record(judged.outcomes)
-
-    def _intend(self, call: Call) -> None:
-        """Make the intent durable. When the books don't say whether it is, the entries go back unsent."""
-        keys = [entry.key for entry in call]
+    def _start(self, action: Action) -> None:
+        """Make the intent durable, then call. Dying in between leaves entries in flight: the successor's unknown."""
+        now_ms = self._clock.now_ms()
+        self._governor.started(now_ms)
+        self._desk.began(action, now_ms)
         try:
-            self._books.mark_in_flight(OWNER, self._epoch, keys)
+            self._intend(action)
         except BooksUnavailable:
-            self._unrecorded = [Outcome(key, "unavailable", detail="not sent: books unavailable") for key in keys]
+            self._left_out(action, "not sent: books unavailable")
             raise
+        if isinstance(action, Send):
+            latest_ms = now_ms + round(CALL_START_WITHIN_S * 1000)
+            self._callers.start(action, partial(_post, action.call, self._clock, latest_ms))
+        elif isinstance(action, LookUp):
+            self._callers.start(action, partial(_look_up, action.keys))
+        else:
+            self._callers.start(action, partial(_ask, action.jobs))
 
-    def _look_up(self, keys: list[str]) -> None:
-        self._governor.started(self._clock.now_ms())
-        found = self._erp.lookup(keys)
-        answer = Outcome("", "unavailable" if found is None else "posted")
-        self._finished(answer, "looked_up" if found is not None else "unavailable")
-        self._record(after_lookup(keys, found))
-        if not self._doubts:
+    def _intend(self, action: Action) -> None:
+        saved = self._governor.dump()
+        if isinstance(action, Send):
+            self._books.mark_in_flight(OWNER, self._epoch, [entry.key for entry in action.call], saved)
+        else:
+            self._books.save_governor(OWNER, self._epoch, saved)
+
+    def _left_out(self, action: Action, detail: str) -> None:
+        """A call was not made. When the books don't say whether its intent is durable, its entries go back unsent."""
+        self._governor.abandoned(self._clock.now_ms())
+        self._unrecorded = [*self._unrecorded, *self._desk.left_out(action, detail)]
+
+    def _hear_all(self) -> None:
+        self._ended += self._callers.ended()
+        while self._ended:
+            self._hear(self._ended.popleft())
+
+    def _hear(self, answered: Answered) -> None:
+        if answered.error is not None:
+            raise answered.error
+        action, answer = answered.ticket, answered.answer
+        if answer is _TOO_LATE:
+            self._left_out(action, "not sent: it would have started too late")
+            self._record(self._unrecorded)
+            return
+        now_ms = self._clock.now_ms()
+        if isinstance(action, Send):
+            heard, outcomes = gravest(_answers(action.call, answer)), self._desk.sent(action, answer, now_ms)
+            self._finished(now_ms, heard, heard.code)
+        elif isinstance(action, LookUp):
+            heard, outcomes = _of_lookup(answer), self._desk.looked_up(action, answer, now_ms)
+            self._finished(now_ms, heard, "looked_up" if answer is not None else heard.code)
+        else:
+            heard, outcomes = _of_progress(answer), self._desk.asked(action, answer, now_ms)
+            self._finished(now_ms, heard, "asked" if heard.code == "posted" else heard.code)
+        self._record(outcomes)
+        if isinstance(action, LookUp) and not self._desk.progress().unknown:
             self._recall_doubts()
 
-    def _finished(self, outcome: Outcome, named: str) -> None:
-        now_ms, jitter = self._clock.now_ms(), self._jitter.random()
-        self._governor.finished(now_ms, outcome.code, outcome.retry_after_s, jitter)
+    def _finished(self, now_ms: int, heard: Outcome, named: str) -> None:
+        self._governor.finished(now_ms, heard.code, heard.retry_after_s, self._jitter.random())
         self._metrics.count("erp_calls", outcome=named)
-        self._show_rate()
-
-    def _show_rate(self) -> None:
-        """Said again and again: a gauge that is not, drops out of what Ray exports."""
-        self._metrics.gauge("governor_rate_per_minute", self._governor.state().rate_per_minute)
+        self._show()
 
     # ── outcomes ──
 
     def _record(self, outcomes: list[Outcome]) -> None:
         if not outcomes:
             return
-        self._unrecorded = outcomes
-        self._books.record_outcomes(OWNER, self._epoch, outcomes)
-        self._unrecorded = []
+        self._unrecorded = [*self._unrecorded, *(o for o in outcomes if o not in self._unrecorded)]
+        self._books.record_outcomes(OWNER, self._epoch, self._unrecorded)
+        recorded, self._unrecorded = self._unrecorded, []
         now_ms = self._clock.now_ms()
-        for outcome in outcomes:
-            self._remember(outcome, now_ms)
-
-    def _remember(self, outcome: Outcome, now_ms: int) -> None:
-        if outcome.code == "unknown":
-            self._doubts.add(outcome.key, now_ms)
-            return
-        self._doubts.end(outcome.key)
-        if outcome.code in ("posted", "rejected"):
-            committed_ms = self._committed_ms.pop(outcome.key, None)
-            if outcome.code == "posted" and committed_ms is not None:
-                self._metrics.observe("posting_latency_s", (now_ms - committed_ms) / 1000)
+        for outcome in recorded:
+            if outcome.code in ("posted", "rejected", "parked"):
+                committed_ms = self._sealer.forget(outcome.key)
+                if outcome.code == "posted" and committed_ms is not None:
+                    self._metrics.observe("posting_latency_s", (now_ms - committed_ms) / 1000)
 
     def _recall_doubts(self) -> None:
         """Take over doubts that the books hold. When they began is not known there, so they settle from now."""
-        now_ms = self._clock.now_ms()
-        for entry in self._books.entries_in(self._entities, ["unknown"], DOUBTS_MAX):
-            self._doubts.add(entry.key, now_ms)
+        unknown = self._books.deliveries(self._entities, ["unknown"], DOUBTS_MAX)
+        self._desk.recall(unknown, self._clock.now_ms())
+
+    def _show(self) -> None:
+        """Said again and again: a gauge that is not, drops out of what Ray exports."""
+        state, hand = self._governor.state(self._clock.now_ms()), self._desk.progress()
+        self._metrics.gauge("governor_rate_per_minute", state.rate_per_minute)
+        self._metrics.gauge("governor_concurrency", state.concurrency)
+        for window, left in state.left.items():
+            self._metrics.gauge("governor_calls_left", left, window=window)
+        self._metrics.gauge("entries_unknown", hand.unknown)
+        closing = [f"{close.entity} {close.period}" for close in self._closes]
+        self._health = PosterHealth(state, *hand, self._sealed_seen, self._sealer.sets_waiting, closing)
+
+
+_TOO_LATE = object()  # the answer of a call that was not made
+
+
+def _post(call: Call, clock: Clock, latest_ms: int, gateway: ErpGateway) -> object:
+    # Whoever took over waits for this long and then trusts a lookup: a sender that was frozen must not call after it.
+    return gateway.post(call) if clock.now_ms() <= latest_ms else _TOO_LATE
+
+
+def _look_up(keys: Sequence[str], gateway: ErpGateway) -> object:
+    return gateway.lookup(keys)
+
+
+def _ask(jobs: Sequence[str], gateway: ErpGateway) -> object:
+    return gateway.progress(jobs)
+
+
+def _answers(call: Call, answered: Sequence[Outcome]) -> list[Outcome]:
+    """The answers to a call, at least one: one that says nothing of any entry is a lost one."""
+    keys = {entry.key for entry in call}
+    return [outcome for outcome in answered if outcome.key in keys] or [Outcome("", "unknown")]
+
+
+def _of_lookup(found: object) -> Outcome:
+    return Outcome("", "unavailable" if found is None else "posted")
+
+
+def _of_progress(answered: Sequence[Outcome]) -> Outcome:
+    """What a question after jobs says of the ERP: an outcome without a key tells why nothing could be asked."""
+    return next((outcome for outcome in answered if not outcome.key), Outcome("", "posted"))

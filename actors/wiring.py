@@ -4,19 +4,19 @@ Owns that record's shape, and opening the ERP that it names. Imports no Ray, who
 first.
 """
 
-import os
 from pathlib import Path
 
 import msgspec
 
-from adapters.erp.tryton import TrytonGateway
+from adapters.clock import WallClock
+from adapters.erp.http.gateway import ErpConnection
+from adapters.erp.registry import open_gateway_of
 from runtime.config import Config
 from runtime.errors import ConfigError
 from runtime.ledger.rules import Rulebook, parse_rulebook
 from runtime.ports import ErpGateway
 
 SUPERVISOR = "supervisor"
-ERP_PASSWORD_VARIABLE = "PENSTOCK_ERP_PASSWORD"
 
 
 class Wiring(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +36,17 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
         """The rules in force."""
         return parse_rulebook(self.rulebook_text)
 
+    def check(self) -> None:
+        """Read the rules and the ERP's settings, so that a command names what is wrong, not an actor. ConfigError."""
+        if self.config.erp.kind != "none":
+            open_erp(self).close()
+        flows = {kind.flow for kind in self.rulebook().kind.values()}
+        for consumer in self.config.consumer:
+            for name in consumer.flows:
+                if name not in flows:
+                    known = ", ".join(sorted(flows))
+                    raise ConfigError(f"consumer {consumer.name}: no kind has the flow {name!r}; known are {known}")
+
     def plain(self) -> dict:
         """As JSON types, for the run record."""
         fields = {name: getattr(self, name) for name in self.__struct_fields__}
@@ -47,16 +58,13 @@ def wiring_from(plain: dict) -> Wiring:
     return Wiring(**{**plain, "config": Config.model_validate(plain["config"])})
 
 
+def archive_root(config: Config) -> str:
+    """Where archive, snapshots and payloads are: as configured, or in the data folder."""
+    return config.archive.root or str(Path(config.runtime.data_dir).absolute() / "archive")
+
+
 def open_erp(wiring: Wiring) -> ErpGateway:
-    """The adapter of the configured ERP. Its password comes from a file, or from the environment."""
-    section, password = wiring.config.erp, _password(wiring.erp_password_file)
-    return TrytonGateway(wiring.erp_url, section.database, section.user, password, wiring.config.erp_entities())
-
-
-def _password(path: str) -> str:
-    if given := os.environ.get(ERP_PASSWORD_VARIABLE):
-        return given
-    try:
-        return Path(path).read_text().strip()
-    except OSError as error:
-        raise ConfigError(f"erp.password_file: {type(error).__name__}; or set {ERP_PASSWORD_VARIABLE}") from None
+    """The adapter of the configured ERP, at the address where it is now. Raises ConfigError."""
+    here = {"url": wiring.erp_url, "password_file": wiring.erp_password_file}
+    section = wiring.config.erp.model_copy(update=here)
+    return open_gateway_of(ErpConnection(section, wiring.config.erp_entities(), WallClock()))

@@ -11,12 +11,13 @@ import secrets
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Literal
@@ -189,15 +190,20 @@ def _is_served_by(client: redis.Redis, pid: int) -> bool:
 # ── Tryton ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def start_tryton(folder: str | Path, companies: Sequence[CompanySpec], cache_dir: str | Path) -> EmbeddedPart:
+def start_tryton(
+    folder: str | Path, companies: Sequence[CompanySpec], cache_dir: str | Path, external_ref: bool = False
+) -> EmbeddedPart:
     """Start Tryton on the SQLite database in `folder`, and see that it has these companies.
 
     The first start on a machine initialises a database, which is kept in `cache_dir` for later folders to copy.
-    The database is TRYTON_DATABASE, the user TRYTON_USER with `tryton_password`. Raises ConfigError, ErpError.
+    With `external_ref` the database is given that module, new or not; once there it stays. The database is
+    TRYTON_DATABASE, the user TRYTON_USER with `tryton_password`. Raises ConfigError, ErpError.
     """
     path = _folder(folder)
     if not (path / f"{TRYTON_DATABASE}.sqlite").exists():
         _copy_template(_template(_folder(cache_dir)), path)
+    if external_ref:
+        _ensure_external_ref(path)
     url = f"http://127.0.0.1:{_free_port()}"
     part = _launch("tryton", _tryton("trytond.cli"), path, url, _tryton_environment(path, url))
     _wait_until(lambda: _answers(url), part, path)
@@ -256,6 +262,15 @@ def _copy_template(template: Path, folder: Path) -> None:
         (Path(work) / template.name).rename(Path(work) / f"{TRYTON_DATABASE}.sqlite")
         database = _admin(Path(work), "--password", "--administrator")
         database.replace(folder / database.name)
+
+
+def _ensure_external_ref(folder: Path) -> None:
+    """Activate the module where it is not. Interrupted, it is taken up again by the next start."""
+    query = "SELECT count(*) FROM ir_module WHERE name = 'external_ref' AND state = 'activated'"
+    with closing(sqlite3.connect(folder / f"{TRYTON_DATABASE}.sqlite")) as database:
+        [active] = database.execute(query).fetchone()
+    if not active:
+        _admin(folder, "-u", "external_ref")
 
 
 def _admin(folder: Path, *options: str) -> Path:

@@ -1,4 +1,4 @@
-"""Where configuration comes from: one TOML file, the environment over it, and a key file for tokens.
+"""Where configuration comes from: one TOML file, the environment over it, and key files for tokens and payloads.
 
 Owns reading them. Never checks a setting's meaning (`runtime.config` does) and never puts a secret into an error.
 """
@@ -23,6 +23,8 @@ ENVIRONMENT_PREFIX = "PENSTOCK_"
 NESTING = "__"
 TOKEN_KEY_VARIABLE = "PENSTOCK_TOKEN_KEY"
 TOKEN_KEY_FILE = "token.key"
+PAYLOAD_KEY_FILE = "payload.key"
+PAYLOAD_KEY_BYTES = 32
 BLANK_ENTITY = "default"
 CURRENCIES = ("AUD", "CAD", "CHF", "DKK", "EUR", "GBP", "JPY", "NOK", "SEK", "USD")  # of a blank configuration
 
@@ -128,6 +130,36 @@ def token_key(config: Config) -> bytes:
         return _checked(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; or set {TOKEN_KEY_VARIABLE}") from None
+
+
+def payload_key(config: Config) -> bytes:
+    """The key that encrypts raw payloads: from where [payloads] says, else from data_dir/payload.key, made when missing.
+
+    Whoever loses the key loses the payloads: it belongs with the backups, and not beside the payloads.
+    """
+    section = config.payloads
+    if section.key_env:
+        if section.key_env not in os.environ:
+            raise ConfigError(f"payloads.key_env: {section.key_env} is not set; it holds 64 hexadecimal digits")
+        return _hex_key(os.environ[section.key_env], section.key_env)
+    path = Path(section.key_file or Path(config.runtime.data_dir) / PAYLOAD_KEY_FILE)
+    try:
+        if not section.key_file and not path.exists():
+            _create_key(path)
+        return _hex_key(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(f"payloads.key_file: {path}: {reason}; make one with: openssl rand -hex 32") from None
+
+
+def _hex_key(text: str, place: str) -> bytes:
+    try:
+        key = bytes.fromhex(text.strip())
+    except ValueError:
+        key = b""
+    if len(key) != PAYLOAD_KEY_BYTES:
+        raise ConfigError(f"{place}: a payload key has {2 * PAYLOAD_KEY_BYTES} hexadecimal digits")
+    return key
 
 
 def _checked(text: str, place: str) -> bytes:

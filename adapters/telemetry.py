@@ -21,7 +21,7 @@ _ALLOWED = (
     "shard shards epoch position after rows frames commits checkpoint segments sets lines entries count attempt "
     "accepted duplicate rejected conflict waiting held open_items pid port owner holder worker feed message_id "
     "code column reason exception_type kind mode lane state outcome mapping_version entry_key entry_no incident "
-    "method status duration_ms retry_after_s rate_per_minute bytes queue_bytes version fsync replicas"
+    "method status duration_ms retry_after_s rate_per_minute bytes queue_bytes version fsync replicas consumer"
 )
 ALLOWED_KEYS = frozenset(_ALLOWED.split())
 WITHHELD = "[withheld]"

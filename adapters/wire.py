@@ -20,7 +20,17 @@ import pyarrow.compute as pc
 from runtime.errors import FrameError
 from runtime.limits import Limits
 from runtime.ports import FeedMessage
-from runtime.schema import COLUMNS, SCHEMA_VERSION, UTC_MS, Fault, Parsed, conform
+from runtime.schema import (
+    ARROW_COLUMNS,
+    COLUMNS,
+    SCHEMA_VERSION,
+    UTC_MS,
+    Fault,
+    Incoming,
+    Parsed,
+    conform,
+    conform_arrow,
+)
 
 _INTEGERS = tuple(name for name, dtype in COLUMNS.items() if dtype.is_integer())
 _INT64 = range(-(2**63), 2**63)
@@ -33,8 +43,8 @@ _WITH_PRESENCE = ("amount_minor", "quantity", "occurred_at")
 _read_row = attrgetter(*_FIELDS.values())
 
 
-def from_rows(events: Sequence[Any], limits: Limits) -> Parsed:
-    """A frame of `penstock.v1.FinancialEvent` messages. Only an accounting date can be unreadable there."""
+def from_rows(events: Sequence[Any], limits: Limits) -> Incoming:
+    """The events of `penstock.v1.FinancialEvent` messages. Only an accounting date can be unreadable there."""
     _check_rows(len(events), limits)
     if not events:
         raise FrameError("empty_frame", "", "a frame needs at least one event")
@@ -43,27 +53,31 @@ def from_rows(events: Sequence[Any], limits: Limits) -> Parsed:
     for name in _WITH_PRESENCE:
         columns[name] = _unset_to_none(columns[name], rows, _FIELDS[name])
     columns["schema_version"] = [version or SCHEMA_VERSION for version in columns["schema_version"]]
-    days, faults = _days(columns["effective_on"])
-    columns["effective_on"] = days
-    frame = pl.DataFrame([_series(name, columns[name], dtype) for name, dtype in COLUMNS.items()])
-    return _parsed(frame, faults)
+    columns["effective_on"], faults = _days(columns["effective_on"])
+    arrays = [_array(columns[field.name], field.type) for field in ARROW_COLUMNS]
+    read = pa.RecordBatch.from_arrays(arrays, schema=ARROW_COLUMNS)
+    if not faults:
+        return Incoming(read, np.arange(len(rows)), faults)
+    left = np.delete(np.arange(len(rows)), [fault.row for fault in faults])
+    return Incoming(read.take(pa.array(left)), left, faults)
 
 
-def _days(texts: Sequence[str]) -> tuple[pl.Series | list[None], list[Fault]]:
+def _days(texts: Sequence[str]) -> tuple[Sequence[date | None], list[Fault]]:
     """Dates of texts, and the rows where a text is no date."""
-    if not any(texts):
+    given = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+    if given.keys() == {""}:
         return [None] * len(texts), []
-    given = pl.Series(texts, dtype=pl.String())
-    days = given.str.to_date("%Y-%m-%d", strict=False)
-    unreadable = (given != "") & (days.is_null() | (given.str.len_chars() != 10))
-    return days, [Fault(row, *_NO_DAY.at("effective_on")) for row in unreadable.arg_true()]
+    read = pl.Series(list(given), dtype=pl.String()).str.to_date("%Y-%m-%d", strict=False).to_list()
+    days = {text: read[place] if len(text) == 10 else None for text, place in given.items()}
+    faults = [Fault(row, *_NO_DAY.at("effective_on")) for row, text in enumerate(texts) if text and days[text] is None]
+    return [days[text] for text in texts], faults
 
 
-def _series(name: str, values: Sequence, dtype: pl.DataType) -> pl.Series:
+def _array(values: Sequence, dtype: pa.DataType) -> pa.Array:
+    if not pa.types.is_large_string(dtype):
+        return pa.array(values, dtype)
     # Most events leave most texts out, and a column of nothing need not be built value by value.
-    if dtype == pl.String() and not any(values):
-        return pl.repeat(None, len(values), dtype=dtype, eager=True).alias(name)
-    return pl.Series(name, values, dtype)
+    return pa.array([value or None for value in values], dtype) if any(values) else pa.nulls(len(values), dtype)
 
 
 def _unset_to_none(values: Sequence[int], events: Sequence[Any], field: str) -> Sequence[int | None]:
@@ -258,8 +272,8 @@ _BLOCK = struct.Struct("<qi4xq")  # of a file's index: offset, size of the metad
 _HEADER_SLOT, _COMPRESSION_SLOT, _DATA_SLOT, _BLOCKS_SLOTS = 2, 3, 1, (2, 3)
 
 
-def from_arrow(data: bytes, limits: Limits) -> pl.DataFrame:
-    """A conformed frame of one Arrow IPC stream or file.
+def from_arrow(data: bytes, limits: Limits) -> pa.RecordBatch:
+    """The canonical columns of one Arrow IPC stream or file.
 
     Everything that could grow on reading is refused first: compressed bodies, texts that many rows share, columns of
     nothing with a great many rows.
@@ -271,7 +285,7 @@ def from_arrow(data: bytes, limits: Limits) -> pl.DataFrame:
         _check_rows(table.num_rows, limits)
         _check_columns(table)
         table.validate(full=True)
-        return conform(pl.DataFrame(_written_out(table, limits)))
+        return conform_arrow(_written_out(table, limits))
     except FrameError:
         raise
     except (Exception, pl.exceptions.PanicException):

@@ -5,7 +5,7 @@ Errors name the key by its path in the file and what it should be.
 """
 
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -74,17 +74,142 @@ class FeedSection(Section):
     url: str = Field(default="", description="another Redis than the log's")
 
 
+class ConsumerSection(Section):
+    """One consumer outside that is told what becomes of documents: a Redis stream of statuses."""
+
+    name: Name
+    flows: tuple[Name, ...] = Field(default=(), description="which flows' statuses; empty: every one")
+    stream: str = Field(default="", description="empty: penstock:status:NAME")
+    url: str = Field(default="", description="another Redis than the log's")
+    length_max: int = Field(default=1_000_000, ge=1, description="entries that the stream keeps, the newest")
+
+    def stream_name(self) -> str:
+        """The stream's key."""
+        return self.stream or f"penstock:status:{self.name}"
+
+
+class PayloadsSection(Section):
+    """Raw files: whether they are kept, and where the key is that encrypts them. The key itself is never here."""
+
+    keep: bool = Field(default=False, description="what `penstock submit` does when it is not told")
+    key_file: str = Field(default="", description="64 hex digits; empty: data_dir/payload.key, made when missing")
+    key_env: str = Field(default="", description="the variable of the environment that holds the key instead")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "PayloadsSection":
+        if self.key_file and self.key_env:
+            raise ValueError("name a key_file or a key_env, not both")
+        return self
+
+
+class SecretSection(Section):
+    """Where one secret lies: in a file, or in a variable of the environment. Never here."""
+
+    file: str = ""
+    env: str = ""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "SecretSection":
+        if bool(self.file) == bool(self.env):
+            raise ValueError("name a file or an environment variable that holds it, one of the two")
+        return self
+
+
+# What each way of authentication needs; the rest is optional.
+_AUTH_NEEDS = {
+    "none": (),
+    "basic": ("user", "secret"),
+    "header": ("secret",),
+    "oauth2_client": ("token_url", "client_id", "secret"),
+    "oauth2_refresh": ("token_url", "client_id", "secret", "refresh_token_file"),
+    "oauth1": ("client_id", "secret", "token_id", "token_secret"),
+}
+
+
+class ErpAuthSection(Section):
+    """How an ERP knows us.
+
+    basic: user and password. header: a fixed key in `header`, after `prefix`. oauth2_client: client credentials.
+    oauth2_refresh: a refresh token that the server replaces as it likes. oauth1: signed requests (token-based access).
+    """
+
+    kind: Literal["none", "basic", "header", "oauth2_client", "oauth2_refresh", "oauth1"] = "none"
+    user: str = ""
+    secret: SecretSection | None = Field(default=None, description="password, key, client or consumer secret")
+    header: str = "Authorization"
+    prefix: str = Field(default="", description='what stands before the key, for instance "Bearer"')
+    token_url: str = ""
+    client_id: str = Field(default="", description="the client's id, or the consumer key of oauth1")
+    scope: str = ""
+    refresh_token_file: str = Field(default="", description="holds the refresh token; each new one is written there")
+    token_id: str = ""
+    token_secret: SecretSection | None = None
+    realm: str = Field(default="", description="of oauth1: the account")
+
+    @model_validator(mode="after")
+    def _complete(self) -> "ErpAuthSection":
+        missing = [name for name in _AUTH_NEEDS[self.kind] if not getattr(self, name)]
+        if missing:
+            raise ValueError(f"{self.kind} also needs {', '.join(missing)}")
+        return self
+
+
+class ErpHttpSection(Section):
+    """How an ERP is reached over HTTP."""
+
+    connect_timeout_s: float = Field(default=5.0, gt=0)
+    answer_timeout_s: float = Field(default=120.0, gt=0, description="then the outcome of a call is unknown")
+    proxy: str = Field(default="", description="http://host:port; empty: none, whatever the environment names")
+    ca_file: str = Field(default="", description="certificates to trust, in PEM; empty: the usual ones")
+    http2: bool = Field(default=False, description="needs the extra: pip install penstock[http2]")
+    connections_max: int = Field(default=10, ge=1, le=100)
+
+
+class ErpLimitsSection(Section):
+    """What this account may do, where it differs from what the adapter declares. 0 states no limit."""
+
+    lines_max: int | None = Field(default=None, ge=1)
+    entries_max: int | None = Field(default=None, ge=1)
+    bytes_max: int | None = Field(default=None, ge=0)
+    concurrency: int | None = Field(default=None, ge=1)
+    per_second: int | None = Field(default=None, ge=0)
+    per_minute: int | None = Field(default=None, ge=0)
+    per_day: int | None = Field(default=None, ge=0)
+    settle_s: float | None = Field(default=None, ge=0)
+    key_life_s: float | None = Field(default=None, ge=0)
+    lookup_keys_max: int | None = Field(default=None, ge=1)
+
+
+class GatheringSection(Section):
+    """How long a kind's summary postings gather: for a while, or until the next whole interval."""
+
+    age_s: float = Field(default=0.0, ge=0)
+    every_s: float = Field(default=0.0, ge=0, description="3600: entries at each full hour; 0: age_s instead")
+
+
 class ErpSection(Section):
     """One ERP connection. Secrets come from a file or the environment, never from the configuration itself."""
 
-    kind: Literal["tryton", "none"] = Field(default="tryton", description="none: postings gather in the books")
+    kind: Name = Field(default="tryton", description="an adapter's name, or none: postings gather in the books")
     url: str = Field(default="", description="empty starts the embedded Tryton")
     database: str = "erp"
     user: str = "admin"
     password_file: str = ""
+    auth: ErpAuthSection = ErpAuthSection()
+    http: ErpHttpSection = ErpHttpSection()
+    limits: ErpLimitsSection = ErpLimitsSection()
+    companies: dict[Name, str] = Field(default={}, description="what the ERP calls each entity's company")
+    settings: dict[str, Any] = Field(default={}, description="the adapter's own; it checks them")
     calls_per_minute: float = Field(default=600.0, gt=0)
     seal_age_s: float = Field(default=1.0, ge=0, description="how long summary postings gather before an entry is made")
+    gathering: dict[Name, GatheringSection] = Field(default={}, description="kinds that gather otherwise")
     entities: tuple[Name, ...] = Field(default=(), description="empty: all entities")
+
+    @model_validator(mode="after")
+    def _reachable(self) -> "ErpSection":
+        if self.kind not in ("tryton", "none") and not self.url:
+            raise ValueError(f"url: {self.kind} is not embedded; name the address of yours")
+        return self
 
 
 class EntitySection(Section):
@@ -117,6 +242,8 @@ class Config(Section):
     archive: ArchiveSection = ArchiveSection()
     gateway: GatewaySection = GatewaySection()
     feeds: tuple[FeedSection, ...] = ()
+    consumer: tuple[ConsumerSection, ...] = ()
+    payloads: PayloadsSection = PayloadsSection()
     erp: ErpSection = ErpSection()
     entities: dict[Name, EntitySection] = Field(min_length=1)
     mapping: tuple[MappingRow, ...] = ()
@@ -137,8 +264,15 @@ class Config(Section):
         for name in self.erp.entities:
             if name not in self.entities:
                 raise ValueError(f"erp.entities: {name!r} is not under [entities]")
+        for name in self.erp.companies:
+            if name not in self.entities:
+                raise ValueError(f"erp.companies: {name!r} is not under [entities]")
         if len({feed.name for feed in self.feeds}) < len(self.feeds):
             raise ValueError("feeds: two feeds have the same name")
+        if len({one.name for one in self.consumer}) < len(self.consumer):
+            raise ValueError("consumer: two consumers have the same name")
+        if len({(one.url, one.stream_name()) for one in self.consumer}) < len(self.consumer):
+            raise ValueError("consumer: two consumers have the same stream")
         return self
 
     def bounds(self) -> Limits:

@@ -79,7 +79,7 @@ DERIVED: dict[str, pl.DataType] = COLUMNS
 
 # What consumers outside are told: one row for each step that a document has taken.
 STATUSES: dict[str, pl.DataType] = {
-    "status_id": pl.String(),  # 16 hex digits, from status and cause: told twice is once
+    "status_id": pl.String(),  # from status and cause: told twice is once
     "flow": pl.String(),
     "status": pl.String(),  # "received", "match_failed", "approved", "posted", "paid", "rejected", ...
     "kind": pl.String(),
@@ -129,8 +129,11 @@ class Effects(NamedTuple):
     def digest(self) -> str:
         """Hash of everything that is committed; a replayed step must give the same."""
         h = hashlib.blake2b(digest_size=16)
-        for frame in (self.deltas, self.totals, self.exceptions, self.derived, self.statuses):
+        for frame in (self.deltas, self.totals, self.exceptions):
             h.update(frame.write_csv().encode())
+        for frame in (self.derived, self.statuses):
+            if frame.height:
+                h.update(frame.write_csv().encode())
         h.update("\x1f".join(self.resolved).encode())
         return h.hexdigest()
 

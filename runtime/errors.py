@@ -13,6 +13,11 @@
     ├── GovernanceError        a change that the rules of approval or its own form do not allow
     │   └── SameSigner         who prepared a change can't approve it
     ├── NonDeterministic       a replay did not give what was committed: the shard must not go on
+    ├── PayloadError           a raw payload can't be given
+    │   ├── PayloadUnknown     no payload was ever kept under this id
+    │   ├── PayloadForgotten   it was deleted on purpose; its evidence stays
+    │   ├── PayloadKeyWrong    it was encrypted under another key
+    │   └── PayloadDamaged     bytes of it were changed, moved or cut off
     └── ErpError               raised by adapters only while setting up or reading; posting answers with outcomes
 
 No message holds a payload value: places (row, column, key) only.
@@ -81,3 +86,23 @@ class NonDeterministic(PenstockError):
 
 class ErpError(PenstockError):
     """The ERP could not be set up, logged in to or read."""
+
+
+class PayloadError(PenstockError):
+    """A raw payload can't be given."""
+
+
+class PayloadUnknown(PayloadError):
+    """No payload was ever kept under this id."""
+
+
+class PayloadForgotten(PayloadError):
+    """The payload was deleted on purpose. Its evidence stays."""
+
+
+class PayloadKeyWrong(PayloadError):
+    """The payload was encrypted under another key."""
+
+
+class PayloadDamaged(PayloadError):
+    """Bytes of the payload were changed, moved or cut off since it was kept."""

@@ -4,7 +4,7 @@ Each protocol states its whole contract; implementations in `adapters` (the real
 same contract suite and say only how they differ. Methods block unless they are `async`; none is thread-safe.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from datetime import date
 from typing import Literal, NamedTuple, Protocol
 
@@ -197,13 +197,14 @@ class JournalEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 EntryState = Literal["sealed", "in_flight", "posted", "rejected", "unknown", "parked"]
-OutcomeCode = Literal["posted", "accepted", "rejected", "throttled", "unavailable", "unknown", "unauthorised"]
+OutcomeCode = Literal["posted", "accepted", "rejected", "throttled", "unavailable", "unknown", "unauthorised", "parked"]
 
 
 class Outcome(NamedTuple):
-    """What is known of one entry's delivery: `erp_ref` is the ERP's document number, `detail` its reason.
+    """What is known of one entry's delivery. `erp_ref`: the ERP's document number; `detail`: its reason.
 
-    `accepted`: the ERP has taken it into a job, whose id is in `erp_ref`; it is not posted yet.
+    `accepted`: the ERP has taken it into a job, whose id is in `erp_ref`; it is not posted yet. `parked` is no answer of
+    an ERP but delivery's own: nothing can prove what became of the call, so a person must.
     """
 
     key: str
@@ -211,6 +212,44 @@ class Outcome(NamedTuple):
     erp_ref: str = ""
     detail: str = ""
     retry_after_s: float = 0.0
+
+
+class Delivery(NamedTuple):
+    """Where the delivery of one entry stands. Instants are milliseconds UTC, 0 where there was none."""
+
+    entry: JournalEntry
+    state: EntryState
+    attempts: int
+    erp_ref: str  # the ERP's number of a posted entry; of one in flight, the job that has accepted it
+    first_sent_ms: int  # the first intent to send it
+    sent_ms: int  # the newest one; the entries of one call share it
+
+
+class PeriodClose(NamedTuple):
+    """A close that was ordered: everything of this entity's period is to be posted by then.
+
+    Once `declared`, its `number` orders it among all declared ones, and what comes late posts from `opens_on` on.
+    """
+
+    entity: str
+    period: str
+    due_ms: int
+    ordered_by: str
+    state: Literal["ordered", "declared"] = "ordered"
+    number: int = 0
+    opens_on: date | None = None
+    declared_by: str = ""
+
+
+class PeriodLeft(NamedTuple):
+    """What of an entity's period is not posted: posting sets in no entry, and entries by their state."""
+
+    sets: int
+    entries: dict[str, int]
+
+    @property
+    def nothing(self) -> bool:
+        return not self.sets and not self.entries
 
 
 class Books(Protocol):
@@ -305,9 +344,9 @@ class Books(Protocol):
         """These decisions are in every shard's log. Harmless twice."""
         ...
 
-    def unclaimed(self, erp_entities: Sequence[str], sets_max: int) -> pl.DataFrame:
+    def unclaimed(self, erp_entities: Sequence[str], sets_max: int, period: str = "") -> pl.DataFrame:
         """Delta lines of whole posting sets that no entry has claimed: columns DELTAS plus shard, position,
-        committed_at. Lowest lane first, then oldest commit."""
+        committed_at. Lowest lane first, then oldest commit. `period` "" means any."""
         ...
 
     def unclaimed_count(self, erp_entities: Sequence[str]) -> int:
@@ -329,8 +368,14 @@ class Books(Protocol):
         """Entries in those states, lowest lane first, then oldest."""
         ...
 
-    def mark_in_flight(self, owner: str, epoch: int, keys: Sequence[str]) -> None:
-        """Record the intent to send, before the call. Counts an attempt."""
+    def deliveries(
+        self, erp_entities: Sequence[str], states: Sequence[EntryState], limit: int, period: str = ""
+    ) -> list[Delivery]:
+        """Entries in those states with their delivery, lowest lane first, then oldest. `period` "" means any."""
+        ...
+
+    def mark_in_flight(self, owner: str, epoch: int, keys: Sequence[str], governor: str | None = None) -> None:
+        """Record the intent to send, before the call, and with it the owner's governor. Counts an attempt."""
         ...
 
     def record_outcomes(self, owner: str, epoch: int, outcomes: Sequence[Outcome]) -> None:
@@ -344,6 +389,32 @@ class Books(Protocol):
     def release_entry(self, key: str, by: str) -> None:
         """Send a rejected or parked entry back to sealed, to be sent again unchanged. Raises GovernanceError when it
         is in another state or unknown, or the name is empty."""
+        ...
+
+    def governor(self, owner: str) -> str:
+        """What was saved of this owner's governor last, by whichever epoch; empty when nothing was."""
+        ...
+
+    def save_governor(self, owner: str, epoch: int, governor: str) -> None:
+        """Keep the governor's state, so that its successor goes on where it stopped. Raises Fenced."""
+        ...
+
+    def order_close(self, entity: str, period: str, due_ms: int, by: str) -> None:
+        """Ask for everything of this period to be posted by then; again with another time moves it. ValueError when
+        it is declared."""
+        ...
+
+    def declare_closed(self, entity: str, period: str, opens_on: date, by: str) -> int:
+        """Close an ordered period, return the close's number. ValueError when it was not ordered, when `opens_on` is
+        not after it, or while anything of it is unposted. Declaring it again gives the first number again."""
+        ...
+
+    def closes(self) -> list[PeriodClose]:
+        """Every close that was ever ordered, earliest due first."""
+        ...
+
+    def period_left(self, entity: str, period: str) -> PeriodLeft:
+        """What of the period is not posted."""
         ...
 
     def raise_exceptions(self, exceptions: pl.DataFrame) -> None:
@@ -477,6 +548,96 @@ class Feed(Protocol):
     async def close(self) -> None: ...
 
 
+# ── outlets ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Told(NamedTuple):
+    """One status on its way out: its number in the books, and its content as JSON."""
+
+    status_no: int
+    body: bytes
+
+
+class Outlet(Protocol):
+    """One consumer's stream of statuses, each under its own number. Numbers only rise, so nothing is told twice.
+
+    Every method raises LogUnavailable when there is no answer (what was asked may have happened), LogRefused when the
+    server refuses (it has not).
+    """
+
+    def newest(self) -> int:
+        """The highest number that the stream has ever held, trimmed away or not; 0 for a stream that is not there.
+
+        Raises LogRefused for a stream whose newest entry has no such number: somebody else writes there.
+        """
+        ...
+
+    def publish(self, after: int, told: Sequence[Told]) -> int:
+        """Append all of these, in the order of their numbers, if `after` is still the newest number; nothing otherwise.
+
+        Answers with the number that is the newest then. Where it is not the last one given, the stream is not where
+        the caller thought: it goes on from there. So a repeat after a lost answer appends nothing, and a stream that
+        was lost or put back is noticed. The stream keeps at most its configured length, newest last.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+# ── payloads ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class PayloadAct(msgspec.Struct, frozen=True):
+    """What was done with a payload, when and by whom."""
+
+    what: Literal["kept", "forgotten"]
+    at_ms: int
+    by: str
+
+
+class PayloadRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The evidence of a payload: stays when the payload itself is forgotten. `control_total` is JSON, "" if unknown."""
+
+    payload_id: str
+    digest: str  # BLAKE2b of the plain bytes, 256 bits, in hexadecimal digits; the id is its first half
+    size: int  # plain bytes
+    control_total: str
+    acts: tuple[PayloadAct, ...]
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the payload is there, by this record."""
+        return self.acts[-1].what == "kept"
+
+
+class PayloadStore(Protocol):
+    """Raw files as they came, encrypted, beside the evidence of each. Found by an id that follows from the content."""
+
+    def keep(self, chunks: Iterable[bytes], at_ms: int, by: str) -> PayloadRecord:
+        """Store a file's bytes, durable on return. What is kept already is not stored again, and stays as it is."""
+        ...
+
+    def note_total(self, payload_id: str, control_total: str) -> PayloadRecord:
+        """Add the control total, a JSON text, to the evidence. Raises PayloadUnknown."""
+        ...
+
+    def chunks(self, payload_id: str) -> Iterator[bytes]:
+        """The plain bytes, in order, each part proven before it is given.
+
+        Raises PayloadUnknown, PayloadForgotten, PayloadKeyWrong; PayloadDamaged, also after some parts, when bytes
+        were changed, moved or cut off.
+        """
+        ...
+
+    def forget(self, payload_id: str, at_ms: int, by: str) -> PayloadRecord:
+        """Delete the payload for good and keep the evidence; again changes nothing. Raises PayloadUnknown."""
+        ...
+
+    def records(self) -> list[PayloadRecord]:
+        """The evidence of every payload, in the order of their first keeping."""
+        ...
+
+
 # ── ERP ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -493,6 +654,7 @@ class ErpTerms(msgspec.Struct, frozen=True, kw_only=True):
     entries_max: int  # entries of one call
     bytes_max: int = 0  # of one call's body
     concurrency: int
+    requests_max: int = 1  # requests that one call to post, lookup or progress may count as in the limits below
     per_second: int = 0
     per_minute: int = 0
     per_day: int = 0
@@ -523,7 +685,7 @@ class ErpGateway(Protocol):
         ...
 
     def progress(self, jobs: Sequence[str]) -> list[Outcome]:
-        """Outcomes of the entries of those jobs that have ended; nothing of the others. Empty where calls make no jobs."""
+        """Outcomes of the entries of those jobs that have ended, nothing of the others; empty where none are made."""
         ...
 
     def lookup(self, keys: Sequence[str]) -> dict[str, Outcome] | None:

@@ -1,9 +1,15 @@
 """Which shard owns an event: a stable hash of its scope. Never depends on process, version or order of arrival."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
 import xxhash
+
+from runtime.schema import to_arrow
+from runtime.words import pairs_of, words_of
 
 ENTITY_SCOPE = "*"  # the facility of everything that belongs to an entity as a whole
 
@@ -13,25 +19,31 @@ def shard_of(entity: str, facility: str, shards: int) -> int:
     return xxhash.xxh64_intdigest(f"{entity}\x1f{facility}".encode()) % shards
 
 
-def splitter(scopes: Mapping[str, str], shards: int) -> Callable[[pl.DataFrame], dict[int, pl.DataFrame]]:
-    """A function that parts a frame by owner, row order kept. `scopes`: kind -> "facility" | "entity"."""
-    entity_scoped = [kind for kind, scope in scopes.items() if scope == "entity"]
+def splitter(scopes: Mapping[str, str], shards: int) -> "Splitter":
+    """Parts events by owner. `scopes`: kind -> "facility" | "entity"."""
+    return Splitter(scopes, shards)
 
-    def split(frame: pl.DataFrame) -> dict[int, pl.DataFrame]:
-        facility = (
-            pl.when(pl.col("kind").is_in(entity_scoped))
-            .then(pl.lit(ENTITY_SCOPE))
-            .otherwise(pl.col("facility").fill_null(ENTITY_SCOPE))
-        )
-        scoped = frame.with_columns(facility.alias("_scope"))
-        owners = scoped.select("entity", "_scope").unique()
-        shard = [shard_of(entity, scope, shards) for entity, scope in owners.iter_rows()]
-        if len(set(shard)) == 1:
-            return {shard[0]: frame}
-        owned = scoped.join(
-            owners.with_columns(pl.Series("_shard", shard, pl.Int32())), on=["entity", "_scope"], maintain_order="left"
-        )
-        parts = owned.drop("_scope").partition_by("_shard", as_dict=True, include_key=False)
-        return {key[0]: part for key, part in sorted(parts.items())}
 
-    return split
+class Splitter:
+    """Called with a frame it parts that by owner, row order kept; `owners` tells the owner of each event."""
+
+    def __init__(self, scopes: Mapping[str, str], shards: int) -> None:
+        self._entity_scoped = pa.array([kind for kind, scope in scopes.items() if scope == "entity"], pa.large_string())
+        self._shards = shards
+
+    def __call__(self, frame: pl.DataFrame) -> dict[int, pl.DataFrame]:
+        if frame.is_empty():
+            return {}
+        owners = self.owners(to_arrow(frame.select("kind", "entity", "facility")))
+        shards = np.unique(owners).tolist()
+        if len(shards) == 1:
+            return {shards[0]: frame}
+        return {shard: frame[np.flatnonzero(owners == shard)] for shard in shards}
+
+    def owners(self, events: pa.RecordBatch) -> np.ndarray:
+        """Each event's shard. Needs the columns kind, entity and facility, the first two without nulls."""
+        facility = pc.fill_null(events.column("facility"), ENTITY_SCOPE)
+        whole_entity = pc.is_in(events.column("kind"), self._entity_scoped)
+        scope = pc.if_else(whole_entity, pa.scalar(ENTITY_SCOPE, facility.type), facility)
+        owners = pairs_of(words_of(events.column("entity")), words_of(scope))
+        return owners.map(lambda pair: shard_of(*pair, self._shards), np.intp)

@@ -1,13 +1,18 @@
 """The canonical event: its columns, the vocabularies it is checked against, and giving a frame its form.
 
-Owns the column table. Never judges a row (`runtime.validation` does) nor what it posts (the rulebook does).
+Owns the column table, for Polars (engine, sources) and for Arrow (wire and gateway, where a Polars call would cost
+more than the few rows that most requests bring). Never judges a row (`runtime.validation` does) nor what it posts (the
+rulebook does).
 """
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from runtime.errors import FrameError
 
@@ -51,6 +56,16 @@ REJECT_COLUMNS: dict[str, pl.DataType] = {
 }
 
 _CANONICAL = pl.Schema(COLUMNS)
+_ARROW_TYPES: dict[pl.DataType, pa.DataType] = {
+    pl.String(): pa.large_string(),
+    pl.Int64(): pa.int64(),
+    pl.Int32(): pa.int32(),
+    pl.UInt64(): pa.uint64(),
+    pl.Date(): pa.date32(),
+    UTC_MS: pa.timestamp("ms", "UTC"),
+}
+ARROW_COLUMNS = pa.schema([(name, _ARROW_TYPES[dtype]) for name, dtype in COLUMNS.items()])
+ARROW_STAMPED = pa.schema([(name, _ARROW_TYPES[dtype]) for name, dtype in STAMPED.items()])
 
 
 class EntityTerms(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,10 +105,27 @@ class Parsed(NamedTuple):
     faults: list[Fault]
 
 
+class Incoming(NamedTuple):
+    """A request's events in canonical Arrow columns (ARROW_COLUMNS), their index in the request, and what was left
+    out."""
+
+    events: pa.RecordBatch
+    rows: np.ndarray
+    faults: list[Fault]
+
+
 class Validated(NamedTuple):
     """`accepted`: stamped rows plus `row`, their index in the input. `rejected`: REJECT_COLUMNS, one row each."""
 
     accepted: pl.DataFrame
+    rejected: pl.DataFrame
+
+
+class Checked(NamedTuple):
+    """The same in Arrow. `accepted`: ARROW_STAMPED, `rows` their index in the input. `rejected`: REJECT_COLUMNS."""
+
+    accepted: pa.RecordBatch
+    rows: np.ndarray
     rejected: pl.DataFrame
 
 
@@ -105,6 +137,43 @@ def conform(frame: pl.DataFrame) -> pl.DataFrame:
     An empty text becomes null, so that an event is the same event in every form it may be sent in.
     """
     return _blanks_to_null(frame if frame.schema == _CANONICAL else _casts(frame))
+
+
+def conform_arrow(table: pa.Table) -> pa.RecordBatch:
+    """The same for an Arrow table, whose texts and lengths somebody has checked; the batch has ARROW_COLUMNS."""
+    if not all(_is_canonical(field) for field in table.schema) or not set(REQUIRED).issubset(table.column_names):
+        return to_arrow(conform(pl.DataFrame(table)))
+    return pa.RecordBatch.from_arrays([_column(table, field) for field in ARROW_COLUMNS], schema=ARROW_COLUMNS)
+
+
+def to_arrow(frame: pl.DataFrame) -> pa.RecordBatch:
+    """A canonical or stamped frame as one batch."""
+    table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+    return pa.RecordBatch.from_arrays([whole(column) for column in table.columns], schema=table.schema)
+
+
+def whole(column: pa.ChunkedArray) -> pa.Array:
+    """A column in one piece."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _is_canonical(field: pa.Field) -> bool:
+    wanted = ARROW_COLUMNS.field(field.name).type if field.name in COLUMNS else None
+    return field.type == wanted or (pa.types.is_string(field.type) and wanted == pa.large_string())
+
+
+def _column(table: pa.Table, field: pa.Field) -> pa.Array:
+    if field.name in table.column_names:
+        given = whole(table.column(field.name)).cast(field.type)
+        return _without_blanks(given) if pa.types.is_large_string(field.type) else given
+    if field.name == "schema_version":
+        return pa.repeat(pa.scalar(SCHEMA_VERSION, field.type), table.num_rows)
+    return pa.nulls(table.num_rows, field.type)
+
+
+def _without_blanks(texts: pa.LargeStringArray) -> pa.LargeStringArray:
+    blank = pc.equal(texts, "")
+    return pc.if_else(blank, pa.scalar(None, texts.type), texts) if blank.true_count else texts
 
 
 def _blanks_to_null(frame: pl.DataFrame) -> pl.DataFrame:

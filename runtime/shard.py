@@ -5,7 +5,8 @@ way in; it never blocks, reads no clock (time comes with the entries) and asks f
 in the same steps gives the same effects, byte for byte.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
 
 import msgspec
@@ -16,8 +17,10 @@ from runtime.errors import FrameError
 from runtime.flow import frames
 from runtime.flow.dedupe import DedupeMemory, Verdict
 from runtime.ledger.classes import Classes, rules
+from runtime.ledger.correlation import Correlation
 from runtime.ledger.crosswalk import Crosswalk, CrosswalkRow
-from runtime.ledger.open_items import Change, Event, OpenItems
+from runtime.ledger.following import Following
+from runtime.ledger.open_items import FULL, Change, Event, OpenItems
 from runtime.ledger.posting import PostingRules
 from runtime.ledger.rules import Rulebook
 from runtime.ports import LogRecord
@@ -30,6 +33,8 @@ from runtime.step import (
     UNMAPPED,
     Parked,
     Step,
+    event_of,
+    exception_id,
     frame_of,
     kept_rows,
     moves,
@@ -38,7 +43,7 @@ from runtime.step import (
 )
 
 _HELD = {**STAMPED, "fault": pl.String()}
-_ROW = ("id_hash", "kind", "entity", "amount_minor", "document", "reference", "source", "event_id", "currency")
+_ROW = Event._fields[1:]  # after the id, which is the row's hash
 
 
 class Snapshot(msgspec.Struct, array_like=True):
@@ -48,8 +53,11 @@ class Snapshot(msgspec.Struct, array_like=True):
     ids: bytes
     digests: bytes
     items: bytes
+    registers: bytes
     parked: bytes
     held: bytes
+    opens_on: list[tuple[str, date]]
+    decided: list[int]
     crosswalk_version: int
     crosswalk: list[tuple[int, CrosswalkRow]]
 
@@ -59,16 +67,22 @@ class ShardEngine:
 
     def __init__(self, rulebook: Rulebook, opens_on: Mapping[str, date], open_items_max: int) -> None:
         self._crosswalk = Crosswalk()
+        self._opens_on = dict(opens_on)
         self._posting = PostingRules(rulebook, self._crosswalk, opens_on)
         self._seen = DedupeMemory()
         self._items = OpenItems(rulebook, open_items_max)
+        self._registers = Correlation(rulebook, self._crosswalk)
         self._parked: dict[int, Parked] = {}  # waiting for a counterpart, by id hash
-        self._held = empty(_HELD)  # waiting for a mapping or a class
+        self._held = empty(_HELD)  # waiting for a mapping, a class or a person
+        self._decided: set[int] = set()  # decisions taken
         self._now_ms = 0
         self._linked = [name for name, kind in rulebook.kind.items() if kind.links]
         self._classes = Classes(rulebook)
         self._noted = {name: rule.raises for name, rule in rules(rulebook).items() if rule.raises}
-        self._silent = [name for name, rule in rules(rulebook).items() if rule.mode == "none"]
+        self._silent = [name for name, rule in rules(rulebook).items() if rule.mode == "none" and not rule.maps]
+        self._unposting = [name for name, rule in rules(rulebook).items() if rule.mode == "none"]
+        self._following = Following(rulebook)
+        self._missing = {name: role.missing for name, role in rulebook.role.items() if role.missing}
 
     @property
     def remembered(self) -> int:
@@ -92,7 +106,8 @@ class ShardEngine:
             waiting = []
             self._take_control(frames.decode_control(record.body), step)
         self._take_events(waiting, step)
-        return step.effects(len(self._items.items), len(self._parked) + len(self._held))
+        held = int((self._held["fault"] != CONFLICT).sum())
+        return step.effects(len(self._items.items), len(self._parked) + held)
 
     # ── events ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -104,7 +119,7 @@ class ShardEngine:
         verdicts = pl.Series(self._seen.judge(frame["id_hash"].to_numpy(), frame["digest"].to_numpy()))
         step.read += len(frame)
         step.repeats(frame.filter(verdicts == Verdict.REPEAT))
-        self._excepted(moves(frame.filter(verdicts == Verdict.CONFLICT), fault=CONFLICT), step)
+        self._hold(moves(frame.filter(verdicts == Verdict.CONFLICT)), CONFLICT, step)
         new, linked = verdicts == Verdict.NEW, frame["kind"].is_in(self._linked)
         self._settle([*self._match(frame.filter(new & linked), step), moves(frame.filter(new & ~linked))], step)
 
@@ -114,7 +129,8 @@ class ShardEngine:
             return []
         changes: dict[int, Change] = {}
         arrivals: dict[int, int] = {}
-        for at, (*event, received_ms) in enumerate(fresh.select(*_ROW, pl.col("received_at").cast(pl.Int64())).rows()):
+        columns = fresh.select("id_hash", *_ROW, pl.col("received_at").cast(pl.Int64()))
+        for at, (*event, received_ms) in enumerate(columns.rows()):
             arrivals[event[0]] = at
             for change in self._items.take(Event(*event), received_ms):
                 changes[change.id] = change
@@ -130,8 +146,8 @@ class ShardEngine:
         step.resolve((parked.fault, parked.row[ID_AT]) for parked in released)
         self._park([change for change in changes.values() if change.state == "waiting"], fresh, arrivals, step)
         self._park([change for change in changes.values() if change.state == "excepted"], fresh, arrivals, step)
-        for flag in self._items.take_flags():
-            step.flag(flag, self._now_ms)
+        step.flag(self._items.take_flags(), self._now_ms)
+        step.tell(self._items.take_told(), self._following.flows, self._now_ms)
         return [moves(ready_now), unparked(released)]
 
     def _park(self, concerned: list[Change], fresh: pl.DataFrame, arrivals: dict[int, int], step: Step) -> None:
@@ -157,28 +173,85 @@ class ShardEngine:
 
     def _settle(self, done: Sequence[pl.DataFrame], step: Step) -> None:
         """Rows with nothing left to wait for: exclude what posts nothing, book the rest, hold what has no rule."""
-        posting = []
-        for rows in done:
-            ruled = rows.with_columns(self._classes.rules_of(rows))
+        queue, posting = deque(done), []
+        while queue:
+            rows = queue.popleft()
+            if rows.is_empty():
+                continue
+            entered, more = self._enter(rows, step)
+            queue += more
+            ruled = entered.with_columns(self._classes.rules_of(entered))
             step.note(ruled, self._noted, self._now_ms)
             silent, loud = parted(ruled, ruled["rule"].is_in(self._silent))
-            step.excluded(silent)
+            self._exclude(silent, step)
             unruled, to_post = parted(loud, loud["rule"] == "")
             self._hold(unruled, UNCLASSIFIED, step)
             posting.append(to_post)
-        self._book(pl.concat(posting), step)
+        if posting:
+            self._book(pl.concat(posting), step)
+
+    def _enter(self, rows: pl.DataFrame, step: Step) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
+        """Enter rows in their registers. The rows that go on, and others that became ready by it."""
+        concerned = rows["kind"].is_in(self._registers.kinds)
+        if not concerned.any():
+            return rows, []
+        faults = pl.Series(self._registers.enter(rows.filter(concerned), self._now_ms), dtype=pl.String())
+        fault = pl.repeat("", len(rows), eager=True).scatter(concerned.arg_true(), faults)
+        faulty, going_on = parted(rows.with_columns(fault.alias("fault_found")), fault != "")
+        for name in faulty["fault_found"].unique().sort():
+            self._hold(faulty.filter(pl.col("fault_found") == name).drop("fault_found"), name, step)
+        return going_on.drop("fault_found"), self._take_marks(step)
+
+    def _take_marks(self, step: Step) -> list[pl.DataFrame]:
+        """Do what registers ask for; the moves of rows that became ready by it."""
+        marks = self._registers.drain()
+        step.flag(marks.flags, self._now_ms)
+        step.tell(marks.told, self._following.flows, self._now_ms)
+        step.derive(self._following.derivings(marks.derived))
+        for hold in marks.holds:
+            self._items.hold(hold)
+        changes = {change.id: change for change in self._items.drain()}
+        return self._apply(changes, empty(STAMPED), {}, step)
 
     def _book(self, done: pl.DataFrame, step: Step) -> None:
         """Post what has accounts, hold the rest. Rows come with their `rule`."""
         if done.is_empty():
             return
         rows = done.with_columns(pl.int_range(pl.len(), dtype=pl.Int64()).alias("row"))
-        posted = self._posting.post(rows, step.sets)
-        unmapped = posted.unmapped.sort("row")
+        posted = self._posting.post(rows, step.sets, self._registers.findings)
         set_no = pl.repeat(None, len(rows), dtype=pl.Int32(), eager=True).alias("set_no")
-        booked = rows.with_columns(set_no.scatter(posted.set_of["row"], posted.set_of["set_no"]))
-        step.booked(parted(booked, booked["set_no"].is_not_null())[0], posted.deltas)
-        self._hold(rows[unmapped["row"]].with_columns(unmapped["role"]), UNMAPPED, step)
+        through = rows.with_columns(set_no.scatter(posted.set_of["row"], posted.set_of["set_no"]))
+        through = parted(through, through["set_no"].is_not_null())[0]
+        unposting, booked = parted(through, through["rule"].is_in(self._unposting))
+        step.booked(booked, posted.deltas)
+        if posted.turnover.height:
+            step.turned_over(booked.join(posted.turnover, on="row"))
+        self._follow(booked, step)
+        self._exclude(unposting.drop("set_no"), step)
+        unmapped = posted.unmapped.sort("row")
+        for fault, missing in self._faults_of(unmapped):
+            self._hold(rows[missing["row"]].with_columns(missing["role"]), fault, step)
+
+    def _faults_of(self, unmapped: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
+        """Rows whose role has no account, by the exception that this is."""
+        named = unmapped.with_columns(
+            pl.col("role").replace_strict(self._missing, default=UNMAPPED, return_dtype=pl.String()).alias("fault")
+        )
+        return [(fault, rows) for (fault,), rows in sorted(named.partition_by("fault", as_dict=True).items())]
+
+    def _exclude(self, rows: pl.DataFrame, step: Step) -> None:
+        """Rows that post nothing by rule."""
+        step.excluded(rows)
+        self._follow(rows, step)
+
+    def _follow(self, rows: pl.DataFrame, step: Step) -> None:
+        """What settled rows bring with them: derived events, and what consumers are told."""
+        if rows.is_empty():
+            return
+        step.derive(self._following.derived(rows))
+        step.told(self._following.told(rows))
+        if self._registers.findings:
+            self._registers.booked(rows["id_hash"].to_list())
 
     def _hold(self, rows: pl.DataFrame, fault: str, step: Step) -> None:
         if rows.is_empty():
@@ -193,7 +266,12 @@ class ShardEngine:
     # ── control ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _take_control(self, message: dict, step: Step) -> None:
-        takers = {"mapping": self._take_mapping, "tick": self._take_tick}
+        takers = {
+            "mapping": self._take_mapping,
+            "tick": self._take_tick,
+            "decision": self._take_decision,
+            "period": self._take_period,
+        }
         taker = takers.get(message.get("type", ""))
         if taker is None:
             raise FrameError("unknown_control", "type", "this runtime knows " + ", ".join(takers))
@@ -205,17 +283,79 @@ class ShardEngine:
         if not self._crosswalk.apply(message["version"], rows):
             return
         self._posting.mapping_changed()
-        held, self._held = self._held, empty(_HELD)
+        self._retry_held(self._held["fault"] != CONFLICT, step)
+
+    def _retry_held(self, chosen: pl.Series, step: Step) -> None:
+        """Try held rows again; what is held again stays as it was."""
+        tried, kept = parted(self._held, chosen)
+        self._held = kept
         retried = Step(step.position, sets=step.sets)
-        self._settle([moves(held[list(STAMPED)], was="excepted")], retried)
+        self._settle([moves(tried[list(STAMPED)], was="excepted")], retried)
         step.take_released(retried)
-        released = held.join(self._held, on="id_hash", how="anti")
-        step.resolve(released.select("fault", "id_hash").iter_rows())
+        released = tried.join(self._held, on=["id_hash", "digest"], how="anti")
+        step.resolve(_standing(released))
 
     def _take_tick(self, message: dict, step: Step) -> None:
         """Time: what waits too long becomes an exception."""
         self._now_ms = max(self._now_ms, message["now_ms"])
         changes = {change.id: change for change in self._items.age(self._now_ms)}
+        self._registers.age(self._now_ms)
+        ready = self._apply(changes, empty(STAMPED), {}, step)
+        self._settle([*ready, *self._take_marks(step), *self._retry_refused(step)], step)
+
+    def _retry_refused(self, step: Step) -> list[pl.DataFrame]:
+        """Rows that found no room for their items, now that there may be some."""
+        refused = [parked for parked in self._parked.values() if parked.fault == FULL]
+        changes: dict[int, Change] = {}
+        for parked in refused:
+            if not self._items.room():
+                break
+            changes |= {one.id: one for one in self._items.retry(event_of(parked.row), self._now_ms)}
+        return self._apply(changes, empty(STAMPED), {}, step)
+
+    def _take_period(self, message: dict, step: Step) -> None:
+        """A period was closed: the entity's first open day moves on, never back."""
+        entity, opens_on = message["entity"], date.fromisoformat(message["opens_on"])
+        if entity in self._opens_on and opens_on > self._opens_on[entity]:
+            self._opens_on[entity] = opens_on
+            self._posting.open(self._opens_on)
+
+    # ── decided by people ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _take_decision(self, message: dict, step: Step) -> None:
+        """What people decided of exceptions: try again, let go, or take out of the books."""
+        if message["number"] in self._decided:
+            return
+        self._decided.add(message["number"])
+        named = set(message["exceptions"])
+        held = pl.Series([one in named for one in map(exception_id, _standing(self._held))], dtype=pl.Boolean())
+        parked = [p for p in self._parked.values() if p.fault and exception_id((p.fault, p.row[ID_AT])) in named]
+        deciders = {"retry": self._retry, "release": self._let_go, "exclude": self._take_out}
+        deciders[message["action"]](parked, held, step)
+
+    def _retry(self, parked: list[Parked], held: pl.Series, step: Step) -> None:
+        self._redecide(self._items.retry, parked, step)
+        self._retry_held(held & (self._held["fault"] != CONFLICT), step)
+
+    def _let_go(self, parked: list[Parked], held: pl.Series, step: Step) -> None:
+        self._redecide(self._items.let_go, parked, step)
+
+    def _redecide(self, act: Callable[[Event, int], list[Change]], parked: list[Parked], step: Step) -> None:
+        changes: dict[int, Change] = {}
+        for one in parked:
+            changes |= {change.id: change for change in act(event_of(one.row), self._now_ms)}
+        self._settle(self._apply(changes, empty(STAMPED), {}, step), step)
+
+    def _take_out(self, parked: list[Parked], held: pl.Series, step: Step) -> None:
+        """Events that people take out of the books: excluded, with nothing following from them."""
+        changes: dict[int, Change] = {}
+        for one in parked:
+            del self._parked[one.row[ID_AT]]
+            changes |= {change.id: change for change in self._items.drop(event_of(one.row))}
+        out, self._held = parted(self._held, held)
+        step.resolve([*((one.fault, one.row[ID_AT]) for one in parked), *_standing(out)])
+        step.excluded(pl.concat([unparked(parked), moves(out[list(STAMPED)], was="excepted")]))
+        self._registers.booked(out["id_hash"].to_list())
         self._settle(self._apply(changes, empty(STAMPED), {}, step), step)
 
     # ── snapshot ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -232,8 +372,11 @@ class ShardEngine:
                 ids=ids,
                 digests=digests,
                 items=self._items.dump(),
+                registers=self._registers.dump(),
                 parked=frames.encode(pl.concat([rows, states], how="horizontal")),
                 held=frames.encode(self._held),
+                opens_on=sorted(self._opens_on.items()),
+                decided=sorted(self._decided),
                 crosswalk_version=self._crosswalk.version,
                 crosswalk=self._crosswalk.dump(),
             )
@@ -245,12 +388,22 @@ class ShardEngine:
         self._now_ms = state.now_ms
         self._seen.load(state.ids, state.digests)
         self._items.load(state.items)
+        self._registers.load(state.registers)
+        self._opens_on |= {entity: max(on, self._opens_on.get(entity, on)) for entity, on in state.opens_on}
+        self._posting.open(self._opens_on)
+        self._decided = set(state.decided)
         self._held = frames.decode_sealed(state.held)
         self._crosswalk.load(state.crosswalk_version, state.crosswalk)
         self._posting.mapping_changed()
         parked = frames.decode_sealed(state.parked)
         stood = parked.select("_state", "_fault").rows()
         self._parked = {row[ID_AT]: Parked(row, *stands) for row, stands in zip(kept_rows(parked), stood, strict=True)}
+
+
+def _standing(held: pl.DataFrame) -> list[tuple[str, int]]:
+    """(type, cause) of the exceptions that held rows stand under; conflicts are told apart by their content."""
+    cause = pl.when(pl.col("fault") == CONFLICT).then("digest").otherwise("id_hash")
+    return held.select("fault", cause).rows()
 
 
 def _ms(moment: datetime) -> int:

@@ -11,9 +11,10 @@ import msgspec
 import polars as pl
 import xxhash
 
-from runtime.effects import DELTAS, EXCEPTIONS, OUTCOMES, TOTALS, Effects, StepCounts, empty
+from runtime.effects import DELTAS, DERIVED, EXCEPTIONS, OUTCOMES, STATUSES, TOTALS, Effects, StepCounts, empty
 from runtime.ledger.conservation import assert_balanced, assert_conserved
-from runtime.ledger.open_items import ItemFlag
+from runtime.ledger.open_items import Event
+from runtime.ledger.registers import ItemFlag, Told
 from runtime.schema import STAMPED, UTC_MS
 
 CONFLICT, UNMAPPED, UNCLASSIFIED = "event_conflict", "mapping_missing", "unclassified_code"
@@ -68,6 +69,14 @@ def unparked(parked: Sequence[Parked], faults: Sequence[str] = ()) -> pl.DataFra
     )
 
 
+def event_of(row: tuple) -> Event:
+    """A parked row as matching sees it."""
+    return Event(row[ID_AT], *(row[at] for at in _EVENT_AT))
+
+
+_EVENT_AT = [list(STAMPED).index(name) for name in Event._fields[1:]]
+
+
 class Step:
     """Collects what a step does, frame by frame, and sums it up at the end."""
 
@@ -80,6 +89,9 @@ class Step:
         self._deltas: list[pl.DataFrame] = []
         self._raised: list[pl.DataFrame] = []
         self._notes: list[pl.DataFrame] = []
+        self._turned: list[pl.DataFrame] = []
+        self._derived: list[pl.DataFrame] = []
+        self._told: list[pl.DataFrame] = []
         self._resolved: set[str] = set()
 
     def repeats(self, rows: pl.DataFrame) -> None:
@@ -120,18 +132,34 @@ class Step:
 
     def resolve(self, stood: Iterable[tuple[str, int]]) -> None:
         """End the exceptions, (type, id hash), that rows stood under until now; an empty type is none."""
-        self._resolved.update(_event_exception_id(fault, id) for fault, id in stood if fault)
+        self._resolved.update(exception_id(stands) for stands in stood if stands[0])
 
-    def flag(self, flag: ItemFlag, now_ms: int) -> None:
-        """Raise or end the exception of an open item's unused residual."""
-        exception_id = xxhash.xxh64_hexdigest(f"{flag.fault}\x1f{flag.source}\x1f{flag.event_id}".encode())
-        if not flag.raised:
-            self._resolved.add(exception_id)
-            return
-        raised_at = datetime.fromtimestamp(now_ms / 1000, UTC)
-        row = (exception_id, flag.fault, flag.source, flag.event_id, flag.entity, "", flag.currency)
-        row += (flag.residual_minor, "what this event opened was not used up in time", raised_at)
-        self._raise(pl.DataFrame([row], schema=EXCEPTIONS, orient="row"))
+    def turned_over(self, rows: pl.DataFrame) -> None:
+        """Booked rows whose postings are not simply their own amount: with `turnover_minor`, what each debits."""
+        self._turned.append(rows)
+
+    def derive(self, rows: pl.DataFrame) -> None:
+        """Events that follow."""
+        if len(rows):
+            self._derived.append(rows)
+
+    def told(self, statuses: pl.DataFrame) -> None:
+        """What consumers are told."""
+        if len(statuses):
+            self._told.append(statuses)
+
+    def tell(self, told: Sequence[Told], flows: Mapping[str, str], now_ms: int) -> None:
+        """What consumers are told of documents, not of single events. `flows`: of kinds."""
+        if told:
+            self._told.append(_statuses(told, flows, now_ms))
+
+    def flag(self, flags: Sequence[ItemFlag], now_ms: int) -> None:
+        """Raise or end the exceptions of what events stand for."""
+        for flag in flags:
+            if flag.raised:
+                self._raise(_flagged(flag, now_ms))
+            else:
+                self._resolved.add(_flag_id(flag))
 
     def note(self, rows: pl.DataFrame, types: Mapping[str, str], now_ms: int) -> None:
         """Raise what some rules raise beside what they do; the rows' own states are not concerned."""
@@ -145,6 +173,9 @@ class Step:
         self.sets = retried.sets
         self._deltas += retried._deltas
         self._notes += retried._notes
+        self._turned += retried._turned
+        self._derived += retried._derived
+        self._told += retried._told
         for moved in retried._moved:
             released = moved.filter(pl.col("state") != "excepted")
             if len(released):
@@ -154,7 +185,7 @@ class Step:
         """Everything that was collected, checked for balance and conservation, in an order that is always the same."""
         moved, repeats = _concat(self._moved, _MOVED), _concat(self._repeats, STAMPED)
         deltas = _concat(self._deltas, DELTAS)
-        totals = _totals(moved, repeats)
+        totals = _totals(moved, repeats, self._turned)
         assert_balanced(deltas)
         assert_conserved(totals)
         return Effects(
@@ -166,6 +197,8 @@ class Step:
             resolved=tuple(sorted(self._resolved)),
             outcomes=moved.with_columns(pl.lit(self.position).alias("position"))[list(OUTCOMES)],
             counts=self._counts(moved, len(repeats), open_items, waiting),
+            derived=_concat(self._derived, DERIVED).sort("event_id"),
+            statuses=_concat(self._told, STATUSES).unique("status_id", keep="first").sort("status_id"),
         )
 
     def _counts(self, moved: pl.DataFrame, repeats: int, open_items: int, waiting: int) -> StepCounts:
@@ -183,8 +216,11 @@ class Step:
         )
 
 
-def _totals(moved: pl.DataFrame, repeats: pl.DataFrame) -> pl.DataFrame:
-    """Signed changes of the control totals: arrivals are accepted, every move leaves one state and enters another."""
+def _totals(moved: pl.DataFrame, repeats: pl.DataFrame, turned: list[pl.DataFrame]) -> pl.DataFrame:
+    """Signed changes of the control totals: arrivals are accepted, every move leaves one state and enters another.
+
+    `posted` counts the debits of events that do not simply post their amount.
+    """
     sums = _summed(moved, "was", "state")
     came, left = sums.filter(pl.col("was").is_null()), sums.filter(pl.col("was").is_not_null())
     parts = [
@@ -192,6 +228,7 @@ def _totals(moved: pl.DataFrame, repeats: pl.DataFrame) -> pl.DataFrame:
         sums,
         left.with_columns(pl.col("was").alias("state"), -pl.col("events"), -pl.col("amount_minor")),
         _summed(repeats).with_columns(pl.lit("duplicate").alias("state")),
+        *(_summed(_as_amount(rows)).with_columns(pl.lit("posted").alias("state")) for rows in turned),
     ]
     keys = [name for name in TOTALS if name not in ("events", "amount_minor")]
     return (
@@ -201,6 +238,10 @@ def _totals(moved: pl.DataFrame, repeats: pl.DataFrame) -> pl.DataFrame:
         .filter((pl.col("events") != 0) | (pl.col("amount_minor") != 0))
         .sort(keys)
     )
+
+
+def _as_amount(turned: pl.DataFrame) -> pl.DataFrame:
+    return turned.with_columns(pl.col("turnover_minor").alias("amount_minor"))
 
 
 def _summed(rows: pl.DataFrame, *states: str) -> pl.DataFrame:
@@ -215,7 +256,7 @@ def _summed(rows: pl.DataFrame, *states: str) -> pl.DataFrame:
 def _raised(rows: pl.DataFrame, now_ms: int) -> pl.DataFrame:
     """One exception a row. A conflict is told apart by its content, as an id may conflict more than once."""
     cause = pl.when(pl.col("fault") == CONFLICT).then("digest").otherwise("id_hash")
-    ids = [_event_exception_id(*identity) for identity in rows.select("fault", cause.alias("cause")).iter_rows()]
+    ids = [exception_id(identity) for identity in rows.select("fault", cause.alias("cause")).iter_rows()]
     detail = (
         pl.when(pl.col("fault") == UNMAPPED)
         .then(pl.format("no account for role {}", pl.col("role").fill_null("")))
@@ -235,8 +276,34 @@ def _raised(rows: pl.DataFrame, now_ms: int) -> pl.DataFrame:
     )
 
 
-def _event_exception_id(fault: str, cause: int) -> str:
+def exception_id(stands: tuple[str, int]) -> str:
+    """The exception of a type under which an event stands, by its identity hash (a conflict: by its content's)."""
+    fault, cause = stands
     return xxhash.xxh64_hexdigest(f"{fault}\x1f{cause:016x}".encode())
+
+
+def _flag_id(flag: ItemFlag) -> str:
+    return xxhash.xxh64_hexdigest(f"{flag.fault}\x1f{flag.source}\x1f{flag.event_id}".encode())
+
+
+def _flagged(flag: ItemFlag, now_ms: int) -> pl.DataFrame:
+    raised_at = datetime.fromtimestamp(now_ms / 1000, UTC)
+    row = (_flag_id(flag), flag.fault, flag.source, flag.event_id, flag.entity, "", flag.currency)
+    return pl.DataFrame([(*row, flag.residual_minor, flag.detail, raised_at)], schema=EXCEPTIONS, orient="row")
+
+
+def _statuses(told: Sequence[Told], flows: Mapping[str, str], now_ms: int) -> pl.DataFrame:
+    at = datetime.fromtimestamp(now_ms / 1000, UTC)
+    rows = [
+        {
+            **one._asdict(),
+            "flow": flows[one.kind],
+            "status_id": xxhash.xxh64_hexdigest("\x1f".join(map(str, (*one, now_ms))).encode()),
+            "occurred_at": at,
+        }
+        for one in told
+    ]
+    return pl.DataFrame(rows, schema=STATUSES)
 
 
 def _concat(parts: list[pl.DataFrame], columns: dict[str, pl.DataType]) -> pl.DataFrame:

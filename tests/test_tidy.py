@@ -51,7 +51,7 @@ IMPORT_RULES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("proto/", ("runtime", "actors", "adapters", "ray", *SQL, *HTTP, *REDIS), ()),
     ("benchmarks/", ("tests",), ()),
 )
-PORT_FOLDERS = ("log", "books", "archive", "feeds", "sources", "erp")
+PORT_FOLDERS = ("log", "books", "archive", "feeds", "outlets", "payloads", "sources", "erp")
 CLOCK_READS = re.compile(r"(^|\.)(datetime\.(now|utcnow|today)|date\.today|time\.(time|time_ns))$")
 LOG_VERBS = ("debug", "info", "warning", "error", "exception", "critical")
 BAD_NAMES = re.compile(r"manager|helper|(^|_)utils?($|_)|Utils?$", re.IGNORECASE)

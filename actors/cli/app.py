@@ -4,11 +4,8 @@ Owns options, tables and exit statuses: 0 only when what was asked for holds, 1 
 can't be carried out. Every command gives the same data as a table for people and as JSON for machines (`--json`).
 """
 
-import contextlib
 import signal
 import sys
-from collections.abc import Iterator
-from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,18 +13,18 @@ import msgspec
 import orjson
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from actors.cli import demo as demonstration
 from actors.cli import dry_run as rehearsal
 from actors.cli import export as exporting
-from actors.cli import reports, submission
+from actors.cli import payload, reports, submission
 from actors.cli.installation import Installation, books_url, mapping_json
+from actors.cli.terminal import AsJson, ConfigFile, load, money, out, print_json, print_table, told
 from adapters import settings
 from adapters.books.sql import SqlBooks
 from adapters.sources import FORMATS, NAMES_ENTITIES, recognise
 from runtime.config import Config, MappingRow
-from runtime.errors import ConfigError, PenstockError
+from runtime.errors import ConfigError
 from runtime.ledger.rules import parse_rulebook
 
 app = typer.Typer(
@@ -39,59 +36,8 @@ app = typer.Typer(
 )
 mapping_app = typer.Typer(help="The crosswalk from account roles to an entity's own accounts.", no_args_is_help=True)
 app.add_typer(mapping_app, name="mapping")
-
-ConfigFile = Annotated[str, typer.Option("--config", "-c", help="Configuration file; ./penstock.toml by default.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-WIDE = 140  # columns where there is no terminal to ask
-out, err = Console(width=None if sys.stdout.isatty() else WIDE), Console(stderr=True)
-
-
-@contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """Errors of ours end the command with a sentence and status 2, not with a traceback."""
-    try:
-        yield
-    except PenstockError as error:
-        err.print(f"[red]error:[/red] {error}", highlight=False)
-        raise typer.Exit(2) from None
-
-
-def _load(path: str) -> Config:
-    return settings.load(path or None)
-
-
-def _json(data: Any) -> None:
-    typer.echo(orjson.dumps(msgspec.to_builtins(data, builtin_types=(date,)), option=orjson.OPT_INDENT_2, default=str))
-
-
-def _table(title: str, rows: list[dict[str, Any]], columns: list[str]) -> None:
-    """Rows as a table; columns that end in _minor are money and are shown with two decimals."""
-    out.print(f"\n[bold]{title}[/bold]" + ("" if rows else ": none"))
-    if not rows:
-        return
-    table = Table(header_style="bold")
-    for name in columns:
-        number = name.endswith("_minor") or bool(rows) and isinstance(rows[0].get(name), int)
-        table.add_column(name.removesuffix("_minor").replace("_", " "), justify="right" if number else "left")
-    for row in rows:
-        table.add_row(*(_cell(name, row.get(name)) for name in columns))
-    out.print(table)
-
-
-def _cell(name: str, value: Any) -> str:
-    if value is None:
-        return ""
-    if name.endswith("_minor"):
-        return money(value)
-    if isinstance(value, datetime):
-        return f"{value:%Y-%m-%d %H:%M}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def money(minor: int) -> str:
-    """Minor units for people: 1,234.56."""
-    return f"{'-' if minor < 0 else ''}{abs(minor) // 100:,}.{abs(minor) % 100:02d}"
-
+app.add_typer(payload.app, name="payload")
+KEEP_RAW_HELP = "Keep the file as it is, encrypted; as configured in [payloads]. A dry run keeps nothing."
 
 # ── running ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -104,8 +50,8 @@ def up(
     json: AsJson = False,
 ) -> None:
     """Start Penstock in the background: the parts that no URL is configured for, Ray, and the actors."""
-    with _told():
-        settled = _load(config)
+    with told():
+        settled = load(config)
         if address:
             joined = settled.runtime.model_copy(update={"ray_address": address})
             settled = settled.model_copy(update={"runtime": joined})
@@ -118,7 +64,7 @@ def up(
         "erp": record.erp_url,
     }
     if json:
-        _json(where)
+        print_json(where)
         return
     for name, place in where.items():
         out.print(f"  {name.replace('_', ' '):16}{place}", highlight=False)
@@ -127,10 +73,10 @@ def up(
 @app.command()
 def down(config: ConfigFile = "", json: AsJson = False) -> None:
     """Stop what `up` started, after a last checkpoint."""
-    with _told():
-        Installation(_load(config)).down()
+    with told():
+        Installation(load(config)).down()
     if json:
-        _json({"stopped": True})
+        print_json({"stopped": True})
     else:
         out.print("stopped")
 
@@ -138,18 +84,21 @@ def down(config: ConfigFile = "", json: AsJson = False) -> None:
 @app.command()
 def status(config: ConfigFile = "", json: AsJson = False) -> None:
     """Show parts, lag, journal entries and open exceptions. Fails when a part does not run."""
-    with _told():
-        found = reports.status(Installation(_load(config)))
+    with told():
+        found = reports.status(Installation(load(config)))
     if json:
-        _json(found)
+        print_json(found)
     else:
-        _table("parts", found["parts"], ["name", "state", "pid", "steps", "error_type"])
+        print_table("parts", found["parts"], ["name", "state", "pid", "steps", "error_type"])
         lag = {shard["shard"]: shard["waiting"] for shard in found["log"]["shards"]}
         shards = [row | {"lag": lag.get(row["shard"])} for row in found["shards"]]
-        _table("shards", shards, ["shard", "holder", "epoch", "position", "rows_total", "lag"])
-        _table("journal entries", _counts(found["journal_entries"]), ["state", "count"])
-        _table("open exceptions", _counts(found["exceptions"], "type"), ["type", "count"])
-        out.print(f"posting sets waiting: {found['posting_sets_waiting']:,}   gateway: {found['gateway']}")
+        print_table("shards", shards, ["shard", "holder", "epoch", "position", "rows_total", "lag"])
+        print_table("journal entries", _counts(found["journal_entries"]), ["state", "count"])
+        print_table("open exceptions", _counts(found["exceptions"], "type"), ["type", "count"])
+        if found["consumers"]:
+            print_table("consumers", found["consumers"], ["name", "state", "newest", "error_type"])
+        waiting = f"posting sets waiting: {found['posting_sets_waiting']:,}   outbox frames: {found['outbox_frames']}"
+        out.print(f"{waiting}   gateway: {found['gateway']}")
     raise typer.Exit(0 if found["healthy"] else 1)
 
 
@@ -168,6 +117,7 @@ def submit(
     entity: Annotated[str, typer.Option(help="The entity, for formats that do not name one.")] = "",
     target: Annotated[str, typer.Option(help="host:port of the gateway; that of the running Penstock.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Send nothing: show what it would do.")] = False,
+    keep_raw: Annotated[bool | None, typer.Option("--keep-raw/--no-keep-raw", help=KEEP_RAW_HELP)] = None,
     config: ConfigFile = "",
     json: AsJson = False,
 ) -> None:
@@ -176,20 +126,24 @@ def submit(
     Sending the same file again is harmless: every event that is known is answered as a duplicate, or found to be one.
     A dry run needs nothing running, and no configuration: without one, every role stands for an account of its name.
     """
-    with _told():
+    with told():
         if dry_run:
             _rehearse(settings.load_or_blank(config or None, entity), file, format, entity, json)
             return
-        settled = _load(config)
-        sent = submission.send_file(settled, file, format, _entity(settled, entity, file, format), target, quiet=json)
+        settled = load(config)
+        named, keep = _entity(settled, entity, file, format), settled.payloads.keep if keep_raw is None else keep_raw
+        sent = submission.send_file(settled, file, format, named, target, quiet=json, keep_raw=keep)
     if json:
-        _json(sent)
+        print_json(sent)
     else:
-        _table(f"{file.name}: control total", sent["kinds"], ["entity", "currency", "kind", "events", "amount_minor"])
+        print_table(
+            f"{file.name}: control total", sent["kinds"], ["entity", "currency", "kind", "events", "amount_minor"]
+        )
         counts = "accepted", "duplicate", "rejected"
-        out.print("   ".join(f"{name}: {sent[name]:,}" for name in counts) + f"   durability: {sent['durability']}")
+        kept = f"   payload: {sent['payload']}" if "payload" in sent else ""
+        out.print("   ".join(f"{name}: {sent[name]:,}" for name in counts) + f"   durability: {sent['durability']}{kept}")
         if sent["rejects"]:
-            _table("rejected", sent["rejects"][:20], ["place", "column", "code", "message"])
+            print_table("rejected", sent["rejects"][:20], ["place", "column", "code", "message"])
     raise typer.Exit(1 if sent["rejected"] else 0)
 
 
@@ -214,19 +168,21 @@ def _entity(config: Config, entity: str, file: Path, format: str) -> str:
 def _rehearse(config: Config, file: Path, format: str, entity: str, json: bool) -> None:
     found = rehearsal.dry_run(config, file, format, _entity(config, entity, file, format))
     if json:
-        _json(found)
+        print_json(found)
         return
     figures = [{"figure": name, "value": value} for name, value in found.items() if isinstance(value, int)]
-    _table(f"{file.name}: {found['format']}", figures, ["figure", "value"])
+    print_table(f"{file.name}: {found['format']}", figures, ["figure", "value"])
     kinds = [{"kind": k, "events": n, "amount_minor": found["sums_minor"][k]} for k, n in found["events"].items()]
-    _table("events", kinds, ["kind", "events", "amount_minor"])
-    _table("would become", _counts(found["states"]), ["state", "count"])
-    _table("exceptions", _counts(found["exceptions"], "type"), ["type", "count"])
-    _table("postings", found["postings"], ["entity", "currency", "role", "account_code", "debit_minor", "credit_minor"])
+    print_table("events", kinds, ["kind", "events", "amount_minor"])
+    print_table("would become", _counts(found["states"]), ["state", "count"])
+    print_table("exceptions", _counts(found["exceptions"], "type"), ["type", "count"])
+    print_table(
+        "postings", found["postings"], ["entity", "currency", "role", "account_code", "debit_minor", "credit_minor"]
+    )
     if found["rejected"]:
-        _table("would be rejected", _counts(found["rejected"], "code"), ["code", "count"])
+        print_table("would be rejected", _counts(found["rejected"], "code"), ["code", "count"])
     if found["quarantined"]:
-        _table("quarantined", found["quarantined"], ["transaction", "segment", "element", "code"])
+        print_table("quarantined", found["quarantined"], ["transaction", "segment", "element", "code"])
 
 
 @app.command()
@@ -238,10 +194,10 @@ def trace(
     json: AsJson = False,
 ) -> None:
     """Show the way of one event: log position, state, postings, journal entry, ERP document. Fails if unknown."""
-    with _told():
-        steps = reports.trace(Installation(_load(config)), event_id, source)
+    with told():
+        steps = reports.trace(Installation(load(config)), event_id, source)
     if json:
-        _json(steps)
+        print_json(steps)
     elif not steps:
         out.print("no accepted event has this id")
     for step in [] if json else steps:
@@ -253,7 +209,7 @@ def trace(
         )
         if step["postings"]:
             columns = ["role", "account_code", "side", "amount_minor", "events", "entry_key", "entry_state", "erp_ref"]
-            _table("posted with others of its set", step["postings"], columns)
+            print_table("posted with others of its set", step["postings"], columns)
     raise typer.Exit(0 if steps else 1)
 
 
@@ -267,22 +223,22 @@ def exceptions(
     json: AsJson = False,
 ) -> None:
     """List exceptions with owner and due time: everything that is not booked and needs a person or a later fact."""
-    with _told():
-        found = reports.exceptions(Installation(_load(config)), state, type, limit)
+    with told():
+        found = reports.exceptions(Installation(load(config)), state, type, limit)
     if json:
-        _json(found)
+        print_json(found)
         return
     columns = ["type", "owner", "severity", "event_id", "entity", "amount_minor", "due_at", "detail"]
-    _table(f"{state or 'all'} exceptions", found, columns)
+    print_table(f"{state or 'all'} exceptions", found, columns)
 
 
 @app.command()
 def reconcile(config: ConfigFile = "", json: AsJson = False) -> None:
     """Compare sources, books and the ERP's trial balance, to the cent. Fails on any difference."""
-    with _told():
-        result = reports.reconciliation(Installation(_load(config)))
+    with told():
+        result = reports.reconciliation(Installation(load(config)))
     if json:
-        _json(result)
+        print_json(result)
     else:
         show_reconciliation(result)
     raise typer.Exit(0 if result.balanced else 1)
@@ -291,9 +247,11 @@ def reconcile(config: ConfigFile = "", json: AsJson = False) -> None:
 def show_reconciliation(result: Any) -> None:
     """The comparison as tables."""
     columns = ["entity", "currency", "source_minor", "books_minor", "erp_minor", "waiting_minor"]
-    _table("source = books = ERP (debit turnover)", msgspec.to_builtins(result.totals), columns)
+    print_table("source = books = ERP (debit turnover)", msgspec.to_builtins(result.totals), columns)
     if result.breaks:
-        _table("accounts that differ", msgspec.to_builtins(result.breaks), list(msgspec.to_builtins(result.breaks[0])))
+        print_table(
+            "accounts that differ", msgspec.to_builtins(result.breaks), list(msgspec.to_builtins(result.breaks[0]))
+        )
     out.print("[green]balanced[/green]" if result.balanced else "[red]NOT balanced[/red]")
 
 
@@ -316,8 +274,8 @@ def export(
     """
     progress = Console(stderr=True, quiet=into.isatty())
     written = 0
-    with _told(), progress.status("reading the books") as shown:
-        for written in exporting.export(_load(config), format, into):
+    with told(), progress.status("reading the books") as shown:
+        for written in exporting.export(load(config), format, into):
             shown.update(f"{written:,} posting sets")
     progress.print(f"{written:,} posting sets written")
 
@@ -338,8 +296,8 @@ def mapping_add(
     json: AsJson = False,
 ) -> None:
     """Add a mapping. It enters through the log; events held for want of it book by themselves."""
-    with _told():
-        settled = _load(config)
+    with told():
+        settled = load(config)
         if entity != "*":
             _check_entity(settled, entity)
         given = {"role": role, "account": account, "entity": entity, "facility": facility, "department": department}
@@ -347,7 +305,7 @@ def mapping_add(
         _check_role(settled, role)
         version = add_mapping(settled, row)
     if json:
-        _json({"version": version})
+        print_json({"version": version})
     else:
         out.print(f"mapping version {version} is on its way to every shard")
 
@@ -381,10 +339,10 @@ def demo(
 ) -> None:
     """Run the whole way once: three doors, durable log, books, a real ERP, and the proof that they agree."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what it started is ended
-    with _told():
+    with told():
         result = demonstration.run(Console(quiet=True) if json else out, events=events, keep=keep, synthea=synthea)
     if report:
         report.write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))
     if json:
-        _json(result)
+        print_json(result)
     raise typer.Exit(0 if result["balanced"] else 1)

@@ -23,6 +23,7 @@ from rich.table import Table
 from actors.cli import reports
 from actors.cli.installation import Installation, free_port, mapping_json
 from actors.cli.submission import submit
+from actors.cli.terminal import money
 from adapters import settings
 from adapters.books.sql import SqlBooks
 from adapters.feeds.redis_feed import undelivered
@@ -265,8 +266,6 @@ def _events_by_state(books: SqlBooks) -> list[tuple[str, int]]:
 
 
 def _show(out: Console, report: dict[str, Any], installation: Installation, keep: bool) -> None:
-    from actors.cli.app import money
-
     out.print("\n[bold]Every cent: sources = books = ERP[/bold] (debit turnover)")
     table = Table(header_style="bold")
     for name in ("entity", "currency"):

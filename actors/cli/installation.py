@@ -21,11 +21,13 @@ import msgspec
 import psutil
 import xxhash
 
-from actors.wiring import SUPERVISOR, Wiring, wiring_from
+from actors.wiring import SUPERVISOR, Wiring, archive_root, wiring_from
 from adapters import embedded, settings
 from adapters.books.migrations import upgrade
 from adapters.books.sql import SqlBooks
 from adapters.clock import WallClock
+from adapters.erp.http.gateway import settings_of
+from adapters.erp.tryton import TrytonSettings
 from adapters.erp.tryton_setup import CompanySpec
 from adapters.log import redis_streams
 from runtime.config import Config
@@ -149,7 +151,8 @@ class Installation:
         if section.url:
             return f"ERP: {section.kind}"
         folder = self.folder / "tryton"
-        part = embedded.start_tryton(folder, companies(self.config), cache_folder())
+        external_ref = settings_of(TrytonSettings, section).external_ref
+        part = embedded.start_tryton(folder, companies(self.config), cache_folder(), external_ref)
         record.parts.append(part)
         record.erp_url, self._password_file = part.url, str(embedded.tryton_password_file(folder))
         return "ERP: Tryton"
@@ -172,13 +175,13 @@ class Installation:
             rulebook_text=settings.load_rulebook_text(self.config),
             log_url=self._log_url,
             books_url=self._books_url,
-            archive_root=self.config.archive.root or str(self.folder / "archive"),
+            archive_root=archive_root(self.config),
             erp_url=record.erp_url,
             erp_password_file=self._password_file,
             gateway_port=port,
             logs_folder=str(self.folder / "logs"),
         )
-        wiring.rulebook()  # a wrong rule file is reported here, not by an actor
+        wiring.check()
         record.gateway = f"{self.config.gateway.advertise or self.config.gateway.host}:{port}"
         record.wiring = wiring.plain()
         self._write(record)

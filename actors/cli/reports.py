@@ -27,11 +27,12 @@ UNSETTLED = ("sealed", "in_flight", "unknown")  # entry states that end by thems
 
 
 def status(installation: Installation) -> dict[str, Any]:
-    """Parts, shards, entries and open exceptions. `healthy`: every part runs and no shard is stuck."""
+    """Parts, shards, consumers, entries and open exceptions. `healthy`: every part runs and no shard is stuck."""
     record = installation.record()
     with installation.stage(record) as stage:
         health = stage.ping(stage.names, PARTS_TIMEOUT_S)
         parts = [_part(name, health.get(name)) for name in stage.names]
+    relay = next((part["detail"] for part in parts if part["name"] == "relay"), None) or {}
     with Client(record.gateway) as client:
         log = _log_state(client.status())
     books = SqlBooks(installation.wiring().books_url)
@@ -49,6 +50,8 @@ def status(installation: Installation) -> dict[str, Any]:
         "parts": parts,
         "log": log,
         "shards": shards,
+        "outbox_frames": relay.get("outbox_frames"),
+        "consumers": relay.get("consumers", []),
         "posting_sets_waiting": waiting,
         "journal_entries": entries,
         "exceptions": exceptions,

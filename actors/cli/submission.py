@@ -10,6 +10,7 @@ import polars as pl
 from penstock import Client, SubmitError, SubmitFailed, SubmitSummary, SubmitTimeout
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from actors.cli import payload
 from actors.cli.installation import Installation
 from adapters import settings
 from adapters.sources import Source, open_source
@@ -17,12 +18,21 @@ from runtime.config import Config
 from runtime.errors import PenstockError
 
 
-def send_file(config: Config, file: Path, format: str, entity: str, target: str, *, quiet: bool) -> dict[str, Any]:
-    """Send a file; its control total, and what became of its rows."""
+def send_file(
+    config: Config, file: Path, format: str, entity: str, target: str, *, quiet: bool, keep_raw: bool = False
+) -> dict[str, Any]:
+    """Send a file; its control total, and what became of its rows.
+
+    With `keep_raw` its bytes are kept first, whether they can be read as events or not, and `payload` is their id.
+    """
     target = target or Installation(config).record().gateway
+    kept = payload.keep_file(config, file) if keep_raw else None
     currency = config.entities[entity].currency if entity in config.entities else "USD"
     source = open_source(file, format or None, entity=entity, currency=currency, token_key=settings.token_key(config))
-    return send(source, target, quiet=quiet, label=file.name)
+    sent = send(source, target, quiet=quiet, label=file.name)
+    if kept:
+        payload.note_total(config, file, kept, {"format": source.format, "rows": sent["rows"], "kinds": sent["kinds"]})
+    return sent | ({"payload": kept.payload_id} if kept else {})
 
 
 def send(source: Source, target: str, *, quiet: bool, label: str) -> dict[str, Any]:

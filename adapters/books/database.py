@@ -3,11 +3,12 @@
 Owns everything that differs between SQLite and PostgreSQL. Knows no table.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import polars as pl
-from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, Row, Select, Table, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, OperationalError
 
@@ -15,8 +16,11 @@ from runtime.errors import BooksUnavailable
 
 BUSY_TIMEOUT_S = 30.0  # how long a SQLite writer waits for another one
 
+Write = Callable[[Connection], None]  # a part of a transaction
+
 _INSERTS = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 _NULL = r"\N"
+_ARRAYS = {pl.String(): "text[]", pl.Int64(): "bigint[]", pl.Int32(): "integer[]"}
 
 
 class Database:
@@ -47,6 +51,21 @@ class Database:
         with _answered(self.engine), self._writer.begin() as connection:
             yield connection
 
+    def rows(self, query: Select) -> Sequence[Row]:
+        """All rows of one query, in a transaction of its own."""
+        with self.reading() as connection:
+            return connection.execute(query).all()
+
+    def bulk(self, table: Table, frame: pl.DataFrame, conflict: str = "") -> Write:
+        """A whole frame as one insert in its order, made ready before a transaction takes the locks to run it.
+
+        `conflict` says what becomes of rows whose key is known; without it they are refused.
+        """
+        if frame.is_empty():
+            return nothing
+        make = _postgres_bulk if self.dialect == "postgresql" else _sqlite_bulk
+        return make(table.name, ", ".join(frame.columns), frame, conflict)
+
     def insert(self, table: Table) -> sqlite.Insert | postgresql.Insert:
         """An INSERT that knows ON CONFLICT."""
         return _INSERTS[self.dialect](table)
@@ -56,18 +75,35 @@ class Database:
         self.engine.dispose()
 
 
-def bulk_insert(connection: Connection, table: Table, frame: pl.DataFrame) -> None:
-    """Insert a whole frame: COPY on PostgreSQL, one prepared statement over plain tuples on SQLite."""
-    if frame.is_empty():
-        return
-    columns = ", ".join(frame.columns)
-    if connection.dialect.name == "postgresql":
-        statement = f"COPY {table.name} ({columns}) FROM STDIN (FORMAT csv, NULL '{_NULL}')"
-        with connection.connection.cursor() as cursor, cursor.copy(statement) as copy:
-            copy.write(frame.write_csv(include_header=False, null_value=_NULL))
-        return
+def nothing(_connection: Connection) -> None:
+    """Write nothing."""
+
+
+def _copy(statement: str, text: str, connection: Connection) -> None:
+    with connection.connection.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.write(text)
+
+
+def _execute(statement: str, values: Sequence, connection: Connection) -> None:
+    connection.exec_driver_sql(statement, values)
+
+
+def _postgres_bulk(table: str, columns: str, frame: pl.DataFrame, conflict: str) -> Write:
+    """COPY; where keys may be known, which COPY can't take, one statement over arrays."""
+    if not conflict:
+        text = frame.write_csv(include_header=False, null_value=_NULL)
+        return partial(_copy, f"COPY {table} ({columns}) FROM STDIN (FORMAT csv, NULL '{_NULL}')", text)
+    arrays = ", ".join(f"%s::{_ARRAYS[dtype]}" for dtype in frame.dtypes)
+    given = f"unnest({arrays}) WITH ORDINALITY AS given({columns}, place) ORDER BY place"
+    statement = f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {given} ON CONFLICT {conflict}"
+    return partial(_execute, statement, tuple(column.to_list() for column in frame))
+
+
+def _sqlite_bulk(table: str, columns: str, frame: pl.DataFrame, conflict: str) -> Write:
+    """One prepared statement over plain tuples."""
     marks = ", ".join("?" * frame.width)
-    connection.exec_driver_sql(f"INSERT INTO {table.name} ({columns}) VALUES ({marks})", frame.rows())
+    tail = f" ON CONFLICT {conflict}" if conflict else ""
+    return partial(_execute, f"INSERT INTO {table} ({columns}) VALUES ({marks}){tail}", frame.rows())
 
 
 def _open_engine(url: str) -> Engine:

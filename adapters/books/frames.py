@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import polars as pl
 
-from runtime.effects import DELTAS, EXCEPTIONS
+from runtime.effects import DELTAS, EXCEPTIONS, STATUSES
 from runtime.schema import UTC_MS
 
 # Of a set's columns these are the same on each of its lines; the rest of DELTAS belongs to the line.
@@ -30,6 +30,35 @@ BALANCES: dict[str, pl.DataType] = {
     "posted_credit_minor": pl.Int64(),
 }
 EXCEPTION_STATES: dict[str, pl.DataType] = {**EXCEPTIONS, "state": pl.String(), "resolved_at": UTC_MS}
+HISTORY: dict[str, pl.DataType] = {
+    "exception_id": pl.String(),
+    "change": pl.String(),
+    "changed_by": pl.String(),
+    "changed_at": UTC_MS,
+    "note": pl.String(),
+}
+AGES: dict[str, pl.DataType] = {
+    "type": pl.String(),
+    "currency": pl.String(),
+    "bucket": pl.Int32(),
+    "exceptions": pl.Int64(),
+    "amount_minor": pl.Int64(),
+}
+CHANGES: dict[str, pl.DataType] = {
+    "change_no": pl.Int64(),
+    "type": pl.String(),
+    "body_json": pl.String(),
+    "note": pl.String(),
+    "prepared_by": pl.String(),
+    "prepared_at": UTC_MS,
+    "state": pl.String(),
+    "decided_by": pl.String(),
+    "decided_at": UTC_MS,
+    "decided_note": pl.String(),
+    "effect_no": pl.Int64(),
+    "logged_at": UTC_MS,
+}
+NUMBERED_STATUSES: dict[str, pl.DataType] = {"status_no": pl.Int64(), **STATUSES}
 SHARD_ROWS: dict[str, pl.DataType] = {
     "shard": pl.Int32(),
     "epoch": pl.Int64(),
@@ -62,3 +91,10 @@ def without_gaps(deltas: pl.DataFrame) -> pl.LazyFrame:
 def keyed_totals(totals: pl.DataFrame) -> pl.DataFrame:
     """Totals with an empty text where their key has no value."""
     return totals.with_columns(pl.col(pl.String()).fill_null(""))
+
+
+def stored_statuses(statuses: pl.DataFrame) -> pl.DataFrame:
+    """Statuses as they are kept: each id once, no gaps, the instant as milliseconds (occurred_at_ms)."""
+    once = statuses.unique("status_id", keep="first", maintain_order=True)
+    plain = once.with_columns(pl.col(pl.String()).fill_null(""), pl.col("amount_minor").fill_null(0))
+    return plain.with_columns(pl.col("occurred_at").cast(pl.Int64())).rename({"occurred_at": "occurred_at_ms"})

@@ -1,21 +1,28 @@
 """The books in plain dicts and lists, for tests and simulations: the same contract as `SqlBooks`, without durability.
 
-Every method checks all that it could refuse before it changes anything, so a refusal leaves nothing behind. Differs
-from the SQL books in keeping no exception history. One object is one database: share it to share the data.
+Every method checks all that it could refuse before it changes anything, so a refusal leaves nothing behind. One object
+is one database: share it to share the data.
 """
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import polars as pl
 
 from adapters.books import frames
-from adapters.books.outcomes import STATE_AFTER, EntryFacts, debit_minor, raised_by, resolved_by
+from adapters.books.governed import check_releasable
+from adapters.books.memory_changes import MemoryChanges
+from adapters.books.memory_deliveries import MemoryDeliveries
+from adapters.books.memory_exceptions import MemoryExceptions
+from adapters.books.memory_outgoing import MemoryOutgoing
+from adapters.books.outcomes import STATE_AFTER, EntryFacts, debit_minor, exception_id, raised_by, resolved_by
+from adapters.books.told import ToldSet, statuses_of, told_outcomes
 from adapters.clock import utc_now_ms
-from runtime.effects import DELTAS, EXCEPTIONS, TOTALS, Effects
+from runtime.effects import DELTAS, TOTALS, Effects
 from runtime.errors import Fenced
+from runtime.ledger.governance import signer
 from runtime.limits import TEXT_CHARS_MAX
 from runtime.ports import (
     START,
@@ -24,7 +31,6 @@ from runtime.ports import (
     EntryState,
     JournalEntry,
     Lease,
-    MappingVersion,
     Outcome,
     position_key,
 )
@@ -32,7 +38,6 @@ from runtime.ports import (
 SetKey = tuple[int, tuple[int, int], int]  # shard, position as numbers, set_no
 
 _AT = {name: i for i, name in enumerate(DELTAS)}
-_ID = 0  # of an exception row
 
 
 @dataclass
@@ -65,31 +70,23 @@ class _Entry:
     attempts: int = 0
     erp_ref: str = ""
     detail: str = ""
+    first_sent_ms: int = 0
+    sent_ms: int = 0
 
 
-@dataclass
-class _Exception:
-    row: tuple  # EXCEPTIONS, raised_at as milliseconds
-    resolved_at_ms: int | None = None
+class MemoryBooks(MemoryExceptions, MemoryChanges, MemoryOutgoing, MemoryDeliveries):
+    """Books that end with the process. `told_kinds`: see `SqlBooks`."""
 
-    @property
-    def state(self) -> str:
-        return "open" if self.resolved_at_ms is None else "resolved"
-
-
-class MemoryBooks:
-    """Books that end with the process."""
-
-    def __init__(self, now_ms: Callable[[], int] = utc_now_ms) -> None:
+    def __init__(self, now_ms: Callable[[], int] = utc_now_ms, told_kinds: Mapping[str, str] | None = None) -> None:
+        super().__init__()
         self._now_ms = now_ms
+        self._told_kinds = told_kinds or {}
         self._owners: dict[str, _Owner] = {}
         self._sets: dict[SetKey, _PostingSet] = {}
         self._unclaimed: set[SetKey] = set()
         self._claims: dict[SetKey, str] = {}
         self._totals: dict[tuple, Counter] = {}
-        self._exceptions: dict[str, _Exception] = {}
         self._entries: dict[str, _Entry] = {}
-        self._mappings: list[MappingVersion] = []
         self._entry_nos = 0
 
     # ── owners ──
@@ -112,8 +109,10 @@ class MemoryBooks:
         self._sets.update(sets)
         self._unclaimed.update(sets)
         self._add_totals(effects.totals)
-        self._raise(effects.exceptions)
-        self.resolve_exceptions(effects.resolved)
+        self._raise(effects.exceptions, f"shard:{shard}")
+        self._resolve(effects.resolved, f"shard:{shard}")
+        self._put_out(effects.derived)
+        self._tell(effects.statuses)
 
     def commits(self, shard: int, after: str) -> list[CommitMark]:
         """See Books."""
@@ -126,22 +125,12 @@ class MemoryBooks:
         owner.checkpoint = checkpoint
         owner.marks = self.commits(shard, checkpoint.position)
 
-    # ── mapping ──
-
-    def mapping_versions(self) -> list[MappingVersion]:
-        """See Books."""
-        return list(self._mappings)
-
-    def add_mapping(self, rows_json: str, author: str) -> int:
-        """See Books."""
-        self._mappings.append(MappingVersion(len(self._mappings) + 1, rows_json, author))
-        return len(self._mappings)
-
     # ── journal entries ──
 
-    def unclaimed(self, erp_entities: Sequence[str], sets_max: int) -> pl.DataFrame:
+    def unclaimed(self, erp_entities: Sequence[str], sets_max: int, period: str = "") -> pl.DataFrame:
         """See Books."""
-        first = sorted(self._waiting(erp_entities), key=self._claim_order)[:sets_max]
+        waiting = [key for key in self._waiting(erp_entities) if period in ("", self._sets[key].get("period"))]
+        first = sorted(waiting, key=self._claim_order)[:sets_max]
         rows = [
             (*line, posting.shard, posting.position, posting.committed_at_ms)
             for posting in map(self._sets.__getitem__, first)
@@ -179,14 +168,17 @@ class MemoryBooks:
         ]
         return sorted(chosen, key=lambda entry: entry.lane)[:limit]
 
-    def mark_in_flight(self, owner: str, epoch: int, keys: Sequence[str]) -> None:
+    def mark_in_flight(self, owner: str, epoch: int, keys: Sequence[str], governor: str | None = None) -> None:
         """See Books. An entry that is posted or was never sealed is refused (ValueError)."""
         self._held(owner, epoch)
         sent = [self._entries.get(key) for key in set(keys)]
         if any(held is None or held.state == "posted" for held in sent):
             raise ValueError(f"{owner}: an entry to send is posted or was never sealed")
         for held in sent:
-            held.state, held.attempts = "in_flight", held.attempts + 1
+            held.state, held.attempts, held.sent_ms = "in_flight", held.attempts + 1, self._now_ms()
+            held.first_sent_ms = held.first_sent_ms or held.sent_ms
+        if governor is not None:
+            self._governors[owner] = governor
 
     def record_outcomes(self, owner: str, epoch: int, outcomes: Sequence[Outcome]) -> None:
         """See Books. What is posted stays so, whatever a late answer says."""
@@ -199,20 +191,19 @@ class MemoryBooks:
             held.state, held.erp_ref = STATE_AFTER[outcome.code], outcome.erp_ref
             held.detail = outcome.detail[:TEXT_CHARS_MAX]
         facts = {outcome.key: _facts(self._entries[outcome.key].entry) for outcome in fresh}
-        self.resolve_exceptions(resolved_by(owner, fresh))
-        self._raise(raised_by(owner, fresh, facts, self._now_ms()))
+        self._resolve(resolved_by(owner, fresh), owner)
+        self._raise(raised_by(owner, fresh, facts, self._now_ms()), owner)
+        told = told_outcomes(fresh, self._told_kinds)
+        sets = {outcome.key: self._told_sets(outcome.key) for outcome in told}
+        self._tell(statuses_of(owner, told, sets, self._told_kinds, self._now_ms()))
 
-    # ── exceptions ──
-
-    def raise_exceptions(self, exceptions: pl.DataFrame) -> None:
+    def release_entry(self, key: str, by: str) -> None:
         """See Books."""
-        self._raise(exceptions)
-
-    def resolve_exceptions(self, ids: Sequence[str]) -> None:
-        """See Books."""
-        for known in filter(None, map(self._exceptions.get, ids)):
-            if known.resolved_at_ms is None:
-                known.resolved_at_ms = self._now_ms()
+        released, held = signer(by), self._entries.get(key)
+        check_releasable(key, held and held.state)
+        held.state = "sealed"
+        stood_under = [exception_id(type, key) for type in ("erp_rejected", "erp_unknown_outcome")]
+        self._remember(stood_under, "entry released", released, "")
 
     # ── reports ──
 
@@ -236,21 +227,6 @@ class MemoryBooks:
         columns = ("D", "C", ("posted", "D"), ("posted", "C"))
         rows = [(*key, *(account[name] for name in columns)) for key, account in sorted(sums.items())]
         return frames.frame_of(rows, frames.BALANCES)
-
-    def exceptions(self, state: str = "open", type: str = "", limit: int = 1000) -> pl.DataFrame:
-        """See Books."""
-        raised_at, kind = list(EXCEPTIONS).index("raised_at"), list(EXCEPTIONS).index("type")
-        chosen = [
-            (*known.row, known.state, known.resolved_at_ms)
-            for known in self._exceptions.values()
-            if state in ("", known.state) and type in ("", known.row[kind])
-        ]
-        oldest_first = sorted(chosen, key=lambda row: (row[raised_at], row[_ID]))
-        return frames.frame_of(oldest_first[:limit], frames.EXCEPTION_STATES)
-
-    def exception_counts(self) -> dict[str, int]:
-        """See Books."""
-        return dict(Counter(known.row[1] for known in self._exceptions.values() if known.state == "open"))
 
     def entry_counts(self) -> dict[str, int]:
         """See Books."""
@@ -309,12 +285,16 @@ class MemoryBooks:
             sums["events"] += events
             sums["amount_minor"] += amount_minor
 
-    def _raise(self, raised: pl.DataFrame) -> None:
-        """Insert what is new, open again what had ended, leave what is open as it is."""
-        for row in raised.with_columns(pl.col("raised_at").cast(pl.Int64())).iter_rows():
-            known = self._exceptions.get(row[_ID])
-            if known is None or known.state == "resolved":
-                self._exceptions[row[_ID]] = _Exception(row)
+    def _told_sets(self, key: str) -> list[ToldSet]:
+        """The posting sets of an immediate entry, as statuses speak of them."""
+        entry = self._entries[key].entry
+        places = entry.sets if entry.mode == "immediate" else ()
+        return [self._told_set(self._sets[_set_key(*place)]) for place in places]
+
+    def _told_set(self, posting: _PostingSet) -> ToldSet:
+        place = (posting.shard, posting.position, posting.get("set_no"))
+        debits = sum(line[_AT["amount_minor"]] for line in posting.lines if line[_AT["side"]] == "D")
+        return ToldSet(*place, *(posting.get(name) for name in ("kind", "entity", "document", "currency")), debits)
 
 
 def _set_key(shard: int, position: str, set_no: int) -> SetKey:

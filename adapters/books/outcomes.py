@@ -16,14 +16,21 @@ from runtime.ports import EntryState, JournalEntry, Outcome, OutcomeCode
 
 STATE_AFTER: dict[OutcomeCode, EntryState] = {
     "posted": "posted",
+    "accepted": "in_flight",  # its job is in erp_ref
     "rejected": "rejected",
     "unknown": "unknown",
     "throttled": "sealed",
     "unavailable": "sealed",
     "unauthorised": "sealed",
+    "parked": "parked",
 }
 
-_RAISES = {"rejected": "erp_rejected", "unknown": "erp_unknown_outcome", "unauthorised": "erp_unauthorised"}
+_RAISES = {
+    "rejected": "erp_rejected",
+    "unknown": "erp_unknown_outcome",
+    "parked": "erp_unknown_outcome",
+    "unauthorised": "erp_unauthorised",
+}
 
 
 class EntryFacts(NamedTuple):

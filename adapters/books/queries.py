@@ -3,12 +3,26 @@
 Owns the shape of every report: columns come out in the order of `frames`. Runs nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from sqlalchemy import BigInteger, ColumnElement, FromClause, Select, String, and_, case, cast, func, select, tuple_
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    FromClause,
+    Integer,
+    Select,
+    String,
+    and_,
+    case,
+    cast,
+    func,
+    literal,
+    select,
+    tuple_,
+)
 
 from adapters.books import tables
-from adapters.books.frames import EXCEPTION_STATES
+from adapters.books.frames import EXCEPTION_STATES, HISTORY
 from runtime.effects import DELTAS, TOTALS
 from runtime.ports import position_key
 
@@ -19,11 +33,12 @@ SetKey = tuple[int, int, int, int]  # a set's place: shard, the position's two n
 BEFORE_ALL: SetKey = (-1, 0, 0, 0)
 
 
-def unclaimed(erp_entities: Sequence[str], sets_max: int) -> Select:
-    """Lines of the first `sets_max` sets that wait for an entry."""
+def unclaimed(erp_entities: Sequence[str], sets_max: int, period: str = "") -> Select:
+    """Lines of the first `sets_max` sets that wait for an entry, of one period or of any."""
+    of_period = [_sets.period == period] if period else []
     waiting = (
         select(tables.posting_sets)
-        .where(_waits_for(erp_entities))
+        .where(_waits_for(erp_entities), *of_period)
         .order_by(*_claim_order(tables.posting_sets))
         .limit(sets_max)
         .subquery()
@@ -66,6 +81,22 @@ def posting_page(after: SetKey, sets_max: int) -> Select:
     )
 
 
+def told_sets(places: Sequence[SetKey], kinds: Collection[str]) -> Select:
+    """What a status says of each of these sets, where it has a document and its kind is one of these."""
+    told = (_sets.kind.in_(kinds), _sets.document != "", _lines.side == "D")
+    key = [_sets[name] for name in _SET_KEY]
+    what = (_sets.kind, _sets.entity, _sets.document, _sets.currency)
+    return (
+        select(_sets.shard, _position(tables.posting_sets), _sets.set_no, *what, _whole(func.sum(_lines.amount_minor)))
+        .select_from(
+            tables.posting_sets.join(tables.posting_lines, _same_set(tables.posting_sets, tables.posting_lines))
+        )
+        .where(tuple_(*key).in_(places), *told)
+        .group_by(*key, *what)
+        .order_by(*key)
+    )
+
+
 def balances() -> Select:
     """Debits and credits of each account over all lines, and over those whose entry is posted."""
     key = (_sets.entity, _sets.currency, _lines.account_code)
@@ -93,16 +124,34 @@ def totals() -> Select:
     return select(*keys, *sums).group_by(*keys).order_by(*keys)
 
 
-def exceptions(state: str, type: str, limit: int) -> Select:
-    """Exceptions in a state and of a type, empty for any, oldest first."""
+def exceptions(chosen: Mapping[str, Sequence[str]], raised_before_ms: int | None, limit: int) -> Select:
+    """Exceptions, oldest first, whose columns have one of the chosen values; an empty choice is any."""
     columns = tables.exceptions.c
     stored = {"raised_at": columns.raised_at_ms, "resolved_at": columns.resolved_at_ms}
     wanted = select(*(stored[name] if name in stored else columns[name] for name in EXCEPTION_STATES))
-    if state:
-        wanted = wanted.where(columns.state == state)
-    if type:
-        wanted = wanted.where(columns.type == type)
+    wanted = wanted.where(*(columns[name].in_(values) for name, values in chosen.items() if values))
+    if raised_before_ms is not None:
+        wanted = wanted.where(columns.raised_at_ms < raised_before_ms)
     return wanted.order_by(columns.raised_at_ms, columns.exception_id).limit(limit)
+
+
+def exception_history(exception_id: str) -> Select:
+    """All that happened to an exception, in order."""
+    columns = tables.exception_history.c
+    wanted = select(*(columns["changed_at_ms" if name == "changed_at" else name] for name in HISTORY))
+    return wanted.where(columns.exception_id == exception_id).order_by(columns.change_no)
+
+
+def exception_ages(edges_ms: Sequence[int]) -> Select:
+    """Open exceptions and their amounts by type, currency and bucket: how many edges each is as old as."""
+    columns = tables.exceptions.c
+    reached = (case((columns.raised_at_ms <= edge, 1), else_=0) for edge in edges_ms)
+    bucket = cast(sum(reached, start=literal(0)), Integer).label("bucket")
+    aged = select(columns.type, func.coalesce(columns.currency, "").label("currency"), bucket, columns.amount_minor)
+    open_ones = aged.where(columns.state == "open").subquery().c
+    key = (open_ones.type, open_ones.currency, open_ones.bucket)
+    amount = _whole(func.coalesce(func.sum(open_ones.amount_minor), 0))
+    return select(*key, func.count(), amount).group_by(*key).order_by(*key)
 
 
 def exception_counts() -> Select:

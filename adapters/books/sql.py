@@ -4,33 +4,44 @@ Owns every write to the books' tables: what one transaction does, and in which o
 row first). Never decides what is posted, sealed or sent. The schema is `tables`, made by `migrations.upgrade`.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 
 import msgspec
 import polars as pl
-from sqlalchemy import Connection, Row, RowMapping, Select, bindparam, delete, insert, literal, select, tuple_, update
+from sqlalchemy import Connection, RowMapping, Select, bindparam, delete, insert, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from adapters.books import frames, pages, queries, tables
-from adapters.books.database import Database, bulk_insert
-from adapters.books.outcomes import STATE_AFTER, EntryFacts, debit_minor, raised_by, resolved_by
+from adapters.books.changes import SqlChanges
+from adapters.books.counters import reserve
+from adapters.books.database import Database, Write
+from adapters.books.deliveries import SqlDeliveries, hold, keep_governor, note_sending
+from adapters.books.exceptions import By, SqlExceptions, raise_all, remember, resolve
+from adapters.books.governed import check_releasable
+from adapters.books.outcomes import STATE_AFTER, EntryFacts, debit_minor, exception_id, raised_by, resolved_by
+from adapters.books.outgoing import SqlOutgoing, insert_of_derived, insert_of_statuses, tell_outcomes
 from adapters.clock import utc_now_ms
 from runtime.effects import TOTALS, Effects
 from runtime.errors import Fenced
+from runtime.ledger.governance import signer
 from runtime.limits import TEXT_CHARS_MAX
-from runtime.ports import Checkpoint, CommitMark, EntryState, JournalEntry, Lease, MappingVersion, Outcome, position_key
+from runtime.ports import Checkpoint, CommitMark, EntryState, JournalEntry, Lease, Outcome, position_key
 
-IDS_PER_STATEMENT = 5_000  # below either database's limit of parameters
-
-_owners, _entries, _exceptions = tables.owners.c, tables.entries.c, tables.exceptions.c
+_owners, _entries = tables.owners.c, tables.entries.c
 
 
-class SqlBooks:
-    """Books over one database that `upgrade` has made. Threads and processes each open their own."""
+class SqlBooks(SqlDeliveries, SqlExceptions, SqlChanges, SqlOutgoing):
+    """Books over one database that `upgrade` has made. Threads and processes each open their own.
 
-    def __init__(self, url: str, now_ms: Callable[[], int] = utc_now_ms) -> None:
+    `told_kinds`: the kinds whose documents' delivery is told, and the flow of each.
+    """
+
+    def __init__(
+        self, url: str, now_ms: Callable[[], int] = utc_now_ms, told_kinds: Mapping[str, str] | None = None
+    ) -> None:
         self._database = Database(url)
         self._now_ms = now_ms
+        self._told_kinds = told_kinds or {}
 
     # ── owners ──
 
@@ -48,18 +59,30 @@ class SqlBooks:
 
     def commit(self, shard: int, epoch: int, after: str, position: str, rows: int, effects: Effects) -> None:
         """See Books."""
-        owner, now_ms = f"shard:{shard}", self._now_ms()
+        now_ms = self._now_ms()
+        by = By(f"shard:{shard}", now_ms)
         mark = _mark_row(shard, CommitMark(after, position, rows, effects.digest()))
         place = {name: mark[name] for name in ("shard", "position_ms", "position_seq")}
-        sets, lines = _posting_frames(effects.deltas, place, now_ms)
+        writes = self._writes(effects, place, now_ms)
         with self._database.writing() as connection:
             _advance(connection, epoch, mark, now_ms)
-            bulk_insert(connection, tables.posting_sets, sets)
-            bulk_insert(connection, tables.posting_lines, lines)
-            self._add_totals(connection, shard, effects.totals)
-            self._raise(connection, effects.exceptions, owner, now_ms)
-            _resolve(connection, effects.resolved, owner, now_ms)
+            for write in writes:
+                write(connection)
+            raise_all(self._database, connection, effects.exceptions, by)
+            resolve(connection, effects.resolved, by)
             connection.execute(insert(tables.commit_marks), mark)
+
+    def _writes(self, effects: Effects, place: dict[str, int], now_ms: int) -> list[Write]:
+        """What a step only adds: made ready before anything is locked."""
+        sets, lines = _posting_frames(effects.deltas, place, now_ms)
+        totals = frames.keyed_totals(effects.totals).with_columns(pl.lit(place["shard"]).alias("shard"))
+        return [
+            self._database.bulk(tables.posting_sets, sets),
+            self._database.bulk(tables.posting_lines, lines),
+            self._database.bulk(tables.totals, totals, _ADD_TO_TOTALS),
+            insert_of_derived(effects.derived, place),
+            insert_of_statuses(self._database, effects.statuses),
+        ]
 
     def commits(self, shard: int, after: str) -> list[CommitMark]:
         """See Books."""
@@ -73,32 +96,15 @@ class SqlBooks:
         stored = {"checkpoint_ms": place[0], "checkpoint_seq": place[1], "snapshot": checkpoint.snapshot}
         past = tuple_(marks.position_ms, marks.position_seq) <= tuple_(*place)
         with self._database.writing() as connection:
-            _hold(connection, owner, epoch)
+            hold(connection, owner, epoch)
             connection.execute(update(tables.owners).where(_owners.owner == owner).values(stored))
             connection.execute(delete(tables.commit_marks).where(marks.shard == shard, past))
 
-    # ── mapping ──
-
-    def mapping_versions(self) -> list[MappingVersion]:
-        """See Books."""
-        columns = tables.mapping_versions.c
-        with self._database.reading() as connection:
-            rows = select(columns.version, columns.rows_json, columns.author).order_by(columns.version)
-            return [MappingVersion(*row) for row in connection.execute(rows)]
-
-    def add_mapping(self, rows_json: str, author: str) -> int:
-        """See Books."""
-        row = {"rows_json": rows_json, "author": author, "added_at_ms": self._now_ms()}
-        with self._database.writing() as connection:
-            version = self._reserve(connection, "mapping_version", 1)
-            connection.execute(insert(tables.mapping_versions), {"version": version, **row})
-        return version
-
     # ── journal entries ──
 
-    def unclaimed(self, erp_entities: Sequence[str], sets_max: int) -> pl.DataFrame:
+    def unclaimed(self, erp_entities: Sequence[str], sets_max: int, period: str = "") -> pl.DataFrame:
         """See Books."""
-        return self._frame(queries.unclaimed(erp_entities, sets_max), frames.UNCLAIMED)
+        return self._frame(queries.unclaimed(erp_entities, sets_max, period), frames.UNCLAIMED)
 
     def unclaimed_count(self, erp_entities: Sequence[str]) -> int:
         """See Books."""
@@ -108,8 +114,8 @@ class SqlBooks:
     def next_entry_no(self, owner: str, epoch: int, count: int) -> int:
         """See Books. The numbers are of the whole database, not of one owner."""
         with self._database.writing() as connection:
-            _hold(connection, owner, epoch)
-            return self._reserve(connection, "entry_no", count)
+            hold(connection, owner, epoch)
+            return reserve(self._database, connection, "entry_no", count)
 
     def seal(self, owner: str, epoch: int, entries: Sequence[JournalEntry]) -> None:
         """See Books."""
@@ -117,8 +123,8 @@ class SqlBooks:
             return
         now_ms = self._now_ms()
         with self._database.writing() as connection:
-            _hold(connection, owner, epoch)
-            first_no = self._reserve(connection, "sealed_no", len(entries))
+            hold(connection, owner, epoch)
+            first_no = reserve(self._database, connection, "sealed_no", len(entries))
             rows = [_entry_row(entry, first_no + i, now_ms) for i, entry in enumerate(entries)]
             try:
                 connection.execute(insert(tables.entries), rows)
@@ -132,38 +138,42 @@ class SqlBooks:
             bodies = connection.scalars(queries.entry_bodies(erp_entities, states, limit)).all()
         return [msgspec.json.decode(body, type=JournalEntry) for body in bodies]
 
-    def mark_in_flight(self, owner: str, epoch: int, keys: Sequence[str]) -> None:
+    def mark_in_flight(self, owner: str, epoch: int, keys: Sequence[str], governor: str | None = None) -> None:
         """See Books. An entry that is posted or was never sealed is refused (ValueError)."""
+        now_ms = self._now_ms()
         sendable = _entries.key.in_(keys) & (_entries.state != "posted")
-        sent = {"state": "in_flight", "attempts": _entries.attempts + 1, "updated_at_ms": self._now_ms()}
+        sent = {"state": "in_flight", "attempts": _entries.attempts + 1, "updated_at_ms": now_ms}
         with self._database.writing() as connection:
-            _hold(connection, owner, epoch)
+            hold(connection, owner, epoch)
             if connection.execute(update(tables.entries).where(sendable).values(sent)).rowcount != len(set(keys)):
                 raise ValueError(f"{owner}: an entry to send is posted or was never sealed")
+            note_sending(self._database, connection, keys, now_ms)
+            if governor is not None:
+                keep_governor(self._database, connection, owner, governor)
 
     def record_outcomes(self, owner: str, epoch: int, outcomes: Sequence[Outcome]) -> None:
         """See Books. What is posted stays so, whatever a late answer says."""
         now_ms = self._now_ms()
         with self._database.writing() as connection:
-            _hold(connection, owner, epoch)
+            hold(connection, owner, epoch)
             facts = _facts_of_undecided(connection, outcomes)
             fresh = [outcome for outcome in outcomes if outcome.key in facts]
             if fresh:
                 connection.execute(_MOVE_ENTRY, [_outcome_row(outcome, now_ms) for outcome in fresh])
-            _resolve(connection, resolved_by(owner, fresh), owner, now_ms)
-            self._raise(connection, raised_by(owner, fresh, facts, now_ms), owner, now_ms)
+            resolve(connection, resolved_by(owner, fresh), By(owner, now_ms))
+            raise_all(self._database, connection, raised_by(owner, fresh, facts, now_ms), By(owner, now_ms))
+            tell_outcomes(self._database, connection, owner, fresh, self._told_kinds, now_ms)
 
-    # ── exceptions ──
-
-    def raise_exceptions(self, exceptions: pl.DataFrame) -> None:
+    def release_entry(self, key: str, by: str) -> None:
         """See Books."""
+        released, now_ms = signer(by), self._now_ms()
+        entry = _entries.key == key
         with self._database.writing() as connection:
-            self._raise(connection, exceptions, "", self._now_ms())
-
-    def resolve_exceptions(self, ids: Sequence[str]) -> None:
-        """See Books."""
-        with self._database.writing() as connection:
-            _resolve(connection, ids, "", self._now_ms())
+            state = connection.scalar(select(_entries.state).where(entry).with_for_update())
+            check_releasable(key, state)
+            connection.execute(update(tables.entries).where(entry).values(state="sealed", updated_at_ms=now_ms))
+            stood_under = [exception_id(type, key) for type in ("erp_rejected", "erp_unknown_outcome")]
+            remember(connection, stood_under, "entry released", By(released, now_ms), "")
 
     # ── reports ──
 
@@ -175,17 +185,9 @@ class SqlBooks:
         """See Books."""
         return self._frame(queries.balances(), frames.BALANCES)
 
-    def exceptions(self, state: str = "open", type: str = "", limit: int = 1000) -> pl.DataFrame:
-        """See Books."""
-        return self._frame(queries.exceptions(state, type, limit), frames.EXCEPTION_STATES)
-
-    def exception_counts(self) -> dict[str, int]:
-        """See Books."""
-        return self._counts(queries.exception_counts())
-
     def entry_counts(self) -> dict[str, int]:
         """See Books."""
-        return self._counts(queries.entry_counts())
+        return dict(self._database.rows(queries.entry_counts()))
 
     def shard_rows(self) -> pl.DataFrame:
         """See Books."""
@@ -207,49 +209,13 @@ class SqlBooks:
         self._database.close()
 
     def _frame(self, query: Select, columns: dict[str, pl.DataType]) -> pl.DataFrame:
-        with self._database.reading() as connection:
-            rows = connection.execute(query).all()
-        return frames.frame_of(rows, columns)
-
-    def _counts(self, query: Select) -> dict[str, int]:
-        with self._database.reading() as connection:
-            return dict(connection.execute(query).all())
-
-    # ── parts of a transaction that need ON CONFLICT ──
-
-    def _reserve(self, connection: Connection, name: str, count: int) -> int:
-        """Count up by `count`; the first of the numbers that are now taken."""
-        value = tables.counters.c.value
-        counted = (
-            self._database.insert(tables.counters)
-            .values(name=name, value=count)
-            .on_conflict_do_update(index_elements=["name"], set_={"value": value + count})
-            .returning(value)
-        )
-        return connection.scalar(counted) - count + 1
-
-    def _add_totals(self, connection: Connection, shard: int, totals: pl.DataFrame) -> None:
-        if totals.is_empty():
-            return
-        added = self._database.insert(tables.totals)
-        sums = {name: tables.totals.c[name] + added.excluded[name] for name in ("events", "amount_minor")}
-        upsert = added.on_conflict_do_update(index_elements=list(tables.totals.primary_key), set_=sums)
-        connection.execute(upsert, [{"shard": shard, **row} for row in frames.keyed_totals(totals).to_dicts()])
-
-    def _raise(self, connection: Connection, raised: pl.DataFrame, by: str, now_ms: int) -> None:
-        """Insert what is new, open again what had ended, leave what is open as it is."""
-        if raised.is_empty():
-            return
-        opening = self._database.insert(tables.exceptions)
-        again = {name: opening.excluded[name] for name in ("state", "detail", "raised_at_ms", "resolved_at_ms")}
-        upsert = opening.on_conflict_do_update(
-            index_elements=["exception_id"], set_=again, where=_exceptions.state == "resolved"
-        )
-        changed = upsert.returning(_exceptions.exception_id, _exceptions.detail)
-        opened = connection.execute(changed, _exception_rows(raised)).all()
-        _write_history(connection, opened, {"state": "open", "changed_by": by, "changed_at_ms": now_ms})
+        return frames.frame_of(self._database.rows(query), columns)
 
 
+_ADD_TO_TOTALS = (
+    f"({', '.join(column.name for column in tables.totals.primary_key)}) DO UPDATE SET "
+    "events = totals.events + excluded.events, amount_minor = totals.amount_minor + excluded.amount_minor"
+)
 _MOVE_ENTRY = (
     update(tables.entries)
     .where(_entries.key == bindparam("of_key"))
@@ -290,13 +256,6 @@ def _mark_row(shard: int, mark: CommitMark) -> dict:
 def _mark(row: RowMapping) -> CommitMark:
     after, position = _text(row["after_ms"], row["after_seq"]), _text(row["position_ms"], row["position_seq"])
     return CommitMark(after, position, row["row_count"], row["digest"])
-
-
-def _hold(connection: Connection, owner: str, epoch: int) -> None:
-    """Lock the owner's row until the transaction ends, or raise Fenced."""
-    newest = select(_owners.epoch).where(_owners.owner == owner, _owners.epoch == epoch).with_for_update()
-    if connection.scalar(newest) is None:
-        raise Fenced(f"{owner}: epoch {epoch} is not the newest")
 
 
 def _advance(connection: Connection, epoch: int, mark: dict, now_ms: int) -> None:
@@ -371,29 +330,3 @@ def _outcome_row(outcome: Outcome, now_ms: int) -> dict:
         "new_detail": outcome.detail[:TEXT_CHARS_MAX],
         "new_updated_at_ms": now_ms,
     }
-
-
-def _exception_rows(raised: pl.DataFrame) -> list[dict]:
-    """One row an id, in id order so that two writers lock the same rows in the same order."""
-    once = raised.unique("exception_id", keep="first", maintain_order=True).sort("exception_id")
-    stored = once.with_columns(pl.col("raised_at").cast(pl.Int64())).rename({"raised_at": "raised_at_ms"})
-    return stored.with_columns(state=pl.lit("open"), resolved_at_ms=pl.lit(None, pl.Int64())).to_dicts()
-
-
-def _resolve(connection: Connection, ids: Sequence[str], by: str, now_ms: int) -> None:
-    """End those that are open."""
-    for start in range(0, len(ids), IDS_PER_STATEMENT):
-        part = _exceptions.exception_id.in_(ids[start : start + IDS_PER_STATEMENT])
-        ending = update(tables.exceptions).where(part, _exceptions.state == "open")
-        changed = ending.values(state="resolved", resolved_at_ms=now_ms).returning(
-            _exceptions.exception_id, literal("")
-        )
-        ended = connection.execute(changed).all()
-        _write_history(connection, ended, {"state": "resolved", "changed_by": by, "changed_at_ms": now_ms})
-
-
-def _write_history(connection: Connection, changed: Sequence[Row], change: dict[str, str | int]) -> None:
-    """One row for each (exception id, note): the detail of what was raised outlives its being raised again."""
-    rows = [{"exception_id": id, "note": note or "", **change} for id, note in changed]
-    if rows:
-        connection.execute(insert(tables.exception_history), rows)

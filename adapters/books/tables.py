@@ -12,6 +12,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -36,6 +37,11 @@ def _int(name: str, **options: object) -> Column:
 
 def _bigint(name: str, **options: object) -> Column:
     return Column(name, BigInteger, nullable=False, autoincrement=False, **options)
+
+
+def _numbered(name: str) -> Column:
+    """A key that the database counts up."""
+    return Column(name, BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
 
 
 # Who owns what: "shard:3" with its place in the log, "erp:main" with an epoch only.
@@ -180,10 +186,10 @@ exceptions = Table(
 exception_history = Table(
     "exception_history",
     metadata,
-    Column("change_no", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    _numbered("change_no"),
     _text("exception_id"),
     _bigint("changed_at_ms"),
-    _text("state"),
+    _text("change"),
     _text("changed_by"),
     _text("note"),
     Index("ix_exception_history_exception_id", "exception_id"),
@@ -196,4 +202,77 @@ mapping_versions = Table(
     _text("rows_json"),
     _text("author"),
     _bigint("added_at_ms"),
+)
+
+# What people change. `effect_no` is the mapping version or the decision that an approved change became.
+changes = Table(
+    "changes",
+    metadata,
+    _int("change_no", primary_key=True),
+    _text("type"),
+    _text("body_json"),
+    _text("note"),
+    _text("prepared_by"),
+    _bigint("prepared_at_ms"),
+    _text("state"),
+    _text("decided_by"),
+    Column("decided_at_ms", BigInteger),
+    _text("decided_note"),
+    Column("effect_no", BigInteger),
+    Column("logged_at_ms", BigInteger),
+    Index("ix_changes_state", "state", "type", "change_no"),
+)
+
+# Derived events on their way into other shards' logs. Rows come and go: their numbers must not be given again.
+outbox = Table(
+    "outbox",
+    metadata,
+    _numbered("number"),
+    _int("shard"),
+    _bigint("position_ms"),
+    _bigint("position_seq"),
+    Column("body", LargeBinary, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+# What consumers outside are told. `status_no` is given later, in the order of `inserted_no`.
+statuses = Table(
+    "statuses",
+    metadata,
+    _numbered("inserted_no"),
+    Column("status_no", BigInteger),
+    _text("status_id"),
+    *(_text(name) for name in ("flow", "status", "kind", "entity", "document", "counterparty")),
+    _bigint("amount_minor"),
+    *(_text(name) for name in ("currency", "source", "event_id", "detail")),
+    _bigint("occurred_at_ms"),
+    Index("ix_statuses_status_id", "status_id", unique=True),
+    Index("ix_statuses_status_no", "status_no", unique=True),
+)
+Index(
+    "ix_statuses_unnumbered",
+    statuses.c.inserted_no,
+    sqlite_where=statuses.c.status_no.is_(None),
+    postgresql_where=statuses.c.status_no.is_(None),
+)
+
+# How fast an owner's ERP may be called: what its governor must remember, as JSON.
+governors = Table("governors", metadata, _text("owner", primary_key=True), _text("body"))
+
+# When an entry was meant to be sent, first and last. Of entries that were never sent there is no row.
+sendings = Table(
+    "sendings", metadata, _text("entry_key", primary_key=True), _bigint("first_sent_ms"), _bigint("sent_ms")
+)
+
+period_closes = Table(
+    "period_closes",
+    metadata,
+    _text("entity", primary_key=True),
+    _text("period", primary_key=True),
+    _bigint("due_ms"),
+    _text("ordered_by"),
+    _text("state"),
+    _int("number"),
+    Column("opens_on", Date),
+    _text("declared_by"),
 )

@@ -151,7 +151,7 @@ class MemoryErp:
         return "" if self._companies is None else _misfit(entry, self._companies.get(entry.entity))
 
     def _book(self, entry: JournalEntry) -> Outcome:
-        if not (self._terms.native_key != "none" and entry.key in self._numbers):
+        if self._terms.native_key == "none" or entry.key not in self._numbers:
             number = f"{entry.entity}/{len(self.moves) + 1}"
             self.moves.append((number, entry))
             self._numbers[entry.key].append(number)

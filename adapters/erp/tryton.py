@@ -1,22 +1,33 @@
 """Posts journal entries into Tryton (8.x, module `account`) over JSON-RPC.
 
-Owns how an entry becomes an account move, and how a key is found again: as the move's description.
+Owns how an entry becomes an account move, and how a key is found again: as the move's description, or as its external
+reference where Tryton has our module `external_ref`.
 Never decides when to post, look up or repeat; that is the delivery's. Takes the ERP's accounts and periods as they are.
 """
 
-from collections import Counter, defaultdict
+import os
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import date
 from decimal import Decimal
 from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+from pydantic import Field
+
+from adapters.erp.http.gateway import ErpConnection, settings_of, with_limits
+from adapters.erp.tryton_company import Companies, Company, period_of
 from adapters.erp.tryton_rpc import Credentials, TrytonFault, TrytonSession
-from adapters.erp.tryton_setup import IDENTIFIER_PREFIX, find_company
+from runtime.config import Section
+from runtime.errors import ConfigError
 from runtime.ports import ErpAccount, ErpTerms, JournalEntry, JournalLine, Outcome
 
-TERMS = ErpTerms(
+PASSWORD_VARIABLE = "PENSTOCK_ERP_PASSWORD"
+STOCK_TERMS = ErpTerms(
     native_key="none",
     atomicity="all_or_nothing",
     settle_s=5.0,  # ten times what a full call takes
@@ -24,7 +35,7 @@ TERMS = ErpTerms(
     entries_max=50,
     concurrency=1,  # moves of a fiscal year take their numbers one after the other
 )
-_JOURNAL_CODE = "MISC"
+REF_TERMS: ErpTerms = msgspec.structs.replace(STOCK_TERMS, native_key="permanent")
 _PAGE_ROWS = 1000
 _FIRST_DAY = date(1, 1, 1)
 
@@ -39,22 +50,6 @@ class MoveLine(NamedTuple):
     text: str
 
 
-class _Period(NamedTuple):
-    start: date
-    end: date
-    id: int
-
-
-class _Company(NamedTuple):
-    """What is needed of a company to write its moves; `accounts` has no code that stands for several accounts."""
-
-    id: int
-    currency: str
-    digits: int
-    accounts: dict[str, int]
-    periods: list[_Period]
-
-
 class TrytonGateway:
     """One Tryton connection: the companies of `entities`, found by the identifier `penstock:<entity>`.
 
@@ -63,21 +58,24 @@ class TrytonGateway:
     one left behind would keep its period from being closed.
     """
 
-    def __init__(self, url: str, database: str, user: str, password: str, entities: Sequence[str]) -> None:
-        self._session = TrytonSession(Credentials(url, database, user, password))
+    key_field = "description"  # of a move: where its entry's key is looked up
+    stated_terms = STOCK_TERMS
+
+    def __init__(self, credentials: Credentials, entities: Sequence[str], terms: ErpTerms | None = None) -> None:
+        self._session = TrytonSession(credentials)
         self._entities = tuple(entities)
-        self._companies: dict[str, _Company] = {}
-        self._journal: int | None = None
+        self._terms = terms or self.stated_terms
+        self._companies = Companies(self._session, self.key_field)
 
     def terms(self) -> ErpTerms:
-        return TERMS
+        return self._terms
 
     def post(self, entries: Sequence[JournalEntry]) -> list[Outcome]:
         try:
-            moves = [self._move(entry, self._company(entry.entity)) for entry in entries]
+            moves = [self._move(entry, self._companies.of(entry.entity)) for entry in entries]
             ids = self._session.call("model.account.move.create", moves)
         except TrytonFault as fault:
-            self._forget(fault)
+            self._companies.forget_after(fault)
             return _failed(entries, fault)
         drafts: dict[str, dict[int, JournalEntry]] = defaultdict(dict)
         for move, entry in zip(ids, entries, strict=True):
@@ -89,9 +87,10 @@ class TrytonGateway:
         return []  # calls make no jobs
 
     def lookup(self, keys: Sequence[str]) -> dict[str, Outcome] | None:
+        key_of = itemgetter(self.key_field)
         try:
             moves = [move for page in _pages(keys) for move in self._moves_of(page)]
-            by_key = groupby(sorted(moves, key=_description), key=_description)
+            by_key = groupby(sorted(moves, key=key_of), key=key_of)
             found = [self._found(key, list(same)) for key, same in by_key]
         except TrytonFault:
             return None
@@ -102,7 +101,7 @@ class TrytonGateway:
 
     def move_lines(self, entity: str) -> list[MoveLine]:
         """Every posted line of the entity's company, in the order of their creation. Raises ErpError."""
-        company = self._company(entity)
+        company = self._companies.of(entity)
         codes = {account: code for code, account in company.accounts.items()}
         return [
             _move_line(row, codes.get(row["account"], ""), company.digits) for row in self._posted_lines(company.id)
@@ -120,11 +119,11 @@ class TrytonGateway:
         except TrytonFault as fault:
             if fault.code == "rejected" and len(drafts) > 1:
                 return [self._post_drafts({move: entry})[0] for move, entry in drafts.items()]
-            self._forget(fault)
+            self._companies.forget_after(fault)
             return _failed(drafts.values(), self._undone(list(drafts), fault))
         return self._posted(drafts)
 
-    def _move(self, entry: JournalEntry, company: _Company) -> dict[str, Any]:
+    def _move(self, entry: JournalEntry, company: Company) -> dict[str, Any]:
         if entry.currency != company.currency:
             raise TrytonFault("rejected", f"entry {entry.key}: not in its company's currency {company.currency}")
         # On SQLite, Tryton 8.2 posts an unbalanced move: it compares the difference with a text.
@@ -132,8 +131,8 @@ class TrytonGateway:
             raise TrytonFault("rejected", f"entry {entry.key}: debits and credits differ")
         return {
             "company": company.id,
-            "journal": self._journal_id(),
-            "period": _period_of(entry, company),
+            "journal": self._companies.journal(),
+            "period": period_of(entry, company),
             "date": entry.posted_on,
             "description": entry.key,
             "lines": [["create", [_line_values(entry, line, company) for line in entry.lines]]],
@@ -162,9 +161,9 @@ class TrytonGateway:
     # finding
 
     def _moves_of(self, keys: Sequence[str]) -> list[dict[str, Any]]:
-        companies = [self._company(entity).id for entity in self._entities]
-        domain = [["description", "in", list(keys)], ["company", "in", companies]]
-        fields = ["description", "state", "number"]
+        companies = [self._companies.of(entity).id for entity in self._entities]
+        domain = [[self.key_field, "in", list(keys)], ["company", "in", companies]]
+        fields = [self.key_field, "state", "number"]
         return self._session.read("model.account.move.search_read", domain, 0, None, [["id", "ASC"]], fields)
 
     def _found(self, key: str, moves: list[dict[str, Any]]) -> Outcome | None:
@@ -192,7 +191,7 @@ class TrytonGateway:
     # reading
 
     def _turnover(self, entity: str) -> list[ErpAccount]:
-        company = self._company(entity)
+        company = self._companies.of(entity)
         domain = [["company", "=", company.id], ["type", "!=", None]]
         fields = ["code", "debit", "credit"]
         # With a first day Tryton sums over all years, closed ones too; without, over the open ones only.
@@ -223,69 +222,58 @@ class TrytonGateway:
             yield from page
             last = page[-1]["id"]
 
-    # what is remembered of the ERP
 
-    def _company(self, entity: str) -> _Company:
-        if entity not in self._companies:
-            self._companies[entity] = self._read_company(entity)
-        return self._companies[entity]
+class TrytonRefGateway(TrytonGateway):
+    """One connection to a Tryton that has the module `external_ref`: a key names one move of a company, for ever.
 
-    def _read_company(self, entity: str) -> _Company:
-        company = find_company(self._session, entity)
-        if company is None:
-            raise TrytonFault("rejected", f"no Tryton company carries the identifier {IDENTIFIER_PREFIX}{entity}")
-        self._refuse_unseen(company)
-        fields = ["currency.code", "currency.digits"]
-        currency = self._session.read("model.company.company.read", [company], fields)[0]["currency."]
-        return _Company(company, currency["code"], currency["digits"], self._accounts(company), self._periods(company))
+    One transaction creates and posts the moves of a call, or answers what their references name already. A reference
+    that names other content is rejected: the ERP holds another entry under this key.
+    """
 
-    def _refuse_unseen(self, company: int) -> None:
-        """A user who does not see a company's moves would find no key there, and post it twice."""
-        preferences = self._session.preferences()
-        sees_all = preferences["company_filter"] == "all" and company in preferences["companies"]
-        if not sees_all and preferences.get("company") != company:
-            raise TrytonFault("unauthorised", f"the user needs company {company} and the company filter 'all'")
+    key_field = "external_ref"
+    stated_terms = REF_TERMS
 
-    def _accounts(self, company: int) -> dict[str, int]:
-        domain = [["company", "=", company], ["type", "!=", None], ["code", "!=", None]]
-        search = "model.account.account.search_read"
-        rows = self._session.read(search, domain, 0, None, None, ["code"], company=company, active_test=False)
-        uses = Counter(row["code"] for row in rows)
-        return {row["code"]: row["id"] for row in rows if uses[row["code"]] == 1}
+    def post(self, entries: Sequence[JournalEntry]) -> list[Outcome]:
+        try:
+            moves = [self._move(entry, self._companies.of(entry.entity)) for entry in entries]
+            booked = self._session.call("model.account.move.post_batch", moves)
+        except TrytonFault as fault:
+            self._companies.forget_after(fault)
+            return _failed(entries, fault)
+        return [Outcome(entry.key, "posted", move["number"]) for entry, move in zip(entries, booked, strict=True)]
 
-    def _periods(self, company: int) -> list[_Period]:
-        domain = [["company", "=", company], ["type", "=", "standard"]]
-        fields = ["start_date", "end_date"]
-        rows = self._session.read("model.account.period.search_read", domain, 0, None, None, fields, company=company)
-        return [_Period(row["start_date"], row["end_date"], row["id"]) for row in rows]
+    def _move(self, entry: JournalEntry, company: Company) -> dict[str, Any]:
+        return {**super()._move(entry, company), "external_ref": entry.key, "external_digest": entry.digest}
 
-    def _journal_id(self) -> int:
-        if self._journal is None:
-            found = self._session.read("model.account.journal.search", [["code", "=", _JOURNAL_CODE]], 0, 1, None)
-            if not found:
-                raise TrytonFault("rejected", f"Tryton has no journal with the code {_JOURNAL_CODE}")
-            self._journal = found[0]
-        return self._journal
 
-    def _forget(self, fault: TrytonFault) -> None:
-        """Read accounts and periods again after a rejection: what was missing may have been added meanwhile."""
-        if fault.code == "rejected":
-            self._companies.clear()
-            self._journal = None
+class TrytonSettings(Section):
+    """`[erp.settings]` of a Tryton."""
+
+    external_ref: bool = Field(default=False, description="the database has our module external_ref; embedded: gets it")
+
+
+def open_gateway(connection: ErpConnection) -> TrytonGateway:
+    """The gateway that the configuration names. Raises ConfigError."""
+    section = connection.section
+    kind = TrytonRefGateway if settings_of(TrytonSettings, section).external_ref else TrytonGateway
+    credentials = Credentials(section.url, section.database, section.user, _password(section.password_file))
+    return kind(credentials, connection.entities, with_limits(kind.stated_terms, section))
+
+
+def _password(path: str) -> str:
+    if given := os.environ.get(PASSWORD_VARIABLE):
+        return given
+    try:
+        return Path(path).read_text().strip()
+    except OSError as error:
+        raise ConfigError(f"erp.password_file: {type(error).__name__}; or set {PASSWORD_VARIABLE}") from None
 
 
 def _failed(entries: Iterable[JournalEntry], fault: TrytonFault) -> list[Outcome]:
     return [Outcome(entry.key, fault.code, "", fault.detail, fault.retry_after_s) for entry in entries]
 
 
-def _period_of(entry: JournalEntry, company: _Company) -> int:
-    for period in company.periods:
-        if period.start <= entry.posted_on <= period.end:
-            return period.id
-    raise TrytonFault("rejected", f"entry {entry.key}: no period of {entry.entity} holds {entry.posted_on}")
-
-
-def _line_values(entry: JournalEntry, line: JournalLine, company: _Company) -> dict[str, Any]:
+def _line_values(entry: JournalEntry, line: JournalLine, company: Company) -> dict[str, Any]:
     account = company.accounts.get(line.account_code)
     if account is None:
         raise TrytonFault("rejected", f"entry {entry.key}: {entry.entity} has no one account {line.account_code}")
@@ -307,7 +295,3 @@ def _minor(amount: Decimal, digits: int) -> int:
 
 def _pages(keys: Sequence[str]) -> Iterable[Sequence[str]]:
     return (keys[at : at + _PAGE_ROWS] for at in range(0, len(keys), _PAGE_ROWS))
-
-
-def _description(move: dict[str, Any]) -> str:
-    return move["description"]

@@ -38,6 +38,7 @@ _ERRORS: tuple[tuple[str, str, OutcomeCode], ...] = (
     ("ConcurrencyException", "", "throttled"),
     ("UserError", "not allowed to access", "unauthorised"),
     ("", "could not obtain lock|database is locked", "throttled"),
+    ("", "^EXTREF_DUPLICATE", "throttled"),  # another call has just booked it: the next one is told so
     ("", "", "rejected"),
 )
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)

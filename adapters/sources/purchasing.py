@@ -16,6 +16,7 @@ import polars as pl
 import xxhash
 
 from adapters.sources.source import Chunk, Quarantined, SourceSettings
+from runtime.currencies import currency_digits
 from runtime.limits import AMOUNT_MINOR_MAX
 from runtime.schema import COLUMNS, SCHEMA_VERSION
 
@@ -35,9 +36,6 @@ _KINDS: dict[Form, tuple[str, str]] = {  # the kind of the header's event, when 
 _BY_SUPPLIER: frozenset[Form] = frozenset({"despatch", "invoice", "credit"})  # numbered by the supplier, not by us
 _DECIMAL = re.compile(r"[+-]?(\d{1,18}(\.\d{0,12})?|\.\d{1,12})")
 _EXACT = Context(prec=80)
-_DIGITS = {"BHD": 3, "IQD": 3, "JOD": 3, "KWD": 3, "LYD": 3, "OMR": 3, "TND": 3} | dict.fromkeys(
-    ("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF"), 0
-)
 
 
 class Unfit(Exception):
@@ -100,11 +98,6 @@ class Reading(NamedTuple):
     document: Document | None
     aside: tuple[Quarantined, ...] = ()
     figures: Mapping[str, int] = {}
-
-
-def currency_digits(currency: str) -> int:
-    """How many decimals an amount of this currency has."""
-    return _DIGITS.get(currency, 2)
 
 
 def decimal_of(text: str) -> Decimal | None:

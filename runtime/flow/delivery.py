@@ -1,34 +1,70 @@
-"""What to send in one call, and what its outcomes mean: packing, isolation of a poisonous entry, doubt.
+"""What to do next at an ERP: send, send again, look up, ask for a job; and what each answer changes.
 
-Owns the rules of delivery as plain functions and two small memories that may be lost: nothing in them is needed after
-a crash, because an entry's state in the books says all. Never calls an ERP, and never re-sends what is in doubt.
+Owns packing, the isolation of poisonous entries, doubts and jobs, as memory that may be lost: the books hold each
+entry's state, and `recall` builds the rest from them. Never calls an ERP, and never sends what is in doubt unless the
+ERP's own key protects it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from runtime.flow.outcomes import (
+    CALL_START_WITHIN_S,
+    NOT_APPLIED,
+    Call,
+    Doubt,
+    Judged,
+    after_lookup,
+    judge,
+    next_step,
+    not_sent,
+)
 from runtime.limits import Limits
-from runtime.ports import ErpTerms, JournalEntry, Outcome, OutcomeCode
+from runtime.ports import Delivery, ErpTerms, JournalEntry, Outcome
 
-Call = tuple[JournalEntry, ...]
-
-# Of outcomes that differ within a call, the one that the governor must hear.
-_GRAVEST: tuple[OutcomeCode, ...] = ("unauthorised", "throttled", "unavailable", "unknown", "rejected", "posted")
-_NOT_APPLIED = ("throttled", "unavailable", "unauthorised")
+ENTRY_BYTES, LINE_BYTES = 1_024, 512  # more than any ERP's form of an entry and of a line takes
+ASK_FIRST_S, ASK_MAX_S = 2.0, 60.0  # between two questions after one job
+ASK_JOBS_MAX = 20  # jobs in one question
+JOB_SILENCE_S = 6 * 3600.0  # a job that says nothing for so long leaves its entries in doubt
+RESEND_FIRST_S, RESEND_MAX_S = 1.0, 300.0  # before a call in doubt is sent again, doubling
 
 
 class CallBounds(NamedTuple):
-    """How much one call may carry."""
+    """How much one call may carry. 0 bytes: no limit."""
 
     lines_max: int
     entries_max: int
+    bytes_max: int = 0
 
 
-class Judged(NamedTuple):
-    """What becomes of a call: the outcomes to record, and whether its entries must be tried apart."""
+class Send(NamedTuple):
+    """Post these entries."""
 
-    outcomes: list[Outcome]
-    isolate: bool
+    call: Call
+
+
+class LookUp(NamedTuple):
+    """Ask for these keys, whose time has come."""
+
+    keys: tuple[str, ...]
+
+
+class Ask(NamedTuple):
+    """Ask what became of these jobs."""
+
+    jobs: tuple[str, ...]
+
+
+Action = Send | LookUp | Ask
+
+
+class Progress(NamedTuple):
+    """How many entries are where, of those that this desk has in hand."""
+
+    in_calls: int
+    in_jobs: int
+    unknown: int
+    suspects: int
 
 
 def call_bounds(terms: ErpTerms, limits: Limits) -> CallBounds:
@@ -36,36 +72,21 @@ def call_bounds(terms: ErpTerms, limits: Limits) -> CallBounds:
     return CallBounds(
         min(terms.lines_max, limits.call_lines_max),
         min(terms.entries_max, limits.call_entries_max),
+        terms.bytes_max,
     )
 
 
 def next_call(entries: Iterable[JournalEntry], bounds: CallBounds) -> Call:
     """As many entries from the front as fit; the first goes even if it alone is too large, as it can't be split."""
-    call, lines = [], 0
+    call, lines, size = [], 0, 0
     for entry in entries:
         lines += len(entry.lines)
-        if call and (lines > bounds.lines_max or len(call) >= bounds.entries_max):
+        size += ENTRY_BYTES + LINE_BYTES * len(entry.lines)
+        full = lines > bounds.lines_max or len(call) >= bounds.entries_max or 0 < bounds.bytes_max < size
+        if call and full:
             break
         call.append(entry)
     return tuple(call)
-
-
-def judge(call: Call, answered: Sequence[Outcome], atomic: bool) -> Judged:
-    """What to record of a call's outcomes.
-
-    An atomic call of several that is refused says nothing of any one of them, and applied nothing: all go back.
-    """
-    by_key = {outcome.key: outcome for outcome in answered}
-    outcomes = [by_key.get(e.key) or Outcome(e.key, "unknown", detail="the call gave no outcome") for e in call]
-    if not (atomic and len(call) > 1 and all(outcome.code == "rejected" for outcome in outcomes)):
-        return Judged(outcomes, isolate=False)
-    return Judged([outcome._replace(code="unavailable") for outcome in outcomes], isolate=True)
-
-
-def gravest(outcomes: Sequence[Outcome]) -> Outcome:
-    """The outcome of a call as a whole, with the longest delay that any part of it asks for."""
-    worst = min(outcomes, key=lambda outcome: _GRAVEST.index(outcome.code))
-    return worst._replace(retry_after_s=max(outcome.retry_after_s for outcome in outcomes))
 
 
 class Isolation:
@@ -81,13 +102,19 @@ class Isolation:
         """Keys that wait to be tried apart."""
         return {entry.key for group in self._groups for entry in group}
 
-    def choose(self, sealed: Sequence[JournalEntry], bounds: CallBounds) -> Call:
-        """The next call: the newest group, unless fresh entries of a more urgent lane wait."""
+    def choose(self, sealed: Sequence[JournalEntry], bounds: CallBounds, busy: Collection[str] = ()) -> Call:
+        """The next call: the newest group that is not under way, unless fresh entries of a more urgent lane wait."""
         suspects = self.suspects()
-        fresh = [entry for entry in sealed if entry.key not in suspects]
-        if self._groups and not (fresh and fresh[0].lane < self._groups[-1][0].lane):
-            return self._groups[-1]
+        fresh = [entry for entry in sealed if entry.key not in suspects and entry.key not in busy]
+        group = next((g for g in reversed(self._groups) if g[0].key not in busy), ())
+        if group and not (fresh and fresh[0].lane < group[0].lane):
+            return group
         return next_call(fresh, bounds)
+
+    def forget(self, keys: Collection[str]) -> None:
+        """Leave these out of every group."""
+        kept = (tuple(entry for entry in group if entry.key not in keys) for group in self._groups)
+        self._groups = [group for group in kept if group]
 
     def learn(self, call: Call, judged: Judged) -> None:
         """Split a refused call; keep of a tried group what was not applied; forget the rest of it."""
@@ -99,37 +126,225 @@ class Isolation:
             self._groups += [call[half:], call[:half]]
         elif tried:
             codes = {outcome.key: outcome.code for outcome in judged.outcomes}
-            back = tuple(entry for entry in call if codes[entry.key] in _NOT_APPLIED)
+            back = tuple(entry for entry in call if codes[entry.key] in NOT_APPLIED)
             self._groups += [back] if back else []
 
 
-class Doubts:
-    """Entries of unknown outcome, and when a lookup first proves something: `settle_s` after the answer was lost."""
+class _Doubted(NamedTuple):
+    """An entry in doubt, and the call that it was sent with: sent again, it goes with the same."""
 
-    def __init__(self, settle_s: float) -> None:
-        self._settle_ms = round(settle_s * 1000)
-        self._due: dict[str, int] = {}
-
-    def __len__(self) -> int:
-        return len(self._due)
-
-    def add(self, key: str, now_ms: int) -> None:
-        """An answer was lost, at the latest now."""
-        self._due[key] = now_ms + self._settle_ms
-
-    def end(self, key: str) -> None:
-        """The entry's outcome is known."""
-        self._due.pop(key, None)
-
-    def due(self, now_ms: int, keys_max: int) -> list[str]:
-        """Keys that may be looked up now, longest waiting first."""
-        ripe = [key for key, due_ms in self._due.items() if due_ms <= now_ms]
-        return sorted(ripe, key=self._due.__getitem__)[:keys_max]
+    doubt: Doubt
+    entry: JournalEntry
+    sent_ms: int
 
 
-def after_lookup(keys: Sequence[str], found: Mapping[str, Outcome] | None) -> list[Outcome]:
-    """What a lookup made after settling proves: found is found, absent may be sent again, no answer proves nothing."""
-    if found is None:
-        return []
-    absent = "looked up after its time limit: not there"
-    return [found.get(key) or Outcome(key, "unavailable", detail=absent) for key in keys]
+class _Job(NamedTuple):
+    """Entries that an ERP works on."""
+
+    call: Call
+    since_ms: int
+    ask_ms: int
+    asked: int = 0
+
+
+class Desk:
+    """All that is under way at one ERP. Give every outcome that it returns to the books."""
+
+    def __init__(self, terms: ErpTerms, bounds: CallBounds) -> None:
+        self._terms, self._bounds = terms, bounds
+        self._isolation = Isolation()
+        self._doubts: dict[str, _Doubted] = {}
+        self._jobs: dict[str, _Job] = {}
+        self._doubted: set[str] = set()  # sent before with an answer that was lost, and not proven absent since
+        self._first_sent: dict[str, int] = {}
+        self._busy: set[str] = set()  # keys and jobs of calls under way
+
+    # ── from the books ──
+
+    def recall(self, deliveries: Sequence[Delivery], now_ms: int) -> list[Outcome]:
+        """Take over what the books hold in flight and unknown; the outcomes to record.
+
+        Who was sending may be doing so still, though no call starts later than its deadline: doubts settle from then.
+        """
+        lost_ms = now_ms + round(CALL_START_WITHIN_S * 1000)
+        outcomes, jobs = [], {}
+        for delivery in deliveries:
+            key = delivery.entry.key
+            self._first_sent[key] = delivery.first_sent_ms
+            if delivery.attempts > 1 or delivery.state == "unknown":
+                self._doubted.add(key)
+            if delivery.state == "in_flight" and delivery.erp_ref:
+                jobs.setdefault(delivery.erp_ref, []).append(delivery.entry)
+                continue
+            if delivery.state == "in_flight":
+                outcomes.append(Outcome(key, "unknown", detail="its sender stopped"))
+            self._doubt(delivery.entry, lost_ms, delivery.sent_ms)
+        self._jobs |= {job: _Job(tuple(entries), now_ms, now_ms) for job, entries in jobs.items()}
+        return outcomes
+
+    def progress(self) -> Progress:
+        """What is in hand."""
+        in_jobs = sum(len(job.call) for job in self._jobs.values())
+        keys = len([key for key in self._busy if key not in self._jobs])
+        return Progress(keys, in_jobs, len(self._doubts), len(self._isolation.suspects()))
+
+    def suspects(self) -> set[str]:
+        """Keys that wait to be tried apart."""
+        return self._isolation.suspects()
+
+    # ── what next ──
+
+    def give_up(self, now_ms: int) -> list[Outcome]:
+        """Outcomes of what nothing can resolve: doubts without key and lookup are parked, jobs that keep silent are in
+        doubt."""
+        hopeless = [
+            Outcome(key, "parked", detail="the ERP has neither a key nor a lookup")
+            for key, held in self._doubts.items()
+            if key not in self._busy and next_step(self._terms, held.doubt, now_ms) == "park"
+        ]
+        silent = [
+            (name, job)
+            for name, job in self._jobs.items()
+            if name not in self._busy and now_ms - job.since_ms >= JOB_SILENCE_S * 1000
+        ]
+        for name, job in silent:
+            hopeless += self._in_doubt(job.call, f"job {name} did not end", now_ms)
+            del self._jobs[name]
+        for outcome in hopeless:
+            if outcome.code == "parked":
+                self._settle(outcome.key, over=True)
+        self._isolation.forget({outcome.key for outcome in hopeless})
+        return hopeless
+
+    def due(self, now_ms: int) -> Action | None:
+        """What has waited long enough, before anything new is sent: jobs, then lookups, then calls to send again."""
+        jobs = [name for name, job in self._jobs.items() if job.ask_ms <= now_ms and name not in self._busy]
+        if jobs:
+            return Ask(tuple(sorted(jobs, key=lambda name: self._jobs[name].ask_ms)[:ASK_JOBS_MAX]))
+        suspects = self._isolation.suspects()
+        ripe: dict[str, list[_Doubted]] = {"look_up": [], "send_again": []}
+        for key, held in self._doubts.items():
+            step = next_step(self._terms, held.doubt, now_ms)
+            if step in ripe and key not in self._busy and key not in suspects:
+                ripe[step].append(held)
+        if ripe["look_up"]:
+            oldest = sorted(ripe["look_up"], key=lambda held: held.doubt.lost_ms)[: self._terms.lookup_keys_max]
+            return LookUp(tuple(held.doubt.key for held in oldest))
+        again = [held for held in ripe["send_again"] if _resend_ms(held.doubt) <= now_ms]
+        if again:
+            first = min(again, key=lambda held: held.doubt.lost_ms)
+            together = [held.entry for held in again if held.sent_ms == first.sent_ms]
+            return Send(next_call(together, self._bounds))
+        return None
+
+    def choose(self, sealed: Sequence[Delivery], now_ms: int) -> Send | None:
+        """The next call of entries that may be sent, or that must be tried apart."""
+        for delivery in sealed:
+            if delivery.first_sent_ms:
+                self._first_sent.setdefault(delivery.entry.key, delivery.first_sent_ms)
+        self._isolation.forget(self._unprotected(now_ms))
+        call = self._isolation.choose([delivery.entry for delivery in sealed], self._bounds, self._busy)
+        return Send(call) if call else None
+
+    def _unprotected(self, now_ms: int) -> set[str]:
+        """Keys in doubt that may not be sent again, though their group is being tried apart."""
+        return {
+            key
+            for key, held in self._doubts.items()
+            if key not in self._busy and next_step(self._terms, held.doubt, now_ms) != "send_again"
+        }
+
+    # ── what comes of it ──
+
+    def began(self, action: Action, now_ms: int) -> None:
+        """This is under way; nothing else is done with its entries or jobs until it ended."""
+        self._busy.update(_names(action))
+        if isinstance(action, Send):
+            for entry in action.call:
+                self._first_sent.setdefault(entry.key, now_ms)
+
+    def left_out(self, action: Action, detail: str) -> list[Outcome]:
+        """The call was not made; outcomes to record."""
+        self._busy.difference_update(_names(action))
+        return not_sent(action.call, self._doubted, detail) if isinstance(action, Send) else []
+
+    def sent(self, action: Send, answered: Sequence[Outcome], now_ms: int) -> list[Outcome]:
+        """The call was answered, or given up; outcomes to record."""
+        self._busy.difference_update(_names(action))
+        judged = judge(self._terms, action.call, answered, self._doubted)
+        self._isolation.learn(action.call, judged)
+        return self._learn(action.call, judged, now_ms)
+
+    def looked_up(self, action: LookUp, found: Mapping[str, Outcome] | None, now_ms: int) -> list[Outcome]:
+        """The lookup was answered, or not (None); outcomes to record."""
+        self._busy.difference_update(action.keys)
+        outcomes = after_lookup(action.keys, found)
+        for outcome in outcomes:
+            self._settle(outcome.key, over=outcome.code == "posted")
+        return outcomes
+
+    def asked(self, action: Ask, answered: Sequence[Outcome], now_ms: int) -> list[Outcome]:
+        """What is known of the jobs; outcomes to record of those that have ended."""
+        self._busy.difference_update(action.jobs)
+        by_key, outcomes = {outcome.key: outcome for outcome in answered}, []
+        for name in action.jobs:
+            job = self._jobs[name]
+            known = [by_key[entry.key] for entry in job.call if entry.key in by_key]
+            if known:
+                del self._jobs[name]
+                judged = judge(self._terms, job.call, known, self._doubted)
+                self._isolation.learn(job.call, judged)
+                outcomes += self._learn(job.call, judged, now_ms)
+            else:
+                wait_s = min(ASK_MAX_S, ASK_FIRST_S * 2 ** min(job.asked, 16))
+                self._jobs[name] = job._replace(ask_ms=now_ms + round(wait_s * 1000), asked=job.asked + 1)
+        return outcomes
+
+    def _learn(self, call: Call, judged: Judged, now_ms: int) -> list[Outcome]:
+        by_job: dict[str, list[JournalEntry]] = {}
+        entries = {entry.key: entry for entry in call}
+        sent_ms = max((self._doubts[key].sent_ms for key in entries if key in self._doubts), default=now_ms)
+        for outcome in judged.outcomes:
+            entry = entries[outcome.key]
+            if outcome.code == "unknown":
+                self._doubt(entry, now_ms, sent_ms, outcome.key in judged.proof_needed)
+            elif outcome.code == "accepted":
+                by_job.setdefault(outcome.erp_ref, []).append(entry)
+                self._doubts.pop(outcome.key, None)
+            else:
+                self._settle(outcome.key, over=outcome.code in ("posted", "rejected", "parked"))
+        ask_ms = now_ms + round(ASK_FIRST_S * 1000)
+        for name, accepted in by_job.items():
+            known = self._jobs[name].call if name in self._jobs else ()
+            self._jobs[name] = _Job((*known, *accepted), now_ms, ask_ms)
+        return judged.outcomes
+
+    def _in_doubt(self, call: Call, detail: str, now_ms: int) -> list[Outcome]:
+        for entry in call:
+            self._doubt(entry, now_ms, now_ms)
+        return [Outcome(entry.key, "unknown", detail=detail) for entry in call]
+
+    def _doubt(self, entry: JournalEntry, lost_ms: int, sent_ms: int, proof_needed: bool = False) -> None:
+        held = self._doubts.get(entry.key)
+        resends = held.doubt.resends + 1 if held else 0
+        needed = proof_needed or (held is not None and held.doubt.proof_needed)
+        doubt = Doubt(entry.key, lost_ms, self._first_sent.get(entry.key, 0), resends, needed)
+        self._doubts[entry.key] = _Doubted(doubt, entry, sent_ms)
+        self._doubted.add(entry.key)
+
+    def _settle(self, key: str, over: bool) -> None:
+        """What became of the entry is known; `over`: nothing more is done with it."""
+        self._doubts.pop(key, None)
+        self._doubted.discard(key)
+        if over:
+            self._first_sent.pop(key, None)
+
+
+def _names(action: Action) -> Iterable[str]:
+    if isinstance(action, Send):
+        return [entry.key for entry in action.call]
+    return action.keys if isinstance(action, LookUp) else action.jobs
+
+
+def _resend_ms(doubt: Doubt) -> int:
+    return doubt.lost_ms + round(1000 * min(RESEND_MAX_S, RESEND_FIRST_S * 2 ** min(doubt.resends, 16)))

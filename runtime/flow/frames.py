@@ -19,6 +19,8 @@ _COMPRESS_ROWS_MIN = 512
 _SEAL = struct.Struct("<4sQ")
 _MAGIC = b"PSTK"
 _ONE_THREAD = pa.ipc.IpcReadOptions(use_threads=False)
+_PLAIN = pa.ipc.IpcWriteOptions(use_threads=False)
+_COMPRESSED = pa.ipc.IpcWriteOptions(use_threads=False, compression="lz4")
 
 
 def encode(frame: pl.DataFrame) -> bytes:
@@ -27,6 +29,23 @@ def encode(frame: pl.DataFrame) -> bytes:
     frame.write_ipc_stream(sink, compression="lz4" if frame.height >= _COMPRESS_ROWS_MIN else "uncompressed")
     stream = sink.getvalue()
     return stream + _SEAL.pack(_MAGIC, xxhash.xxh64_intdigest(stream))
+
+
+def encode_arrow(batch: pa.RecordBatch) -> bytes:
+    """The same of an Arrow batch that shares its buffers with no other rows."""
+    # Views are smaller when compressed, and Polars takes them as they are.
+    large = batch.num_rows >= _COMPRESS_ROWS_MIN
+    columns = [_as_views(column) for column in batch.columns] if large else batch.columns
+    sink = pa.BufferOutputStream()
+    schema = pa.schema([(name, column.type) for name, column in zip(batch.schema.names, columns, strict=True)])
+    with pa.ipc.new_stream(sink, schema, options=_COMPRESSED if large else _PLAIN) as writer:
+        writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
+    stream = sink.getvalue().to_pybytes()
+    return stream + _SEAL.pack(_MAGIC, xxhash.xxh64_intdigest(stream))
+
+
+def _as_views(column: pa.Array) -> pa.Array:
+    return column.cast(pa.string_view()) if pa.types.is_large_string(column.type) else column
 
 
 def decode_sealed(body: bytes) -> pl.DataFrame:

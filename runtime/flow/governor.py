@@ -1,77 +1,134 @@
-"""How fast an ERP connection may be called now: rate, concurrency, pauses, circuit.
+"""How fast an ERP connection may be called now: rate, windows, concurrency, pauses, circuit.
 
-Owns the one answer to "when may the next call start?". A state machine: time and jitter are arguments.
-Never calls anything, and never slows down for a business rejection: an ERP that says no is healthy.
+Owns the one answer to "when may the next call start?", and all that a successor must know of it. A state machine: time
+and jitter are arguments. Never calls anything, and never slows down for a business rejection: an ERP that says no is
+healthy.
 """
 
 import math
 from typing import Literal, NamedTuple
 
-from runtime.ports import OutcomeCode
+import msgspec
 
-NEVER_MS = 2**63 - 1  # "a call must finish first"
+from runtime.flow.outcomes import CALL_START_WITHIN_S
+from runtime.flow.windows import NEVER_MS, CallWindow, WindowLimit
+from runtime.ports import ErpTerms, OutcomeCode
 
+SECOND_MS, MINUTE_MS, DAY_MS = 1_000, 60_000, 86_400_000
 DECREASE = 0.7  # of the rate, at each sign of overload
 INCREASE = 0.05  # of the configured rate, at each answered call
 RATE_FLOOR = 1 / 32  # of the configured rate: slow enough to relieve, fast enough to notice recovery
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 60.0
 RETRY_AFTER_MAX_S = 86_400.0  # daily quotas are real; anything longer is not believed
+RETRIES_MAX = 10.0  # setbacks in hand; when they are spent, each retry waits as long as backing off ever does
+RETRIES_EARNED = 0.1  # at each answered call
 UNANSWERED_MAX = 5  # in a row: then the circuit opens
 CIRCUIT_OPEN_S = 30.0
 UNAUTHORISED_PAUSE_S = 300.0
+GHOST_S_MAX = 60.0  # how long a stopped sender's calls may still be under way
+DAY_SHARE_FREE = 0.5  # of a day's calls, that may go at the full rate; the rest is spread evenly
 
-# slowed: answering, below the configured rate; backing_off: the last call was throttled or not answered
-Health = Literal["healthy", "slowed", "backing_off", "circuit_open", "unauthorised"]
+# slowed: answering, below the configured rate; backing_off: the last call was throttled or not answered;
+# half_open: the circuit's pause is over, and one probe decides
+Health = Literal["healthy", "slowed", "backing_off", "circuit_open", "half_open", "unauthorised"]
 
 
-class GovernorState(NamedTuple):
-    """What status and metrics show."""
+class Quota(NamedTuple):
+    """What an ERP bears: a pace, hard limits by window, and how many calls at once."""
+
+    calls_per_minute: float
+    windows: tuple[WindowLimit, ...] = ()
+    concurrency: int = 1
+    ghost_s: float = 0.0  # how long calls of a sender that was stopped may still be under way
+
+
+class GovernorState(msgspec.Struct, frozen=True):
+    """What status and metrics show. `left`: calls that may start now, by window."""
 
     health: Health
     rate_per_minute: float
     concurrency: int
     in_flight: int
     paused_until_ms: int
+    left: dict[str, int] = {}
+
+
+class _Memory(msgspec.Struct):
+    """What outlives an actor. Calls that are open here may or may not have reached the ERP."""
+
+    rate_share: float = 1.0  # of the configured rate
+    arrival_ms: float = 0.0  # when the next call is due by pace
+    paused_until_ms: int = 0
+    setbacks: int = 0  # calls in a row that called for backoff
+    unanswered: int = 0  # calls in a row that had no usable answer
+    unauthorised: bool = False
+    retries: float = RETRIES_MAX
+    open: int = 0
+    ended: dict[str, dict[int, int]] = {}
+
+
+def quota_of(terms: ErpTerms, calls_per_minute: float) -> Quota:
+    """The tighter of what the ERP states and what is configured. Stated limits count requests, of which one call may
+    make several."""
+    stated = {
+        ("second", SECOND_MS): [terms.per_second],
+        ("minute", MINUTE_MS): [terms.per_minute, math.floor(calls_per_minute) * terms.requests_max],
+        ("day", DAY_MS): [terms.per_day],
+    }
+    windows = tuple(
+        WindowLimit(name, length_ms, max(1, min(limits) // terms.requests_max))
+        for (name, length_ms), given in stated.items()
+        if (limits := [limit for limit in given if limit])
+    )
+    steady = [window.calls * MINUTE_MS / window.length_ms for window in windows if window.name != "day"]
+    ghost_s = min(max(terms.settle_s, CALL_START_WITHIN_S), GHOST_S_MAX)
+    return Quota(min([calls_per_minute, *steady]), windows, terms.concurrency, ghost_s)
 
 
 class Governor:
-    """Paces calls by one theoretical arrival time (a token bucket of `burst_calls`), and learns from their outcomes.
+    """Paces calls one after another at a rate that it learns, inside windows that it never exceeds.
 
     `throttled` and `unavailable` shrink rate and concurrency and pause with full-jitter backoff, unless the ERP names
     its own delay. `unknown` counts as unavailable: a lost answer is no sign of health. Several of these in a row open
-    the circuit; then one probe at a time decides whether it closes.
+    the circuit; then one probe at a time decides whether it closes. What `dump` gave before a call started knows of
+    that call, so that a successor made from it never forgets one.
     """
 
-    def __init__(self, calls_per_minute: float, concurrency: int = 1, burst_calls: int = 1) -> None:
-        self._configured = self._rate = calls_per_minute
-        self._concurrency, self._burst_calls = concurrency, burst_calls
-        self._arrival_ms = 0.0
-        self._in_flight = 0
-        self._paused_until_ms = 0
-        self._setbacks = 0  # calls in a row that called for backoff
-        self._unanswered = 0  # calls in a row that had no usable answer
-        self._unauthorised = False
+    def __init__(self, quota: Quota, saved: str = "", now_ms: int = 0) -> None:
+        self._quota = quota
+        self._memory = msgspec.json.decode(saved, type=_Memory) if saved else _Memory()
+        self._windows = [CallWindow(limit, self._memory.ended.get(limit.name)) for limit in quota.windows]
+        self._ghosts, self._memory.open = self._memory.open, 0
+        self._ghosts_until_ms = now_ms + math.ceil(quota.ghost_s * 1000)
 
     def ready_at(self, now_ms: int) -> int:
         """When the next call may start: now or later, or NEVER_MS while as many as allowed are under way."""
-        if self._in_flight >= self._room():
+        self._lay_ghosts(now_ms)
+        if self._memory.open >= self._room():
             return NEVER_MS
-        paced = self._arrival_ms - (self._burst_calls - 1) * self._interval_ms()
-        return max(now_ms, self._paused_until_ms, math.ceil(paced))
+        open_calls = self._memory.open + self._ghosts
+        ready = max(now_ms, self._memory.paused_until_ms, math.ceil(self._memory.arrival_ms))
+        ready = max([ready, *(window.free_at(ready, open_calls) for window in self._windows)])
+        crowded = self._ghosts and (open_calls >= self._room() or ready == NEVER_MS)
+        return max(now_ms, self._ghosts_until_ms) if crowded else ready
 
     def started(self, now_ms: int) -> None:
         """A call starts."""
-        self._in_flight += 1
-        self._arrival_ms = max(self._arrival_ms, now_ms) + self._interval_ms()
+        self._memory.open += 1
+        self._memory.arrival_ms = max(self._memory.arrival_ms, now_ms) + self._interval_ms(now_ms)
+
+    def abandoned(self, now_ms: int) -> None:
+        """A call that had started was not made. The ERP did nothing to learn from; it counts all the same."""
+        self._ended(now_ms)
 
     def finished(self, now_ms: int, outcome: OutcomeCode, retry_after_s: float = 0.0, jitter: float = 1.0) -> None:
         """A call ended so. `jitter` is a fresh random number in [0, 1)."""
-        self._in_flight -= 1
-        if outcome in ("posted", "rejected"):
+        self._ended(now_ms)
+        if outcome in ("posted", "accepted", "rejected"):
             self._answered()
         elif outcome == "unauthorised":
-            self._unauthorised = True
+            self._memory.unauthorised = True
             self._pause(now_ms, UNAUTHORISED_PAUSE_S)
         else:
             self._set_back(outcome == "throttled")
@@ -79,46 +136,82 @@ class Governor:
 
     def answering(self) -> bool:
         """Whether the last call was answered, so that more work may be made ready."""
-        return self._health() in ("healthy", "slowed")
+        return not self._memory.unauthorised and not self._memory.setbacks
 
-    def state(self) -> GovernorState:
+    def state(self, now_ms: int) -> GovernorState:
         """What there is to see."""
-        return GovernorState(self._health(), self._rate, self._room(), self._in_flight, self._paused_until_ms)
+        open_calls = self._memory.open + self._ghosts
+        left = {window.limit.name: window.left(now_ms, open_calls) for window in self._windows}
+        paused_until_ms = self._memory.paused_until_ms
+        return GovernorState(self._health(now_ms), self._rate(), self._room(), self._memory.open, paused_until_ms, left)
+
+    def dump(self) -> str:
+        """All that a successor must know, as JSON."""
+        ended = {window.limit.name: window.ended() for window in self._windows}
+        kept = msgspec.structs.replace(self._memory, ended=ended, open=self._memory.open + self._ghosts)
+        return msgspec.json.encode(kept).decode()
+
+    def _ended(self, now_ms: int) -> None:
+        self._memory.open -= 1
+        for window in self._windows:
+            window.end(now_ms)
+
+    def _lay_ghosts(self, now_ms: int) -> None:
+        """The calls of a stopped sender have ended by now, and count from now on like others."""
+        if self._ghosts and now_ms >= self._ghosts_until_ms:
+            for window in self._windows:
+                window.end(now_ms, self._ghosts)
+            self._ghosts = 0
 
     def _answered(self) -> None:
-        self._setbacks = self._unanswered = 0
-        self._unauthorised = False
-        self._rate = min(self._configured, self._rate + INCREASE * self._configured)
+        memory = self._memory
+        memory.setbacks = memory.unanswered = 0
+        memory.unauthorised = False
+        memory.retries = min(RETRIES_MAX, memory.retries + RETRIES_EARNED)
+        memory.rate_share = min(1.0, memory.rate_share + INCREASE)
 
     def _set_back(self, throttled: bool) -> None:
-        self._setbacks += 1
-        self._unanswered = 0 if throttled else self._unanswered + 1
-        self._rate = max(self._configured * RATE_FLOOR, self._rate * DECREASE)
+        memory = self._memory
+        memory.setbacks += 1
+        memory.unanswered = 0 if throttled else memory.unanswered + 1
+        memory.retries = max(0.0, memory.retries - 1)
+        memory.rate_share = max(RATE_FLOOR, memory.rate_share * DECREASE)
 
     def _delay_s(self, retry_after_s: float, jitter: float) -> float:
-        backoff_s = jitter * min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** min(self._setbacks - 1, 16))
+        ceiling_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** min(self._memory.setbacks - 1, 16))
+        backoff_s = jitter * (ceiling_s if self._memory.retries else BACKOFF_MAX_S)
         delay_s = min(retry_after_s, RETRY_AFTER_MAX_S) or backoff_s
         return max(delay_s, CIRCUIT_OPEN_S) if self._circuit_open() else delay_s
 
     def _pause(self, now_ms: int, seconds: float) -> None:
-        self._paused_until_ms = max(self._paused_until_ms, now_ms + math.ceil(seconds * 1000))
+        self._memory.paused_until_ms = max(self._memory.paused_until_ms, now_ms + math.ceil(seconds * 1000))
 
     def _circuit_open(self) -> bool:
-        return self._unanswered >= UNANSWERED_MAX
+        return self._memory.unanswered >= UNANSWERED_MAX
 
     def _room(self) -> int:
-        if self._circuit_open() or self._unauthorised:
+        if self._circuit_open() or self._memory.unauthorised:
             return 1
-        return max(1, int(self._concurrency * self._rate / self._configured))
+        return max(1, int(self._quota.concurrency * self._memory.rate_share))
 
-    def _interval_ms(self) -> float:
-        return 60_000 / self._rate
+    def _rate(self) -> float:
+        return self._quota.calls_per_minute * self._memory.rate_share
 
-    def _health(self) -> Health:
-        if self._unauthorised:
+    def _interval_ms(self, now_ms: int) -> float:
+        interval_ms = MINUTE_MS / self._rate()
+        for window in self._windows:
+            if window.limit.name == "day" and self._mostly_used(window, now_ms):
+                interval_ms = max(interval_ms, window.interval_ms())
+        return interval_ms
+
+    def _mostly_used(self, window: CallWindow, now_ms: int) -> bool:
+        return window.left(now_ms, self._memory.open + self._ghosts) < window.limit.calls * (1 - DAY_SHARE_FREE)
+
+    def _health(self, now_ms: int) -> Health:
+        if self._memory.unauthorised:
             return "unauthorised"
         if self._circuit_open():
-            return "circuit_open"
-        if self._setbacks:
+            return "circuit_open" if now_ms < self._memory.paused_until_ms else "half_open"
+        if self._memory.setbacks:
             return "backing_off"
-        return "slowed" if self._rate < self._configured else "healthy"
+        return "slowed" if self._memory.rate_share < 1.0 else "healthy"

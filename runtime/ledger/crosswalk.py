@@ -1,6 +1,7 @@
 """The crosswalk: which of an entity's accounts a role is, by facility, department, counterparty and date.
 
-Policies, classes of codes and known partners are rows like accounts: a role, and the answer to it. Owns all versions ever applied; a version is added, never changed. Never guesses: what is not mapped is answered None.
+Policies, classes of codes and known partners are rows like accounts: a role, and the answer to it. Owns all versions
+ever applied; a version is added, never changed. Never guesses: what is not mapped is answered None.
 """
 
 from datetime import date
@@ -38,7 +39,7 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Crosswalk:
-    """Every mapping in force, answered most specific first: entity, then counterparty, facility, department, then newest."""
+    """Every mapping in force, answered most specific first: entity, counterparty, facility, department, then newest."""
 
     def __init__(self) -> None:
         self._versions: set[int] = set()

@@ -1,22 +1,26 @@
 """The register of what waits for its counterpart: open items, sums of groups, and the events that wait.
 
 Owns matching, in any order of arrival, one event at a time: an event is ready when the item it consumes is there with
-enough left and the group it belongs to is complete. Never posts; it says which events became ready, and which became
-exceptions and why. Reads no clock: times are arguments.
+enough left and no hold, and the group it belongs to is complete. Never posts; it says which events became ready, and
+which became exceptions and why. Reads no clock: times are arguments.
 """
 
 from typing import NamedTuple
 
 import msgspec
 
-from runtime.ledger.rules import GroupRef, ItemRef, Rulebook
+from runtime.ledger import amounts
+from runtime.ledger.registers import Hold, ItemFlag, Told
+from runtime.ledger.rules import GroupRef, Item, ItemRef, Links, RegisterRef, Release, Rulebook
 
 DAY_MS = 86_400_000
+REFUSED = "approval_refused"
+FULL = "open_items_full"
 Key = tuple[str, str, str]  # item or group name, entity, key
 
 
 class Event(NamedTuple):
-    """What matching needs of an event. `id` is its identity hash, `document` and `reference` are its keys."""
+    """What matching needs of an event. `id` is its identity hash; `attributes` are as they came."""
 
     id: int
     kind: str
@@ -27,10 +31,29 @@ class Event(NamedTuple):
     source: str
     event_id: str
     currency: str
+    correlation_id: str | None = None
+    reason: str | None = None
+    quantity: int | None = None
+    attributes: str | None = None
 
-    def key(self, ref: ItemRef | GroupRef) -> str:
-        """The value of the column that a link is keyed by."""
-        return self.document if ref.key == "document" else self.reference
+    def key(self, ref: ItemRef | GroupRef | RegisterRef | Release) -> str:
+        """The value of the column that a link is keyed by; "" where it is empty."""
+        return getattr(self, ref.key) or ""
+
+    def amount(self, sum_of: str) -> int:
+        """A sum of the event's own numbers."""
+        if sum_of == amounts.AMOUNT:
+            return self.amount_minor
+        given = amounts.attributes_of(self.attributes)
+        own = {"amount_minor": self.amount_minor, "quantity": self.quantity or 0}
+        return amounts.evaluate(
+            amounts.terms(sum_of), lambda name: own[name] if name in own else amounts.whole(given.get(name))
+        )
+
+    def person(self) -> str:
+        """Who stands behind it: the attribute `person`, "" when nobody is named."""
+        named = amounts.attributes_of(self.attributes).get("person")
+        return named.strip() if isinstance(named, str) else ""
 
 
 class OpenItem(msgspec.Struct, array_like=True, gc=False):
@@ -49,6 +72,14 @@ class OpenItem(msgspec.Struct, array_like=True, gc=False):
         return self.amount_minor - self.used_minor
 
 
+class ItemTerms(msgspec.Struct, array_like=True):
+    """What is special about one item: who opened it, what holds it, and which holds were released for good."""
+
+    person: str = ""
+    holds: list[str] = []
+    released: list[str] = []
+
+
 class GroupSum(msgspec.Struct, array_like=True):
     """A group's announced total (None until its closer came), what is booked of it, and who waits for it."""
 
@@ -64,12 +95,26 @@ class Waiter(msgspec.Struct, array_like=True):
 
     kind: str
     entity: str
-    amount_minor: int
     since_ms: int
     item: str = ""  # key of the item it needs, "" when it has it
+    item_minor: int = 0  # how much of it
     group: str = ""  # key of the group it needs to be complete
+    group_minor: int = 0  # its share in the group's sum, or the total it announces
+    person: str = ""
+    hold: str = ""  # the hold that it releases
     fault: str = ""
     told: str = ""  # the state last told: "", "waiting" or the fault
+
+
+class Expected(msgspec.Struct, array_like=True):
+    """A use of an item that has not come, by an event that did not wait for it."""
+
+    amount_minor: int
+    since_ms: int
+    source: str
+    event_id: str
+    currency: str
+    flagged: bool = False
 
 
 class Change(NamedTuple):
@@ -80,107 +125,205 @@ class Change(NamedTuple):
     fault: str = ""
 
 
-class ItemFlag(NamedTuple):
-    """Something that an event stands for became an exception (raised), or that exception ended."""
-
-    fault: str
-    entity: str
-    source: str
-    event_id: str
-    currency: str
-    residual_minor: int
-    raised: bool
-    detail: str = "what this event opened was not used up in time"
-
-
 class OpenItems:
     """All that waits in one shard."""
 
     def __init__(self, rulebook: Rulebook, items_max: int) -> None:
         self._rules = rulebook
         self._links = {name: kind.links for name, kind in rulebook.kind.items() if kind.links}
+        self._signed = _signed_items(self._links)
+        self._openers = {ref.item: name for name, links in self._links.items() for ref in links.opened}
         self._items_max = items_max
         self.items: dict[Key, OpenItem] = {}
+        self.terms: dict[Key, ItemTerms] = {}
         self.groups: dict[Key, GroupSum] = {}
         self.waiters: dict[int, Waiter] = {}
-        self._consumers: dict[Key, list[int]] = {}  # waiting for an item that is not there yet
+        self._expected: dict[Key, list[Expected]] = {}
+        self._consumers: dict[Key, list[int]] = {}  # waiting for an item that is not there yet, or is held
         self._changes: list[Change] = []
-        self.flags: list[ItemFlag] = []
+        self._flags: list[ItemFlag] = []
+        self._told: list[Told] = []
 
     def take(self, event: Event, now_ms: int) -> list[Change]:
         """Match one new event; the changes of this and of every event that it made ready, in order."""
         links = self._links[event.kind]
-        refused = self._open(event, links.opens, now_ms)
-        waiter = Waiter(event.kind, event.entity, event.amount_minor, now_ms)
-        self.waiters[event.id] = waiter
+        waiter = self.waiters[event.id] = Waiter(event.kind, event.entity, now_ms)
+        refused = self._refusal(event, links)
         if refused:
             waiter.fault = refused
             self._tell(event.id, waiter)
-            return self._drain()
+            return self.drain()
+        self._join(event, waiter, links, now_ms)
+        return self.drain()
+
+    def _join(self, event: Event, waiter: Waiter, links: Links, now_ms: int) -> None:
+        """Open, need and join everything that the event's kind links it to."""
+        for ref in links.opened:
+            self._open(event, ref, now_ms)
         if links.consumes:
             self._need_item(event, waiter, links.consumes)
+        if links.releases:
+            self._need_release(event, waiter, links.releases)
         if links.member_of:
-            self._join(event, waiter, links.member_of)
+            waiter.group_minor = links.member_of.sign * event.amount_minor
+            self._join_group(event, waiter, links.member_of)
         if links.closes:
-            self._close(event, waiter, links.closes)
+            waiter.group_minor = event.amount(links.closes.total)
+            self._close_group(event, waiter, links.closes)
         self._settle(event.id)
-        if links.opens:
-            self._wake((links.opens.item, event.entity, event.key(links.opens)))
-        return self._drain()
+        for ref in links.opened:
+            self._wake((ref.item, event.entity, event.key(ref)))
 
-    def _open(self, event: Event, ref: ItemRef | None, now_ms: int) -> str:
-        """Register the item an event opens. Answers an exception type when it can't be."""
-        if not ref:
-            return ""
-        key = (ref.item, event.entity, event.key(ref))
-        if key in self.items:
-            return "duplicate_open_item"
-        if len(self.items) >= self._items_max:
-            return "open_items_full"
-        self.items[key] = OpenItem(event.amount_minor, now_ms, event.source, event.event_id, event.currency)
+    # ── items ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _refusal(self, event: Event, links: Links) -> str:
+        """The exception type of an event whose items can't be opened."""
+        for ref in links.opened:
+            if event.key(ref) and (ref.item, event.entity, event.key(ref)) in self.items:
+                return self._rules.item[ref.item].twice
+            if len(self.items) >= self._items_max:
+                return FULL
         return ""
 
+    def _open(self, event: Event, ref: ItemRef, now_ms: int) -> None:
+        key = (ref.item, event.entity, event.key(ref))
+        if ref.optional and not key[2]:
+            return
+        rule, amount_minor = self._rules.item[ref.item], event.amount(ref.amount)
+        if key in self.items:  # a second one that a person let go: both are one from here on
+            self.items[key].amount_minor += amount_minor
+            return
+        item = self.items[key] = OpenItem(amount_minor, now_ms, event.source, event.event_id, event.currency)
+        if ref.item in self._signed or rule.held_by:
+            terms = self.terms.setdefault(key, ItemTerms())
+            terms.person = event.person()
+            terms.holds = [*terms.holds, *(hold for hold in rule.held_by if hold not in terms.released)]
+        if rule.announces:
+            self._flag(rule.announces, key, item, raised=True, detail="open since this event")
+        for expected in self._expected.pop(key, ()):
+            self._use_expected(key, item, rule, expected)
+
     def _need_item(self, event: Event, waiter: Waiter, ref: ItemRef) -> None:
-        waiter.item = event.key(ref)
-        key = (ref.item, event.entity, waiter.item)
+        key = (ref.item, event.entity, event.key(ref))
+        if ref.optional and not key[2]:
+            return
+        waiter.item, waiter.item_minor = key[2], event.amount(ref.amount)
+        if ref.second_person:
+            waiter.person = event.person()
+        if ref.waits:
+            self._attempt(event.id, key, waiter)
+            return
+        waiter.item = ""
+        expected = Expected(waiter.item_minor, waiter.since_ms, event.source, event.event_id, event.currency)
         if key in self.items:
+            self._use_expected(key, self.items[key], self._rules.item[ref.item], expected)
+        else:
+            self._expected.setdefault(key, []).append(expected)
+
+    def _need_release(self, event: Event, waiter: Waiter, ref: Release) -> None:
+        waiter.item, waiter.hold = event.key(ref), ref.hold or event.reason or ""
+        waiter.person = event.person()
+        self._attempt(event.id, (ref.item, event.entity, waiter.item), waiter)
+
+    def _attempt(self, id: int, key: Key, waiter: Waiter) -> None:
+        """Use an item that is there and free; otherwise wait for it."""
+        terms = self.terms.get(key)
+        if key in self.items and waiter.hold:
+            self._release(key, waiter)
+        elif key in self.items and not (terms and terms.holds):
             self._consume(key, waiter)
         else:
-            self._consumers.setdefault(key, []).append(event.id)
+            self._consumers.setdefault(key, []).append(id)
 
     def _consume(self, key: Key, waiter: Waiter) -> None:
         """Allocate what a waiter needs from an item that is there, or say that it does not fit."""
         item, rule = self.items[key], self._rules.item[key[0]]
-        fits = (
-            waiter.amount_minor <= item.residual_minor
-            if rule.use == "part"
-            else waiter.amount_minor == item.amount_minor and not item.used_minor
-        )
-        if not fits:
+        if self._links[waiter.kind].consumes.second_person and self._is_refused(key, waiter):
+            waiter.fault = REFUSED
+        elif not _fits(item, rule, waiter.item_minor):
             waiter.fault = rule.differs
+        else:
+            self._use(key, item, rule, waiter.item_minor)
+            waiter.item = waiter.fault = ""
+
+    def _use(self, key: Key, item: OpenItem, rule: Item, amount_minor: int) -> None:
+        if rule.use == "exists":
             return
-        item.used_minor += waiter.amount_minor
-        waiter.item = waiter.fault = ""
-        if item.flagged and not item.residual_minor:
+        item.used_minor += amount_minor
+        if item.residual_minor:
+            return
+        if item.flagged:
             item.flagged = False
-            self._flag(key, item, raised=False)
+            self._flag(rule.unused, key, item, raised=False)
+        if rule.announces:
+            self._flag(rule.announces, key, item, raised=False)
 
-    def _join(self, event: Event, waiter: Waiter, ref: GroupRef) -> None:
-        waiter.group = event.key(ref)
-        group = self._group(ref.group, event.entity, waiter)
+    def _use_expected(self, key: Key, item: OpenItem, rule: Item, expected: Expected) -> None:
+        """Use an item for an event that did not wait for it."""
+        who = (key[1], expected.source, expected.event_id, expected.currency, expected.amount_minor)
+        if expected.flagged:
+            self._flags.append(ItemFlag(rule.unopened, *who, raised=False))
+        if _fits(item, rule, expected.amount_minor):
+            self._use(key, item, rule, expected.amount_minor)
+        elif rule.differs:
+            self._flags.append(ItemFlag(rule.differs, *who, raised=True, detail="it does not fit its counterpart"))
+
+    def _is_refused(self, key: Key, waiter: Waiter) -> bool:
+        """Whether nobody signs, or the one who signed first (domain 5.8: preparer is not approver)."""
+        terms = self.terms.get(key)
+        opener = terms.person if terms else ""
+        return not waiter.person or waiter.person.casefold() == opener.casefold()
+
+    # ── holds ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _release(self, key: Key, waiter: Waiter) -> None:
+        if self._links[waiter.kind].releases.second_person and self._is_refused(key, waiter):
+            waiter.fault = REFUSED
+            return
+        terms = self.terms.setdefault(key, ItemTerms())
+        waiter.item = waiter.fault = ""
+        terms.released.append(waiter.hold)
+        self._unhold(key, terms, waiter.hold)
+
+    def _unhold(self, key: Key, terms: ItemTerms, hold: str) -> None:
+        if hold in terms.holds:
+            terms.holds.remove(hold)
+        if not terms.holds:
+            self._wake(key)
+
+    def hold(self, hold: Hold) -> None:
+        """Hold an item, or end a hold. One that a person has released stays released. Drain the changes after it."""
+        key = (hold.item, hold.entity, hold.key)
+        terms = self.terms.setdefault(key, ItemTerms())
+        if not hold.on:
+            self._unhold(key, terms, hold.hold)
+        elif hold.hold not in terms.released and hold.hold not in terms.holds:
+            terms.holds.append(hold.hold)
+            self._tell_held(key, hold.hold)
+
+    def _tell_held(self, key: Key, hold: str) -> None:
+        item, status = self.items.get(key), self._rules.item[key[0]].tells
+        if item and status:
+            money = (item.currency, item.amount_minor, item.source, item.event_id)
+            self._told.append(Told(status, self._openers[key[0]], key[1], key[2], "", *money, hold))
+
+    # ── groups ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _join_group(self, event: Event, waiter: Waiter, ref: GroupRef) -> None:
+        group = self._group(ref.group, event, waiter, ref)
         group.waiting.append(event.id)
-        group.waiting_minor += ref.sign * event.amount_minor
+        group.waiting_minor += waiter.group_minor
         self._tie(group)
 
-    def _close(self, event: Event, waiter: Waiter, ref: GroupRef) -> None:
-        waiter.group = event.key(ref)
-        group = self._group(ref.group, event.entity, waiter)
-        group.total_minor = event.amount_minor
+    def _close_group(self, event: Event, waiter: Waiter, ref: GroupRef) -> None:
+        group = self._group(ref.group, event, waiter, ref)
+        group.total_minor = (group.total_minor or 0) + waiter.group_minor
         group.waiting.append(event.id)
         self._tie(group)
 
-    def _group(self, name: str, entity: str, waiter: Waiter) -> GroupSum:
-        return self.groups.setdefault((name, entity, waiter.group), GroupSum(waiter.since_ms))
+    def _group(self, name: str, event: Event, waiter: Waiter, ref: GroupRef) -> GroupSum:
+        waiter.group = event.key(ref)
+        return self.groups.setdefault((name, event.entity, waiter.group), GroupSum(waiter.since_ms))
 
     def _tie(self, group: GroupSum) -> None:
         """Release a group's waiting members when they make up exactly what its total still lacks.
@@ -199,11 +342,14 @@ class OpenItems:
                 waiter.fault = ""
             self._settle(member)
 
+    # ── what became of events ──────────────────────────────────────────────────────────────────────────────────────
+
     def _wake(self, key: Key) -> None:
         """Let those that waited for an item try it, first come first served."""
         for waiting in self._consumers.pop(key, ()):
-            self._consume(key, self.waiters[waiting])
-            self._settle(waiting)
+            if waiting in self.waiters:
+                self._attempt(waiting, key, self.waiters[waiting])
+                self._settle(waiting)
 
     def _settle(self, id: int) -> None:
         """Say what became of an event: ready when nothing is lacking, otherwise whether it waits or is at fault."""
@@ -223,9 +369,91 @@ class OpenItems:
             waiter.told = state
             self._changes.append(Change(id, "excepted" if waiter.fault else "waiting", waiter.fault))
 
-    def _drain(self) -> list[Change]:
+    def drain(self) -> list[Change]:
+        """The changes since the last call, in order."""
         changes, self._changes = self._changes, []
         return changes
+
+    def take_flags(self) -> list[ItemFlag]:
+        """What became or ended an exception beside the events' own states, since the last call."""
+        flags, self._flags = self._flags, []
+        return flags
+
+    def take_told(self) -> list[Told]:
+        """What consumers are to be told since the last call."""
+        told, self._told = self._told, []
+        return told
+
+    # ── decided by people ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def retry(self, event: Event, now_ms: int) -> list[Change]:
+        """Try an event at fault once more."""
+        waiter = self.waiters[event.id]
+        links = self._links[event.kind]
+        if waiter.fault in {FULL, *(self._rules.item[ref.item].twice for ref in links.opened)}:
+            del self.waiters[event.id]
+            return self.take(event, now_ms)
+        waiter.fault, waiter.since_ms = "", now_ms
+        ref = links.consumes or links.releases
+        if waiter.item and ref:
+            key = (ref.item, event.entity, waiter.item)
+            if ref is links.releases or ref.second_person:
+                waiter.person = event.person()
+            self._forget_consumer(key, event.id)
+            self._attempt(event.id, key, waiter)
+        self._settle(event.id)
+        return self.drain()
+
+    def let_go(self, event: Event, now_ms: int) -> list[Change]:
+        """Let an event go on although its item is not there, does not fit, or was opened before. A group's sum that
+        does not tie, and an approval that was refused, can't be let go."""
+        waiter, links = self.waiters[event.id], self._links[event.kind]
+        if waiter.fault in {self._rules.item[ref.item].twice for ref in links.opened}:
+            waiter.fault = ""
+            self._join(event, waiter, links, now_ms)
+        elif waiter.item and links.consumes and waiter.fault not in ("", REFUSED):
+            self._forget_consumer((links.consumes.item, event.entity, waiter.item), event.id)
+            waiter.item = waiter.fault = ""
+            self._settle(event.id)
+        return self.drain()
+
+    def drop(self, event: Event) -> list[Change]:
+        """Take a waiting event out, with all that it opened and joined. Drain the changes of others."""
+        waiter, links = self.waiters.pop(event.id), self._links[event.kind]
+        ref = links.consumes or links.releases
+        if waiter.item and ref:
+            self._forget_consumer((ref.item, event.entity, waiter.item), event.id)
+        group_ref = links.member_of or links.closes
+        if waiter.group and group_ref:
+            group = self.groups[group_ref.group, event.entity, waiter.group]
+            group.waiting.remove(event.id)
+            if links.closes:
+                group.total_minor = (group.total_minor - waiter.group_minor) or None
+            else:
+                group.waiting_minor -= waiter.group_minor
+            self._tie(group)
+        for opened in links.opened:
+            self._close_item(event, (opened.item, event.entity, event.key(opened)))
+        return self.drain()
+
+    def _close_item(self, event: Event, key: Key) -> None:
+        """Forget an item that this event opened and nothing has used."""
+        item = self.items.get(key)
+        if item and (item.source, item.event_id) == (event.source, event.event_id) and not item.used_minor:
+            rule = self._rules.item[key[0]]
+            if item.flagged:
+                self._flag(rule.unused, key, item, raised=False)
+            if rule.announces:
+                self._flag(rule.announces, key, item, raised=False)
+            del self.items[key]
+            self.terms.pop(key, None)
+
+    def _forget_consumer(self, key: Key, id: int) -> None:
+        waiting = self._consumers.get(key, [])
+        if id in waiting:
+            waiting.remove(id)
+
+    # ── time ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def age(self, now_ms: int) -> list[Change]:
         """What waits too long becomes an exception; items that are used up or expired are forgotten."""
@@ -233,11 +461,26 @@ class OpenItems:
             if not waiter.fault and now_ms - waiter.since_ms > self._wait_days(waiter) * DAY_MS:
                 waiter.fault = self._overdue(waiter)
                 self._tell(id, waiter)
+        for key, expectations in self._expected.items():
+            self._age_expected(key, expectations, now_ms)
         for key in [key for key, item in self.items.items() if self._expired(key, item, now_ms)]:
             del self.items[key]
+            self.terms.pop(key, None)
         for key in [key for key, group in self.groups.items() if self._finished(key, group, now_ms)]:
             del self.groups[key]
-        return self._drain()
+        return self.drain()
+
+    def room(self) -> bool:
+        """Whether items may be opened."""
+        return len(self.items) < self._items_max
+
+    def _age_expected(self, key: Key, expectations: list[Expected], now_ms: int) -> None:
+        rule = self._rules.item[key[0]]
+        for expected in expectations:
+            if not expected.flagged and now_ms - expected.since_ms > rule.wait_days * DAY_MS:
+                expected.flagged = True
+                who = (key[1], expected.source, expected.event_id, expected.currency, expected.amount_minor)
+                self._flags.append(ItemFlag(rule.unopened, *who, raised=True, detail="its counterpart has not come"))
 
     def _finished(self, key: Key, group: GroupSum, now_ms: int) -> bool:
         tied = group.total_minor == group.booked_minor and not group.waiting
@@ -246,56 +489,66 @@ class OpenItems:
     def _wait_days(self, waiter: Waiter) -> int:
         links = self._links[waiter.kind]
         if waiter.item:
-            return self._rules.item[links.consumes.item].wait_days
+            return self._rules.item[(links.consumes or links.releases).item].wait_days
         return self._rules.group[(links.member_of or links.closes).group].wait_days
 
     def _overdue(self, waiter: Waiter) -> str:
         links = self._links[waiter.kind]
-        if waiter.item:
-            return self._rules.item[links.consumes.item].unopened
-        return self._rules.group[(links.member_of or links.closes).group].mismatch
+        if not waiter.item:
+            return self._rules.group[(links.member_of or links.closes).group].mismatch
+        name = (links.consumes or links.releases).item
+        is_there = (name, waiter.entity, waiter.item) in self.items
+        return self._rules.item[name].held if is_there else self._rules.item[name].unopened
 
     def _expired(self, key: Key, item: OpenItem, now_ms: int) -> bool:
         rule = self._rules.item[key[0]]
-        if now_ms - item.since_ms <= rule.wait_days * DAY_MS or item.flagged:
+        if now_ms - item.since_ms <= (rule.keep_days or rule.wait_days) * DAY_MS or item.flagged:
             return False
         if not item.residual_minor or rule.unused == "expires":
             return True
         item.flagged = True
-        self._flag(key, item, raised=True)
+        self._flag(rule.unused, key, item, raised=True)
         return False
 
-    def _flag(self, key: Key, item: OpenItem, *, raised: bool) -> None:
-        fault = self._rules.item[key[0]].unused
-        self.flags.append(
-            ItemFlag(fault, key[1], item.source, item.event_id, item.currency, item.residual_minor, raised)
-        )
+    def _flag(
+        self, fault: str, key: Key, item: OpenItem, *, raised: bool, detail: str = ItemFlag._field_defaults["detail"]
+    ) -> None:
+        who = (key[1], item.source, item.event_id, item.currency, item.residual_minor)
+        self._flags.append(ItemFlag(fault, *who, raised, detail))
 
-    def take_flags(self) -> list[ItemFlag]:
-        """Items whose residual became or ended an exception since the last call."""
-        flags, self.flags = self.flags, []
-        return flags
+    # ── snapshot ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def dump(self) -> bytes:
         """Everything, for a snapshot."""
-        state = (
-            list(self.items.items()),
-            list(self.groups.items()),
-            list(self.waiters.items()),
-            list(self._consumers.items()),
-        )
-        return msgspec.msgpack.encode(state)
+        kept = (self.items, self.terms, self.groups, self.waiters, self._expected, self._consumers)
+        return msgspec.msgpack.encode([list(part.items()) for part in kept])
 
     def load(self, state: bytes) -> None:
         """Start from a snapshot."""
-        items, groups, waiters, consumers = msgspec.msgpack.decode(state, type=_STATE)
-        self.items, self.groups = dict(items), dict(groups)
-        self.waiters, self._consumers = dict(waiters), dict(consumers)
+        parts = map(dict, msgspec.msgpack.decode(state, type=_STATE))
+        self.items, self.terms, self.groups, self.waiters, self._expected, self._consumers = parts
 
 
 _STATE = tuple[
     list[tuple[Key, OpenItem]],
+    list[tuple[Key, ItemTerms]],
     list[tuple[Key, GroupSum]],
     list[tuple[int, Waiter]],
+    list[tuple[Key, list[Expected]]],
     list[tuple[Key, list[int]]],
 ]
+
+
+def _fits(item: OpenItem, rule: Item, amount_minor: int) -> bool:
+    if rule.use == "exists":
+        return True
+    if rule.use == "part":
+        return amount_minor <= item.residual_minor
+    return amount_minor == item.amount_minor and not item.used_minor
+
+
+def _signed_items(links: dict[str, Links]) -> frozenset[str]:
+    """Items whose opener must be remembered, as a second person must sign for them."""
+    consumed = {one.consumes.item for one in links.values() if one.consumes and one.consumes.second_person}
+    released = {one.releases.item for one in links.values() if one.releases and one.releases.second_person}
+    return frozenset(consumed | released)

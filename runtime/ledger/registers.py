@@ -10,9 +10,21 @@ from datetime import date
 from typing import NamedTuple, Protocol
 
 from runtime.ledger.crosswalk import Place
-from runtime.ledger.open_items import ItemFlag
 
 Policy = Callable[[str, Place], str]  # a policy's value at a place, from the crosswalk or its default
+
+
+class ItemFlag(NamedTuple):
+    """Something that an event stands for became an exception (raised), or that exception ended."""
+
+    fault: str
+    entity: str
+    source: str
+    event_id: str
+    currency: str
+    residual_minor: int
+    raised: bool
+    detail: str = "what this event opened was not used up in time"
 
 
 class Fact(NamedTuple):
@@ -68,21 +80,35 @@ class Hold(NamedTuple):
 
 
 class Deriving(NamedTuple):
-    """An event that follows from facts: `kind`, its `cause` (unique for its kind), and the fact it takes the rest from,
-    with `changed` columns."""
+    """An event that follows from facts: its `kind`, its `cause` (unique for the kind), and its other columns."""
 
     kind: str
     cause: str
-    fact: Fact
-    changed: Mapping[str, object]
+    columns: Mapping[str, object]
+
+
+class Told(NamedTuple):
+    """What consumers are to be told of a document: `kind` is of the event that it began with."""
+
+    status: str
+    kind: str
+    entity: str
+    document: str
+    counterparty: str
+    currency: str
+    amount_minor: int
+    source: str
+    event_id: str
+    detail: str = ""
 
 
 class Marks(NamedTuple):
     """What came of the facts since the last drain, besides findings."""
 
-    flags: list[ItemFlag]
-    holds: list[Hold]
-    derived: list[Deriving]
+    flags: list[ItemFlag] = []
+    holds: list[Hold] = []
+    derived: list[Deriving] = []
+    told: list[Told] = []
 
 
 class Register(Protocol):

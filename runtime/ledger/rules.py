@@ -10,50 +10,122 @@ import msgspec
 
 from runtime import schema
 from runtime.errors import RulebookError
+from runtime.ledger import amounts
+from runtime.ledger.candidates import CandidateTerms
+from runtime.ledger.claims import ClaimTerms
+from runtime.ledger.takebacks import TakebackTerms
+
+RegisterTerms = ClaimTerms | TakebackTerms | CandidateTerms
 
 DIMENSIONS = ("facility", "department")
+KeyColumn = Literal["document", "reference", "correlation_id"]
 
 
 class Pair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One balanced pair of account roles; both sides take the event's whole amount."""
+    """One balanced pair of account roles. Both sides take the same amount: a sum of names (see `amounts`)."""
 
     debit: str
     credit: str
+    amount: str = amounts.AMOUNT
 
 
 class ItemRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An item that an event opens or consumes, and the column that holds its key."""
+    """An item that an event opens or consumes, and the column that holds its key.
+
+    `amount`: how much of it, a sum of names. `optional`: nothing to do where the key is empty. `waits` (of a consumer):
+    False goes on without the item, which is still expected in its time. `second_person`: the consumer's person must be
+    another one than the opener's.
+    """
 
     item: str
-    key: Literal["document", "reference"]
+    key: KeyColumn
+    amount: str = amounts.AMOUNT
+    optional: bool = False
+    waits: bool = True
+    second_person: bool = False
+
+
+class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A hold on an item that an event takes away; an empty `hold` is the one that its reason names."""
+
+    item: str
+    key: KeyColumn
+    hold: str = ""
+    second_person: bool = True
 
 
 class GroupRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A group that an event belongs to or closes. `sign`: how a member counts in the sum; 0 waits without counting."""
+    """A group that an event belongs to or closes. `sign`: how a member counts in the sum; 0 waits without counting.
+
+    `total`: the sum that a closing event announces, a sum of names.
+    """
 
     group: str
-    key: Literal["document", "reference"]
+    key: KeyColumn
     sign: Literal[1, -1, 0] = 1
+    total: str = amounts.AMOUNT
+
+
+class RegisterRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The register that an event is entered in when it is ready, what it is there, and the column of its key."""
+
+    register: str
+    part: str
+    key: KeyColumn
+    optional: bool = False
 
 
 class Links(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a kind matches."""
 
-    opens: ItemRef | None = None
+    opens: ItemRef | tuple[ItemRef, ...] = ()
     consumes: ItemRef | None = None
+    releases: Release | None = None
     member_of: GroupRef | None = None
     closes: GroupRef | None = None
+    enters: RegisterRef | None = None
+
+    @property
+    def opened(self) -> tuple[ItemRef, ...]:
+        return self.opens if isinstance(self.opens, tuple) else (self.opens,)
+
+    @property
+    def all(self) -> list[ItemRef | Release | GroupRef | RegisterRef]:
+        """Every link that is there."""
+        single = (self.consumes, self.releases, self.member_of, self.closes, self.enters)
+        return [*self.opened, *(link for link in single if link)]
+
+
+class Derive(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An event that follows when this one is booked or excluded. `to`: the column that names its entity; where that is
+    the counterparty, the two change places."""
+
+    kind: str
+    to: Literal["entity", "counterparty"] = "entity"
+
+
+class Tell(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What consumers are told when an event is booked or excluded, and the column of the document concerned."""
+
+    status: str
+    about: KeyColumn = "document"
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What an event posts. See the head of standard.toml for the meaning of each field."""
 
     mode: Literal["immediate", "summary", "none"] = "none"
-    entry_by: Literal["document", "reference", ""] = ""
+    entry_by: KeyColumn | Literal[""] = ""
     lane: int = 9
     keep: tuple[str, ...] = ()
     post: tuple[Pair, ...] = ()
+    maps: tuple[str, ...] = ()
     raises: str = ""
+
+    @property
+    def measured(self) -> bool:
+        """Whether its pairs take other amounts than the event's own."""
+        return any(pair.amount != amounts.AMOUNT for pair in self.post)
 
 
 class Kind(Rule, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,6 +138,10 @@ class Kind(Rule, frozen=True, kw_only=True, forbid_unknown_fields=True):
     links: Links | None = None
     classify: str = ""
     case: dict[str, Rule] = {}
+    balance: Literal[1, -1, 0] = 0
+    derived: bool = False
+    derives: tuple[Derive, ...] = ()
+    tells: Tell | None = None
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,20 +153,27 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Role(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A role that stands for another one, chosen by a fact of the event or by a policy."""
 
-    by: Literal["payer", "reason", "policy"]
-    cases: dict[str, str]
+    by: Literal["payer", "reason", "policy", "known"]
+    cases: dict[str, str] = {}
     policy: str = ""
     default: str = ""
+    missing: str = ""
 
 
 class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How an open item is used up, how long it may wait, and what becomes of it."""
+    """How an open item is used up, how long it may wait, and what becomes of it. See the head of standard.toml."""
 
-    use: Literal["part", "whole"]
+    use: Literal["part", "whole", "exists"]
     wait_days: int
     unopened: str
     unused: str
-    differs: str
+    differs: str = ""
+    keep_days: int = 0
+    twice: str = "duplicate_open_item"
+    announces: str = ""
+    held_by: tuple[str, ...] = ()
+    held: str = ""
+    tells: str = ""
 
 
 class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -98,6 +181,12 @@ class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     wait_days: int
     mismatch: str
+
+
+class PolicyTerms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A policy's answer where no mapping gives one."""
+
+    default: str
 
 
 class ExceptionType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -108,6 +197,7 @@ class ExceptionType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     triage_h: int
     resolve_h: int
     action: str
+    redrive: Literal["free", "approved"] = "free"
 
 
 class Rulebook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -118,25 +208,42 @@ class Rulebook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     table: dict[str, Table] = {}
     item: dict[str, Item] = {}
     group: dict[str, Group] = {}
+    register: dict[str, RegisterTerms] = {}
+    policy: dict[str, PolicyTerms] = {}
     exception: dict[str, ExceptionType] = {}
 
-    def kind_terms(self) -> dict[str, schema.KindTerms]:
-        """What validation needs of each kind."""
-        return {name: schema.KindTerms(requires=k.requires, sign=k.sign) for name, k in self.kind.items()}
+    def kind_terms(self, *, derived: bool = False) -> dict[str, schema.KindTerms]:
+        """What validation needs of each kind; of those that only the runtime itself sends, when `derived`."""
+        kinds = {name: kind for name, kind in self.kind.items() if derived or not kind.derived}
+        return {name: schema.KindTerms(requires=kind.requires, sign=kind.sign) for name, kind in kinds.items()}
 
     def roles(self) -> frozenset[str]:
         """Every account role that an event may need."""
         all_rules = [rule for kind in self.kind.values() for rule in (kind, *kind.case.values())]
         named = {role for rule in all_rules for pair in rule.post for role in (pair.debit, pair.credit)}
+        named |= {role for rule in all_rules for role in rule.maps}
         chosen = {actual for name in named & set(self.role) for actual in self.role[name].cases.values()}
         return frozenset(named - set(self.role) | chosen)
+
+    def told_kinds(self) -> dict[str, str]:
+        """kind -> flow, for kinds whose documents consumers are told of."""
+        return {name: kind.flow for name, kind in self.kind.items() if kind.tells}
 
     def scopes(self) -> dict[str, str]:
         """kind -> scope, for routing."""
         return {name: kind.scope for name, kind in self.kind.items()}
 
 
-_SECTIONS = {"kind": Kind, "role": Role, "table": Table, "item": Item, "group": Group, "exception": ExceptionType}
+_SECTIONS = {
+    "kind": Kind,
+    "role": Role,
+    "table": Table,
+    "item": Item,
+    "group": Group,
+    "register": RegisterTerms,
+    "policy": PolicyTerms,
+    "exception": ExceptionType,
+}
 
 BUILT_IN_EXCEPTIONS = (
     "event_conflict",
@@ -144,6 +251,7 @@ BUILT_IN_EXCEPTIONS = (
     "unclassified_code",
     "duplicate_open_item",
     "open_items_full",
+    "approval_refused",
     "feed_malformed",
     "feed_rejected",
     "erp_rejected",
@@ -164,7 +272,7 @@ def parse_rulebook(text: str) -> Rulebook:
     if unknown:
         raise RulebookError(f"rule file: unknown section {unknown[0]!r}; known are {', '.join(_SECTIONS)}")
     rulebook = Rulebook(**{name: _section(name, tables.get(name, {})) for name in _SECTIONS})
-    faults = [*_exception_faults(rulebook), *_match_faults(rulebook)]
+    faults = [*_exception_faults(rulebook), *_match_faults(rulebook), *_derive_faults(rulebook)]
     for name, kind in rulebook.kind.items():
         faults += [f"kind.{name}: {fault}" for fault in [*_column_faults(kind), *_class_faults(kind, rulebook)]]
         for case, rule in {"": kind, **kind.case}.items():
@@ -199,14 +307,32 @@ def _column_faults(kind: Kind) -> list[str]:
     faults = [f"requires {c!r}, which is not a column" for c in kind.requires if c not in schema.COLUMNS]
     filled = {*kind.requires, *schema.REQUIRED}
     links = kind.links or Links()
-    refs = [ref for ref in (links.opens, links.consumes, links.member_of, links.closes) if ref]
-    faults += [f"is keyed by {ref.key!r}, which it does not require" for ref in refs if ref.key not in filled]
+    needed = [ref for ref in links.all if not (isinstance(ref, (ItemRef, RegisterRef)) and ref.optional)]
+    faults += [f"is keyed by {ref.key!r}, which it does not require" for ref in needed if ref.key not in filled]
+    faults += [fault for sum_of in _sums(kind) if (fault := _sum_fault(sum_of))]
     for rule in (kind, *kind.case.values()):
         if rule.entry_by and rule.entry_by not in filled:
             faults.append(f"entry_by {rule.entry_by!r} is not required")
     if kind.scope == "facility" and "facility" not in filled:
         faults.append("scope facility needs `facility` in requires")
     return faults
+
+
+def _sums(kind: Kind) -> list[str]:
+    """Every sum of names that a kind writes down."""
+    links = kind.links or Links()
+    rules = (kind, *kind.case.values())
+    taken = [ref.amount for ref in (*links.opened, links.consumes) if ref]
+    announced = [links.closes.total] if links.closes else []
+    return [*taken, *announced, *(pair.amount for rule in rules for pair in rule.post)]
+
+
+def _sum_fault(sum_of: str) -> str:
+    try:
+        amounts.terms(sum_of)
+    except RulebookError as error:
+        return str(error)
+    return ""
 
 
 def _class_faults(kind: Kind, rulebook: Rulebook) -> list[str]:
@@ -241,21 +367,33 @@ def _posting_faults(kind: Rule) -> list[str]:
 
 def _match_faults(rulebook: Rulebook) -> list[str]:
     every = [kind.links for kind in rulebook.kind.values() if kind.links]
-    opened = {links.opens.item for links in every if links.opens}
+    opened = {ref.item for links in every for ref in links.opened}
     consumed = {links.consumes.item for links in every if links.consumes}
+    consumed |= {links.releases.item for links in every if links.releases}
+    entered = {links.enters.register for links in every if links.enters}
     joined = {links.member_of.group for links in every if links.member_of}
     closed = {links.closes.group for links in every if links.closes}
     faults = [f"item.{name}: not declared" for name in sorted((opened | consumed) - set(rulebook.item))]
     faults += [f"group.{name}: not declared" for name in sorted((joined | closed) - set(rulebook.group))]
+    faults += [f"register.{name}: not declared" for name in sorted(entered - set(rulebook.register))]
     faults += [f"item.{name}: no kind opens it" for name in sorted(set(rulebook.item) - opened)]
     faults += [f"group.{name}: no kind closes it" for name in sorted(set(rulebook.group) - closed)]
     return faults
 
 
+def _derive_faults(rulebook: Rulebook) -> list[str]:
+    derived = {(name, rule.kind) for name, kind in rulebook.kind.items() for rule in kind.derives}
+    known = {name for name, kind in rulebook.kind.items() if kind.derived}
+    return [f"kind.{name}: derives {to!r}, which is no derived kind" for name, to in sorted(derived) if to not in known]
+
+
 def _exception_faults(rulebook: Rulebook) -> list[str]:
     needed = set(BUILT_IN_EXCEPTIONS)
     for item in rulebook.item.values():
-        needed |= {item.unopened, item.differs} | ({item.unused} - {"expires"})
+        named = {item.unopened, item.differs, item.unused, item.twice, item.announces, item.held}
+        needed |= named - {"", "expires"}
     needed |= {rule.raises for kind in rulebook.kind.values() for rule in (kind, *kind.case.values())} - {""}
     needed |= {group.mismatch for group in rulebook.group.values()}
+    needed |= {role.missing for role in rulebook.role.values()} - {""}
+    needed |= {fault for terms in rulebook.register.values() for fault in terms.exceptions()}
     return [f"exception.{name}: not declared" for name in sorted(needed - set(rulebook.exception))]

@@ -1,11 +1,12 @@
 """Which posting sets become one journal entry, and when.
 
 Owns the grouping, the packing up to the line limit, and the patience of summary postings. A poster that has no room
-simply does not seal, so that more sets fold into the next entry: backpressure becomes aggregation.
+has no room for summaries does not seal them, so that more sets fold into the next entry: backpressure becomes
+aggregation.
 Never splits a posting set, and never merges immediate sets of different documents.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import polars as pl
@@ -15,11 +16,31 @@ from runtime.ledger.journal import LINE, SET, Draft, build_drafts
 _GROUP = ("mode", "entity", "currency", "period", "document")  # only sets that agree in these share an entry
 
 
+class Gathering(NamedTuple):
+    """How long summary postings of a kind gather: for `age_s`, or until the next whole interval of `every_s`."""
+
+    age_s: float = 0.0
+    every_s: float = 0.0
+
+
 class SealPolicy(NamedTuple):
-    """How large an entry may become, and how long summary postings gather."""
+    """How large an entry may become, and how long summary postings gather: `seal_age_s`, unless their kind is named.
+
+    What belongs to a (entity, period) that is `closing` gathers no longer.
+    """
 
     entry_lines_max: int
     seal_age_s: float
+    kinds: Mapping[str, Gathering] = {}
+    closing: frozenset[tuple[str, str]] = frozenset()
+
+
+class Room(NamedTuple):
+    """How much more the next call takes. An `empty` call takes one entry of any size."""
+
+    entries: int
+    lines: int
+    empty: bool = True
 
 
 class _Packed(NamedTuple):
@@ -42,16 +63,37 @@ def whole_commits(unclaimed: pl.DataFrame, sets_max: int) -> pl.DataFrame:
     return unclaimed if whole.is_empty() else whole
 
 
-def plan_entries(unclaimed: pl.DataFrame, now_ms: int, policy: SealPolicy, entries_max: int) -> list[Draft]:
-    """Up to entries_max drafts for sets that are ripe now, most urgent first: by lane, then by age."""
+def plan_entries(
+    unclaimed: pl.DataFrame, now_ms: int, policy: SealPolicy, entries_max: int, crowded: bool = False
+) -> list[Draft]:
+    """Up to entries_max drafts for sets that are ripe now, most urgent first: by lane, then by age.
+
+    `crowded`: more sets wait than were looked at, so nothing here gathers any longer.
+    """
     if unclaimed.is_empty():
         return []
+    if crowded:
+        policy = policy._replace(seal_age_s=0.0, kinds={})
     sets = _sets(unclaimed)
     packed = _pack(sets.select("group", "lines").iter_rows(), policy.entry_lines_max)
     sets = sets.with_columns(pl.Series("entry", packed.entry_of, pl.Int64()))
     ripe = sets.filter(_ripe(packed.lines_of, now_ms, policy))
     places = ripe.join(_first_entries(ripe, entries_max), on="entry").select("place", *SET)
     return build_drafts(unclaimed.join(places.rename({"place": "entry"}), on=list(SET)))
+
+
+def within(drafts: Sequence[Draft], room: Room) -> list[Draft]:
+    """Drafts worth sealing now: immediate ones, which never fold, and summaries while the next call has room for them.
+
+    A summary that has to wait stays unclaimed, and takes in what comes meanwhile.
+    """
+    taken, entries, lines = [], 0, 0
+    for draft in drafts:
+        entries, lines = entries + 1, lines + len(draft.lines)
+        fits = entries <= room.entries and lines <= room.lines
+        if draft.mode == "immediate" or fits or (room.empty and entries == 1):
+            taken.append(draft)
+    return taken
 
 
 def _sets(unclaimed: pl.DataFrame) -> pl.DataFrame:
@@ -62,7 +104,7 @@ def _sets(unclaimed: pl.DataFrame) -> pl.DataFrame:
     return (
         coded.group_by("group", *SET)
         .agg(
-            pl.col("mode").first(),
+            pl.col("mode", "entity", "period", "kind").first(),
             pl.col("lane").min(),
             pl.col("lines").unique(),
             pl.col("committed_at").min().dt.epoch("ms"),
@@ -92,8 +134,23 @@ def _pack(sets: Iterable[tuple[int, Sequence[int]]], lines_max: int) -> _Packed:
 
 
 def _ripe(lines_of: Sequence[int], now_ms: int, policy: SealPolicy) -> pl.Expr:
-    """Immediate sets, groups whose oldest set has waited long enough, and entries that can take no more."""
-    aged = pl.col("committed_at").min().over("group") <= now_ms - policy.seal_age_s * 1000
+    """Immediate sets, groups of which a set has waited long enough or must, and entries that can take no more."""
+    aged = (_due(policy) <= now_ms).any().over("group")
     followed = pl.col("entry") < pl.col("entry").max().over("group")
     full = [entry for entry, lines in enumerate(lines_of) if lines >= policy.entry_lines_max]
     return (pl.col("mode") == "immediate") | aged | followed | pl.col("entry").is_in(full)
+
+
+def _due(policy: SealPolicy) -> pl.Expr:
+    """Until when (in milliseconds) a set may gather."""
+    committed_ms = pl.col("committed_at")
+    due = committed_ms + round(policy.seal_age_s * 1000)
+    for kind, gathering in policy.kinds.items():
+        of_kind = committed_ms + round(gathering.age_s * 1000)
+        if every_ms := round(gathering.every_s * 1000):
+            of_kind = (committed_ms // every_ms + 1) * every_ms
+        due = pl.when(pl.col("kind") == kind).then(of_kind).otherwise(due)
+    for entity, period in sorted(policy.closing):
+        closing = (pl.col("entity") == entity) & (pl.col("period") == period)
+        due = pl.when(closing).then(committed_ms).otherwise(due)
+    return due

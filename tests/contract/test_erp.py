@@ -95,7 +95,7 @@ class RealTryton:
         self._opened = [self.gateway, self.session]
 
     def connect(self, password: str) -> TrytonGateway:
-        return TrytonGateway(self.proxy.url, TRYTON_DATABASE, TRYTON_USER, password, tuple(CURRENCIES))
+        return TrytonGateway(Credentials(self.proxy.url, TRYTON_DATABASE, TRYTON_USER, password), tuple(CURRENCIES))
 
     def another(self) -> TrytonGateway:
         """A second gateway, which remembers nothing of the first."""

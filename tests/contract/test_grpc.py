@@ -65,7 +65,7 @@ class SlowLog(MemoryLog):
 
     async def append(self, entries):
         self.appends += 1
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.02)
         return await super().append(entries)
 
 

@@ -10,6 +10,7 @@ import msgspec
 import polars as pl
 import pytest
 
+from actors.erp_calls import InlineCallers
 from actors.poster import IDLE_S, Poster
 from adapters.books.memory import MemoryBooks
 from adapters.erp.memory import TERMS, MemoryErp
@@ -128,7 +129,7 @@ class Bench:
         books, erp = (edges.around(self.books), edges.around(self.erp)) if edges else (self.books, self.erp)
         poster = Poster(
             books,
-            erp,
+            InlineCallers(erp),
             clock=self.clock,
             limits=Limits(),
             erp_section=self.section,
@@ -298,7 +299,7 @@ def test_unauthorised_pauses_raises_an_exception_and_goes_on_when_mended() -> No
     bench.commit(*FIFTY)
     poster = bench.poster()
     assert poster.step() == UNAUTHORISED_PAUSE_S
-    assert poster.status().health == "unauthorised"
+    assert poster.health().governor.health == "unauthorised"
     assert bench.books.exception_counts() == {"erp_unauthorised": 1}
     bench.erp.state = "up"
     bench.run(poster)
@@ -322,7 +323,7 @@ def test_erp_that_cannot_be_asked_leaves_doubts_in_doubt() -> None:
 
 def test_independent_items_are_judged_one_by_one() -> None:
     """Where the ERP judges each entry by itself, nothing is sent twice to find the bad one."""
-    bench = Bench("reject:PS-mercy-0000000025", terms=msgspec.structs.replace(TERMS, atomic_call=False))
+    bench = Bench("reject:PS-mercy-0000000025", terms=msgspec.structs.replace(TERMS, atomicity="per_item"))
     bench.commit(*FIFTY)
     bench.run(bench.poster())
     assert bench.books.entry_counts() == {"posted": 49, "rejected": 1}

@@ -124,10 +124,10 @@ def test_example_file_shows_every_setting_with_its_default() -> None:
     config = load(str(REPOSITORY / "penstock.example.toml"))
     default = parse({"entities": {"x": {"name": "x", "opens_on": date(2026, 1, 1)}}})
     assert config.model_fields_set == set(Config.model_fields)
-    for name in ("runtime", "log", "books", "archive", "gateway", "erp"):
+    for name in ("runtime", "log", "books", "archive", "gateway", "payloads", "erp"):
         section = getattr(config, name)
         assert section == getattr(default, name) and section.model_fields_set == set(type(section).model_fields), name
-    for section in (config.feeds[0], config.entities["general"], config.mapping[0]):
+    for section in (config.feeds[0], config.consumer[0], config.entities["general"], config.mapping[0]):
         assert section.model_fields_set == set(type(section).model_fields)
     assert config.bounds() == Limits()
 

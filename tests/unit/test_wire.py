@@ -16,7 +16,7 @@ from adapters import wire
 from runtime.errors import FrameError
 from runtime.limits import Limits
 from runtime.ports import FeedMessage
-from runtime.schema import COLUMNS, conform
+from runtime.schema import ARROW_COLUMNS, COLUMNS, Fault, conform
 
 LIMITS = Limits()
 SMALL = Limits(frame_rows_max=3, frame_bytes_max=20_000)
@@ -52,6 +52,17 @@ def message(row: dict) -> FinancialEvent:
     return FinancialEvent(**{"occurred_at_ms" if name == "occurred_at" else name: row[name] for name in row})
 
 
+def parsed_rows(*rows: dict) -> tuple[pl.DataFrame, list[Fault]]:
+    """What protobuf rows become, in the form that the other row forms have."""
+    events, numbers, faults = wire.from_rows([message(row) for row in rows], LIMITS)
+    return pl.DataFrame(events).with_columns(row=numbers), faults
+
+
+def read(body: bytes, limits: Limits = LIMITS) -> pl.DataFrame:
+    """What an Arrow body becomes."""
+    return pl.DataFrame(wire.from_arrow(body, limits))
+
+
 def flat(row: dict) -> dict[bytes, bytes]:
     return {name.encode(): str(value).encode() for name, value in row.items()}
 
@@ -78,7 +89,7 @@ def table(*rows: dict) -> pa.Table:
 @pytest.mark.parametrize(
     "parsed",
     [
-        lambda rows: wire.from_rows([message(row) for row in rows], LIMITS),
+        lambda rows: parsed_rows(*rows),
         lambda rows: wire.from_json(orjson.dumps(rows), LIMITS),
         lambda rows: wire.from_json(b"\n".join(map(orjson.dumps, rows)), LIMITS),
         lambda rows: wire.from_redis(feed(*map(flat, rows))),
@@ -98,7 +109,7 @@ def test_wire_row_forms_give_the_canonical_frame(parsed):
 def test_wire_arrow_forms_give_the_canonical_frame(file: bool):
     """Arrow streams and files give the same frame as rows do."""
     given = table(ROW, ROW | {"event_id": "e2"})
-    assert wire.from_arrow(arrow(given, file=file), LIMITS).equals(expected(ROW, ROW | {"event_id": "e2"}))
+    assert read(arrow(given, file=file)).equals(expected(ROW, ROW | {"event_id": "e2"}))
 
 
 def test_wire_arrow_written_by_polars_is_read():
@@ -107,15 +118,15 @@ def test_wire_arrow_written_by_polars_is_read():
     stream, file = io.BytesIO(), io.BytesIO()
     frame.write_ipc_stream(stream)
     frame.write_ipc(file)
-    assert wire.from_arrow(stream.getvalue(), LIMITS).equals(frame)
-    assert wire.from_arrow(file.getvalue(), LIMITS).equals(frame)
+    assert read(stream.getvalue()).equals(frame)
+    assert read(file.getvalue()).equals(frame)
 
 
 def test_wire_arrow_dictionaries_are_texts():
     """Dictionary columns are read as the texts that they stand for."""
     given = table(ROW, ROW)
     coded = given.set_column(given.column_names.index("kind"), "kind", given["kind"].dictionary_encode())
-    assert wire.from_arrow(arrow(coded), LIMITS).equals(expected(ROW, ROW))
+    assert read(arrow(coded)).equals(expected(ROW, ROW))
 
 
 def test_wire_json_takes_times_with_offset_and_attributes_as_object():
@@ -130,8 +141,8 @@ def test_wire_json_takes_times_with_offset_and_attributes_as_object():
 def test_wire_empty_texts_mean_nothing():
     """An empty text is a missing one, in whatever form it came."""
     blank = ROW | {"department": "", "facility": ""}
-    for parsed in (wire.from_rows([message(blank)], LIMITS), wire.from_json(orjson.dumps(blank), LIMITS)):
-        assert parsed.frame["department"].to_list() == parsed.frame["facility"].to_list() == [None]
+    for frame, _ in (parsed_rows(blank), wire.from_json(orjson.dumps(blank), LIMITS)):
+        assert frame["department"].to_list() == frame["facility"].to_list() == [None]
 
 
 # ── faults of single rows ──────────────────────────────────────────────────────────────────────────────────────────
@@ -201,7 +212,7 @@ def test_wire_feed_of_nothing_readable_gives_an_empty_frame_and_faults():
 @pytest.mark.parametrize("text", ["2026-13-01", "2026-1-5", "tomorrow", "2026-10-31T00:00"])
 def test_wire_protobuf_row_without_readable_date_is_a_fault_of_its_own(text: str):
     """An accounting date that is none is never taken for a missing one, which would be filled in."""
-    frame, faults = wire.from_rows([message(ROW), message(ROW | {"effective_on": text})], LIMITS)
+    frame, faults = parsed_rows(ROW, ROW | {"effective_on": text})
     assert frame["row"].to_list() == [0]
     assert [(fault.row, fault.code, fault.column) for fault in faults] == [(1, "wrong_type", "effective_on")]
 
@@ -209,7 +220,7 @@ def test_wire_protobuf_row_without_readable_date_is_a_fault_of_its_own(text: str
 def test_wire_protobuf_amount_that_was_not_set_is_missing_not_zero():
     """A forgotten amount is null, so that validation rejects it."""
     row = {name: value for name, value in ROW.items() if name != "amount_minor"}
-    assert wire.from_rows([message(row)], LIMITS).frame["amount_minor"].to_list() == [None]
+    assert parsed_rows(row)[0]["amount_minor"].to_list() == [None]
 
 
 # ── faults of whole requests ───────────────────────────────────────────────────────────────────────────────────────
@@ -312,7 +323,7 @@ def test_wire_arrow_view_behind_a_null_is_never_followed():
     astray = struct.pack("<i4sii", 1_000_000, b"xxxx", 7, 2**30)
     buffers = [pa.py_buffer(b"\x00"), pa.py_buffer(astray * 3), pa.py_buffer(b"")]
     column = pa.Array.from_buffers(pa.string_view(), 3, buffers)
-    frame = wire.from_arrow(arrow(table(ROW, ROW, ROW).append_column("reason", column)), LIMITS)
+    frame = read(arrow(table(ROW, ROW, ROW).append_column("reason", column)))
     assert frame["reason"].to_list() == [None, None, None]
     assert frame["reason"].to_arrow(compat_level=pl.CompatLevel.oldest()).null_count == 3
 
@@ -324,6 +335,6 @@ def test_wire_arrow_with_a_damaged_byte_is_a_frame_or_a_frame_error(place: int, 
     body = bytearray(arrow(table(ROW, ROW | {"event_id": "e2"}), file=file))
     body[place % len(body)] = byte
     try:
-        assert wire.from_arrow(bytes(body), LIMITS).columns == list(COLUMNS)
+        assert wire.from_arrow(bytes(body), LIMITS).schema == ARROW_COLUMNS
     except FrameError as error:
         assert error.code

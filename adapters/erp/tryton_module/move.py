@@ -50,7 +50,7 @@ class Move(metaclass=PoolMeta):
     def _adopt_descriptions(cls) -> None:
         """Make references of the keys that were descriptions, so that none of those entries can be booked again."""
         table, same = cls.__table__(), cls.__table__()
-        ours = Like(same.description, _ADOPTED) & (same.state == "posted")
+        ours = Like(same.description, _ADOPTED)
         first = same.select(Min(same.id), where=ours, group_by=[same.company, same.description])
         cursor = Transaction().connection.cursor()
         cursor.execute(*table.update([table.external_ref], [table.description], where=table.id.in_(first)))
@@ -72,7 +72,7 @@ class Move(metaclass=PoolMeta):
         if not all(company and ref for company, ref in refs):
             raise UserError(gettext("external_ref.msg_missing"))
         if len(set(refs)) < len(refs):
-            raise UserError(gettext("external_ref.msg_duplicate"))
+            raise UserError(gettext("external_ref.msg_repeated"))
         cls._lock_numbers(values)
         known = cls._known(refs)
         cls._refuse_others(values, known)

@@ -1,0 +1,74 @@
+"""How the commands speak with whoever calls them: shared options, errors as sentences, tables and JSON.
+
+Owns the look of answers. Knows no command and gathers nothing.
+"""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from datetime import date, datetime
+from typing import Annotated, Any
+
+import msgspec
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from adapters import settings
+from runtime.config import Config
+from runtime.errors import PenstockError
+
+ConfigFile = Annotated[str, typer.Option("--config", "-c", help="Configuration file; ./penstock.toml by default.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+WIDE = 140  # columns where there is no terminal to ask
+out, err = Console(width=None if sys.stdout.isatty() else WIDE), Console(stderr=True)
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Errors of ours end the command with a sentence and status 2, not with a traceback."""
+    try:
+        yield
+    except PenstockError as error:
+        err.print(f"[red]error:[/red] {error}", highlight=False)
+        raise typer.Exit(2) from None
+
+
+def load(path: str) -> Config:
+    """The configuration, from the file named or the usual one."""
+    return settings.load(path or None)
+
+
+def print_json(data: Any) -> None:
+    """Data for machines."""
+    typer.echo(orjson.dumps(msgspec.to_builtins(data, builtin_types=(date,)), option=orjson.OPT_INDENT_2, default=str))
+
+
+def print_table(title: str, rows: list[dict[str, Any]], columns: list[str]) -> None:
+    """Rows as a table; columns that end in _minor are money and are shown with two decimals."""
+    out.print(f"\n[bold]{title}[/bold]" + ("" if rows else ": none"))
+    if not rows:
+        return
+    table = Table(header_style="bold")
+    for name in columns:
+        number = name.endswith("_minor") or isinstance(rows[0].get(name), int)
+        table.add_column(name.removesuffix("_minor").replace("_", " "), justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*(_cell(name, row.get(name)) for name in columns))
+    out.print(table)
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if name.endswith("_minor"):
+        return money(value)
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def money(minor: int) -> str:
+    """Minor units for people: 1,234.56."""
+    return f"{'-' if minor < 0 else ''}{abs(minor) // 100:,}.{abs(minor) % 100:02d}"

@@ -1,0 +1,123 @@
+"""The part of the SQL books that delivery and period close need.
+
+Owns the tables `governors` and `period_closes`, and reading entries with their delivery. Sends nothing and decides no
+pace.
+"""
+
+from collections.abc import Sequence
+from datetime import date
+
+import msgspec
+from sqlalchemy import Connection, Select, func, select, update
+
+from adapters.books import tables
+from adapters.books.closing import check_declared, check_ordered
+from adapters.books.database import Database
+from runtime.errors import Fenced
+from runtime.ports import Delivery, EntryState, JournalEntry, PeriodClose, PeriodLeft
+
+_owners, _entries, _sets = tables.owners.c, tables.entries.c, tables.posting_sets.c
+_sendings, _governors, _closes = tables.sendings.c, tables.governors.c, tables.period_closes.c
+
+
+def hold(connection: Connection, owner: str, epoch: int) -> None:
+    """Lock the owner's row until the transaction ends, or raise Fenced."""
+    newest = select(_owners.epoch).where(_owners.owner == owner, _owners.epoch == epoch).with_for_update()
+    if connection.scalar(newest) is None:
+        raise Fenced(f"{owner}: epoch {epoch} is not the newest")
+
+
+def keep_governor(database: Database, connection: Connection, owner: str, governor: str) -> None:
+    """Store an owner's governor within a transaction that holds the owner."""
+    kept = database.insert(tables.governors).values(owner=owner, body=governor)
+    connection.execute(kept.on_conflict_do_update(index_elements=["owner"], set_={"body": governor}))
+
+
+def note_sending(database: Database, connection: Connection, keys: Sequence[str], now_ms: int) -> None:
+    """Remember when these entries were meant to be sent."""
+    rows = [{"entry_key": key, "first_sent_ms": now_ms, "sent_ms": now_ms} for key in sorted(set(keys))]
+    sent = database.insert(tables.sendings)
+    again = sent.on_conflict_do_update(index_elements=["entry_key"], set_={"sent_ms": sent.excluded.sent_ms})
+    connection.execute(again, rows)
+
+
+class SqlDeliveries:
+    """Mixed into `SqlBooks`, whose database it uses."""
+
+    _database: Database
+
+    def deliveries(
+        self, erp_entities: Sequence[str], states: Sequence[EntryState], limit: int, period: str = ""
+    ) -> list[Delivery]:
+        """See Books."""
+        chosen = [_entries.entity.in_(erp_entities), _entries.state.in_(states)]
+        chosen += [_entries.period == period] if period else []
+        instants = (func.coalesce(_sendings[name], 0) for name in ("first_sent_ms", "sent_ms"))
+        wanted = select(_entries.body, _entries.state, _entries.attempts, _entries.erp_ref, *instants).select_from(
+            tables.entries.outerjoin(tables.sendings, _entries.key == _sendings.entry_key)
+        )
+        with self._database.reading() as connection:
+            ordered = wanted.where(*chosen).order_by(_entries.lane, _entries.sealed_no).limit(limit)
+            rows = connection.execute(ordered).all()
+        return [Delivery(msgspec.json.decode(body, type=JournalEntry), *rest) for body, *rest in rows]
+
+    def governor(self, owner: str) -> str:
+        """See Books."""
+        with self._database.reading() as connection:
+            return connection.scalar(select(_governors.body).where(_governors.owner == owner)) or ""
+
+    def save_governor(self, owner: str, epoch: int, governor: str) -> None:
+        """See Books."""
+        with self._database.writing() as connection:
+            hold(connection, owner, epoch)
+            keep_governor(self._database, connection, owner, governor)
+
+    def order_close(self, entity: str, period: str, due_ms: int, by: str) -> None:
+        """See Books."""
+        row = {"due_ms": due_ms, "ordered_by": by}
+        with self._database.writing() as connection:
+            check_ordered(_close_of(connection, entity, period), entity, period)
+            fresh = {"entity": entity, "period": period, "state": "ordered", "number": 0, "declared_by": ""}
+            ordered = self._database.insert(tables.period_closes).values(**fresh, **row)
+            connection.execute(ordered.on_conflict_do_update(index_elements=["entity", "period"], set_=row))
+
+    def declare_closed(self, entity: str, period: str, opens_on: date, by: str) -> int:
+        """See Books."""
+        with self._database.writing() as connection:
+            close = _close_of(connection, entity, period)
+            if close is not None and close.state == "declared":
+                return close.number
+            check_declared(close, _left(connection, entity, period), entity, period, opens_on)
+            number = (connection.scalar(select(func.max(_closes.number))) or 0) + 1
+            declared = update(tables.period_closes).where(_closes.entity == entity, _closes.period == period)
+            values = {"state": "declared", "number": number, "opens_on": opens_on, "declared_by": by}
+            connection.execute(declared.values(values))
+        return number
+
+    def closes(self) -> list[PeriodClose]:
+        """See Books."""
+        with self._database.reading() as connection:
+            rows = connection.execute(_close_rows().order_by(_closes.due_ms, _closes.entity, _closes.period)).all()
+        return [PeriodClose(*row) for row in rows]
+
+    def period_left(self, entity: str, period: str) -> PeriodLeft:
+        """See Books."""
+        with self._database.reading() as connection:
+            return _left(connection, entity, period)
+
+
+def _close_rows() -> Select:
+    return select(*(_closes[name] for name in PeriodClose._fields))
+
+
+def _close_of(connection: Connection, entity: str, period: str) -> PeriodClose | None:
+    row = connection.execute(_close_rows().where(_closes.entity == entity, _closes.period == period)).first()
+    return PeriodClose(*row) if row else None
+
+
+def _left(connection: Connection, entity: str, period: str) -> PeriodLeft:
+    waiting = (_sets.entry_key.is_(None), _sets.entity == entity, _sets.period == period)
+    sets = connection.scalar(select(func.count()).select_from(tables.posting_sets).where(*waiting))
+    unposted = (_entries.entity == entity, _entries.period == period, _entries.state != "posted")
+    entries = select(_entries.state, func.count()).where(*unposted).group_by(_entries.state)
+    return PeriodLeft(sets, dict(connection.execute(entries).all()))

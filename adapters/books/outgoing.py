@@ -1,0 +1,124 @@
+"""The part of the SQL books that leaves them: events for other shards, and statuses for consumers outside.
+
+Owns the tables `outbox` and `statuses`. Both are stored by whatever transaction they belong to. A status gets its
+number later, when it can be seen: a reader that has come to a number will never meet a lower one.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+import msgspec
+import polars as pl
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from adapters.books import queries, tables
+from adapters.books.database import Database, Write, nothing
+from adapters.books.deliveries import hold
+from adapters.books.frames import NUMBERED_STATUSES, frame_of, stored_statuses
+from adapters.books.told import ToldSet, statuses_of, told_outcomes
+from runtime.flow.frames import encode
+from runtime.ports import OutboxFrame, Outcome, position_key
+
+_SETS_PER_STATEMENT = 1_000  # each is four parameters
+_KNOWN_IS_NOTHING = "(status_id) DO NOTHING"
+
+_statuses, _outbox, _entries = tables.statuses.c, tables.outbox.c, tables.entries.c
+
+
+class _Folded(msgspec.Struct):
+    """What is read of an entry's body here."""
+
+    mode: str
+    sets: tuple[tuple[int, str, int], ...]
+
+
+class SqlOutgoing:
+    """Mixed into `SqlBooks`, whose database it uses."""
+
+    _database: Database
+
+    def outbox(self, limit: int) -> list[OutboxFrame]:
+        """See Books."""
+        oldest = select(_outbox.number, _outbox.body).order_by(_outbox.number).limit(limit)
+        return [OutboxFrame(number, bytes(body)) for number, body in self._database.rows(oldest)]
+
+    def mark_relayed(self, numbers: Sequence[int]) -> None:
+        """See Books."""
+        with self._database.writing() as connection:
+            connection.execute(delete(tables.outbox).where(_outbox.number.in_(numbers)))
+
+    def number_statuses(self, owner: str, epoch: int, limit: int) -> int:
+        """See Books."""
+        with self._database.writing() as connection:
+            hold(connection, owner, epoch)
+            return _number(connection, limit)
+
+    def statuses(self, after: int, limit: int) -> pl.DataFrame:
+        """See Books."""
+        columns = (_statuses["occurred_at_ms" if name == "occurred_at" else name] for name in NUMBERED_STATUSES)
+        told = select(*columns).where(_statuses.status_no > after).order_by(_statuses.status_no).limit(limit)
+        return frame_of(self._database.rows(told), NUMBERED_STATUSES)
+
+
+def insert_of_derived(derived: pl.DataFrame, place: Mapping[str, int]) -> Write:
+    """What puts a commit's derived events into the outbox, as one frame. `place`: shard and position."""
+    if derived.is_empty():
+        return nothing
+    row = {**place, "body": encode(derived)}
+    return lambda connection: connection.execute(insert(tables.outbox), row)
+
+
+def insert_of_statuses(database: Database, statuses: pl.DataFrame) -> Write:
+    """What stores statuses without a number; one that is known is nothing new."""
+    return database.bulk(tables.statuses, stored_statuses(statuses) if len(statuses) else statuses, _KNOWN_IS_NOTHING)
+
+
+def tell_outcomes(
+    database: Database,
+    connection: Connection,
+    owner: str,
+    outcomes: Sequence[Outcome],
+    told_kinds: Mapping[str, str],
+    at_ms: int,
+) -> None:
+    """Store what outcomes tell of the documents in their entries."""
+    told = told_outcomes(outcomes, told_kinds)
+    if told:
+        sets = _sets_of(connection, {outcome.key for outcome in told}, told_kinds)
+        insert_of_statuses(database, statuses_of(owner, told, sets, told_kinds, at_ms))(connection)
+
+
+def _number(connection: Connection, limit: int) -> int:
+    """Give numbers to the oldest that have none; how many. The caller holds its owner's row, so it is alone here."""
+    newest = connection.scalar(select(func.coalesce(func.max(_statuses.status_no), 0)))
+    waiting = (
+        select(_statuses.inserted_no, func.row_number().over(order_by=_statuses.inserted_no).label("place"))
+        .where(_statuses.status_no.is_(None))
+        .order_by(_statuses.inserted_no)
+        .limit(limit)
+        .subquery()
+    )
+    numbered = update(tables.statuses).where(_statuses.inserted_no == waiting.c.inserted_no)
+    return connection.execute(numbered.values(status_no=newest + waiting.c.place)).rowcount
+
+
+def _sets_of(connection: Connection, keys: Collection[str], kinds: Collection[str]) -> dict[str, list[ToldSet]]:
+    """Sets of these kinds that immediate entries of these keys hold, by key."""
+    bodies = connection.execute(select(_entries.key, _entries.body).where(_entries.key.in_(keys))).all()
+    key_of = {place: key for key, body in bodies for place in _immediate(body)}
+    found: dict[str, list[ToldSet]] = defaultdict(list)
+    for part in _parts(list(key_of)):
+        for one in (ToldSet(*row) for row in connection.execute(queries.told_sets(part, kinds))):
+            found[key_of[one.shard, *position_key(one.position), one.set_no]].append(one)
+    return found
+
+
+def _immediate(body: str) -> list[queries.SetKey]:
+    entry = msgspec.json.decode(body, type=_Folded)
+    if entry.mode != "immediate":
+        return []
+    return [(shard, *position_key(position), set_no) for shard, position, set_no in entry.sets]
+
+
+def _parts(places: Sequence[queries.SetKey]) -> Iterator[Sequence[queries.SetKey]]:
+    return (places[start : start + _SETS_PER_STATEMENT] for start in range(0, len(places), _SETS_PER_STATEMENT))

@@ -1,0 +1,129 @@
+"""What every ERP behind HTTP has in common as an ErpGateway: a vendor's adapter is a subclass with payloads and terms.
+
+Owns the shell of each method of the port: faults become outcomes, entries that can't be right are refused before they
+are sent, outcomes stand in the entries' order. Never paces, repeats or remembers a call.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+import msgspec
+from pydantic import BaseModel, ValidationError
+
+from adapters.erp.http.amounts import signed_minor
+from adapters.erp.http.auth import Auth
+from adapters.erp.http.dialect import Dialect
+from adapters.erp.http.fault import ErpFault
+from adapters.erp.http.transport import HttpTransport
+from runtime.config import ErpSection
+from runtime.errors import ConfigError
+from runtime.ports import Clock, ErpAccount, ErpTerms, JournalEntry, Outcome
+
+_SETTINGS = TypeVar("_SETTINGS", bound=BaseModel)
+
+
+class ErpConnection(NamedTuple):
+    """What an adapter is opened with: its section of the configuration, the entities it posts for, the time."""
+
+    section: ErpSection
+    entities: tuple[str, ...]
+    clock: Clock
+
+
+class HttpGateway:
+    """One ERP connection over HTTP. A vendor gives `deliver` and, where its ERP can do so, the methods after it.
+
+    Those five talk through `self.http` and may raise ErpFault at any time. What a fault says then holds for all entries
+    of the call, so a vendor that has applied some of a call must catch it and say what is known of each.
+    """
+
+    def __init__(
+        self, connection: ErpConnection, *, dialect: Dialect, terms: ErpTerms, auth: Auth | None = None
+    ) -> None:
+        section = connection.section
+        self.companies = {
+            entity: section.companies[entity] for entity in connection.entities if entity in section.companies
+        }
+        self.clock = connection.clock
+        self.http = HttpTransport(section, connection.clock, dialect, auth)
+        self._terms = with_limits(terms, section)
+
+    # what a vendor gives
+
+    def deliver(self, entries: Sequence[JournalEntry]) -> list[Outcome]:
+        """Send entries in one call; an outcome for each, in any order."""
+        raise NotImplementedError
+
+    def refusal(self, entry: JournalEntry) -> str:
+        """Why this entry is not even sent; "" when it may be. Extend it by what the ERP would take and should not."""
+        if sum(signed_minor(line) for line in entry.lines):
+            return f"entry {entry.key}: debits and credits differ"
+        if entry.entity not in self.companies:
+            return f"entry {entry.key}: no company; set erp.companies.{entry.entity}"
+        return ""
+
+    def find(self, keys: Sequence[str]) -> dict[str, Outcome]:
+        """What the ERP holds under these keys, as ErpGateway.lookup has it."""
+        raise NotImplementedError
+
+    def report(self, jobs: Sequence[str]) -> list[Outcome]:
+        """Outcomes of the entries of ended jobs, as ErpGateway.progress has it. Only where calls make jobs."""
+        return []
+
+    def turnover(self) -> list[ErpAccount]:
+        """The trial balance."""
+        raise ErpFault("unavailable", "this adapter reads no trial balance")
+
+    # ErpGateway
+
+    def terms(self) -> ErpTerms:
+        return self._terms
+
+    def post(self, entries: Sequence[JournalEntry]) -> list[Outcome]:
+        refused = {entry.key: reason for entry in entries if (reason := self.refusal(entry))}
+        if refused and self._terms.atomicity == "all_or_nothing":
+            return ErpFault("rejected", next(iter(refused.values()))).outcomes(entries)
+        sent = [entry for entry in entries if entry.key not in refused]
+        outcomes = [Outcome(key, "rejected", detail=reason) for key, reason in refused.items()]
+        by_key = {outcome.key: outcome for outcome in (*outcomes, *self._delivered(sent))}
+        untold = Outcome("", "unknown", detail="the ERP's answer does not name this entry")
+        return [by_key.get(entry.key, untold._replace(key=entry.key)) for entry in entries]
+
+    def progress(self, jobs: Sequence[str]) -> list[Outcome]:
+        try:
+            return self.report(jobs)
+        except ErpFault:
+            return []
+
+    def lookup(self, keys: Sequence[str]) -> dict[str, Outcome] | None:
+        try:
+            return self.find(keys) if keys else {}
+        except ErpFault:
+            return None
+
+    def trial_balance(self) -> list[ErpAccount]:
+        return self.turnover()
+
+    def close(self) -> None:
+        self.http.close()
+
+    def _delivered(self, entries: Sequence[JournalEntry]) -> list[Outcome]:
+        try:
+            return self.deliver(entries) if entries else []
+        except ErpFault as fault:
+            return fault.outcomes(entries)
+
+
+def with_limits(terms: ErpTerms, section: ErpSection) -> ErpTerms:
+    """The terms of this account: what the adapter declares, with `[erp.limits]` over it."""
+    given = section.limits.model_dump(exclude_none=True)
+    return msgspec.structs.replace(terms, **given)
+
+
+def settings_of(model: type[_SETTINGS], section: ErpSection) -> _SETTINGS:
+    """The adapter's own settings, checked; ConfigError names the key."""
+    try:
+        return model.model_validate(section.settings)
+    except ValidationError as error:
+        places = [f"erp.settings.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)]
+        raise ConfigError("; ".join(places)) from None

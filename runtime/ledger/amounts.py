@@ -1,0 +1,56 @@
+"""Sums of named amounts, as rules write them: `amount_minor - tax_minor + prepaid_minor`.
+
+Owns reading such a sum and evaluating it. A name is the event's own
+`amount_minor` or `quantity`, a measure that a register found, or a whole number among the event's attributes; what is
+absent counts as zero.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from runtime.errors import RulebookError
+from runtime.limits import AMOUNT_MINOR_MAX
+
+AMOUNT = "amount_minor"
+
+_SUM = re.compile(r"\s*([+-]?)\s*([a-z][a-z0-9_]*)")
+
+Terms = tuple[tuple[int, str], ...]  # (1 or -1, name)
+
+
+def terms(text: str) -> Terms:
+    """The terms of a sum. Raises RulebookError."""
+    found, at = [], 0
+    while at < len(text):
+        term = _SUM.match(text, at)
+        if not term or (found and not term[1]):
+            raise RulebookError(f"amount {text!r}: expected names joined by + and -")
+        found.append((-1 if term[1] == "-" else 1, term[2]))
+        at = term.end()
+    if not found:
+        raise RulebookError("amount: empty")
+    return tuple(found)
+
+
+def attributes_of(text: str | None) -> Mapping[str, object]:
+    """An event's attributes; empty when there are none, or none that can be read."""
+    if not text:
+        return {}
+    try:
+        read = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return {}
+    return read if isinstance(read, dict) else {}
+
+
+def whole(value: object) -> int:
+    """A number among attributes; what is no whole number in the range of amounts counts as zero."""
+    sound = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= AMOUNT_MINOR_MAX
+    return value if sound else 0
+
+
+def evaluate(sum_of: Terms, named: Callable[[str], int]) -> int:
+    """A sum, where `named` answers each name."""
+    return sum(sign * named(name) for sign, name in sum_of)

@@ -1,0 +1,172 @@
+"""Claims by their number: the newest status, money of claims that nobody submitted, and what a contract promised.
+
+Owns the life of a claim as its messages tell it, in any order: an older status never overwrites a newer one (by day,
+then by rank, domain 2). Never posts and never decides what is a denial: code tables do.
+"""
+
+from typing import NamedTuple
+
+import msgspec
+
+from runtime.ledger.registers import Fact, Finding, ItemFlag, Marks, Policy, Told
+
+DAY_MS = 86_400_000
+KNOWN, UNAPPLIED = "AR", "UNAPPLIED"  # answers to POLICY_UNMATCHED_CLAIM
+_NEVER = -1
+
+# Ranks of one day's statuses: a claim can't be accepted before it is submitted, nor be paid before it is accepted.
+RANKS = {
+    "submitted": 10,
+    "acknowledged": 20,
+    "rejected": 30,
+    "accepted": 30,
+    "status": 40,
+    "adjudicated": 50,
+    "denied": 55,
+    "appealed": 60,
+    "reversed": 70,
+    "corrected": 80,
+}
+_REVERSAL = "22"  # CLP02
+
+
+class ClaimTerms(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="claims", forbid_unknown_fields=True):
+    """Names of exceptions, and how long an untouched claim is remembered."""
+
+    unmatched: str
+    underpaid: str
+    late: str
+    keep_days: int
+    patient_codes: str = "PR-"  # adjustments whose code begins so are the patient's part, not missing
+
+    def exceptions(self) -> set[str]:
+        """Exception types that it may raise."""
+        return {self.unmatched, self.underpaid, self.late}
+
+
+class Claim(msgspec.Struct, array_like=True):
+    """What is known of one claim. Amounts are sums over all its messages."""
+
+    status: str = ""
+    at: tuple[int, int, int] = (_NEVER, 0, 0)  # day, rank, milliseconds of the status
+    is_submitted: bool = False
+    paid_minor: int = 0
+    patient_minor: int = 0
+    unapplied_minor: int = 0  # paid while nobody had submitted it
+    expected_minor: int | None = None
+    payment: tuple[str, str, str] = ("", "", "")  # source, event and currency of a payment, which its exceptions name
+    flagged: tuple[tuple[str, int], ...] = ()
+    touched_ms: int = 0
+
+
+class _Wrong(NamedTuple):
+    fault: str
+    amount_minor: int
+    detail: str
+
+
+class Claims:
+    """Every claim of a shard's entities."""
+
+    def __init__(self, terms: ClaimTerms, policy: Policy) -> None:
+        self._terms, self._policy = terms, policy
+        self._claims: dict[tuple[str, str], Claim] = {}
+        self._marks = Marks([], [], [], [])
+
+    def take(self, fact: Fact, now_ms: int) -> Finding:
+        """Keep what an event says of its claim. Measures: `unapplied` of a payment, `identified` of a submission."""
+        claim = self._claims.setdefault((fact.entity, fact.key), Claim())
+        claim.touched_ms = now_ms
+        unapplied = _unapplied(claim)
+        if fact.part in RANKS:
+            self._take_status(claim, fact)
+        elif fact.part == "paid":
+            self._take_payment(claim, fact)
+        elif fact.part == "adjusted" and fact.reason.startswith(self._terms.patient_codes):
+            claim.patient_minor += fact.amount_minor
+        elif fact.part == "expected":
+            claim.expected_minor = fact.amount_minor
+        change = _unapplied(claim) - unapplied
+        self._reflag(claim, fact.entity)
+        return Finding({"unapplied": change, "identified": -change})
+
+    def _take_status(self, claim: Claim, fact: Fact) -> None:
+        claim.is_submitted |= fact.part == "submitted"
+        name = "reversed" if fact.part == "adjudicated" and fact.reason == _REVERSAL else fact.part
+        at = (fact.occurred_ms // DAY_MS, RANKS[name], fact.occurred_ms)
+        if at < claim.at:
+            who = (self._terms.late, fact.entity, fact.source, fact.event_id, fact.currency, fact.amount_minor)
+            self._marks.flags.append(ItemFlag(*who, raised=True, detail=f"{name} came after {claim.status}"))
+            self._marks.flags.append(ItemFlag(*who, raised=False))
+            return
+        claim.at, claim.status = at, name
+        money = (fact.currency, fact.amount_minor, fact.source, fact.event_id)
+        self._marks.told.append(
+            Told(name, fact.kind, fact.entity, fact.key, fact.counterparty, *money, detail=fact.reason)
+        )
+
+    def _take_payment(self, claim: Claim, fact: Fact) -> None:
+        claim.paid_minor += fact.amount_minor
+        if not claim.payment[1]:
+            claim.payment = (fact.source, fact.event_id, fact.currency)
+        if self._policy("POLICY_UNMATCHED_CLAIM", fact.place()) == UNAPPLIED:
+            claim.unapplied_minor += fact.amount_minor
+
+    def _reflag(self, claim: Claim, entity: str) -> None:
+        """Raise what has become wrong, end what is right again."""
+        wrong = self._wrong(claim)
+        now = tuple((one.fault, one.amount_minor) for one in wrong)
+        if now == claim.flagged:
+            return
+        source, event_id, currency = claim.payment
+        for fault, amount_minor in claim.flagged:
+            self._marks.flags.append(ItemFlag(fault, entity, source, event_id, currency, amount_minor, raised=False))
+        for one in wrong:
+            who = (one.fault, entity, source, event_id, currency, one.amount_minor)
+            self._marks.flags.append(ItemFlag(*who, raised=True, detail=one.detail))
+        claim.flagged = now
+
+    def _wrong(self, claim: Claim) -> list[_Wrong]:
+        found = []
+        if _unapplied(claim):
+            found.append(_Wrong(self._terms.unmatched, _unapplied(claim), "no claim of that number was submitted"))
+        missing = (claim.expected_minor or 0) - claim.paid_minor - claim.patient_minor
+        if claim.expected_minor is not None and claim.payment[1] and missing > 0:
+            found.append(_Wrong(self._terms.underpaid, missing, f"class {variance_class(claim)}"))
+        return found
+
+    def age(self, now_ms: int) -> None:
+        """Forget claims that nothing has touched for long and that nothing is wrong with."""
+        old = now_ms - self._terms.keep_days * DAY_MS
+        for key in [key for key, claim in self._claims.items() if claim.touched_ms < old and not claim.flagged]:
+            del self._claims[key]
+
+    def drain(self) -> Marks:
+        """The marks since the last call."""
+        marks, self._marks = self._marks, Marks([], [], [], [])
+        return marks
+
+    def dump(self) -> bytes:
+        """Everything, for a snapshot."""
+        return msgspec.msgpack.encode(list(self._claims.items()))
+
+    def load(self, state: bytes) -> None:
+        """Start from a snapshot."""
+        self._claims = dict(msgspec.msgpack.decode(state, type=list[tuple[tuple[str, str], Claim]]))
+
+    def __len__(self) -> int:
+        return len(self._claims)
+
+
+def _unapplied(claim: Claim) -> int:
+    return 0 if claim.is_submitted else claim.unapplied_minor
+
+
+def variance_class(claim: Claim) -> str:
+    """How much of what the contract promised is missing: nothing paid, or a part, by tenths."""
+    received = claim.paid_minor + claim.patient_minor
+    if received <= 0:
+        return "unpaid"
+    return (
+        "short by a tenth or more" if 10 * received <= 9 * (claim.expected_minor or 0) else "short by less than a tenth"
+    )

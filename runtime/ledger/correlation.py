@@ -1,0 +1,135 @@
+"""All registers of a shard: which of them an event is entered in, and what they find.
+
+Owns making facts of rows, and remembering findings of events that are not booked yet. Never looks into a register.
+"""
+
+import msgspec
+import polars as pl
+
+from runtime.ledger.amounts import attributes_of
+from runtime.ledger.candidates import Candidates
+from runtime.ledger.claims import Claims
+from runtime.ledger.crosswalk import Crosswalk, Place
+from runtime.ledger.registers import Deriving, Fact, Finding, Hold, ItemFlag, Marks, Register, Told
+from runtime.ledger.rules import RegisterRef, Rulebook
+from runtime.ledger.takebacks import Takebacks
+
+_TYPES = {"claims": Claims, "takebacks": Takebacks, "candidates": Candidates}
+_COLUMNS = (
+    "id_hash",
+    "kind",
+    "entity",
+    "amount_minor",
+    "currency",
+    "quantity",
+    "document",
+    "reference",
+    "counterparty",
+    "correlation_id",
+    "reason",
+    "facility",
+    "department",
+    "effective_on",
+    pl.col("occurred_at").cast(pl.Int64()),
+    "source",
+    "event_id",
+    "attributes",
+)
+
+
+class Correlation:
+    """The registers of one shard. `findings`: of events that were entered and are not booked yet, by id hash."""
+
+    def __init__(self, rulebook: Rulebook, crosswalk: Crosswalk) -> None:
+        self._refs = {
+            name: kind.links.enters for name, kind in rulebook.kind.items() if kind.links and kind.links.enters
+        }
+        self._crosswalk = crosswalk
+        self._defaults = {name: policy.default for name, policy in rulebook.policy.items()}
+        self._registers: dict[str, Register] = {
+            name: _TYPES[terms.__struct_config__.tag](terms, self._policy) for name, terms in rulebook.register.items()
+        }
+        self.kinds = list(self._refs)
+        self.findings: dict[int, Finding] = {}
+
+    def _policy(self, name: str, place: Place) -> str:
+        chosen = self._crosswalk.resolve(name, place)
+        return chosen.account if chosen else self._defaults.get(name, "")
+
+    def enter(self, rows: pl.DataFrame, now_ms: int) -> list[str]:
+        """Enter ready rows, in order; the fault of each, "" where there is none. Rows that have findings already were
+        entered before, and are passed over."""
+        return [self._enter(row, now_ms) for row in rows.select(_COLUMNS).iter_rows()]
+
+    def _enter(self, row: tuple, now_ms: int) -> str:
+        id, kind = row[:2]
+        ref = self._refs[kind]
+        if id in self.findings:
+            return ""
+        fact = _fact(row, ref)
+        if not fact.key and not ref.optional:
+            return ""
+        finding = self._registers[ref.register].take(fact, now_ms)
+        if not finding.fault:
+            self.findings[id] = finding
+        return finding.fault
+
+    def booked(self, ids: list[int]) -> None:
+        """Forget the findings of events that are booked or excluded."""
+        for id in ids:
+            self.findings.pop(id, None)
+
+    def age(self, now_ms: int) -> None:
+        """Let time pass in every register."""
+        for register in self._registers.values():
+            register.age(now_ms)
+
+    def drain(self) -> Marks:
+        """The marks of all registers since the last call."""
+        flags: list[ItemFlag] = []
+        holds: list[Hold] = []
+        derived: list[Deriving] = []
+        told: list[Told] = []
+        for register in self._registers.values():
+            for all, one in zip((flags, holds, derived, told), register.drain(), strict=True):
+                all += one
+        return Marks(flags, holds, derived, told)
+
+    def dump(self) -> bytes:
+        """Everything, for a snapshot."""
+        registers = {name: register.dump() for name, register in self._registers.items()}
+        return msgspec.msgpack.encode((registers, list(self.findings.items())))
+
+    def load(self, state: bytes) -> None:
+        """Start from a snapshot."""
+        registers, findings = msgspec.msgpack.decode(state, type=tuple[dict[str, bytes], list[tuple[int, Finding]]])
+        for name, dumped in registers.items():
+            self._registers[name].load(dumped)
+        self.findings = dict(findings)
+
+
+def _fact(row: tuple, ref: RegisterRef) -> Fact:
+    id, kind, entity, amount_minor, currency, quantity, *texts, on, occurred_ms, source, event_id, attributes = row
+    document, reference, counterparty, correlation_id, reason, facility, department = (text or "" for text in texts)
+    return Fact(
+        id=id,
+        kind=kind,
+        part=ref.part,
+        key={"document": document, "reference": reference, "correlation_id": correlation_id}[ref.key],
+        entity=entity,
+        amount_minor=amount_minor,
+        currency=currency,
+        quantity=quantity,
+        document=document,
+        reference=reference,
+        counterparty=counterparty,
+        correlation_id=correlation_id,
+        reason=reason,
+        facility=facility,
+        department=department,
+        effective_on=on,
+        occurred_ms=occurred_ms,
+        source=source,
+        event_id=event_id,
+        attributes=attributes_of(attributes),
+    )

@@ -1,0 +1,77 @@
+"""What follows from events that are booked or excluded: derived events, and what consumers are told.
+
+Owns the form of both. Never decides whether an event is settled.
+"""
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from runtime.effects import DERIVED, STATUSES, empty
+from runtime.ledger.registers import Deriving
+from runtime.ledger.rules import Derive, Rulebook
+from runtime.schema import SCHEMA_VERSION
+
+SOURCE = "penstock"  # of derived events
+
+
+class Following:
+    """The rulebook's answer to "and then?"."""
+
+    def __init__(self, rulebook: Rulebook) -> None:
+        self.flows = {name: kind.flow for name, kind in rulebook.kind.items()}
+        self._derives = [(name, derive) for name, kind in rulebook.kind.items() for derive in kind.derives]
+        self._tells = {name: kind.tells for name, kind in rulebook.kind.items() if kind.tells}
+
+    def derived(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The events that follow from these."""
+        if not rows["kind"].is_in([name for name, _ in self._derives]).any():
+            return empty(DERIVED)
+        return pl.concat([_derived(rows.filter(pl.col("kind") == name), derive) for name, derive in self._derives])
+
+    def derivings(self, derivings: Sequence[Deriving]) -> pl.DataFrame:
+        """Events that registers derived."""
+        if not derivings:
+            return empty(DERIVED)
+        named = [
+            {**one.columns, "kind": one.kind, "event_id": f"{one.kind}:{one.cause}", "source": SOURCE}
+            for one in derivings
+        ]
+        return pl.DataFrame([{"schema_version": SCHEMA_VERSION, **row} for row in named], schema=DERIVED)
+
+    def told(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """What consumers are told of these."""
+        if not rows["kind"].is_in(list(self._tells)).any():
+            return empty(STATUSES)
+        parts = [
+            rows.filter(pl.col("kind") == name).select(
+                # A status of an event is told once, so the event's own hash names it.
+                pl.format("{}:{}", pl.lit(tell.status), pl.col("id_hash")).alias("status_id"),
+                pl.lit(self.flows[name]).alias("flow"),
+                pl.lit(tell.status).alias("status"),
+                "kind",
+                "entity",
+                pl.col(tell.about).fill_null("").alias("document"),
+                pl.col("counterparty").fill_null(""),
+                "amount_minor",
+                "currency",
+                "source",
+                "event_id",
+                pl.col("reason").fill_null("").alias("detail"),
+                "occurred_at",
+            )
+            for name, tell in self._tells.items()
+        ]
+        return pl.concat(parts)
+
+
+def _derived(rows: pl.DataFrame, derive: Derive) -> pl.DataFrame:
+    """Each row's follower: the same facts under another kind, for the entity that `to` names."""
+    swapped = derive.to == "counterparty"
+    return rows.with_columns(
+        pl.format("{}:{}", pl.lit(derive.kind), pl.col("id_hash")).alias("event_id"),
+        pl.lit(SOURCE).alias("source"),
+        pl.lit(derive.kind).alias("kind"),
+        pl.col("counterparty" if swapped else "entity").alias("entity"),
+        pl.col("entity" if swapped else "counterparty").alias("counterparty"),
+    ).select(*DERIVED)

@@ -1,0 +1,246 @@
+"""One order line against everything that answers it: what it is worth, and which of its bills are too much.
+
+Owns the cumulative match in two, three and four ways as a function of the line's state alone, so that it never depends
+on the order of arrival. Quantities are in thousandths, prices in minor units for one unit. Never posts, and asks
+nobody: what is let pass is an argument.
+"""
+
+import re
+from bisect import insort
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date
+from fractions import Fraction
+from functools import lru_cache
+from typing import NamedTuple
+
+import msgspec
+
+from runtime.currencies import currency_digits
+from runtime.ledger.tolerances import Tolerance
+from runtime.limits import AMOUNT_MINOR_MAX
+
+UNIT = 1000  # thousandths
+FRACTIONS_MAX = 65_536  # prices whose reading is remembered
+
+_DECIMAL = re.compile(r"[+-]?\d{1,18}(\.\d{1,12})?", re.ASCII)
+
+
+class Entry(msgspec.Struct, array_like=True):
+    """One bill line (negative where it gives back) or one use. `faults`: the exceptions last told of it."""
+
+    effective_on: date
+    document: str
+    bill: str  # key of the bill, "" for a use
+    source: str
+    event_id: str
+    quantity: int
+    amount_minor: int
+    faults: tuple[str, ...] = ()
+
+    @property
+    def place_in_line(self) -> tuple[date, str, str, str]:
+        """Where it stands among its like, whenever it came."""
+        return self.effective_on, self.document, self.source, self.event_id
+
+    @property
+    def gives_back(self) -> bool:
+        return self.quantity < 0 or self.amount_minor < 0
+
+
+class Standing(NamedTuple):
+    """What a line is worth now, in minor units at the order's price. Open receipts are `received - cleared`."""
+
+    received: int
+    billed: int
+    cleared: int  # received and billed
+    used: int
+
+
+class OrderLine(msgspec.Struct, array_like=True):
+    """An order line, and sums and entries of what answers it.
+
+    `price`: minor units for one unit, as the text of a fraction. `by_amount`: ordered without a quantity; then each
+    minor unit counts as one unit. `accepted` is None until something is accepted separately.
+    """
+
+    supplier: str
+    currency: str
+    facility: str
+    department: str
+    level: int
+    price: str
+    by_amount: bool
+    ordered: int
+    touched_ms: int
+    received: int = 0
+    rejected: int = 0
+    returned: int = 0
+    accepted: int | None = None
+    used: int = 0
+    bills: list[Entry] = []
+    uses: list[Entry] = []
+
+    def counted(self, quantity: int | None, amount_minor: int) -> int:
+        """How much of the line something is."""
+        return amount_minor * UNIT if self.by_amount else quantity or 0
+
+    def add_bill(self, entry: Entry) -> None:
+        """Keep a bill line where it stands among its like."""
+        insort(self.bills, entry, key=lambda kept: kept.place_in_line)
+
+    def add_use(self, entry: Entry) -> None:
+        """Keep a use where it stands among its like."""
+        self.used += entry.quantity
+        insort(self.uses, entry, key=lambda kept: kept.place_in_line)
+
+    @property
+    def at_hand(self) -> int:
+        """Received, and not returned."""
+        return max(0, self.received - self.returned)
+
+    @property
+    def acceptable(self) -> int:
+        """Accepted, of what is at hand. Without separate acceptance that is all but the rejected part, and what was
+        returned is the rejected part first."""
+        accepted = self.received - self.rejected if self.accepted is None else self.accepted
+        return max(0, min(accepted, self.at_hand))
+
+    def value(self, quantity: int) -> int:
+        """So much at the order's price."""
+        return worth(quantity, fraction(self.price))
+
+    def standing(self) -> Standing:
+        """What the line is worth now. A line of level 2 accrues nothing."""
+        used = self.value(self.used)
+        if self.level == 2:
+            return Standing(0, 0, 0, used)
+        billed = sum(entry.quantity for entry in self.bills)
+        cleared = max(0, min(billed, self.at_hand))
+        return Standing(self.value(self.at_hand), self.value(billed), self.value(cleared), used)
+
+    def is_square(self) -> bool:
+        """Whether everything received is billed, everything billed received, and nothing at fault."""
+        now = self.standing()
+        return now.received == now.billed == now.cleared and not any(e.faults for e in (*self.bills, *self.uses))
+
+
+class Allowed(NamedTuple):
+    """What is let pass, check by check."""
+
+    price: Tolerance
+    amount: Tolerance
+    quantity: Tolerance
+    receipt: Tolerance
+    acceptance: Tolerance
+
+
+class Failure(NamedTuple):
+    """A check that an entry fails, the amount at fault, and why in words."""
+
+    entry: Entry
+    check: str  # a field of Allowed, or "used"
+    amount_minor: int
+    detail: str
+
+
+AllowedOn = Callable[[date], Allowed]
+
+
+@lru_cache(FRACTIONS_MAX)
+def fraction(text: str) -> Fraction:
+    """A price as lines keep it."""
+    return Fraction(text)
+
+
+def worth(quantity: int, price: Fraction) -> int:
+    """Thousandths at a price in minor units, rounded half up (away from zero), as invoices are."""
+    exact = abs(quantity * price)
+    minor = (2 * exact.numerator + UNIT * exact.denominator) // (2 * UNIT * exact.denominator)
+    return minor if quantity * price >= 0 else -minor
+
+
+def price_of(amount_minor: int, quantity: int, currency: str, attributes: Mapping[str, object]) -> Fraction:
+    """The price of one unit in minor units: as given exactly, else as given in whole ones, else amount by quantity."""
+    exact, per, rounded = (attributes.get(name) for name in ("price", "price_per", "price_minor"))
+    if _is_decimal(exact) and _is_decimal(per) and Fraction(per) > 0:
+        return Fraction(exact) * 10 ** currency_digits(currency) / Fraction(per)
+    if isinstance(rounded, int) and not isinstance(rounded, bool):
+        return Fraction(rounded)
+    return Fraction(amount_minor * UNIT, quantity)
+
+
+def fits(quantity: int, price: Fraction) -> bool:
+    """Whether so much at this price is an amount at all, and not an error of scale."""
+    return abs(quantity) <= AMOUNT_MINOR_MAX * UNIT and abs(worth(quantity, price)) <= AMOUNT_MINOR_MAX
+
+
+def _is_decimal(value: object) -> bool:
+    return isinstance(value, str) and bool(_DECIMAL.fullmatch(value))
+
+
+def failures(line: OrderLine, allowed_on: AllowedOn) -> Iterator[Failure]:
+    """Everything that is too much now. Bills count by date and number; what was given back counts before them all."""
+    back = [bill for bill in line.bills if bill.gives_back]
+    billed = sum(bill.quantity for bill in back)
+    refunded_minor = max(0, -sum(bill.amount_minor for bill in back) + line.value(billed))
+    for bill in line.bills:
+        if bill.gives_back:
+            continue
+        allowed, billed = allowed_on(bill.effective_on), billed + bill.quantity
+        yield from _quantity_failures(line, bill, billed, allowed)
+        over_minor = bill.amount_minor - line.value(bill.quantity)
+        if next(_price_failures(line, bill, 0, allowed), None):
+            covered_minor = min(refunded_minor, over_minor)
+            refunded_minor -= covered_minor
+            yield from _price_failures(line, bill, covered_minor, allowed)
+    yield from _use_failures(line)
+
+
+def _quantity_failures(line: OrderLine, bill: Entry, billed: int, allowed: Allowed) -> Iterator[Failure]:
+    """Checks of the quantity billed up to this bill, as many as the match has ways."""
+    checks = (
+        (2, "quantity", "ordered", line.ordered, allowed.quantity),
+        (3, "receipt", "received", line.at_hand, allowed.receipt),
+        (4, "acceptance", "accepted", line.acceptable, allowed.acceptance),
+    )
+    for level, check, word, due, tolerance in checks:
+        ceiling = tolerance.ceiling(due)
+        if level <= line.level and bill.quantity and ceiling is not None and billed > ceiling:
+            over_minor = line.value(min(billed - due, bill.quantity))
+            detail = f"billed {plain(billed)}, {word} {plain(due)}: {plain(billed - due)} too many"
+            yield Failure(bill, check, over_minor, detail)
+
+
+def _price_failures(line: OrderLine, bill: Entry, covered_minor: int, allowed: Allowed) -> Iterator[Failure]:
+    """Checks of a bill line's amount against the order's price for its quantity, less what was given back of it.
+
+    Amounts are compared and not prices, so that rounding a line is no difference in price.
+    """
+    due_minor, left_minor = line.value(bill.quantity), bill.amount_minor - covered_minor
+    price = allowed.price.ceiling(fraction(line.price))
+    ceilings = {
+        "price": None if price is None else worth(bill.quantity, price),
+        "amount": allowed.amount.ceiling(due_minor),
+    }
+    for check, ceiling in ceilings.items():
+        if ceiling is not None and left_minor > ceiling:
+            over_minor = left_minor - due_minor
+            detail = f"billed {left_minor}, ordered at {due_minor}: {over_minor} minor units too much"
+            yield Failure(bill, check, over_minor, detail)
+
+
+def _use_failures(line: OrderLine) -> Iterator[Failure]:
+    used = 0
+    for use in line.uses:
+        used += use.quantity
+        if use.quantity > 0 and used > line.at_hand:
+            over = used - line.at_hand
+            detail = f"used {plain(used)}, received {plain(line.at_hand)}: {plain(over)} too many"
+            yield Failure(use, "used", line.value(min(over, use.quantity)), detail)
+
+
+def plain(quantity: int) -> str:
+    """Thousandths as a plain decimal: 90000 is "90", -500 is "-0.5"."""
+    whole, part = divmod(abs(quantity), UNIT)
+    text = f"{whole}.{part:03}".rstrip("0").rstrip(".")
+    return f"-{text}" if quantity < 0 else text

@@ -1,0 +1,95 @@
+"""What payers may take back, and what they take: letters and announcements against recoveries, by payer.
+
+Owns the comparison that domain 1.4 asks for: a recovery with no basis (no letter, no earlier announcement in a
+remittance) stands in suspense until its basis comes. Never posts.
+"""
+
+import msgspec
+
+from runtime.ledger.registers import Fact, Finding, ItemFlag, Marks, Policy
+
+
+class TakebackTerms(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="takebacks", forbid_unknown_fields=True
+):
+    """`codes`: provider-level adjustments (PLB03-1) that announce or recover overpayments."""
+
+    baseless: str
+    codes: tuple[str, ...]
+
+    def exceptions(self) -> set[str]:
+        """Exception types that it may raise."""
+        return {self.baseless}
+
+
+class Account(msgspec.Struct, array_like=True):
+    """One payer's: what it may still take back (negative: it took more than it said), and the exception it stands
+    under."""
+
+    balance_minor: int = 0
+    recovery: tuple[str, str, str] = ("", "", "")  # source, event and currency of the newest recovery
+    flagged_minor: int = 0
+    flagged_as: tuple[str, str, str] = ("", "", "")
+
+
+class Takebacks:
+    """Every payer's account of a shard's entities."""
+
+    def __init__(self, terms: TakebackTerms, policy: Policy) -> None:
+        self._terms = terms
+        self._accounts: dict[tuple[str, str, str], Account] = {}  # entity, payer, currency
+        self._marks = Marks([], [], [], [])
+
+    def take(self, fact: Fact, now_ms: int) -> Finding:
+        """Count a letter ("basis"), a refund to the payer ("refunded") or an adjustment in a remittance ("adjusted").
+
+        Measures: `suspense`, how much more stands in suspense now, and `based`, its negative.
+        """
+        if fact.part == "adjusted" and fact.reason not in self._terms.codes:
+            return Finding()
+        account = self._accounts.setdefault((fact.entity, fact.counterparty, fact.currency), Account())
+        before = _suspense(account)
+        account.balance_minor += fact.amount_minor if fact.part == "basis" else -fact.amount_minor
+        if fact.part != "basis" and fact.amount_minor > 0:
+            account.recovery = (fact.source, fact.event_id, fact.currency)
+        change = _suspense(account) - before
+        self._reflag(account, fact.entity)
+        return Finding({"suspense": change, "based": -change})
+
+    def _reflag(self, account: Account, entity: str) -> None:
+        now = _suspense(account)
+        if now == account.flagged_minor:
+            return
+        if account.flagged_minor:
+            source, event_id, currency = account.flagged_as
+            who = (self._terms.baseless, entity, source, event_id, currency, account.flagged_minor)
+            self._marks.flags.append(ItemFlag(*who, raised=False))
+        if now:
+            source, event_id, currency = account.flagged_as = account.recovery
+            who = (self._terms.baseless, entity, source, event_id, currency, now)
+            detail = "the payer took back more than letters and remittances announced"
+            self._marks.flags.append(ItemFlag(*who, raised=True, detail=detail))
+        account.flagged_minor = now
+
+    def age(self, now_ms: int) -> None:
+        """Accounts stay: there are as many as payers."""
+
+    def drain(self) -> Marks:
+        """The marks since the last call."""
+        marks, self._marks = self._marks, Marks([], [], [], [])
+        return marks
+
+    def dump(self) -> bytes:
+        """Everything, for a snapshot."""
+        return msgspec.msgpack.encode(list(self._accounts.items()))
+
+    def load(self, state: bytes) -> None:
+        """Start from a snapshot."""
+        self._accounts = dict(msgspec.msgpack.decode(state, type=list[tuple[tuple[str, str, str], Account]]))
+
+    def __len__(self) -> int:
+        return len(self._accounts)
+
+
+def _suspense(account: Account) -> int:
+    return max(0, -account.balance_minor)

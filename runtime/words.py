@@ -1,0 +1,36 @@
+"""Columns of few distinct words: what follows from a word is found out once for the word, not once for the row.
+
+Owns the coding of such columns. Never knows what a word means.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+class Words(NamedTuple):
+    """The distinct words (None is one) and for each row the place of its word among them."""
+
+    words: list[Any]
+    codes: np.ndarray
+
+    def map(self, meaning: Callable[[Any], Any], dtype: type) -> np.ndarray:
+        """For each row what its word means."""
+        return np.array([meaning(word) for word in self.words], dtype)[self.codes]
+
+
+def words_of(column: pa.Array) -> Words:
+    """A column's words."""
+    coded = pc.dictionary_encode(column, null_encoding="encode")
+    return Words(coded.dictionary.to_pylist(), coded.indices.to_numpy())
+
+
+def pairs_of(first: Words, second: Words) -> Words:
+    """The pairs that stand together in a row, as words."""
+    count = len(second.words)
+    coded = pc.dictionary_encode(pa.array(first.codes.astype(np.int64) * count + second.codes))
+    pairs = [(first.words[pair // count], second.words[pair % count]) for pair in coded.dictionary.to_pylist()]
+    return Words(pairs, coded.indices.to_numpy())

@@ -1,0 +1,138 @@
+"""What the books must hold, at the position that each shard was committed up to: totals, postings, exceptions, states.
+
+Owns the comparison of the naive shards with the books and the archive, to the cent and to the key.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import date
+from typing import Any
+
+import polars as pl
+
+from runtime.ledger.rules import Rulebook
+from runtime.ports import LogRecord, position_key
+from simulation.auditor.shard import TOTAL_KEYS, AuditedShard
+
+PAGE_SETS = 10_000
+EXCEPTIONS_MAX = 10**6
+POSTING_KEYS = (
+    "entity",
+    "currency",
+    "period",
+    "mode",
+    "lane",
+    "kind",
+    "document",
+    "facility",
+    "department",
+    "role",
+    "account_code",
+    "side",
+)
+_EXCEPTION_KEYS = ("type", "source", "event_id", "entity", "facility", "currency", "amount_minor")
+_IDENTITY = ("source", "event_id", "digest")
+SHOWN_MAX = 4  # differences of one sort
+
+
+class Auditor:
+    """All shards, followed as far as the books are."""
+
+    def __init__(self, rulebook: Rulebook, opens_on: dict[str, date], items_max: int, shards: int) -> None:
+        self.shards = [AuditedShard(rulebook, opens_on, items_max) for _ in range(shards)]
+        self._taken = [0] * shards
+        self._routes: dict[tuple, int] = {}
+        self._scopes = rulebook.scopes()
+        self._rulebook = rulebook
+
+    def follow(self, kept: list[list[LogRecord]], positions: dict[int, str]) -> None:
+        """Take every entry up to each shard's committed position."""
+        for shard, through in positions.items():
+            records = kept[shard]
+            while self._taken[shard] < len(records):
+                record = records[self._taken[shard]]
+                if position_key(record.position) > position_key(through):
+                    break
+                self.shards[shard].take(record)
+                self._taken[shard] += 1
+
+    def booked(self) -> Counter[tuple]:
+        """Minor units by posting key."""
+        return sum((shard.booked for shard in self.shards), Counter())
+
+    def books_differences(self, books: Any) -> Iterator[str]:
+        """Where the books hold something else."""
+        totals = sum((shard.totals() for shard in self.shards), Counter())
+        yield from differences("control total", totals, _totals_of(books.totals()))
+        yield from differences("posting", self.booked(), _postings_of(books))
+        yield from differences("balance", self._balances(), _balances_of(books.balances()))
+        expected = sum((shard.open_exceptions() for shard in self.shards), Counter())
+        yield from differences("open exception", expected, self._exceptions_of(books))
+        yield from self._misrouted()
+
+    def archive_differences(self, archive: Any) -> Iterator[str]:
+        """Where the archive's last word on an event is another; for archives that are whole."""
+        expected: Counter[tuple] = Counter()
+        for shard in self.shards:
+            expected.update(
+                (row["source"], row["event_id"], row["digest"], state)
+                for row, state in zip(shard.rows, shard.states, strict=True)
+            )
+        last = {row[:3]: row for row in archive.scan().select(*_IDENTITY, "state").collect().iter_rows()}
+        yield from differences("archived state", expected, Counter(last.values()))
+
+    def _balances(self) -> Counter[tuple]:
+        balances: Counter[tuple] = Counter()
+        for key, amount in self.booked().items():
+            given = dict(zip(POSTING_KEYS, key, strict=True))
+            balances[given["entity"], given["currency"], given["account_code"], given["side"]] += amount
+        return balances
+
+    def _exceptions_of(self, books: Any) -> Counter[tuple]:
+        """Open exceptions that come from events; those of feeds, deliveries and shards are looked at elsewhere."""
+        found = books.exceptions(state="open", limit=EXCEPTIONS_MAX)
+        own = pl.col("type").str.starts_with("feed_") | pl.col("type").str.starts_with("erp_")
+        rows = found.filter(~own & (pl.col("type") != "shard_stopped")).select(_EXCEPTION_KEYS)
+        return Counter(rows.iter_rows())
+
+    def _misrouted(self) -> Iterator[str]:
+        """Rows of one scope must all lie in one shard."""
+        for number, shard in enumerate(self.shards):
+            for row in shard.rows:
+                scope = (row["entity"], row["facility"] if self._scopes[row["kind"]] == "facility" else "*")
+                if self._routes.setdefault(scope, number) != number:
+                    yield f"{row['event_id']}: shard {number}, others of {scope} in {self._routes[scope]}"
+
+
+def differences(what: str, expected: Counter, found: Counter) -> Iterator[str]:
+    """What is there too much or too little, a few of each sort."""
+    wrong = sorted((key for key in expected.keys() | found.keys() if expected[key] != found[key]), key=str)
+    for key in wrong[:SHOWN_MAX]:
+        yield f"{what} {' '.join(map(str, key))}: expected {expected[key]}, found {found[key]}"
+    if len(wrong) > SHOWN_MAX:
+        yield f"{what}: {len(wrong) - SHOWN_MAX} more differ"
+
+
+def _totals_of(totals: pl.DataFrame) -> Counter[tuple]:
+    found: Counter[tuple] = Counter()
+    for row in totals.iter_rows(named=True):
+        for unit in ("events", "amount_minor"):
+            found[(*(row[name] for name in TOTAL_KEYS), row["state"], unit)] += row[unit]
+    return found
+
+
+def _postings_of(books: Any) -> Counter[tuple]:
+    found: Counter[tuple] = Counter()
+    for page in books.posting_pages(PAGE_SETS):
+        for *key, amount in page.select(*POSTING_KEYS, "amount_minor").iter_rows():
+            found[tuple(key)] += amount
+    return found
+
+
+def _balances_of(balances: pl.DataFrame) -> Counter[tuple]:
+    found: Counter[tuple] = Counter()
+    for row in balances.iter_rows(named=True):
+        key = (row["entity"], row["currency"], row["account_code"])
+        found[(*key, "D")] += row["debit_minor"]
+        found[(*key, "C")] += row["credit_minor"]
+    return found

@@ -1,0 +1,124 @@
+"""The processes of a simulated Penstock: each runs one real part, dies at once, and comes back as Ray would bring it.
+
+Owns the life of a part as `actors.parts` lives it (build, run, rebuild after a failure, leave when fenced), without
+its threads. Decides nothing that a part decides.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from actors.feed_reader import FeedReader
+from actors.gateway import Gateway
+from runtime.errors import Fenced
+from simulation.clock import VirtualClock
+from simulation.event_loop import VirtualLoop
+from simulation.faults import CrashedError
+
+REBUILD_MS = 500
+FAULTS = (Exception, pl.exceptions.PanicException)
+
+
+class PartHealth(NamedTuple):
+    """An answer to a ping."""
+
+    name: str
+    state: str
+
+
+class ThreadProcess:
+    """A process around a part that blocks. `pausable`: it may hang in the middle of a call and wake up later."""
+
+    pausable = True
+
+    def __init__(self, name: str, clock: VirtualClock, build: Callable[["ThreadProcess"], Any]) -> None:
+        self.name, self._clock, self._build = name, clock, build
+        self.part: Any = None
+        self.dead = self.hung = False
+        self.due_ms = clock.elapsed_ms
+        self.turns = 0
+        self.failed_with = ""
+
+    def turn(self) -> float:
+        """One step; seconds until the next."""
+        self.turns += 1
+        try:
+            if self.part is None:
+                part = self._build(self)
+                part.start()
+                self.part = part
+            return self.part.step()
+        except CrashedError:
+            self.dead = True
+        except Fenced:
+            self.dead = True
+        except FAULTS as error:
+            self.failed_with = f"{type(error).__name__}: {error}"
+            self.part = None
+        return REBUILD_MS / 1000
+
+    def health(self) -> PartHealth | None:
+        """What a ping answers."""
+        return None if self.hung or self.dead else PartHealth(self.name, "running" if self.part else "starting")
+
+    def end(self) -> None:
+        """The process is gone."""
+        self.dead = True
+
+
+class LoopProcess:
+    """A process around a part that awaits, in an event loop of its own."""
+
+    pausable = False
+
+    def __init__(self, name: str, clock: VirtualClock, build: Callable[["LoopProcess"], Any]) -> None:
+        self.name, self._clock = name, clock
+        self.loop = VirtualLoop(clock)
+        self.dead = self.hung = False
+        self.due_ms = clock.elapsed_ms
+        self.part = build(self)
+
+    def turn(self) -> float:
+        """Whatever is ready."""
+        self.loop.turn()
+        if self.dead:
+            self.end()
+        return 0.0
+
+    def health(self) -> PartHealth | None:
+        """What a ping answers."""
+        return None if self.dead else PartHealth(self.name, "running")
+
+    def end(self) -> None:
+        """The process is gone, and all that it was about to do."""
+        self.dead = True
+        self.loop.close()
+
+
+class GatewayProcess(LoopProcess):
+    """A door."""
+
+    part: Gateway
+
+    def submit(self, frame: pl.DataFrame) -> Any:
+        """Begin a request; its task."""
+        self.due_ms = self._clock.elapsed_ms
+        return self.loop.create_task(self.part.submit(frame))
+
+
+class FeedProcess(LoopProcess):
+    """A feed reader, run until something ends it."""
+
+    part: FeedReader
+
+    def __init__(self, name: str, clock: VirtualClock, build: Callable[["LoopProcess"], FeedReader]) -> None:
+        super().__init__(name, clock, build)
+        self._running = self.loop.create_task(self.part.run())
+
+    def turn(self) -> float:
+        """Go on reading; a reader that failed is started anew by whoever looks after it."""
+        super().turn()
+        if self._running.done() and not self.dead:
+            self.end()
+        return 0.0

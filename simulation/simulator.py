@@ -1,0 +1,203 @@
+"""One run: trouble first, then healing, then the audit.
+
+Owns the phases and what a failure says. Safety is audited again and again while everything fails; afterwards all that
+was accepted must drain, and what does not is named.
+"""
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
+
+import msgspec
+import structlog
+
+from runtime.ledger.rules import Rulebook, parse_rulebook
+from runtime.ports import START
+from simulation.auditor.books import Auditor
+from simulation.auditor.delivery import delivered_differences, delivery_differences
+from simulation.auditor.intake import intake_differences
+from simulation.history import History
+from simulation.processes import ThreadProcess
+from simulation.producers import Operator, Producers
+from simulation.scenario import scenario
+from simulation.workload.deliveries import workload
+from simulation.workload.rows import ENTITIES, OPENS_ON
+from simulation.workload.stories import Stories
+from simulation.world import WORKER, World
+
+EVENTS_DEFAULT = 150
+TROUBLED_TURNS_MAX = 6_000
+HEALED_TURNS_MAX = 30_000
+AUDIT_EVERY_TURNS = 400
+LOOK_EVERY_TURNS = 25
+
+
+class Finding(NamedTuple):
+    """What did not hold, and when: at which line of the history, in which phase."""
+
+    phase: str
+    step: int
+    what: list[str]
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a run."""
+
+    seed: int
+    events: int
+    digest: str  # of the whole history
+    steps: int
+    virtual_s: float
+    sometimes: Counter[str]
+    finding: Finding | None
+    trace: list[str]
+    faults: list[str]
+
+
+class _Failed(Exception):
+    def __init__(self, phase: str, what: list[str]) -> None:
+        super().__init__(phase)
+        self.phase, self.what = phase, what
+
+
+@cache
+def standard_rulebook() -> Rulebook:
+    """The rules that every run follows."""
+    return parse_rulebook((files("runtime.ledger") / "standard.toml").read_text(encoding="utf-8"))
+
+
+def simulate(seed: int, events: int = EVENTS_DEFAULT, whole_trace: bool = False) -> Outcome:
+    """Run one seed to its end."""
+    run = _Run(seed, events, whole_trace)
+    finding = None
+    with _quiet():
+        try:
+            run.go()
+        except _Failed as failed:
+            finding = Finding(failed.phase, run.history.steps, failed.what)
+    return Outcome(
+        seed=seed,
+        events=events,
+        digest=run.history.digest(),
+        steps=run.history.steps,
+        virtual_s=run.world.clock.elapsed_ms / 1000,
+        sometimes=run.world.faults.sometimes,
+        finding=finding,
+        trace=list(run.history.lines),
+        faults=run.history.happened,
+    )
+
+
+class _Run:
+    def __init__(self, seed: int, events: int, whole_trace: bool) -> None:
+        self.scenario, self.rulebook = scenario(seed, events), standard_rulebook()
+        self.history = History(whole_trace)
+        self.world = World(self.scenario, self.rulebook, self.history)
+        rng = self.world.rng
+        sent = workload(Stories(self.rulebook, rng).tell(events), self.scenario, rng)
+        self.producers = Producers(self.world, sent)
+        self.operator = Operator(self.world, self.rulebook)
+        self.world.errands += [self.producers, self.operator]
+        opens_on = dict.fromkeys(ENTITIES, OPENS_ON)
+        self.auditor = Auditor(
+            self.rulebook, opens_on, self.scenario.limits.open_items_max, shards=self.scenario.shards
+        )
+        self.sent = sent
+
+    def go(self) -> None:
+        """Trouble, healing, the end."""
+        self.world.start_all()
+        self._live_through_trouble()
+        self._audit("safety")
+        self._heal()
+        self._drain()
+        self._checkpoint()
+        self._audit("end")
+        self._demand("end", delivered_differences(self.world.books, self.world.erp, tuple(ENTITIES)))
+        self._demand("end", self.auditor.archive_differences(self.world.archive))
+        self._demand("end", intake_differences(self.world, self.sent, self.producers))
+
+    def _live_through_trouble(self) -> None:
+        for turn in range(1, TROUBLED_TURNS_MAX):
+            self.world.turn()
+            if turn % AUDIT_EVERY_TURNS == 0:
+                self._audit("safety")
+            if turn % LOOK_EVERY_TURNS == 0 and self.producers.done and not self.stuck():
+                return
+
+    def _heal(self) -> None:
+        self.history.fault(self.world.clock.elapsed_ms, "world", "heals")
+        self.world.faults.heal()
+        self.world.erp.heal()
+
+    def _drain(self) -> None:
+        for turn in range(HEALED_TURNS_MAX):
+            if turn % LOOK_EVERY_TURNS == 0 and not self.stuck():
+                return
+            self.world.turn()
+        raise _Failed("liveness", self.stuck())
+
+    def stuck(self) -> list[str]:
+        """What has not drained, by name."""
+        world = self.world
+        stuck = [f"delivery {number} has no answer" for number in self.producers.unanswered()[:3]]
+        stuck += [] if self.operator.done else ["mapping versions are not proposed yet"]
+        if world.stream.waiting or world.stream.pending:
+            stuck.append(f"feed: {len(world.stream.waiting)} unread, {len(world.stream.pending)} unacknowledged")
+        for shard, (position, end) in enumerate(zip(self._positions().values(), self._ends(), strict=True)):
+            if position != end:
+                stuck.append(f"shard {shard} stands at {position} of {end}; {self._errors()}")
+        if unclaimed := world.books.unclaimed_count(tuple(ENTITIES)):
+            stuck.append(f"{unclaimed} posting sets are in no entry")
+        states = {s: n for s, n in world.books.entry_counts().items() if s not in ("posted", "rejected") and n}
+        return stuck + ([f"journal entries: {states}"] if states else [])
+
+    def _positions(self) -> dict[int, str]:
+        committed = {row["shard"]: row["position"] for row in self.world.books.shard_rows().iter_rows(named=True)}
+        return {shard: committed.get(shard, START) for shard in range(self.scenario.shards)}
+
+    def _ends(self) -> list[str]:
+        return [records[-1].position if records else START for records in self.world.log.kept]
+
+    def _errors(self) -> str:
+        failed = [p.failed_with for p in self.world.processes.values() if isinstance(p, ThreadProcess)]
+        return "; ".join(filter(None, failed)) or "nobody complains"
+
+    def _checkpoint(self) -> None:
+        """Bring everything into the archive, so that it can be looked at as a whole."""
+        for name, process in self.world.processes.items():
+            if name.startswith(WORKER) and process.part is not None:
+                process.part.checkpoint_now()
+        for stray in self.world.strays:
+            if isinstance(stray, ThreadProcess) and stray.part is not None:
+                stray.part.checkpoint_now()
+
+    def _audit(self, phase: str) -> None:
+        self.auditor.follow(self.world.log.kept, self._positions())
+        self._demand(phase, self.auditor.books_differences(self.world.books))
+        moves = self.world.erp.twin.moves
+        self._demand(phase, delivery_differences(self.world.books, moves, tuple(ENTITIES)))
+        if self.producers.complaints:
+            raise _Failed(phase, self.producers.complaints)
+
+    def _demand(self, phase: str, found: Iterator[str]) -> None:
+        if what := list(found):
+            raise _Failed(phase, what)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """What parts log is no news here: the history tells it."""
+    before = structlog.get_config()
+    structlog.configure(processors=[_drop], cache_logger_on_first_use=False)
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
+def _drop(*_: object) -> dict:
+    raise structlog.DropEvent

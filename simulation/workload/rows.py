@@ -1,0 +1,72 @@
+"""One row of any kind, filled from the rulebook's tables.
+
+Owns the made-up places, codes and dates. Never decides which rows belong together.
+"""
+
+import random
+from datetime import date, timedelta
+from typing import Any
+
+from runtime.ledger.rules import Kind, Rulebook
+from simulation.scenario import START_MS
+
+Row = dict[str, Any]
+
+ENTITIES = {"mercy": ("north", "south", "west"), "grace": ("main",)}
+CURRENCIES = ("USD", "USD", "USD", "EUR")
+DEPARTMENTS = (None, "lab", "surgery")
+PAYERS = (None, "blue", "medicaid")
+SOURCES = ("ehr", "processor", "clearinghouse")
+UNKNOWN_CODE = "ZZ-999"
+OPENS_ON = date(2026, 7, 1)
+_TODAY = date(2026, 9, 21)
+_DAYS_BACK = (0, 0, 1, 25, 60, 400)
+
+
+class RowMaker:
+    """Makes rows with ids of their own."""
+
+    def __init__(self, rulebook: Rulebook, rng: random.Random) -> None:
+        self.rulebook, self.rng = rulebook, rng
+        self._made = 0
+
+    def key(self, name: str) -> str:
+        """A fresh key for an item, a group or a document."""
+        self._made += 1
+        return f"{name}-{self._made}"
+
+    def amount(self, sign: str = "positive") -> int:
+        """Minor units; now and then none at all, or very many."""
+        amount = self.rng.choice((0, 1, 99, *(self.rng.randrange(1, 90_000) for _ in range(9)), 10**9))
+        return -amount if sign == "any" and self.rng.random() < 0.25 else amount
+
+    def row(self, kind: str, amount_minor: int, **columns: Any) -> Row:
+        """One event of this kind; columns that it requires are filled."""
+        rng, terms = self.rng, self.rulebook.kind[kind]
+        entity = columns.get("entity") or rng.choice(tuple(ENTITIES))
+        facility = rng.choice(ENTITIES[entity]) if "facility" in terms.requires or rng.random() < 0.5 else None
+        given = {
+            "event_id": self.key(kind),
+            "source": rng.choice(SOURCES),
+            "kind": kind,
+            "entity": entity,
+            "facility": facility,
+            "account": f"token-{rng.randrange(9)}",
+            "department": rng.choice(DEPARTMENTS),
+            "counterparty": rng.choice(PAYERS),
+            "reason": self._reason(terms),
+            "amount_minor": amount_minor,
+            "currency": rng.choice(CURRENCIES),
+            "occurred_at": START_MS - rng.randrange(10**8),
+            "effective_on": rng.choice((None, _TODAY - timedelta(days=rng.choice(_DAYS_BACK)))),
+        }
+        filled = {name: self.key(name) for name in terms.requires if given.get(name) is None}
+        return given | filled | columns
+
+    def _reason(self, terms: Kind) -> str | None:
+        if terms.classify:
+            codes = [code.replace("*", "7") for code in self.rulebook.table[terms.classify].codes]
+            return self.rng.choice((*codes, UNKNOWN_CODE))
+        roles = [self.rulebook.role.get(name) for pair in terms.post for name in (pair.debit, pair.credit)]
+        codes = [code for role in roles if role and role.by == "reason" for code in role.cases]
+        return self.rng.choice((*codes, UNKNOWN_CODE)) if codes else None
