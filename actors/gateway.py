@@ -169,9 +169,10 @@ class Gateway:
         """One entry a shard, and for each row the index of its entry."""
         events = parts[0] if len(parts) == 1 else pa.concat_batches(parts)
         shards, entry_of_row = np.unique(self._split.owners(events), return_inverse=True)
-        owned = [events]
         if len(shards) > 1:
-            owned = [events.take(pa.array(np.flatnonzero(entry_of_row == entry))) for entry in range(len(shards))]
+            events = events.take(pa.array(np.argsort(entry_of_row, kind="stable")))
+        ends = np.cumsum(np.bincount(entry_of_row)).tolist()
+        owned = (events.slice(start, end - start) for start, end in pairwise([0, *ends]))
         entries = [
             LogEntry(shard, "events", part.num_rows, frames.encode_arrow(part))
             for shard, part in zip(shards.tolist(), owned, strict=True)

@@ -111,7 +111,7 @@ class Relay:
     def start(self) -> None:
         """Take over: from here on an earlier relay numbers nothing."""
         self._epoch = self._books.take_epoch(OWNER, self._holder).epoch
-        self._remember(self._books.exceptions(type=REJECTED, limit=STANDING_MAX))
+        self._remember(self._books.exceptions("open", [REJECTED], STANDING_MAX))
 
     def step(self) -> float:
         """One round: a batch of derived events, new numbers, a page for each consumer. Seconds until the next."""

@@ -1,7 +1,7 @@
-"""The supervisor: sees that every part runs and answers, and lets time and mapping versions into the log.
+"""The supervisor: sees that every part runs and answers, and lets time, mapping versions and decisions into the log.
 
 Owns nothing that must survive it: what should run comes from the configuration, what runs is asked of Ray, mapping
-versions lie in the books. Never touches an event, and never decides on a plan; `runtime.topology` does.
+versions and decisions lie in the books. Never touches an event, and never decides on a plan; `runtime.topology` does.
 """
 
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ from runtime.ports import Books, Clock, LogEntry, Metrics, ShardLag
 from runtime.topology import Action, Observed, plan
 
 PAUSE_S = 1.0
+DECISIONS_A_ROUND = 20
 
 
 class Stage(Protocol):
@@ -81,6 +82,7 @@ class Supervisor:
             self._act(action)
         try:
             self._send_mappings()
+            self._send_decisions()
             self._tick()
             self._measure()
         except (LogError, BooksUnavailable) as error:
@@ -106,10 +108,17 @@ class Supervisor:
 
     def _send_mappings(self) -> None:
         """Bring new mapping versions to every shard. After a restart all are sent again; shards know them."""
-        for version, rows_json, _ in self._books.mapping_versions():
-            if version > self._mapping_sent:
-                self._broadcast({"type": "mapping", "version": version, "rows": msgspec.json.decode(rows_json)})
-                self._mapping_sent = version
+        for mapping in self._books.mapping_versions():
+            if mapping.version > self._mapping_sent:
+                rows = msgspec.json.decode(mapping.rows_json)
+                self._broadcast({"type": "mapping", "version": mapping.version, "rows": rows})
+                self._mapping_sent = mapping.version
+
+    def _send_decisions(self) -> None:
+        """Bring decisions in force to every shard. One is sent again when nobody could note that it was sent."""
+        for decision in self._books.unlogged_decisions(DECISIONS_A_ROUND):
+            self._broadcast({"type": "decision", **decision._asdict()})
+            self._books.mark_logged([decision.number])
 
     def _tick(self) -> None:
         """Tell every shard the time, so that what waits too long is seen without new events."""

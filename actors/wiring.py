@@ -67,4 +67,5 @@ def open_erp(wiring: Wiring) -> ErpGateway:
     """The adapter of the configured ERP, at the address where it is now. Raises ConfigError."""
     here = {"url": wiring.erp_url, "password_file": wiring.erp_password_file}
     section = wiring.config.erp.model_copy(update=here)
-    return open_gateway_of(ErpConnection(section, wiring.config.erp_entities(), WallClock()))
+    currencies = {name: entity.currency for name, entity in wiring.config.entities.items()}
+    return open_gateway_of(ErpConnection(section, wiring.config.erp_entities(), WallClock(), currencies))

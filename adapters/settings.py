@@ -104,10 +104,17 @@ def _merged(under: dict, over: dict) -> dict:
     return merged
 
 
+def standard_rulebook_text() -> str:
+    """The TOML text of the standard rulebook: its files, one after the other."""
+    folder = files("runtime.ledger") / "standard"
+    named = sorted((file for file in folder.iterdir() if file.name.endswith(".toml")), key=lambda file: file.name)
+    return "\n".join(file.read_text(encoding="utf-8") for file in named)
+
+
 def load_rulebook_text(config: Config) -> str:
     """The TOML text of the configured rulebook; the standard one when none is."""
     if not config.rulebook:
-        return (files("runtime.ledger") / "standard.toml").read_text(encoding="utf-8")
+        return standard_rulebook_text()
     try:
         return Path(config.rulebook).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -133,7 +140,7 @@ def token_key(config: Config) -> bytes:
 
 
 def payload_key(config: Config) -> bytes:
-    """The key that encrypts raw payloads: from where [payloads] says, else from data_dir/payload.key, made when missing.
+    """The key that encrypts raw payloads, from where [payloads] says; data_dir/payload.key is made when missing.
 
     Whoever loses the key loses the payloads: it belongs with the backups, and not beside the payloads.
     """

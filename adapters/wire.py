@@ -8,6 +8,7 @@ import re
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -30,10 +31,12 @@ from runtime.schema import (
     Parsed,
     conform,
     conform_arrow,
+    told_name,
 )
 
 _INTEGERS = tuple(name for name, dtype in COLUMNS.items() if dtype.is_integer())
 _INT64 = range(-(2**63), 2**63)
+DAYS_REMEMBERED = 1_024
 
 
 # ── protobuf rows ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -41,6 +44,7 @@ _INT64 = range(-(2**63), 2**63)
 _FIELDS = {name: "occurred_at_ms" if name == "occurred_at" else name for name in COLUMNS}
 _WITH_PRESENCE = ("amount_minor", "quantity", "occurred_at")
 _read_row = attrgetter(*_FIELDS.values())
+_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
 def from_rows(events: Sequence[Any], limits: Limits) -> Incoming:
@@ -64,13 +68,22 @@ def from_rows(events: Sequence[Any], limits: Limits) -> Incoming:
 
 def _days(texts: Sequence[str]) -> tuple[Sequence[date | None], list[Fault]]:
     """Dates of texts, and the rows where a text is no date."""
-    given = {text: place for place, text in enumerate(dict.fromkeys(texts))}
-    if given.keys() == {""}:
+    if not any(texts):
         return [None] * len(texts), []
-    read = pl.Series(list(given), dtype=pl.String()).str.to_date("%Y-%m-%d", strict=False).to_list()
-    days = {text: read[place] if len(text) == 10 else None for text, place in given.items()}
-    faults = [Fault(row, *_NO_DAY.at("effective_on")) for row, text in enumerate(texts) if text and days[text] is None]
-    return [days[text] for text in texts], faults
+    days = [_day_of(text) if text else None for text in texts]
+    faults = [
+        Fault(row, *_NO_DAY.at("effective_on")) for row, text in enumerate(texts) if text and days[row] is None
+    ]
+    return days, faults
+
+
+@lru_cache(maxsize=DAYS_REMEMBERED)
+def _day_of(text: str) -> date | None:
+    """The date of a text like 2026-10-31; None when it is none. Most events are of few days."""
+    try:
+        return date.fromisoformat(text) if _DAY.fullmatch(text) else None
+    except ValueError:
+        return None
 
 
 def _array(values: Sequence, dtype: pa.DataType) -> pa.Array:
@@ -190,9 +203,10 @@ def _misshapen(record: Any) -> Fault | None:
         return record
     if not isinstance(record, dict):
         return Fault(0, *_NO_OBJECT)
-    for name in record:
+    for number, name in enumerate(record, 1):
         if name not in COLUMNS:
-            return Fault(0, "unknown_column", name[:64], "not a canonical column; put source data into attributes")
+            place = told_name(name, number)
+            return Fault(0, "unknown_column", place, "not a canonical column; put source data into attributes")
     return None
 
 

@@ -5,11 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 import xxhash
 
 from runtime.schema import to_arrow
-from runtime.words import pairs_of, words_of
+from runtime.words import SINGLY_ROWS_MAX, pairs_of, words_of
 
 ENTITY_SCOPE = "*"  # the facility of everything that belongs to an entity as a whole
 
@@ -28,7 +27,7 @@ class Splitter:
     """Called with a frame it parts that by owner, row order kept; `owners` tells the owner of each event."""
 
     def __init__(self, scopes: Mapping[str, str], shards: int) -> None:
-        self._entity_scoped = pa.array([kind for kind, scope in scopes.items() if scope == "entity"], pa.large_string())
+        self._entity_scoped = frozenset(kind for kind, scope in scopes.items() if scope == "entity")
         self._shards = shards
 
     def __call__(self, frame: pl.DataFrame) -> dict[int, pl.DataFrame]:
@@ -42,8 +41,13 @@ class Splitter:
 
     def owners(self, events: pa.RecordBatch) -> np.ndarray:
         """Each event's shard. Needs the columns kind, entity and facility, the first two without nulls."""
-        facility = pc.fill_null(events.column("facility"), ENTITY_SCOPE)
-        whole_entity = pc.is_in(events.column("kind"), self._entity_scoped)
-        scope = pc.if_else(whole_entity, pa.scalar(ENTITY_SCOPE, facility.type), facility)
-        owners = pairs_of(words_of(events.column("entity")), words_of(scope))
-        return owners.map(lambda pair: shard_of(*pair, self._shards), np.intp)
+        kind, entity, facility = (events.column(name) for name in ("kind", "entity", "facility"))
+        if events.num_rows <= SINGLY_ROWS_MAX:
+            rows = zip(zip(kind.to_pylist(), entity.to_pylist(), strict=True), facility.to_pylist(), strict=True)
+            return np.array([self._owner(row) for row in rows], np.intp)
+        return pairs_of(pairs_of(words_of(kind), words_of(entity)), words_of(facility)).map(self._owner, np.intp)
+
+    def _owner(self, row: tuple[tuple[str, str], str | None]) -> int:
+        (kind, entity), facility = row
+        scope = ENTITY_SCOPE if facility is None or kind in self._entity_scoped else facility
+        return shard_of(entity, scope, self._shards)

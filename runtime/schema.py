@@ -5,6 +5,7 @@ more than the few rows that most requests bring). Never judges a row (`runtime.v
 rulebook does).
 """
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -56,6 +57,7 @@ REJECT_COLUMNS: dict[str, pl.DataType] = {
 }
 
 _CANONICAL = pl.Schema(COLUMNS)
+_NAME = re.compile(r"(?=.{1,32}$)[a-z]+(_[a-z]+)*")  # no digits, no capitals: neither ids nor names of people
 _ARROW_TYPES: dict[pl.DataType, pa.DataType] = {
     pl.String(): pa.large_string(),
     pl.Int64(): pa.int64(),
@@ -176,6 +178,17 @@ def _without_blanks(texts: pa.LargeStringArray) -> pa.LargeStringArray:
     return pc.if_else(blank, pa.scalar(None, texts.type), texts) if blank.true_count else texts
 
 
+def told_name(name: str, number: int = 0) -> str:
+    """How an error names a column that is not ours: as it is if it looks like a column's name, else by its number (from
+    1) or, without one, not at all.
+
+    Where a file has no header, or an object is keyed by people, what stands in a name's place is a payload value.
+    """
+    if _NAME.fullmatch(name):
+        return name
+    return f"column {number}" if number else ""
+
+
 def _blanks_to_null(frame: pl.DataFrame) -> pl.DataFrame:
     blank = [name for name in TEXT_COLUMNS if (frame[name] == "").any()]
     return frame.with_columns(pl.when(pl.col(blank) != "").then(pl.col(blank))) if blank else frame
@@ -184,7 +197,8 @@ def _blanks_to_null(frame: pl.DataFrame) -> pl.DataFrame:
 def _casts(frame: pl.DataFrame) -> pl.DataFrame:
     unknown = [name for name in frame.columns if name not in COLUMNS]
     if unknown:
-        raise FrameError("unknown_column", unknown[0][:64], "not a canonical column; put source data into attributes")
+        place = told_name(unknown[0], frame.columns.index(unknown[0]) + 1)
+        raise FrameError("unknown_column", place, "not a canonical column; put source data into attributes")
     missing = [name for name in REQUIRED if name not in frame.columns]
     if missing:
         raise FrameError("missing_column", missing[0], "every event needs this column")

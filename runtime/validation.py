@@ -4,8 +4,8 @@ Owns the vectorised validation that every door (gRPC, Redis stream, file) goes t
 named by code and column and never by value. Never decides what an event posts; that is the rulebook's.
 """
 
-from collections.abc import Iterator, Mapping
-from datetime import date
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -13,10 +13,10 @@ import polars as pl
 import polars_hash as plh
 import pyarrow as pa
 import pyarrow.compute as pc
-import xxhash
 
-from runtime import limits
+from runtime import event_rules, limits, validation_singly
 from runtime.errors import FrameError
+from runtime.event_rules import DAY_MS, NULL, SEPARATOR, TEXT_WIDTHS, Broken
 from runtime.schema import (
     ARROW_STAMPED,
     COLUMNS,
@@ -24,34 +24,14 @@ from runtime.schema import (
     REJECT_COLUMNS,
     REQUIRED,
     SCHEMA_VERSION,
-    TEXT_COLUMNS,
     Checked,
     Validated,
     Vocabulary,
     to_arrow,
 )
-from runtime.words import Words, pairs_of, words_of
+from runtime.words import SINGLY_ROWS_MAX, Words, pairs_of, words_of
 
 _NO_REJECTS = pl.DataFrame(schema=REJECT_COLUMNS)
-_SEPARATOR = "\x1f"
-_NULL = "\x00"
-_TEXT_WIDTHS = dict.fromkeys(TEXT_COLUMNS, limits.TEXT_CHARS_MAX) | {
-    "event_id": limits.EVENT_ID_CHARS_MAX,
-    "attributes": limits.ATTRIBUTES_CHARS_MAX,
-}
-_DAY_MS = 86_400_000
-_OLDEST_DAY = (date(limits.OCCURRED_YEAR_MIN, 1, 1) - date(1970, 1, 1)).days
-_CONTROL = r"[\x00-\x1f\x7f]"
-_HASHED_SINGLY_MAX = 256  # texts; a call of the vectorised hash costs as much as so many single ones
-
-
-class _Rule(NamedTuple):
-    """One rule, and which rows break it."""
-
-    broken: np.ndarray
-    code: str
-    column: str
-    message: str
 
 
 def validate(frame: pl.DataFrame, vocabulary: Vocabulary, received_at_ms: int) -> Validated:
@@ -62,12 +42,26 @@ def validate(frame: pl.DataFrame, vocabulary: Vocabulary, received_at_ms: int) -
 
 
 def check(events: pa.RecordBatch, vocabulary: Vocabulary, received_at_ms: int) -> Checked:
-    """Check every row of a conformed batch, stamp the good ones, name the first fault of each bad one.
-
-    Rules are tested row by row only where a column's extremes or distinct words leave a doubt.
-    """
+    """Check every row of a conformed batch, stamp the good ones, name the first fault of each bad one."""
     if not events.num_rows:
         raise FrameError("empty_frame", "", "a frame needs at least one event")
+    if events.num_rows <= SINGLY_ROWS_MAX:
+        return check_singly(events, vocabulary, received_at_ms)
+    return check_columns(events, vocabulary, received_at_ms)
+
+
+def check_singly(events: pa.RecordBatch, vocabulary: Vocabulary, received_at_ms: int) -> Checked:
+    """`check`, one event after another."""
+    faults, days, id_hashes, digests = validation_singly.judge(events, vocabulary, received_at_ms)
+    good = np.array([fault is None for fault in faults])
+    accepted = events if good.all() else events.filter(pa.array(good))
+    stamped = _stamped(_with(accepted, "effective_on", pa.array(days, pa.date32())), received_at_ms, id_hashes, digests)
+    broken = [(row, rule) for row, rule in enumerate(faults) if rule]
+    return Checked(stamped, np.flatnonzero(good), _rejects(events, broken))
+
+
+def check_columns(events: pa.RecordBatch, vocabulary: Vocabulary, received_at_ms: int) -> Checked:
+    """`check`, whole columns at a time. Rules are tested only where extremes or distinct words leave a doubt."""
     overlong = _overlong(events)
     stampable = _filled(_without(events, overlong))
     content = _content(stampable)
@@ -79,19 +73,26 @@ def check(events: pa.RecordBatch, vocabulary: Vocabulary, received_at_ms: int) -
         *_out_of_range(events, kinds, vocabulary, received_at_ms),
         *_missing_for_kind(events, kinds, vocabulary),
     )
-    rules = [rule for rule in candidates if rule.broken.any()]
-    stamped = _stamp(stampable, content, received_at_ms)
-    if not rules:
+    identity = _joined([events.column("source"), events.column("event_id")], "")
+    stamped = _stamped(stampable, received_at_ms, _hashes(identity), _hashes(content))
+    tests = [test for test in candidates if test.rows.any()]
+    if not tests:
         return Checked(stamped, np.arange(events.num_rows), _NO_REJECTS)
-    fault = _first_faults(rules)
-    good = fault < 0
-    return Checked(stamped.filter(pa.array(good)), np.flatnonzero(good), _rejects(events, fault, rules))
+    good = ~np.logical_or.reduce([test.rows for test in tests])
+    return Checked(stamped.filter(pa.array(good)), np.flatnonzero(good), _rejects(events, _first_broken(tests)))
+
+
+class _Test(NamedTuple):
+    """A rule, and which rows break it."""
+
+    rows: np.ndarray
+    rule: Broken
 
 
 def _overlong(events: pa.RecordBatch) -> dict[str, np.ndarray]:
     """Which rows hold too long a text, by column; only columns that have any."""
     found = {}
-    for name, width in _TEXT_WIDTHS.items():
+    for name, width in TEXT_WIDTHS.items():
         texts = events.column(name)
         if np.diff(_offsets(texts)).max() > width:
             found[name] = _true(pc.greater(pc.utf8_length(texts), width))
@@ -110,12 +111,14 @@ def _null(column: pa.Array) -> np.ndarray:
     return pc.is_null(column).to_numpy(zero_copy_only=False)
 
 
+def _with(events: pa.RecordBatch, name: str, column: pa.Array) -> pa.RecordBatch:
+    return events.set_column(events.schema.get_field_index(name), name, column)
+
+
 def _without(events: pa.RecordBatch, overlong: Mapping[str, np.ndarray]) -> pa.RecordBatch:
     """Drop texts that are too long before anything is made of them."""
     for name, rows in overlong.items():
-        place = events.schema.get_field_index(name)
-        shortened = pc.if_else(rows, pa.scalar(None, pa.large_string()), events.column(place))
-        events = events.set_column(place, name, shortened)
+        events = _with(events, name, pc.if_else(rows, pa.scalar(None, pa.large_string()), events.column(name)))
     return events
 
 
@@ -125,16 +128,15 @@ def _filled(events: pa.RecordBatch) -> pa.RecordBatch:
     if not given.null_count:
         return events
     # Times that are missing or beyond any date belong to rows that are rejected: any date will do for them.
-    moments = pc.fill_null(events.column("occurred_at").view(pa.int64()), 0).to_numpy()
-    days = np.clip(moments // _DAY_MS, -(2**31), 2**31 - 1).astype(np.int32)
-    filled = pc.coalesce(given, pa.array(days).view(pa.date32()))
-    return events.set_column(events.schema.get_field_index("effective_on"), "effective_on", filled)
+    moments = pc.fill_null(_integers(events, "occurred_at"), 0).to_numpy()
+    days = np.clip(moments // DAY_MS, -(2**31), 2**31 - 1).astype(np.int32)
+    return _with(events, "effective_on", pc.coalesce(given, pa.array(days).view(pa.date32())))
 
 
 def _content(events: pa.RecordBatch) -> pa.LargeStringArray:
     """Each row as one text, in column order."""
     texts = [_integers(events, n).cast(pa.large_string()) if n in NUMBER_COLUMNS else events.column(n) for n in COLUMNS]
-    return _joined(texts, _NULL)
+    return _joined(texts, NULL)
 
 
 def _integers(events: pa.RecordBatch, name: str) -> pa.Array:
@@ -144,7 +146,7 @@ def _integers(events: pa.RecordBatch, name: str) -> pa.Array:
 
 
 def _joined(texts: list[pa.LargeStringArray], null: str) -> pa.LargeStringArray:
-    separator = pa.scalar(_SEPARATOR, pa.large_string())
+    separator = pa.scalar(SEPARATOR, pa.large_string())
     return pc.binary_join_element_wise(*texts, separator, null_handling="replace", null_replacement=null)
 
 
@@ -162,60 +164,48 @@ def _control_bytes(texts: pa.LargeStringArray) -> int:
     return np.count_nonzero(held < 0x20) + np.count_nonzero(held == 0x7F)
 
 
-def _missing(events: pa.RecordBatch) -> Iterator[_Rule]:
+def _missing(events: pa.RecordBatch) -> Iterator[_Test]:
     for name in REQUIRED:
         if events.column(name).null_count:
-            yield _Rule(_null(events.column(name)), "missing_value", name, "must be filled")
+            yield _Test(_null(events.column(name)), event_rules.missing(name))
 
 
-def _unfit_texts(events: pa.RecordBatch, overlong: Mapping[str, np.ndarray], has_control: bool) -> Iterator[_Rule]:
-    for name, width in _TEXT_WIDTHS.items():
+def _unfit_texts(events: pa.RecordBatch, overlong: Mapping[str, np.ndarray], has_control: bool) -> Iterator[_Test]:
+    for name in TEXT_WIDTHS:
         if name in overlong:
-            yield _Rule(overlong[name], "too_long", name, f"at most {width} characters")
+            yield _Test(overlong[name], event_rules.too_long(name))
         if has_control and name != "attributes":
-            control = _true(pc.match_substring_regex(events.column(name), _CONTROL))
-            yield _Rule(control, "control_character", name, "control characters are not allowed")
+            control = pc.match_substring_regex(events.column(name), event_rules.CONTROL)
+            yield _Test(_true(control), event_rules.control_character(name))
 
 
-def _unknown(events: pa.RecordBatch, kinds: Words, vocabulary: Vocabulary) -> Iterator[_Rule]:
-    known = vocabulary.entities
+def _unknown(events: pa.RecordBatch, kinds: Words, vocabulary: Vocabulary) -> Iterator[_Test]:
     entities = words_of(events.column("entity"))
-    of_entity = {name: pairs_of(entities, words_of(events.column(name))) for name in ("currency", "facility")}
-
-    def other_currency(pair: tuple[str, str]) -> bool:
-        return pair[0] in known and pair[1] not in known[pair[0]].currencies
-
-    def other_facility(pair: tuple[str, str | None]) -> bool:
-        declared = known[pair[0]].facilities if pair[0] in known else ()
-        return bool(pair[1] and declared) and pair[1] not in declared
-
-    kind = kinds.map(lambda word: word not in vocabulary.kinds, bool)
-    yield _Rule(kind, "unknown_kind", "kind", "not in the rulebook")
-    entity = entities.map(lambda word: word not in known, bool)
-    yield _Rule(entity, "unknown_entity", "entity", "not configured")
-    currency = of_entity["currency"].map(other_currency, bool)
-    yield _Rule(currency, "unknown_currency", "currency", "not a currency of this entity")
-    facility = of_entity["facility"].map(other_facility, bool)
-    yield _Rule(facility, "unknown_facility", "facility", "not a facility of this entity")
+    yield _Test(kinds.map(lambda kind: kind not in vocabulary.kinds, bool), event_rules.UNKNOWN_KIND)
+    yield _Test(entities.map(lambda entity: entity not in vocabulary.entities, bool), event_rules.UNKNOWN_ENTITY)
+    for name, is_known, rule in (
+        ("currency", event_rules.has_currency, event_rules.UNKNOWN_CURRENCY),
+        ("facility", event_rules.has_facility, event_rules.UNKNOWN_FACILITY),
+    ):
+        pairs = pairs_of(entities, words_of(events.column(name)))
+        yield _Test(~pairs.map(lambda pair, is_known=is_known: is_known(vocabulary, *pair), bool), rule)
 
 
-def _out_of_range(events: pa.RecordBatch, kinds: Words, vocabulary: Vocabulary, received_at_ms: int) -> Iterator[_Rule]:
+def _out_of_range(events: pa.RecordBatch, kinds: Words, vocabulary: Vocabulary, received_at_ms: int) -> Iterator[_Test]:
     amounts, largest = events.column("amount_minor"), limits.AMOUNT_MINOR_MAX
     lowest, highest = _extremes(amounts)
     if lowest < -largest or highest > largest:
-        beyond = _true(pc.or_(pc.less(amounts, -largest), pc.greater(amounts, largest)))
-        yield _Rule(beyond, "out_of_range", "amount_minor", f"beyond {largest} minor units")
+        beyond = pc.or_(pc.less(amounts, -largest), pc.greater(amounts, largest))
+        yield _Test(_true(beyond), event_rules.AMOUNT_BEYOND)
     if lowest < 0:
-        positive = kinds.map(lambda kind: kind in vocabulary.kinds and vocabulary.kinds[kind].sign == "positive", bool)
-        negative = positive & _true(pc.less(amounts, 0))
-        yield _Rule(negative, "negative_amount", "amount_minor", "this kind takes no negative amount")
-    newest_ms = received_at_ms + limits.FUTURE_DAYS_MAX * _DAY_MS
-    yield from _out_of_days(events, "occurred_at", _OLDEST_DAY * _DAY_MS, newest_ms)
-    yield from _out_of_days(events, "effective_on", _OLDEST_DAY, newest_ms // _DAY_MS)
+        positive = kinds.map(partial(event_rules.is_positive, vocabulary), bool)
+        yield _Test(positive & _true(pc.less(amounts, 0)), event_rules.AMOUNT_NEGATIVE)
+    newest_ms = event_rules.newest_ms(received_at_ms)
+    yield from _out_of_days(events, "occurred_at", event_rules.OLDEST_DAY * DAY_MS, newest_ms)
+    yield from _out_of_days(events, "effective_on", event_rules.OLDEST_DAY, newest_ms // DAY_MS)
     versions = events.column("schema_version")
     if versions.null_count or _extremes(versions) != (SCHEMA_VERSION, SCHEMA_VERSION):
-        other = pc.fill_null(pc.not_equal(versions, SCHEMA_VERSION), True).to_numpy(zero_copy_only=False)
-        yield _Rule(other, "unknown_version", "schema_version", f"this runtime reads version {SCHEMA_VERSION}")
+        yield _Test(~_true(pc.equal(versions, SCHEMA_VERSION)), event_rules.UNKNOWN_VERSION)
 
 
 def _extremes(numbers: pa.Array) -> tuple[int, int]:
@@ -224,64 +214,52 @@ def _extremes(numbers: pa.Array) -> tuple[int, int]:
     return found["min"] or 0, found["max"] or 0
 
 
-def _out_of_days(events: pa.RecordBatch, name: str, oldest: int, newest: int) -> Iterator[_Rule]:
+def _out_of_days(events: pa.RecordBatch, name: str, oldest: int, newest: int) -> Iterator[_Test]:
     given = _integers(events, name)
     lowest, highest = _extremes(given)
     if lowest < oldest:
-        before = _true(pc.less(given, oldest))
-        yield _Rule(before, "out_of_range", name, f"before {limits.OCCURRED_YEAR_MIN}")
+        yield _Test(_true(pc.less(given, oldest)), event_rules.too_early(name))
     if highest > newest:
-        after = _true(pc.greater(given, newest))
-        yield _Rule(after, "out_of_range", name, f"more than {limits.FUTURE_DAYS_MAX} days ahead")
+        yield _Test(_true(pc.greater(given, newest)), event_rules.too_late(name))
 
 
-def _missing_for_kind(events: pa.RecordBatch, kinds: Words, vocabulary: Vocabulary) -> Iterator[_Rule]:
-    required = {word: vocabulary.kinds[word].requires for word in kinds.words if word in vocabulary.kinds}
-    for name in sorted({name for names in required.values() for name in names} - set(REQUIRED)):
+def _missing_for_kind(events: pa.RecordBatch, kinds: Words, vocabulary: Vocabulary) -> Iterator[_Test]:
+    needed = {kind: event_rules.needs(vocabulary, kind) for kind in kinds.words}
+    for name in sorted({name for names in needed.values() for name in names} - set(REQUIRED)):
         if events.column(name).null_count:
-            demanded = kinds.map(lambda kind, name=name: name in required.get(kind, ()), bool)
-            broken = demanded & _null(events.column(name))
-            yield _Rule(broken, "missing_value", name, "this kind needs this column")
+            demanded = kinds.map(lambda kind, name=name: name in needed[kind], bool)
+            yield _Test(demanded & _null(events.column(name)), event_rules.missing_for_kind(name))
 
 
-def _first_faults(rules: list[_Rule]) -> np.ndarray:
-    """For each row the index of the first rule that it breaks, or -1."""
-    fault = np.full(len(rules[0].broken), -1, np.int16)
-    for i in reversed(range(len(rules))):
-        fault[rules[i].broken] = i
-    return fault
+def _first_broken(tests: list[_Test]) -> list[tuple[int, Broken]]:
+    """Each row that fails a test, with the rule of the first that it fails."""
+    first = {row: test.rule for test in reversed(tests) for row in np.flatnonzero(test.rows).tolist()}
+    return sorted(first.items())
 
 
-def _stamp(events: pa.RecordBatch, content: pa.LargeStringArray, received_at_ms: int) -> pa.RecordBatch:
-    received_at = pa.repeat(pa.scalar(received_at_ms, ARROW_STAMPED.field("received_at").type), events.num_rows)
-    identity = _joined([events.column("source"), events.column("event_id")], "")
-    columns = [*events.columns, received_at, _hashes(identity), _hashes(content)]
-    return pa.RecordBatch.from_arrays(columns, schema=ARROW_STAMPED)
+def _stamped(
+    events: pa.RecordBatch, received_at_ms: int, id_hashes: Sequence[int], digests: Sequence[int]
+) -> pa.RecordBatch:
+    """The events with what the gateway adds.
 
-
-def _hashes(texts: pa.LargeStringArray) -> pa.UInt64Array:
-    """xxHash64 of each text: of (source, event_id), the identity of an event, and of its whole content, its digest.
-
-    Stable across versions and processes. Same identity with another digest is a conflict.
+    The hashes are xxHash64, stable across versions and processes: of (source, event_id), the identity of an event, and
+    of its whole content, its digest. Same identity with another digest is a conflict.
     """
-    if len(texts) <= _HASHED_SINGLY_MAX:
-        hashes = [xxhash.xxh64_intdigest(text) for text in texts.view(pa.large_binary()).to_pylist()]
-        return pa.array(hashes, pa.uint64())
+    received_at = pa.repeat(pa.scalar(received_at_ms, ARROW_STAMPED.field("received_at").type), events.num_rows)
+    hashes = (pa.array(given, pa.uint64()) for given in (id_hashes, digests))
+    return pa.RecordBatch.from_arrays([*events.columns, received_at, *hashes], schema=ARROW_STAMPED)
+
+
+def _hashes(texts: pa.LargeStringArray) -> np.ndarray:
     hashed = pl.DataFrame({"text": pl.from_arrow(texts)}).select(plh.col("text").nchash.xxhash64())
-    return hashed.to_series().to_arrow()
+    return hashed.to_series().to_numpy()
 
 
-def _rejects(events: pa.RecordBatch, fault: np.ndarray, rules: list[_Rule]) -> pl.DataFrame:
-    rows = np.flatnonzero(fault >= 0)
-    named = [rules[index] for index in fault[rows].tolist()]
-    event_ids = pl.Series(events.column("event_id").take(pa.array(rows)))
-    return pl.DataFrame(
-        {
-            "row": rows,
-            "event_id": event_ids.str.head(limits.EVENT_ID_CHARS_MAX),
-            "code": [rule.code for rule in named],
-            "column": [rule.column for rule in named],
-            "message": [rule.message for rule in named],
-        },
-        schema=REJECT_COLUMNS,
-    )
+def _rejects(events: pa.RecordBatch, broken: Sequence[tuple[int, Broken]]) -> pl.DataFrame:
+    """The rejected rows, each with the rule that it breaks."""
+    if not broken:
+        return _NO_REJECTS
+    event_ids = events.column("event_id").take(pa.array([row for row, _ in broken])).to_pylist()
+    shortened = [event_id and event_id[: limits.EVENT_ID_CHARS_MAX] for event_id in event_ids]
+    rows = [(row, event_id, *rule) for (row, rule), event_id in zip(broken, shortened, strict=True)]
+    return pl.DataFrame(rows, schema=REJECT_COLUMNS, orient="row")

@@ -1,6 +1,6 @@
 """Columns of few distinct words: what follows from a word is found out once for the word, not once for the row.
 
-Owns the coding of such columns. Never knows what a word means.
+Owns the coding of such columns, and from which number of rows on it pays. Never knows what a word means.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+
+SINGLY_ROWS_MAX = 64  # so many values are gone through one by one in the time of a few calls on whole columns
 
 
 class Words(NamedTuple):

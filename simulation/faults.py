@@ -147,4 +147,3 @@ class Faults:
 def _too_late(edge: Edge) -> bool:
     """A sender that hangs between its intent and its call can be fenced by nobody but the ERP's own key."""
     return edge == Edge("erp", "post", "before")
-

@@ -8,12 +8,13 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
-from importlib.resources import files
 from typing import NamedTuple
 
 import msgspec
 import structlog
 
+from actors.shard_worker import ShardWorker
+from adapters.settings import standard_rulebook_text
 from runtime.ledger.rules import Rulebook, parse_rulebook
 from runtime.ports import START
 from simulation.auditor.books import Auditor
@@ -26,7 +27,7 @@ from simulation.scenario import scenario
 from simulation.workload.deliveries import workload
 from simulation.workload.rows import ENTITIES, OPENS_ON
 from simulation.workload.stories import Stories
-from simulation.world import WORKER, World
+from simulation.world import World
 
 EVENTS_DEFAULT = 150
 TROUBLED_TURNS_MAX = 6_000
@@ -66,7 +67,7 @@ class _Failed(Exception):
 @cache
 def standard_rulebook() -> Rulebook:
     """The rules that every run follows."""
-    return parse_rulebook((files("runtime.ledger") / "standard.toml").read_text(encoding="utf-8"))
+    return parse_rulebook(standard_rulebook_text())
 
 
 def simulate(seed: int, events: int = EVENTS_DEFAULT, whole_trace: bool = False) -> Outcome:
@@ -147,6 +148,9 @@ class _Run:
         stuck += [] if self.operator.done else ["mapping versions are not proposed yet"]
         if world.stream.waiting or world.stream.pending:
             stuck.append(f"feed: {len(world.stream.waiting)} unread, {len(world.stream.pending)} unacknowledged")
+        running = {told.shard for worker in self._workers() for told in worker.health() if told.state == "running"}
+        if orphans := sorted(set(range(self.scenario.shards)) - running):
+            stuck.append(f"no worker runs shards {orphans}")
         for shard, (position, end) in enumerate(zip(self._positions().values(), self._ends(), strict=True)):
             if position != end:
                 stuck.append(f"shard {shard} stands at {position} of {end}; {self._errors()}")
@@ -168,12 +172,13 @@ class _Run:
 
     def _checkpoint(self) -> None:
         """Bring everything into the archive, so that it can be looked at as a whole."""
-        for name, process in self.world.processes.items():
-            if name.startswith(WORKER) and process.part is not None:
-                process.part.checkpoint_now()
-        for stray in self.world.strays:
-            if isinstance(stray, ThreadProcess) and stray.part is not None:
-                stray.part.checkpoint_now()
+        for worker in self._workers():
+            worker.checkpoint_now()
+
+    def _workers(self) -> list[ShardWorker]:
+        """Those that run, those that nobody knows any more among them."""
+        processes = (*self.world.processes.values(), *self.world.strays)
+        return [p.part for p in processes if not p.dead and isinstance(p.part, ShardWorker)]
 
     def _audit(self, phase: str) -> None:
         self.auditor.follow(self.world.log.kept, self._positions())

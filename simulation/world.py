@@ -17,7 +17,7 @@ from actors.supervisor import Supervisor
 from adapters import wire
 from adapters.archive.memory import MemoryArchive
 from adapters.books.memory import MemoryBooks
-from adapters.feeds.memory import MemoryFeed, MemoryStream
+from adapters.feeds.memory import MemoryStream
 from runtime.config import ErpSection
 from runtime.ledger.rules import Rulebook
 from runtime.ports import LogEntry, NoMetrics, ShardLag
@@ -33,6 +33,7 @@ from simulation.history import History
 from simulation.kept_log import KeptLog
 from simulation.processes import FeedProcess, GatewayProcess, LoopProcess, ThreadProcess
 from simulation.scenario import START_MS, Scenario
+from simulation.waiting_feed import WaitingFeed
 from simulation.workload.rows import ENTITIES, OPENS_ON
 
 BUSY_MS, IDLE_MS = (5, 60), (200, 2_000)  # between two turns of a process, while things happen and while not
@@ -151,7 +152,7 @@ class World:
 
     def _build_reader(self, process: LoopProcess) -> FeedReader:
         return FeedReader(
-            self._edged("feed", MemoryFeed(self.stream, "reader"), process),
+            self._edged("feed", WaitingFeed(self.stream, "reader"), process),
             self._build_gateway(process).submit,
             self._edged("books", self.books, process),
             clock=self._clock_of(process),

@@ -16,16 +16,14 @@ from rich.console import Console
 
 from actors.cli import demo as demonstration
 from actors.cli import dry_run as rehearsal
+from actors.cli import exceptions, mapping, payload, reports, submission
 from actors.cli import export as exporting
-from actors.cli import payload, reports, submission
-from actors.cli.installation import Installation, books_url, mapping_json
+from actors.cli.installation import Installation
 from actors.cli.terminal import AsJson, ConfigFile, load, money, out, print_json, print_table, told
 from adapters import settings
-from adapters.books.sql import SqlBooks
 from adapters.sources import FORMATS, NAMES_ENTITIES, recognise
-from runtime.config import Config, MappingRow
+from runtime.config import Config
 from runtime.errors import ConfigError
-from runtime.ledger.rules import parse_rulebook
 
 app = typer.Typer(
     name="penstock",
@@ -34,10 +32,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-mapping_app = typer.Typer(help="The crosswalk from account roles to an entity's own accounts.", no_args_is_help=True)
-app.add_typer(mapping_app, name="mapping")
+app.add_typer(exceptions.app, name="exceptions")
+app.add_typer(mapping.app, name="mapping")
 app.add_typer(payload.app, name="payload")
-KEEP_RAW_HELP = "Keep the file as it is, encrypted; as configured in [payloads]. A dry run keeps nothing."
+KEEP_RAW_HELP = "Keep the file as it is, encrypted; as the configuration says. A dry run keeps nothing."
 
 # ── running ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -140,8 +138,9 @@ def submit(
             f"{file.name}: control total", sent["kinds"], ["entity", "currency", "kind", "events", "amount_minor"]
         )
         counts = "accepted", "duplicate", "rejected"
-        kept = f"   payload: {sent['payload']}" if "payload" in sent else ""
-        out.print("   ".join(f"{name}: {sent[name]:,}" for name in counts) + f"   durability: {sent['durability']}{kept}")
+        out.print("   ".join(f"{name}: {sent[name]:,}" for name in counts) + f"   durability: {sent['durability']}")
+        if "payload" in sent:
+            out.print(f"kept as payload {sent['payload']}")
         if sent["rejects"]:
             print_table("rejected", sent["rejects"][:20], ["place", "column", "code", "message"])
     raise typer.Exit(1 if sent["rejected"] else 0)
@@ -214,25 +213,6 @@ def trace(
 
 
 @app.command()
-def exceptions(
-    *,
-    state: Annotated[str, typer.Option(help="open, resolved, or empty for both.")] = "open",
-    type: Annotated[str, typer.Option(help="Only this type.")] = "",
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, oldest first.")] = 50,
-    config: ConfigFile = "",
-    json: AsJson = False,
-) -> None:
-    """List exceptions with owner and due time: everything that is not booked and needs a person or a later fact."""
-    with told():
-        found = reports.exceptions(Installation(load(config)), state, type, limit)
-    if json:
-        print_json(found)
-        return
-    columns = ["type", "owner", "severity", "event_id", "entity", "amount_minor", "due_at", "detail"]
-    print_table(f"{state or 'all'} exceptions", found, columns)
-
-
-@app.command()
 def reconcile(config: ConfigFile = "", json: AsJson = False) -> None:
     """Compare sources, books and the ERP's trial balance, to the cent. Fails on any difference."""
     with told():
@@ -278,51 +258,6 @@ def export(
         for written in exporting.export(load(config), format, into):
             shown.update(f"{written:,} posting sets")
     progress.print(f"{written:,} posting sets written")
-
-
-# ── mapping ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@mapping_app.command("add")
-def mapping_add(
-    *,
-    role: Annotated[str, typer.Argument(help="The account role, for instance CONTRACTUAL.")],
-    account: Annotated[str, typer.Argument(help="The entity's own account code.")],
-    entity: Annotated[str, typer.Option(help="The entity; * for any.")] = "*",
-    facility: Annotated[str, typer.Option(help="Only this facility.")] = "",
-    department: Annotated[str, typer.Option(help="Only this department.")] = "",
-    valid_from: Annotated[str, typer.Option(help="Effective from this day (YYYY-MM-DD).")] = "1900-01-01",
-    config: ConfigFile = "",
-    json: AsJson = False,
-) -> None:
-    """Add a mapping. It enters through the log; events held for want of it book by themselves."""
-    with told():
-        settled = load(config)
-        if entity != "*":
-            _check_entity(settled, entity)
-        given = {"role": role, "account": account, "entity": entity, "facility": facility, "department": department}
-        row = settings.checked(MappingRow, {**given, "valid_from": valid_from})
-        _check_role(settled, role)
-        version = add_mapping(settled, row)
-    if json:
-        print_json({"version": version})
-    else:
-        out.print(f"mapping version {version} is on its way to every shard")
-
-
-def _check_role(config: Config, role: str) -> None:
-    known = parse_rulebook(settings.load_rulebook_text(config)).roles()
-    if role not in known and not role.startswith("POLICY_"):
-        raise ConfigError(f"role: no rule posts to {role!r}; known are {', '.join(sorted(known))}")
-
-
-def add_mapping(config: Config, row: MappingRow) -> int:
-    """Store one mapping row as a new version."""
-    books = SqlBooks(books_url(config))
-    try:
-        return books.add_mapping(mapping_json([row.model_dump(mode="json")]), "command line")
-    finally:
-        books.close()
 
 
 # ── demo ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from actors.cli import reports
-from actors.cli.installation import Installation, free_port, mapping_json
+from actors.cli.installation import Installation, free_port
 from actors.cli.submission import submit
 from actors.cli.terminal import money
 from adapters import settings
@@ -33,12 +33,14 @@ from adapters.sources.month import TRIAL_UNIT_MAPPING, billing_month
 from adapters.sources.source import ControlTotal
 from runtime.config import Config
 from runtime.errors import PenstockError
+from runtime.ledger.governance import rows_json
 from runtime.ledger.reconciliation import Reconciliation, Side
 
 SEED = 20261031
 MONTH = "2026-10"
 REPEATED_ROWS = 2_000  # what the biller sends again, as if an answer had been lost
 DRAIN_TIMEOUT_S = 150.0
+STEWARD, CONTROLLER = "the steward", "the controller"
 CARD_ENTITY, CARD_FACILITIES = "mercy", ("mercy-general", "mercy-west")
 
 
@@ -215,8 +217,9 @@ def _heal(installation: Installation, out: Console) -> int:
     try:
         held = books.exception_counts().get("mapping_missing", 0)
         if held:
-            out.print(f"  {held} events are held for want of a mapping; adding it …")
-            books.add_mapping(mapping_json([TRIAL_UNIT_MAPPING]), "demonstration")
+            out.print(f"  {held} events are held for want of a mapping; {STEWARD} proposes it, {CONTROLLER} approves …")
+            change = books.propose_change("mapping", rows_json([TRIAL_UNIT_MAPPING]), STEWARD, "a new trial unit")
+            books.approve_change(change, CONTROLLER)
         deadline, pause = time.monotonic() + DRAIN_TIMEOUT_S, threading.Event()
         while books.exception_counts().get("mapping_missing", 0):
             if time.monotonic() > deadline:
@@ -308,5 +311,5 @@ def _show_next(out: Console, installation: Installation, keep: bool) -> None:
     }
     for name, place in places.items():
         out.print(f"  {name:10} {place}", highlight=False)
-    for command in ("status", "exceptions", "reconcile", "trace bill-000001", "down"):
+    for command in ("status", "exceptions list", "reconcile", "trace bill-000001", "down"):
         out.print(f"  penstock {command} -c .penstock/demo.toml", highlight=False)

@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from actors.cli.installation import mapping_json
 from adapters import settings
 from adapters.clock import utc_now_ms
 from adapters.sources import Source, open_source
 from runtime.config import Config
 from runtime.flow import frames
+from runtime.ledger.governance import rows_json
 from runtime.ledger.rules import Rulebook, parse_rulebook
 from runtime.ports import LogRecord
 from runtime.schema import Vocabulary, conform
@@ -92,7 +92,7 @@ class Rehearsal:
 
 
 def _mapping(config: Config) -> dict[str, Any]:
-    rows = mapping_json([row.model_dump(mode="json") for row in config.mapping])
+    rows = rows_json([row.model_dump(mode="json") for row in config.mapping])
     return {"type": "mapping", "version": 1, "rows": msgspec.json.decode(rows)}
 
 

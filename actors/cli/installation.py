@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+import polars as pl
 import psutil
 import xxhash
 
@@ -32,6 +33,8 @@ from adapters.erp.tryton_setup import CompanySpec
 from adapters.log import redis_streams
 from runtime.config import Config
 from runtime.errors import ConfigError, PenstockError
+from runtime.ledger.governance import rows_json
+from runtime.ports import Books
 
 READY_TIMEOUT_S = 120.0
 CONFIGURATION = "configuration"  # the author of mapping versions that the configuration file holds
@@ -168,7 +171,8 @@ class Installation:
         return "Ray: local, with its dashboard"
 
     def _start_actors(self, record: RunRecord, say: Callable[[str], None]) -> None:
-        self._propose_mapping()
+        if proposed := self._bring_mapping():
+            say(f"mapping: the configured one has changed; approve it: penstock mapping approve {proposed} --by NAME")
         port = self._gateway_port()
         wiring = Wiring(
             config=self.config,
@@ -197,19 +201,10 @@ class Installation:
             raise ConfigError(f"gateway.port: something serves {section.host}:{section.port} already; choose another")
         return section.port or free_port()
 
-    def _propose_mapping(self) -> None:
-        """Store the configured crosswalk as a version, unless the last configured one is the same.
-
-        The supervisor sends it on to every shard.
-        """
-        if not self.config.mapping:
-            return
-        rows_json = mapping_json([row.model_dump(mode="json") for row in self.config.mapping])
+    def _bring_mapping(self) -> int:
         books = SqlBooks(self._books_url)
         try:
-            configured = [v.rows_json for v in books.mapping_versions() if v.author == CONFIGURATION]
-            if rows_json not in configured[-1:]:
-                books.add_mapping(rows_json, CONFIGURATION)
+            return bring_mapping(books, self.config)
         finally:
             books.close()
 
@@ -261,6 +256,24 @@ def books_url(config: Config) -> str:
     return config.books.url or f"sqlite:///{Path(config.runtime.data_dir).absolute() / 'books.sqlite'}"
 
 
+def bring_mapping(books: Books, config: Config) -> int:
+    """Store the configured crosswalk: at the first start as a version, later as a proposal; that one's number, or 0.
+
+    Once is enough, also for one that was refused. The supervisor sends versions on to every shard.
+    """
+    if not config.mapping:
+        return 0
+    configured = rows_json([row.model_dump(mode="json") for row in config.mapping])
+    proposed = books.changes().filter(pl.col("type") == "mapping", pl.col("prepared_by") == CONFIGURATION)
+    brought = [v.rows_json for v in books.mapping_versions() if v.author == CONFIGURATION and not v.approved_by]
+    brought += proposed["body_json"].to_list()
+    if not brought:
+        books.add_mapping(configured, CONFIGURATION)
+    elif brought[-1] != configured:
+        return books.propose_change("mapping", configured, CONFIGURATION, "the configuration file has changed")
+    return 0
+
+
 def cache_folder() -> Path:
     """Where what is costly to make is kept between runs; it may be deleted at any time."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "penstock"
@@ -269,11 +282,6 @@ def cache_folder() -> Path:
     except OSError:  # a user without a home of its own
         return Path(tempfile.gettempdir()) / "penstock-cache"
     return folder
-
-
-def mapping_json(rows: list[dict]) -> str:
-    """Mapping rows as they are stored: equal rows give equal text."""
-    return msgspec.json.encode(rows, order="sorted").decode()
 
 
 def companies(config: Config) -> list[CompanySpec]:

@@ -1,4 +1,4 @@
-"""What people ask of a running Penstock: status, exceptions, reconciliation, the way of one event.
+"""What people ask of a running Penstock: status, reconciliation, the way of one event.
 
 Owns gathering the answers as plain data, the same for tables and for JSON. Never prints and never changes anything.
 """
@@ -76,26 +76,6 @@ def _part(name: str, health: Any) -> dict[str, Any]:
     if health is None:
         return {"name": name, "state": "silent", "pid": None, "error_type": "", "detail": None}
     return msgspec.to_builtins(health)
-
-
-def exceptions(installation: Installation, state: str, type: str, limit: int) -> list[dict[str, Any]]:
-    """Exceptions with the owner and due times that the rulebook gives their types."""
-    wiring = installation.wiring()
-    types = wiring.rulebook().exception
-    books = SqlBooks(wiring.books_url)
-    try:
-        found = books.exceptions(state=state, type=type, limit=limit)
-    finally:
-        books.close()
-    return [_owned(row, types) for row in found.iter_rows(named=True)]
-
-
-def _owned(row: dict[str, Any], types: dict) -> dict[str, Any]:
-    rule = types.get(row["type"])
-    if rule is None:
-        return row
-    due = row["raised_at"] + pl.Series([rule.resolve_h * 3_600_000]).cast(pl.Duration("ms"))[0]
-    return {**row, "owner": rule.owner, "severity": rule.severity, "due_at": due, "action": rule.action}
 
 
 def pairs_of(rulebook: Rulebook) -> dict[str, int]:

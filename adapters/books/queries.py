@@ -15,10 +15,12 @@ from sqlalchemy import (
     and_,
     case,
     cast,
+    column,
     func,
     literal,
     select,
     tuple_,
+    values,
 )
 
 from adapters.books import tables
@@ -82,16 +84,20 @@ def posting_page(after: SetKey, sets_max: int) -> Select:
 
 
 def told_sets(places: Sequence[SetKey], kinds: Collection[str]) -> Select:
-    """What a status says of each of these sets, where it has a document and its kind is one of these."""
+    """What a status says of each of these sets, where it has a document and its kind is one of these.
+
+    The places come as a table: a list of tuples in a condition would make SQLite read every set there is.
+    """
+    columns = (column(name, BigInteger) for name in _SET_KEY)
+    given = values(*columns, name="given").data(places).cte()
     told = (_sets.kind.in_(kinds), _sets.document != "", _lines.side == "D")
-    key = [_sets[name] for name in _SET_KEY]
-    what = (_sets.kind, _sets.entity, _sets.document, _sets.currency)
+    key, what = [_sets[name] for name in _SET_KEY], (_sets.kind, _sets.entity, _sets.document, _sets.currency)
+    place = (_sets.shard, _position(tables.posting_sets), _sets.set_no)
+    sets = given.join(tables.posting_sets, _same_set(given, tables.posting_sets))
     return (
-        select(_sets.shard, _position(tables.posting_sets), _sets.set_no, *what, _whole(func.sum(_lines.amount_minor)))
-        .select_from(
-            tables.posting_sets.join(tables.posting_lines, _same_set(tables.posting_sets, tables.posting_lines))
-        )
-        .where(tuple_(*key).in_(places), *told)
+        select(*place, *what, _whole(func.sum(_lines.amount_minor)))
+        .select_from(sets.join(tables.posting_lines, _same_set(given, tables.posting_lines)))
+        .where(*told)
         .group_by(*key, *what)
         .order_by(*key)
     )

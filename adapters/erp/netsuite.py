@@ -120,6 +120,9 @@ class NetSuiteGateway(HttpGateway):
     def deliver(self, entries: Sequence[JournalEntry]) -> list[Outcome]:
         return self._submit(entries, 0) if self._batch else [self._create(entry) for entry in entries]
 
+    def takes_currency(self, currency: str) -> bool:
+        return currency in self._settings.currencies
+
     def find(self, keys: Sequence[str]) -> dict[str, Outcome]:
         return self._query_keys(keys) if self._settings.lookup == "suiteql" else self._ask_keys(keys)
 

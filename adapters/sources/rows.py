@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from adapters.sources.delimited import header_of, read_text
 from adapters.sources.source import Chunk, Reader, RowTest, SourceFault, SourceSettings, divide
 from runtime.errors import FrameError
-from runtime.schema import COLUMNS, REQUIRED, SCHEMA_VERSION, UTC_MS, conform
+from runtime.schema import COLUMNS, REQUIRED, SCHEMA_VERSION, UTC_MS, conform, told_name
 
 LINE_BYTES_MAX = 64 * 1024
 
@@ -83,7 +83,7 @@ def _json_row(decoder: msgspec.json.Decoder, number: int, line: bytes | None) ->
 def _json_fault(number: int, text: str) -> SourceFault:
     message, _, place = text.partition(" - at `$.")
     if unknown := re.search(r"unknown field `(.*)`", message):
-        return SourceFault(number, unknown[1][:64], "unknown_column", "not a canonical column")
+        return SourceFault(number, told_name(unknown[1]), "unknown_column", "not a canonical column")
     column = place.rstrip("`")
     return SourceFault(number, column, "wrong_type" if column else "malformed", message)
 
@@ -106,7 +106,8 @@ def read_csv(path: Path, settings: SourceSettings) -> Iterator[Chunk]:
     """Canonical columns by name in the header; instants as RFC 3339 text in UTC or integer milliseconds."""
     header = header_of(path)
     if unknown := [name for name in header if name not in COLUMNS]:
-        raise FrameError("unknown_column", unknown[0][:64], "not a canonical column; put source data into attributes")
+        place = told_name(unknown[0], header.index(unknown[0]) + 1)
+        raise FrameError("unknown_column", place, "not a canonical column; put source data into attributes")
     if missing := [name for name in REQUIRED if name not in header]:
         raise FrameError("missing_column", missing[0], "every event needs this column")
     for text, broken in read_text(path, header, settings.rows_max):

@@ -19,7 +19,7 @@ _COMPRESS_ROWS_MIN = 512
 _SEAL = struct.Struct("<4sQ")
 _MAGIC = b"PSTK"
 _ONE_THREAD = pa.ipc.IpcReadOptions(use_threads=False)
-_PLAIN = pa.ipc.IpcWriteOptions(use_threads=False)
+_END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 _COMPRESSED = pa.ipc.IpcWriteOptions(use_threads=False, compression="lz4")
 
 
@@ -32,20 +32,32 @@ def encode(frame: pl.DataFrame) -> bytes:
 
 
 def encode_arrow(batch: pa.RecordBatch) -> bytes:
-    """The same of an Arrow batch that shares its buffers with no other rows."""
-    # Views are smaller when compressed, and Polars takes them as they are.
-    large = batch.num_rows >= _COMPRESS_ROWS_MIN
-    columns = [_as_views(column) for column in batch.columns] if large else batch.columns
-    sink = pa.BufferOutputStream()
-    schema = pa.schema([(name, column.type) for name, column in zip(batch.schema.names, columns, strict=True)])
-    with pa.ipc.new_stream(sink, schema, options=_COMPRESSED if large else _PLAIN) as writer:
-        writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
-    stream = sink.getvalue().to_pybytes()
+    """The same of an Arrow batch."""
+    stream = _small_stream(batch) if batch.num_rows < _COMPRESS_ROWS_MIN else _compressed_stream(batch)
     return stream + _SEAL.pack(_MAGIC, xxhash.xxh64_intdigest(stream))
 
 
+def _small_stream(batch: pa.RecordBatch) -> bytes:
+    """What a stream writer writes, in a quarter of the time that making one takes."""
+    return batch.schema.serialize().to_pybytes() + batch.serialize().to_pybytes() + _END_OF_STREAM
+
+
+def _compressed_stream(batch: pa.RecordBatch) -> bytes:
+    columns = [_as_views(column) for column in batch.columns]
+    schema = pa.schema([(name, column.type) for name, column in zip(batch.schema.names, columns, strict=True)])
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema, options=_COMPRESSED) as writer:
+        writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
+    return sink.getvalue().to_pybytes()
+
+
 def _as_views(column: pa.Array) -> pa.Array:
-    return column.cast(pa.string_view()) if pa.types.is_large_string(column.type) else column
+    """Texts as views, which are smaller when compressed, and which Polars takes as they are."""
+    if not pa.types.is_large_string(column.type):
+        return column
+    # A slice's views would bring along the texts of the whole; joined with nothing, it becomes a copy of its own.
+    own = pa.concat_arrays([column, pa.array([], column.type)]) if column.offset else column
+    return own.cast(pa.string_view())
 
 
 def decode_sealed(body: bytes) -> pl.DataFrame:

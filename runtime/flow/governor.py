@@ -99,19 +99,20 @@ class Governor:
         self._quota = quota
         self._memory = msgspec.json.decode(saved, type=_Memory) if saved else _Memory()
         self._windows = [CallWindow(limit, self._memory.ended.get(limit.name)) for limit in quota.windows]
-        self._ghosts, self._memory.open = self._memory.open, 0
+        self._ghosts, self._memory.open = self._memory.open, 0  # of a stopped sender; they will have ended by then:
         self._ghosts_until_ms = now_ms + math.ceil(quota.ghost_s * 1000)
+        for window in self._windows if self._ghosts else ():
+            window.end(self._ghosts_until_ms, self._ghosts)
 
     def ready_at(self, now_ms: int) -> int:
         """When the next call may start: now or later, or NEVER_MS while as many as allowed are under way."""
-        self._lay_ghosts(now_ms)
-        if self._memory.open >= self._room():
+        open_calls = self._memory.open
+        if open_calls >= self._room():
             return NEVER_MS
-        open_calls = self._memory.open + self._ghosts
         ready = max(now_ms, self._memory.paused_until_ms, math.ceil(self._memory.arrival_ms))
-        ready = max([ready, *(window.free_at(ready, open_calls) for window in self._windows)])
-        crowded = self._ghosts and (open_calls >= self._room() or ready == NEVER_MS)
-        return max(now_ms, self._ghosts_until_ms) if crowded else ready
+        if open_calls + self._ghosts >= self._room():
+            ready = max(ready, self._ghosts_until_ms)
+        return max([ready, *(window.free_at(ready, open_calls) for window in self._windows)])
 
     def started(self, now_ms: int) -> None:
         """A call starts."""
@@ -140,28 +141,23 @@ class Governor:
 
     def state(self, now_ms: int) -> GovernorState:
         """What there is to see."""
-        open_calls = self._memory.open + self._ghosts
-        left = {window.limit.name: window.left(now_ms, open_calls) for window in self._windows}
+        left = {window.limit.name: window.left(now_ms, self._memory.open) for window in self._windows}
         paused_until_ms = self._memory.paused_until_ms
         return GovernorState(self._health(now_ms), self._rate(), self._room(), self._memory.open, paused_until_ms, left)
 
     def dump(self) -> str:
         """All that a successor must know, as JSON."""
         ended = {window.limit.name: window.ended() for window in self._windows}
-        kept = msgspec.structs.replace(self._memory, ended=ended, open=self._memory.open + self._ghosts)
+        kept = msgspec.structs.replace(self._memory, ended=ended)
         return msgspec.json.encode(kept).decode()
 
     def _ended(self, now_ms: int) -> None:
         self._memory.open -= 1
-        for window in self._windows:
-            window.end(now_ms)
-
-    def _lay_ghosts(self, now_ms: int) -> None:
-        """The calls of a stopped sender have ended by now, and count from now on like others."""
-        if self._ghosts and now_ms >= self._ghosts_until_ms:
-            for window in self._windows:
-                window.end(now_ms, self._ghosts)
+        if now_ms >= self._ghosts_until_ms:
             self._ghosts = 0
+        for window in self._windows:
+            window.forget(now_ms)
+            window.end(now_ms)
 
     def _answered(self) -> None:
         memory = self._memory
@@ -205,7 +201,7 @@ class Governor:
         return interval_ms
 
     def _mostly_used(self, window: CallWindow, now_ms: int) -> bool:
-        return window.left(now_ms, self._memory.open + self._ghosts) < window.limit.calls * (1 - DAY_SHARE_FREE)
+        return window.left(now_ms, self._memory.open) < window.limit.calls * (1 - DAY_SHARE_FREE)
 
     def _health(self, now_ms: int) -> Health:
         if self._memory.unauthorised:

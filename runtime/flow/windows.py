@@ -28,11 +28,14 @@ class CallWindow:
         self._slot_ms = max(1, limit.length_ms // SLOTS)
         self._ended = dict(ended or {})
 
-    def end(self, now_ms: int, calls: int = 1) -> None:
-        """So many calls ended."""
-        self._forget(now_ms)
-        slot = now_ms // self._slot_ms
+    def end(self, at_ms: int, calls: int = 1) -> None:
+        """So many calls ended then, or will have ended by then."""
+        slot = at_ms // self._slot_ms
         self._ended[slot] = self._ended.get(slot, 0) + calls
+
+    def forget(self, now_ms: int) -> None:
+        """Let go of what no window holds any more."""
+        self._ended = {slot: calls for slot, calls in self._ended.items() if self._leaves_ms(slot) > now_ms}
 
     def left(self, now_ms: int, under_way: int) -> int:
         """How many calls may start now."""
@@ -61,6 +64,3 @@ class CallWindow:
 
     def _leaves_ms(self, slot: int) -> int:
         return (slot + 1) * self._slot_ms + self.limit.length_ms
-
-    def _forget(self, now_ms: int) -> None:
-        self._ended = {slot: calls for slot, calls in self._ended.items() if self._leaves_ms(slot) > now_ms}

@@ -21,7 +21,7 @@ _HELD = "bill"  # the part whose documents are paid
 Shelf = tuple[str, str, str]  # entity, part, supplier
 
 
-class BillTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class BillTerms(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="bills", forbid_unknown_fields=True):
     """When a bill looks like another one of its supplier.
 
     `suspect`: the exception, and the hold on the item `payable`, of the same supplier, amount and date, of the same
@@ -43,13 +43,13 @@ class BillTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         if not is_percent(self.percent):
             raise ValueError("percent: expected a plain decimal such as '1' or '0.5'")
 
-    def exceptions(self) -> frozenset[str]:
+    def exceptions(self) -> set[str]:
         """Every exception type that the register may raise."""
-        return frozenset({self.suspect, self.review})
+        return {self.suspect, self.review}
 
-    def policies(self) -> frozenset[str]:
+    def policies(self) -> set[str]:
         """Every policy that the register asks for."""
-        return frozenset({self.alias_policy})
+        return {self.alias_policy}
 
 
 class Seen(msgspec.Struct, array_like=True, gc=False, frozen=True):
@@ -108,7 +108,7 @@ class Bills:
 
     def drain(self) -> Marks:
         """The marks since the last call."""
-        marks = Marks(self._flags, self._holds, [])
+        marks = Marks(self._flags, self._holds)
         self._flags, self._holds = [], []
         return marks
 

@@ -7,14 +7,16 @@ import msgspec
 import polars as pl
 
 from runtime.ledger.amounts import attributes_of
+from runtime.ledger.bills import Bills
 from runtime.ledger.candidates import Candidates
 from runtime.ledger.claims import Claims
 from runtime.ledger.crosswalk import Crosswalk, Place
+from runtime.ledger.order_lines import OrderLines
 from runtime.ledger.registers import Deriving, Fact, Finding, Hold, ItemFlag, Marks, Register, Told
 from runtime.ledger.rules import RegisterRef, Rulebook
 from runtime.ledger.takebacks import Takebacks
 
-_TYPES = {"claims": Claims, "takebacks": Takebacks, "candidates": Candidates}
+_TYPES = {"order_lines": OrderLines, "bills": Bills, "claims": Claims, "takebacks": Takebacks, "candidates": Candidates}
 _COLUMNS = (
     "id_hash",
     "kind",

@@ -131,7 +131,7 @@ def holding_types(rulebook: Rulebook) -> HoldingTypes:
     """What the rulebook says of its exception types. A type that may hold an event counts as holding one."""
     rules = [rule for kind in rulebook.kind.values() for rule in (kind, *kind.case.values())]
     noted = {rule.raises for rule in rules} | {item.unused for item in rulebook.item.values()}
-    holds = {name for item in rulebook.item.values() for name in (item.unopened, item.differs)}
+    holds = {name for item in rulebook.item.values() for name in (item.unopened, item.differs, item.twice, item.held)}
     holds |= {group.mismatch for group in rulebook.group.values()}
     return HoldingTypes(frozenset(noted - holds - {""}), _DELIVERY)
 
@@ -153,6 +153,8 @@ def check_closable(exception: Mapping[str, Any], types: HoldingTypes) -> None:
 def check_decidable(exception: Mapping[str, Any], types: HoldingTypes) -> None:
     """GovernanceError unless it is open and an event is held under it."""
     _check_open(exception)
+    if exception["type"] in types.delivery:
+        raise GovernanceError(f"{_named(exception)}: ends when its journal entry is delivered")
     if not holds_event(exception, types):
         raise GovernanceError(f"{_named(exception)}: no event is held under it; close it when it is settled")
 

@@ -26,8 +26,13 @@ _DECIMAL = re.compile(r"[+-]?\d{1,18}(\.\d{1,12})?", re.ASCII)
 
 
 class Entry(msgspec.Struct, array_like=True):
-    """One bill line (negative where it gives back) or one use. `faults`: the exceptions last told of it."""
+    """One line of a bill or a credit memo (negative where it gives back), or one use.
 
+    `part`: "billed", "credited" or "used"; bills and credit memos may bear the same number. `faults`: the exceptions
+    last told of it.
+    """
+
+    part: str
     effective_on: date
     document: str
     bill: str  # key of the bill, "" for a use
@@ -54,6 +59,14 @@ class Standing(NamedTuple):
     billed: int
     cleared: int  # received and billed
     used: int
+
+
+class Due(NamedTuple):
+    """A quantity that may be billed, the check that it belongs to (a field of Allowed), and its word."""
+
+    check: str
+    word: str
+    quantity: int
 
 
 class OrderLine(msgspec.Struct, array_like=True):
@@ -105,6 +118,15 @@ class OrderLine(msgspec.Struct, array_like=True):
         accepted = self.received - self.rejected if self.accepted is None else self.accepted
         return max(0, min(accepted, self.at_hand))
 
+    def dues(self) -> tuple[Due, ...]:
+        """What may be billed: one quantity for the order, and one for each further way of the match."""
+        ways = (
+            Due("quantity", "ordered", self.ordered),
+            Due("receipt", "received", self.at_hand),
+            Due("acceptance", "accepted", self.acceptable),
+        )
+        return ways[: self.level - 1]
+
     def value(self, quantity: int) -> int:
         """So much at the order's price."""
         return worth(quantity, fraction(self.price))
@@ -154,9 +176,9 @@ def fraction(text: str) -> Fraction:
 
 def worth(quantity: int, price: Fraction) -> int:
     """Thousandths at a price in minor units, rounded half up (away from zero), as invoices are."""
-    exact = abs(quantity * price)
-    minor = (2 * exact.numerator + UNIT * exact.denominator) // (2 * UNIT * exact.denominator)
-    return minor if quantity * price >= 0 else -minor
+    exact, whole = quantity * price.numerator, UNIT * price.denominator
+    minor = (2 * abs(exact) + whole) // (2 * whole)
+    return minor if exact >= 0 else -minor
 
 
 def price_of(amount_minor: int, quantity: int, currency: str, attributes: Mapping[str, object]) -> Fraction:
@@ -183,12 +205,17 @@ def failures(line: OrderLine, allowed_on: AllowedOn) -> Iterator[Failure]:
     back = [bill for bill in line.bills if bill.gives_back]
     billed = sum(bill.quantity for bill in back)
     refunded_minor = max(0, -sum(bill.amount_minor for bill in back) + line.value(billed))
+    dues = line.dues()
+    least = min(due.quantity for due in dues)
     for bill in line.bills:
         if bill.gives_back:
             continue
-        allowed, billed = allowed_on(bill.effective_on), billed + bill.quantity
-        yield from _quantity_failures(line, bill, billed, allowed)
+        billed += bill.quantity
         over_minor = bill.amount_minor - line.value(bill.quantity)
+        if billed <= least and over_minor <= 0:
+            continue
+        allowed = allowed_on(bill.effective_on)
+        yield from _quantity_failures(line, bill, billed, allowed)
         if next(_price_failures(line, bill, 0, allowed), None):
             covered_minor = min(refunded_minor, over_minor)
             refunded_minor -= covered_minor
@@ -197,15 +224,10 @@ def failures(line: OrderLine, allowed_on: AllowedOn) -> Iterator[Failure]:
 
 
 def _quantity_failures(line: OrderLine, bill: Entry, billed: int, allowed: Allowed) -> Iterator[Failure]:
-    """Checks of the quantity billed up to this bill, as many as the match has ways."""
-    checks = (
-        (2, "quantity", "ordered", line.ordered, allowed.quantity),
-        (3, "receipt", "received", line.at_hand, allowed.receipt),
-        (4, "acceptance", "accepted", line.acceptable, allowed.acceptance),
-    )
-    for level, check, word, due, tolerance in checks:
-        ceiling = tolerance.ceiling(due)
-        if level <= line.level and bill.quantity and ceiling is not None and billed > ceiling:
+    """Checks of the quantity billed up to this bill."""
+    for check, word, due in line.dues():
+        ceiling = getattr(allowed, check).ceiling(due)
+        if bill.quantity and ceiling is not None and billed > ceiling:
             over_minor = line.value(min(billed - due, bill.quantity))
             detail = f"billed {plain(billed)}, {word} {plain(due)}: {plain(billed - due)} too many"
             yield Failure(bill, check, over_minor, detail)

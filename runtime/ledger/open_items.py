@@ -73,11 +73,15 @@ class OpenItem(msgspec.Struct, array_like=True, gc=False):
 
 
 class ItemTerms(msgspec.Struct, array_like=True):
-    """What is special about one item: who opened it, what holds it, and which holds were released for good."""
+    """What is special about one item: who opened it, what holds it, and which holds were released for good.
+
+    `flagged`: its first holds have lasted too long.
+    """
 
     person: str = ""
     holds: list[str] = []
     released: list[str] = []
+    flagged: bool = False
 
 
 class GroupSum(msgspec.Struct, array_like=True):
@@ -162,6 +166,8 @@ class OpenItems:
             self._open(event, ref, now_ms)
         if links.consumes:
             self._need_item(event, waiter, links.consumes)
+        for ref in links.expects:
+            self._expect(event, ref, now_ms)
         if links.releases:
             self._need_release(event, waiter, links.releases)
         if links.member_of:
@@ -210,14 +216,15 @@ class OpenItems:
         waiter.item, waiter.item_minor = key[2], event.amount(ref.amount)
         if ref.second_person:
             waiter.person = event.person()
-        if ref.waits:
-            self._attempt(event.id, key, waiter)
-            return
-        waiter.item = ""
-        expected = Expected(waiter.item_minor, waiter.since_ms, event.source, event.event_id, event.currency)
+        self._attempt(event.id, key, waiter)
+
+    def _expect(self, event: Event, ref: ItemRef, now_ms: int) -> None:
+        """Use an item now, or when it comes; the event does not wait for it."""
+        key = (ref.item, event.entity, event.key(ref))
+        expected = Expected(event.amount(ref.amount), now_ms, event.source, event.event_id, event.currency)
         if key in self.items:
             self._use_expected(key, self.items[key], self._rules.item[ref.item], expected)
-        else:
+        elif key[2]:
             self._expected.setdefault(key, []).append(expected)
 
     def _need_release(self, event: Event, waiter: Waiter, ref: Release) -> None:
@@ -230,7 +237,7 @@ class OpenItems:
         terms = self.terms.get(key)
         if key in self.items and waiter.hold:
             self._release(key, waiter)
-        elif key in self.items and not (terms and terms.holds):
+        elif key in self.items and (not (terms and terms.holds) or self._links[waiter.kind].consumes.past_holds):
             self._consume(key, waiter)
         else:
             self._consumers.setdefault(key, []).append(id)
@@ -288,6 +295,10 @@ class OpenItems:
     def _unhold(self, key: Key, terms: ItemTerms, hold: str) -> None:
         if hold in terms.holds:
             terms.holds.remove(hold)
+        rule = self._rules.item[key[0]]
+        if terms.flagged and not set(rule.held_by) & set(terms.holds):
+            terms.flagged = False
+            self._flag(rule.overdue, key, self.items[key], raised=False)
         if not terms.holds:
             self._wake(key)
 
@@ -463,6 +474,8 @@ class OpenItems:
                 self._tell(id, waiter)
         for key, expectations in self._expected.items():
             self._age_expected(key, expectations, now_ms)
+        for key, terms in self.terms.items():
+            self._age_holds(key, terms, now_ms)
         for key in [key for key, item in self.items.items() if self._expired(key, item, now_ms)]:
             del self.items[key]
             self.terms.pop(key, None)
@@ -481,6 +494,14 @@ class OpenItems:
                 expected.flagged = True
                 who = (key[1], expected.source, expected.event_id, expected.currency, expected.amount_minor)
                 self._flags.append(ItemFlag(rule.unopened, *who, raised=True, detail="its counterpart has not come"))
+
+    def _age_holds(self, key: Key, terms: ItemTerms, now_ms: int) -> None:
+        rule, item = self._rules.item[key[0]], self.items.get(key)
+        if not item or terms.flagged or not rule.overdue or not set(rule.held_by) & set(terms.holds):
+            return
+        if now_ms - item.since_ms > rule.wait_days * DAY_MS:
+            terms.flagged = True
+            self._flag(rule.overdue, key, item, raised=True, detail=f"held by {', '.join(sorted(terms.holds))}")
 
     def _finished(self, key: Key, group: GroupSum, now_ms: int) -> bool:
         tied = group.total_minor == group.booked_minor and not group.waiting

@@ -33,18 +33,21 @@ from runtime.ledger.line_matching import (
     price_of,
 )
 from runtime.ledger.registers import Fact, Finding, Hold, ItemFlag, Marks, Policy
-from runtime.ledger.tolerances import Check, most_fault, percent_fault, tolerance
+from runtime.ledger.tolerances import UNLIMITED, Check, most_fault, percent_fault, tolerance
 
 DAY_MS = 86_400_000
 LEVELS = ("2", "3", "4")
 TWICE = "duplicate_open_item"
 _BILLING = {"billed": 1, "credited": -1}
+_FREE = (UNLIMITED, UNLIMITED)
 
 Key = tuple[str, str]  # entity, key of the order line
 FlagKey = tuple[str, str, str, str]  # exception, entity, source, event id
 
 
-class OrderTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class OrderTerms(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="order_lines", forbid_unknown_fields=True
+):
     """How order lines are matched.
 
     `level`: the ways of the match where the policy gives none. `payable`: the item that a bill opens, which is held.
@@ -72,13 +75,14 @@ class OrderTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """In the order of the fields of Allowed."""
         return self.price, self.amount, self.quantity, self.receipt, self.acceptance
 
-    def exceptions(self) -> frozenset[str]:
+    def exceptions(self) -> set[str]:
         """Every exception type that the register may raise."""
-        return frozenset({TWICE, self.supplier, self.used, self.unordered, *(c.exception for c in self.checks)})
+        return {TWICE, self.supplier, self.used, self.unordered, *(check.exception for check in self.checks)}
 
-    def policies(self) -> frozenset[str]:
+    def policies(self) -> set[str]:
         """Every policy that the register asks for."""
-        return frozenset({self.level_policy, self.alias_policy, *(n for c in self.checks for n in (c.percent, c.most))})
+        tolerances = {name for check in self.checks for name in (check.percent, check.most)}
+        return {self.level_policy, self.alias_policy, *tolerances}
 
     def check_policy(self, name: str, value: str) -> str:
         """What is wrong with a policy's value, "" when nothing is or the policy is none of these."""
@@ -133,7 +137,7 @@ class OrderLines:
 
     def drain(self) -> Marks:
         """What began or ended since the last call, net: what did both is not told."""
-        marks = Marks(list(self._flags.values()), list(self._holds.values()), [])
+        marks = Marks(list(self._flags.values()), list(self._holds.values()))
         self._flags, self._holds = {}, {}
         return marks
 
@@ -180,7 +184,7 @@ class OrderLines:
             return self._terms.supplier
         if not fits(line.counted(fact.quantity, fact.amount_minor), fraction(line.price)):
             return self._terms.quantity.exception
-        is_known = fact.part in _BILLING and any(bill.document == fact.document for bill in line.bills)
+        is_known = (fact.part, fact.document) in ((bill.part, bill.document) for bill in line.bills)
         return TWICE if is_known else ""
 
     def _is_supplier(self, fact: Fact, line: OrderLine) -> bool:
@@ -211,10 +215,16 @@ class OrderLines:
             entry.faults = tuple(faults)
 
     def _allowed(self, entity: str, line: OrderLine, on: date) -> Allowed:
-        """What is let pass in a bill of that day, by the policies of the line's place."""
+        """What is let pass in a bill of that day, by the policies of the line's place.
+
+        Price and amount bound the same difference: where only one of them is set, it alone counts.
+        """
         place = Place(entity, line.facility, line.department, on, line.supplier)
         asked = [(self._policy(c.percent, place), self._policy(c.most, place)) for c in self._terms.checks]
-        return Allowed(*(tolerance(*answers) for answers in asked))
+        price, amount, *others = asked
+        price = price if any(price) or not any(amount) else _FREE
+        amount = amount if any(amount) else _FREE
+        return Allowed(*(tolerance(*answers) for answers in (price, amount, *others)))
 
     def _exception(self, check: str) -> str:
         return self._terms.used if check == "used" else getattr(self._terms, check).exception
@@ -259,7 +269,7 @@ def _keep(line: OrderLine, fact: Fact) -> None:
 
 
 def _entry(fact: Fact, quantity: int, amount_minor: int, bill: str) -> Entry:
-    return Entry(fact.effective_on, fact.document, bill, fact.source, fact.event_id, quantity, amount_minor)
+    return Entry(fact.part, fact.effective_on, fact.document, bill, fact.source, fact.event_id, quantity, amount_minor)
 
 
 def _rejected(fact: Fact, quantity: int) -> int:

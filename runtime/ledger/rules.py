@@ -11,11 +11,13 @@ import msgspec
 from runtime import schema
 from runtime.errors import RulebookError
 from runtime.ledger import amounts
+from runtime.ledger.bills import BillTerms
 from runtime.ledger.candidates import CandidateTerms
 from runtime.ledger.claims import ClaimTerms
+from runtime.ledger.order_lines import OrderTerms
 from runtime.ledger.takebacks import TakebackTerms
 
-RegisterTerms = ClaimTerms | TakebackTerms | CandidateTerms
+RegisterTerms = OrderTerms | BillTerms | ClaimTerms | TakebackTerms | CandidateTerms
 
 DIMENSIONS = ("facility", "department")
 KeyColumn = Literal["document", "reference", "correlation_id"]
@@ -32,17 +34,16 @@ class Pair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ItemRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An item that an event opens or consumes, and the column that holds its key.
 
-    `amount`: how much of it, a sum of names. `optional`: nothing to do where the key is empty. `waits` (of a consumer):
-    False goes on without the item, which is still expected in its time. `second_person`: the consumer's person must be
-    another one than the opener's.
+    `amount`: how much of it, a sum of names. `optional`: nothing to do where the key is empty. Of a consumer:
+    `second_person` must sign, another one than the opener's; `past_holds` uses the item although it is held.
     """
 
     item: str
     key: KeyColumn
     amount: str = amounts.AMOUNT
     optional: bool = False
-    waits: bool = True
     second_person: bool = False
+    past_holds: bool = False
 
 
 class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,10 +77,12 @@ class RegisterRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Links(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a kind matches."""
+    """How a kind matches. It waits for what it consumes, releases, belongs to or closes; what it expects it uses too,
+    but goes on without it."""
 
     opens: ItemRef | tuple[ItemRef, ...] = ()
     consumes: ItemRef | None = None
+    expects: tuple[ItemRef, ...] = ()
     releases: Release | None = None
     member_of: GroupRef | None = None
     closes: GroupRef | None = None
@@ -93,7 +96,7 @@ class Links(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def all(self) -> list[ItemRef | Release | GroupRef | RegisterRef]:
         """Every link that is there."""
         single = (self.consumes, self.releases, self.member_of, self.closes, self.enters)
-        return [*self.opened, *(link for link in single if link)]
+        return [*self.opened, *self.expects, *(link for link in single if link)]
 
 
 class Derive(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -112,7 +115,7 @@ class Tell(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What an event posts. See the head of standard.toml for the meaning of each field."""
+    """What an event posts. See standard/fields.md for the meaning of each field."""
 
     mode: Literal["immediate", "summary", "none"] = "none"
     entry_by: KeyColumn | Literal[""] = ""
@@ -161,7 +164,7 @@ class Role(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How an open item is used up, how long it may wait, and what becomes of it. See the head of standard.toml."""
+    """How an open item is used up, how long it may wait, and what becomes of it. See standard/fields.md."""
 
     use: Literal["part", "whole", "exists"]
     wait_days: int
@@ -173,6 +176,7 @@ class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     announces: str = ""
     held_by: tuple[str, ...] = ()
     held: str = ""
+    overdue: str = ""
     tells: str = ""
 
 
@@ -322,7 +326,7 @@ def _sums(kind: Kind) -> list[str]:
     """Every sum of names that a kind writes down."""
     links = kind.links or Links()
     rules = (kind, *kind.case.values())
-    taken = [ref.amount for ref in (*links.opened, links.consumes) if ref]
+    taken = [ref.amount for ref in (*links.opened, *links.expects, links.consumes) if ref]
     announced = [links.closes.total] if links.closes else []
     return [*taken, *announced, *(pair.amount for rule in rules for pair in rule.post)]
 
@@ -369,6 +373,7 @@ def _match_faults(rulebook: Rulebook) -> list[str]:
     every = [kind.links for kind in rulebook.kind.values() if kind.links]
     opened = {ref.item for links in every for ref in links.opened}
     consumed = {links.consumes.item for links in every if links.consumes}
+    consumed |= {ref.item for links in every for ref in links.expects}
     consumed |= {links.releases.item for links in every if links.releases}
     entered = {links.enters.register for links in every if links.enters}
     joined = {links.member_of.group for links in every if links.member_of}
@@ -390,7 +395,7 @@ def _derive_faults(rulebook: Rulebook) -> list[str]:
 def _exception_faults(rulebook: Rulebook) -> list[str]:
     needed = set(BUILT_IN_EXCEPTIONS)
     for item in rulebook.item.values():
-        named = {item.unopened, item.differs, item.unused, item.twice, item.announces, item.held}
+        named = {item.unopened, item.differs, item.unused, item.twice, item.announces, item.held, item.overdue}
         needed |= named - {"", "expires"}
     needed |= {rule.raises for kind in rulebook.kind.values() for rule in (kind, *kind.case.values())} - {""}
     needed |= {group.mismatch for group in rulebook.group.values()}

@@ -159,4 +159,3 @@ class AuditedShard:
 def _exception(type: str, row: Row) -> tuple:
     place = (row["entity"], row["facility"] or "", row["currency"])
     return (type, row["source"], row["event_id"], *place, row["amount_minor"])
-

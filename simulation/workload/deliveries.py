@@ -75,7 +75,7 @@ def _strewn(rows: list[Row], others: list[Row], rng: random.Random) -> list[Row]
 def _packed(rows: list[Row], scenario: Scenario, rng: random.Random) -> list[Delivery]:
     deliveries, at_ms = [], 0
     while rows:
-        size = rng.randrange(1, scenario.batch_rows_max + 1)
+        size = rng.randrange(1, min(scenario.batch_rows_max, scenario.limits.frame_rows_max) + 1)
         way = "feed" if rng.random() < scenario.feed_share else "door"
         deliveries.append(Delivery(len(deliveries), rows[:size], way, at_ms))
         rows, at_ms = rows[size:], at_ms + rng.choice((0, 0, 20, 500, 3_000))

@@ -43,7 +43,7 @@ def valkey(installed: Installed) -> Iterator[redis.Redis]:
 def open_exceptions(installed: Installed, type: str) -> pl.DataFrame:
     """Open exceptions of a type."""
     with installed.books() as books:
-        return books.exceptions(type=type)
+        return books.exceptions(types=[type])
 
 
 def state_of(installed: Installed, event_id: str) -> str:
@@ -54,8 +54,8 @@ def state_of(installed: Installed, event_id: str) -> str:
 # ── missing mapping ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_event_without_a_mapping_is_held_and_books_when_it_is_added(installed, client, drained):
-    """An event whose role has no account waits as an exception, and posts by itself once somebody adds the mapping."""
+def test_event_without_a_mapping_is_held_and_books_when_it_is_approved(installed, client, drained, tmp_path):
+    """An event whose role has no account waits as an exception, and posts by itself once a mapping is approved."""
     held = event("adjustment_posted", department="night-clinic", reason="CO-45")
     assert client.submit([held]).accepted == 1
 
@@ -63,7 +63,12 @@ def test_event_without_a_mapping_is_held_and_books_when_it_is_added(installed, c
         return open_exceptions(installed, "mapping_missing")["event_id"].to_list()
 
     until(lambda: held["event_id"] in held_ids(), SEEN_TIMEOUT_S, "the event is held")
-    installed.run("mapping", "add", "CONTRACTUAL", "4120", "--entity", "lakeside", "--department", "night-clinic")
+    rows = tmp_path / "rows.csv"
+    rows.write_text("entity,role,account,department\nlakeside,CONTRACTUAL,4120,night-clinic\n")
+    change = str(installed.json("mapping", "propose", str(rows), "--by", "the steward")["change"])
+    installed.run("mapping", "approve", change, "--by", "The Steward", status=2)
+    assert held["event_id"] in held_ids()
+    installed.run("mapping", "approve", change, "--by", "the controller")
     until(lambda: held["event_id"] not in held_ids(), SEEN_TIMEOUT_S, "the event is booked")
     drained()
     states = installed.json("trace", held["event_id"])
@@ -72,12 +77,14 @@ def test_event_without_a_mapping_is_held_and_books_when_it_is_added(installed, c
     assert all(line["erp_ref"] for line in states[-1]["postings"])
 
 
-def test_mapping_of_an_unknown_entity_is_refused_before_it_is_stored(installed):
-    """A mapping that names nobody is refused with a sentence, and no version is made of it."""
+def test_mapping_of_an_unknown_entity_is_refused_before_it_is_stored(installed, tmp_path):
+    """A mapping that names nobody is refused with a sentence, and is not even proposed."""
     with installed.books() as books:
-        before = books.mapping_versions()
-        installed.run("mapping", "add", "CONTRACTUAL", "4120", "--entity", "nobody", status=2)
-        assert books.mapping_versions() == before
+        before = books.changes()
+        rows = tmp_path / "rows.csv"
+        rows.write_text("entity,role,account\nnobody,CONTRACTUAL,4120\n")
+        installed.run("mapping", "propose", str(rows), "--by", "the steward", status=2)
+        assert books.changes().equals(before)
 
 
 # ── ERP ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -100,7 +107,7 @@ def test_erp_with_a_wrong_password_keeps_entries_until_it_is_mended(installed, c
         until(lambda: len(open_exceptions(installed, "erp_unauthorised")), SEEN_TIMEOUT_S, "the ERP refuses the login")
         with installed.books() as books:
             assert books.entry_counts().get("sealed", 0) > 0 and not books.entry_counts().get("rejected")
-        found = installed.json("exceptions", "--type", "erp_unauthorised")
+        found = installed.json("exceptions", "list", "--type", "erp_unauthorised")
         assert found[0]["owner"] == "integration_support"
         assert "wrong" not in json.dumps(found)
     finally:
@@ -149,7 +156,7 @@ def test_log_without_room_refuses_and_takes_all_once_there_is_room(installed, va
     valkey.eval(ADD, 1, STREAM, "event", json.dumps(from_feed))
     assert until(lambda: held_by_feed(valkey), SEEN_TIMEOUT_S, "the feed reader holds what it read") == 1
     with installed.books() as books:
-        assert books.exceptions(type="feed_rejected").is_empty()
+        assert books.exceptions(types=["feed_rejected"]).is_empty()
     valkey.config_set("maxmemory", "0")
     with Client(gateway) as patient:
         assert patient.submit(rows).accepted == len(rows)

@@ -59,7 +59,7 @@ def test_status_of_a_running_penstock_is_healthy_and_whole(installed):
     status = installed.json("status")
     assert status["healthy"] is True
     parts = {part["name"]: part for part in status["parts"]}
-    assert parts.keys() == {"worker-0", "worker-1", "gateway-0", "feed-card", "poster", "supervisor"}
+    assert parts.keys() == {"worker-0", "worker-1", "gateway-0", "feed-card", "poster", "relay", "supervisor"}
     assert all(part["state"] == "running" and part["pid"] for part in parts.values())
     assert parts["feed-card"]["detail"] == {"feed": "card", "held": 0}
     assert [shard["shard"] for shard in status["shards"]] == [0, 1, 2, 3]
@@ -69,8 +69,8 @@ def test_status_of_a_running_penstock_is_healthy_and_whole(installed):
 
 
 def test_exceptions_of_a_running_penstock_have_owner_and_due_time(installed):
-    """`penstock exceptions` lists each with its type, owner, severity and due time."""
-    found = installed.json("exceptions", "--type", "event_conflict")
+    """`penstock exceptions list` lists each with its type, owner, severity and due time."""
+    found = installed.json("exceptions", "list", "--type", "event_conflict")
     (conflict,) = (row for row in found if row["event_id"] == SECRETS["event_id"])
     assert conflict["owner"] == "integration_support" and conflict["severity"] == "high"
     assert conflict["due_at"] > conflict["raised_at"] and conflict["state"] == "open"

@@ -3,62 +3,19 @@
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import date
 from itertools import count
 
 import msgspec
-import polars as pl
 import pytest
+from unit.poster_bench import Bench
 
 from actors.erp_calls import InlineCallers
 from actors.poster import IDLE_S, Poster
 from adapters.books.memory import MemoryBooks
-from adapters.erp.memory import TERMS, MemoryErp
-from runtime.config import ErpSection
-from runtime.effects import DELTAS, EXCEPTIONS, OUTCOMES, TOTALS, Effects, StepCounts, empty
+from adapters.erp.memory import TERMS
 from runtime.errors import BooksUnavailable, Fenced
 from runtime.flow.governor import UNAUTHORISED_PAUSE_S
 from runtime.ledger.journal import counted
-from runtime.limits import Limits
-from runtime.ports import START, NoMetrics
-
-STEPS_MAX = 2_000
-
-
-class VirtualClock:
-    """Time that only the test moves."""
-
-    def __init__(self) -> None:
-        self._now_ms = 1_800_000_000_000
-
-    def now_ms(self) -> int:
-        """The present."""
-        return self._now_ms
-
-    def sleep(self, seconds: float) -> None:
-        """Move on."""
-        self._now_ms += round(seconds * 1000)
-
-
-class RecordingMetrics(NoMetrics):
-    """Remembers what was counted and measured."""
-
-    def __init__(self) -> None:
-        self.counts: Counter = Counter()
-        self.levels: dict[str, list[float]] = {}
-        self.measured: dict[str, list[float]] = {}
-
-    def count(self, name: str, value: float = 1, **tags: object) -> None:
-        """Add under the name and its tags."""
-        self.counts[name, *tags.values()] += value
-
-    def gauge(self, name: str, value: float, **tags: object) -> None:
-        """Keep every level."""
-        self.levels.setdefault(name, []).append(value)
-
-    def observe(self, name: str, value: float, **tags: object) -> None:
-        """Keep every measurement."""
-        self.measured.setdefault(name, []).append(value)
 
 
 class KilledError(Exception):
@@ -105,69 +62,9 @@ class _Edged:
         return call
 
 
-class Bench:
-    """Books, an ERP, a clock, and as many posters one after another as a test needs."""
-
-    def __init__(self, *faults: str, calls_per_minute: float = 600, **terms) -> None:
-        self.clock, self.metrics = VirtualClock(), RecordingMetrics()
-        self.books = MemoryBooks(self.clock.now_ms)
-        self.erp = MemoryErp(faults=faults, **terms)
-        self.section = ErpSection(calls_per_minute=calls_per_minute, seal_age_s=1.0)
-        self._epoch, self._commits = self.books.take_epoch("shard:0", "test").epoch, 0
-
-    def commit(self, *documents: str, amount_minor: int = 700, events: int = 1) -> None:
-        """One commit with a posting set for each document; an empty document makes a summary set."""
-        rows = [line for n, document in enumerate(documents) for line in _set_rows(n, document, amount_minor, events)]
-        deltas = pl.DataFrame(rows, schema=DELTAS, orient="row")
-        effects = Effects(deltas, empty(TOTALS), empty(EXCEPTIONS), (), empty(OUTCOMES), StepCounts())
-        after = f"{self._commits}-0" if self._commits else START
-        self._commits += 1
-        self.books.commit(0, self._epoch, after, f"{self._commits}-0", len(documents), effects)
-
-    def poster(self, edges: Edges | None = None) -> Poster:
-        """A poster that has taken over; `edges` lie around its books and its ERP."""
-        books, erp = (edges.around(self.books), edges.around(self.erp)) if edges else (self.books, self.erp)
-        poster = Poster(
-            books,
-            InlineCallers(erp),
-            clock=self.clock,
-            limits=Limits(),
-            erp_section=self.section,
-            entities=["mercy"],
-            holder="test",
-            metrics=self.metrics,
-        )
-        poster.start()
-        return poster
-
-    def run(self, poster: Poster, until: Callable[[], bool] | None = None) -> None:
-        """Step until that is so (or all is posted or rejected); fail when it never becomes so."""
-        for _ in range(STEPS_MAX):
-            if (until or self.settled)():
-                return
-            self.clock.sleep(poster.step())
-        raise AssertionError(f"not there after {STEPS_MAX} steps: {self.books.entry_counts()}")
-
-    def settled(self) -> bool:
-        """Whether nothing waits any more."""
-        return not self.books.unclaimed_count(["mercy"]) and self.books.entry_counts().keys() <= {"posted", "rejected"}
-
-    def keys_at_erp(self) -> Counter:
-        """How often the ERP holds each key."""
-        return Counter(entry.key for _, entry in self.erp.moves)
-
-    def booked_once(self) -> bool:
-        """Whether the ERP holds every posting of the books, once."""
-        ours = self.books.balances().select("account_code", "debit_minor", "credit_minor").rows()
-        theirs = [(a.account_code, a.debit_minor, a.credit_minor) for a in self.erp.trial_balance()]
-        return sorted(ours) == sorted(theirs) and set(self.keys_at_erp().values()) <= {1}
-
-
-def _set_rows(n: int, document: str, amount_minor: int, events: int) -> list[tuple]:
-    mode, lane, kind = ("immediate", 0, "refund_approved") if document else ("summary", 3, "charge_posted")
-    head = (n, "mercy", "USD", "2026-10", date(2026, 10, 5), mode, lane, kind, document, "north", "")
-    legs = enumerate([("AR", "1100", "D"), ("GROSS_REV", "4000", "C")])
-    return [(head[0], i, *head[1:], role, code, 1, side, amount_minor, events) for i, (role, code, side) in legs]
+def edged(bench: Bench, edges: Edges) -> Poster:
+    """A poster with edges around its books and its ERP."""
+    return bench.poster(InlineCallers(edges.around(bench.erp)), edges.around(bench.books))
 
 
 FIFTY = [f"R-{n}" for n in range(50)]
@@ -347,7 +244,7 @@ def test_death_around_the_call_is_taken_as_unknown(edge: str, at_erp: int) -> No
     bench = Bench()
     bench.commit(*FIFTY)
     with pytest.raises(KilledError):
-        bench.run(bench.poster(Edges(edge, KilledError)))
+        bench.run(edged(bench, Edges(edge, KilledError)))
     assert bench.books.entry_counts() == {"in_flight": 50}
     died_ms, successor = bench.clock.now_ms(), bench.poster()
     assert bench.books.entry_counts() == {"unknown": 50}
@@ -362,7 +259,7 @@ def test_death_at_any_edge_leaves_everything_to_be_posted_once() -> None:
     for edge in count(1):
         bench, edges = troubled_bench(), Edges(edge, KilledError)
         with suppress(KilledError):
-            bench.run(bench.poster(edges))
+            bench.run(edged(bench, edges))
         bench.run(bench.poster())
         assert at_its_right_end(bench), f"died at edge {edge}"
         if not edges.failed:
@@ -374,7 +271,7 @@ def test_books_unavailable_at_any_edge_is_waited_out() -> None:
     """Whether or not the silent transaction happened, the same poster goes on and posts everything once."""
     for edge in count(1):
         bench, edges = troubled_bench(), BooksEdges(0, BooksUnavailable)
-        poster = bench.poster(edges)
+        poster = edged(bench, edges)
         edges.fails_at = edges.passed + edge
         bench.run(poster)
         assert at_its_right_end(bench), f"no answer at edge {edge}"

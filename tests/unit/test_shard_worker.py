@@ -9,17 +9,16 @@ from collections.abc import Callable, Iterator
 from datetime import date
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 
 import polars as pl
 import pytest
 import structlog
 
-import runtime.ledger
 from actors.shard_worker import ShardWorker
 from adapters.archive.memory import MemoryArchive
 from adapters.books.memory import MemoryBooks
 from adapters.log.memory import MemoryLog
+from adapters.settings import standard_rulebook_text
 from runtime import schema, validation
 from runtime.effects import Effects
 from runtime.errors import BooksUnavailable, Fenced, LogUnavailable
@@ -32,7 +31,7 @@ from runtime.shard import ShardEngine
 NOW_MS = 1_790_000_000_000
 NORTH, WEST, CARDS = 0, 1, 0  # the shards of the two facilities, and of the entity
 LIMITS = Limits(frame_rows_max=8, checkpoint_commits_max=2)
-RULEBOOK = parse_rulebook((Path(runtime.ledger.__file__).parent / "standard.toml").read_text())
+RULEBOOK = parse_rulebook(standard_rulebook_text())
 VOCABULARY = schema.Vocabulary(
     kinds=RULEBOOK.kind_terms(), entities={"mercy": schema.EntityTerms(currencies=frozenset(["USD"]))}
 )

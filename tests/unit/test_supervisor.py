@@ -203,6 +203,51 @@ def test_supervisor_with_a_log_that_refuses_sends_the_mapping_later(bench):
     assert [message["version"] for message in bench.line.messages(type="mapping")] == [1]
 
 
+def decide(bench: Bench, action: str, *ids: str, approver: str = "") -> None:
+    body = json.dumps({"action": action, "exceptions": ids})
+    change_no = bench.books.propose_change("decision", body, "ada", needs_approval=bool(approver))
+    if approver:
+        bench.books.approve_change(change_no, approver)
+
+
+def test_supervisor_with_decisions_tells_every_shard_each_once(bench):
+    """Decisions in force reach all shards in order, whoever supervises; a proposal reaches none."""
+    decide(bench, "retry", "a" * 16)
+    decide(bench, "exclude", "b" * 16, "c" * 16, approver="grace")
+    bench.books.propose_change("decision", json.dumps({"action": "release", "exceptions": ["d" * 16]}), "ada")
+    bench.run(bench.supervisor(), 3)
+    bench.run(bench.supervisor(), 3)
+
+    names = {"type": "decision", "by": "ada"}
+    expected = [
+        names | {"number": 1, "action": "retry", "exceptions": ["a" * 16], "approved_by": ""},
+        names | {"number": 2, "action": "exclude", "exceptions": ["b" * 16, "c" * 16], "approved_by": "grace"},
+    ]
+    assert [bench.line.messages(shard, "decision") for shard in range(SHARDS)] == [expected] * SHARDS
+
+
+def test_supervisor_that_can_not_append_a_decision_sends_it_later(bench):
+    """A decision that the log refused goes out when the log takes it again."""
+    decide(bench, "retry", "a" * 16)
+    bench.line.log.plan("refuse")
+    bench.run(bench.supervisor(), 3)
+    assert [message["number"] for message in bench.line.messages(type="decision")] == [1]
+
+
+def test_supervisor_that_could_not_note_a_decision_sends_it_again(bench, monkeypatch):
+    """Between append and note the books may be gone: the decision is sent twice under one number, never lost."""
+    decide(bench, "retry", "a" * 16)
+    supervisor, mark_logged = bench.supervisor(), bench.books.mark_logged
+
+    def unavailable(_numbers: list[int]) -> None:
+        monkeypatch.setattr(bench.books, "mark_logged", mark_logged)
+        raise BooksUnavailable("no answer")
+
+    monkeypatch.setattr(bench.books, "mark_logged", unavailable)
+    bench.run(supervisor, 3)
+    assert [message["number"] for message in bench.line.messages(type="decision")] == [1, 1]
+
+
 def test_supervisor_without_books_goes_on_minding_the_parts(bench, monkeypatch):
     """While the books don't answer, parts are still started and replaced."""
 

@@ -163,6 +163,7 @@ def test_wire_empty_texts_mean_nothing():
         ({"effective_on": "31.10.2026"}, "wrong_type", "effective_on"),
         ({"effective_on": 20391}, "wrong_type", "effective_on"),
         ({"patient_name": "x"}, "unknown_column", "patient_name"),
+        ({"Jane Doe": "x"}, "unknown_column", "column 12"),
     ],
 )
 def test_wire_json_row_that_can_not_be_read_is_a_fault_of_its_own(change: dict, code: str, column: str):

@@ -46,6 +46,7 @@ class Double:
         self._in_flight = 0
         self._closed_until_ms = self._down_until_ms = self._cut_until_ms = 0
         self._late: list[tuple[int, Callable[[], object]]] = []
+        self._late_ms: int | None = None
 
     # what a vendor gives
 
@@ -64,8 +65,8 @@ class Double:
     # the common part
 
     def now_ms(self) -> int:
-        """The double's time."""
-        return self._clock.now_ms()
+        """The double's time; of what is done late, the time when it was due."""
+        return self._clock.now_ms() if self._late_ms is None else self._late_ms
 
     def later(self, seconds: float, work: Callable[[], object]) -> None:
         """Do this once that much time has passed, before the next request is answered."""
@@ -91,13 +92,20 @@ class Double:
                 self._late.pop(0)[1]()
 
     def _pass_time(self) -> None:
-        now_ms = self.now_ms()
-        due = [work for at_ms, work in self._late if at_ms <= now_ms]
-        self._late = [(at_ms, work) for at_ms, work in self._late if at_ms > now_ms]
-        for work in due:
-            work()
-        self.ledger.closed = now_ms < self._closed_until_ms
-        self.limits.share = 0.5 if now_ms < self._cut_until_ms else 1.0
+        """Do what was due since the last request, each at its own time, earliest first."""
+        now_ms = self._clock.now_ms()
+        while due := [each for each in self._late if each[0] <= now_ms]:
+            first = min(due, key=lambda each: each[0])
+            self._late.remove(first)
+            self._set_time(first[0])
+            first[1]()
+        self._set_time(now_ms)
+        self._late_ms = None
+
+    def _set_time(self, at_ms: int) -> None:
+        self._late_ms = at_ms
+        self.ledger.closed = at_ms < self._closed_until_ms
+        self.limits.share = 0.5 if at_ms < self._cut_until_ms else 1.0
 
     def _answer(self, request: Request, in_flight: int) -> Answer | None:
         if given := self.access.token(request, self.now_ms()):

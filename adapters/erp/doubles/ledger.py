@@ -54,6 +54,7 @@ class Ledger:
     def __init__(self, companies: Mapping[str, Company]) -> None:
         self.companies = dict(companies)
         self.documents: list[Document] = []
+        self._by_key: dict[str, list[Document]] = {}
         self.closed = False  # every period, for as long as it is so
 
     def check(self, company: str, booked_on: date, lines: Sequence[Line], currency: str = "") -> None:
@@ -80,11 +81,12 @@ class Ledger:
         self.check(company, booked_on, lines, currency)
         document = Document(f"{company}-{len(self.documents) + 1}", company, key, booked_on, tuple(lines))
         self.documents.append(document)
+        self._by_key.setdefault(key, []).append(document)
         return document
 
     def by_key(self, key: str) -> list[Document]:
         """All documents under this key."""
-        return [document for document in self.documents if document.key == key]
+        return list(self._by_key.get(key, ()))
 
     def keys(self) -> Counter[str]:
         """How often each key was booked."""

@@ -130,17 +130,22 @@ def auth_of(section: ErpAuthSection, clock: Clock, post_form: PostForm) -> Auth:
 
 
 def _client_token(section: ErpAuthSection, post_form: PostForm) -> _Token:
-    fields = {"grant_type": "client_credentials", "client_id": section.client_id, "client_secret": _secret(section)}
+    secret = _told(lambda: _secret(section))
+    fields = {"grant_type": "client_credentials", "client_id": section.client_id, "client_secret": secret}
     return _asked(post_form, section.token_url, fields | ({"scope": section.scope} if section.scope else {}), {})
 
 
 def _refreshed_token(section: ErpAuthSection, kept: KeptToken, post_form: PostForm) -> _Token:
-    refresh = _told(kept.read)
-    fields = {"grant_type": "refresh_token", "refresh_token": refresh}
-    headers = {"Authorization": _basic(section.client_id, _secret(section))}
-    token = _asked(post_form, section.token_url, fields, headers)
-    if token.refresh_token and token.refresh_token != refresh:
-        kept.replace(token.refresh_token)
+    headers = {"Authorization": _basic(section.client_id, _told(lambda: _secret(section)))}
+    try:
+        with kept.exclusively():
+            refresh = _told(kept.read)
+            fields = {"grant_type": "refresh_token", "refresh_token": refresh}
+            token = _asked(post_form, section.token_url, fields, headers)
+            if token.refresh_token and token.refresh_token != refresh:
+                kept.replace(token.refresh_token)
+    except OSError as error:
+        raise ErpFault("unauthorised", f"erp.auth.refresh_token_file: {error.strerror}") from None
     return token
 
 

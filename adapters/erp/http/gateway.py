@@ -4,7 +4,7 @@ Owns the shell of each method of the port: faults become outcomes, entries that 
 are sent, outcomes stand in the entries' order. Never paces, repeats or remembers a call.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -23,11 +23,13 @@ _SETTINGS = TypeVar("_SETTINGS", bound=BaseModel)
 
 
 class ErpConnection(NamedTuple):
-    """What an adapter is opened with: its section of the configuration, the entities it posts for, the time."""
+    """What an adapter is opened with: its section of the configuration, the entities it posts for, the time, and the
+    currency in which each entity keeps its books."""
 
     section: ErpSection
     entities: tuple[str, ...]
     clock: Clock
+    currencies: Mapping[str, str] = {}
 
 
 class HttpGateway:
@@ -44,7 +46,7 @@ class HttpGateway:
         self.companies = {
             entity: section.companies[entity] for entity in connection.entities if entity in section.companies
         }
-        self.clock = connection.clock
+        self.clock, self.currencies = connection.clock, dict(connection.currencies)
         self.http = HttpTransport(section, connection.clock, dialect, auth)
         self._terms = with_limits(terms, section)
 
@@ -60,7 +62,14 @@ class HttpGateway:
             return f"entry {entry.key}: debits and credits differ"
         if entry.entity not in self.companies:
             return f"entry {entry.key}: no company; set erp.companies.{entry.entity}"
+        own = self.currencies.get(entry.entity, entry.currency)
+        if entry.currency != own and not self.takes_currency(entry.currency):
+            return f"entry {entry.key}: not in its company's currency {own}"
         return ""
+
+    def takes_currency(self, currency: str) -> bool:
+        """Whether the payload names this currency, so that an entry may be in another than its company's."""
+        return False
 
     def find(self, keys: Sequence[str]) -> dict[str, Outcome]:
         """What the ERP holds under these keys, as ErpGateway.lookup has it."""
@@ -92,8 +101,8 @@ class HttpGateway:
     def progress(self, jobs: Sequence[str]) -> list[Outcome]:
         try:
             return self.report(jobs)
-        except ErpFault:
-            return []
+        except ErpFault as fault:
+            return [Outcome("", fault.code, "", fault.detail, fault.retry_after_s)]
 
     def lookup(self, keys: Sequence[str]) -> dict[str, Outcome] | None:
         try:

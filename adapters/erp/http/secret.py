@@ -3,8 +3,11 @@
 Owns reading them, and keeping a refresh token that its server replaces. Never logs one, and no error holds one.
 """
 
+import contextlib
+import fcntl
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 from runtime.config import SecretSection
@@ -30,6 +33,17 @@ class KeptToken:
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
+
+    @contextlib.contextmanager
+    def exclusively(self) -> Iterator[None]:
+        """From reading the token to replacing it: several connections of one account share the file, and each token
+        is good once."""
+        descriptor = os.open(self._path.with_name(f"{self._path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     def read(self) -> str:
         """The newest token. Raises ConfigError."""

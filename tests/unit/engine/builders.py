@@ -6,11 +6,10 @@ the engine's own code.
 
 from collections import Counter
 from datetime import date
-from pathlib import Path
 
 import polars as pl
 
-import runtime.ledger
+from adapters.settings import standard_rulebook_text
 from runtime import schema, validation
 from runtime.effects import Effects
 from runtime.flow import frames
@@ -21,7 +20,7 @@ from runtime.shard import ShardEngine
 DAY_MS = 86_400_000
 NOW_MS = 1_790_000_000_000  # 2026-09-21, 14:13:20 UTC
 OPENS_ON = {"mercy": date(2026, 7, 1), "grace": date(2026, 7, 1)}
-STANDARD = (Path(runtime.ledger.__file__).parent / "standard.toml").read_text()
+STANDARD = standard_rulebook_text()
 RULEBOOK = parse_rulebook(STANDARD)
 MAPPING = [{"role": role, "account": f"GL-{role}"} for role in sorted(RULEBOOK.roles())]
 VOCABULARY = schema.Vocabulary(

@@ -1,26 +1,33 @@
-"""Delivery: what goes into a call, how a poisonous entry is found, and what doubt allows."""
+"""Delivery: what goes into a call, how a poisonous entry is found, and what is done next."""
 
 from collections.abc import Sequence
 from datetime import date
 
-import pytest
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.flow.delivery import (
+    ASK_FIRST_S,
+    JOB_SILENCE_S,
+    Ask,
     CallBounds,
-    Doubts,
+    Desk,
     Isolation,
-    after_lookup,
+    LookUp,
+    Send,
     call_bounds,
-    gravest,
-    judge,
     next_call,
 )
+from runtime.flow.outcomes import CALL_START_WITHIN_S, judge
 from runtime.limits import Limits
-from runtime.ports import ErpTerms, JournalEntry, JournalLine, Outcome
+from runtime.ports import Delivery, ErpTerms, JournalEntry, JournalLine, Outcome
 
 BOUNDS = CallBounds(lines_max=10, entries_max=4)
+T0 = 1_800_000_000_000
+ATOMIC = ErpTerms(
+    native_key="none", atomicity="all_or_nothing", settle_s=2.0, lines_max=100, entries_max=1000, concurrency=1
+)
 
 
 def entry(key: str, lines: int = 2, lane: int = 3) -> JournalEntry:
@@ -57,7 +64,7 @@ def delivered(entries: list[JournalEntry], poison: set[str], bounds: CallBounds)
     while call := isolation.choose(left, bounds):
         calls += 1
         answered = all_codes(call, "rejected" if poison & set(keys(call)) else "posted")
-        judged = judge(call, answered, atomic=True)
+        judged = judge(ATOMIC, call, answered)
         isolation.learn(call, judged)
         posted += [o.key for o in judged.outcomes if o.code == "posted"]
         rejected += [o.key for o in judged.outcomes if o.code == "rejected"]
@@ -67,8 +74,7 @@ def delivered(entries: list[JournalEntry], poison: set[str], bounds: CallBounds)
 
 def test_bounds_are_the_tighter_of_terms_and_limits() -> None:
     """Neither the ERP's maximum nor our own is exceeded."""
-    terms = ErpTerms(native_key="permanent", atomicity="all_or_nothing", settle_s=1.0, lines_max=100, entries_max=1000, concurrency=1)
-    assert call_bounds(terms, Limits(call_lines_max=400, call_entries_max=50)) == (100, 50)
+    assert call_bounds(ATOMIC, Limits(call_lines_max=400, call_entries_max=50)) == (100, 50, 0)
 
 
 @given(st.lists(st.integers(1, 14), max_size=40))
@@ -83,6 +89,12 @@ def test_calls_packed_in_turn_carry_all_in_order_within_bounds(sizes: list[int])
     for call in calls:
         assert len(call) <= BOUNDS.entries_max
         assert len(call) == 1 or sum(len(e.lines) for e in call) <= BOUNDS.lines_max
+
+
+def test_next_call_keeps_within_bytes() -> None:
+    """Where an ERP bounds a call's body, entries are counted by more bytes than they take."""
+    entries = [entry(f"k{n}", lines=2) for n in range(5)]
+    assert keys(next_call(entries, CallBounds(1000, 1000, 5_000))) == ["k0", "k1"]
 
 
 def test_next_call_of_nothing_is_empty() -> None:
@@ -110,7 +122,7 @@ def test_isolation_of_one_among_fifty_takes_few_calls() -> None:
 def test_isolation_lets_a_more_urgent_lane_pass() -> None:
     """Finding a poisonous summary never delays an immediate entry."""
     isolation, call = Isolation(), (entry("a"), entry("b"))
-    isolation.learn(call, judge(call, all_codes(call, "rejected"), atomic=True))
+    isolation.learn(call, judge(ATOMIC, call, all_codes(call, "rejected")))
     assert keys(isolation.choose([entry("urgent", lane=0), *call], BOUNDS)) == ["urgent"]
     assert keys(isolation.choose([*call, entry("same lane")], BOUNDS)) == ["a"]
 
@@ -118,75 +130,207 @@ def test_isolation_lets_a_more_urgent_lane_pass() -> None:
 def test_isolation_keeps_a_group_that_was_throttled() -> None:
     """A call that was not applied teaches nothing: the same group is tried again."""
     isolation, call = Isolation(), tuple(entry(key) for key in "abcd")
-    isolation.learn(call, judge(call, all_codes(call, "rejected"), atomic=True))
+    isolation.learn(call, judge(ATOMIC, call, all_codes(call, "rejected")))
     half = isolation.choose(call, BOUNDS)
-    isolation.learn(half, judge(half, all_codes(half, "throttled"), atomic=True))
+    isolation.learn(half, judge(ATOMIC, half, all_codes(half, "throttled")))
     assert keys(isolation.choose(call, BOUNDS)) == keys(half) == ["a", "b"]
 
 
 def test_isolation_forgets_what_became_unknown() -> None:
     """An entry in doubt is never sent again before it was looked up."""
     isolation, call = Isolation(), (entry("a"), entry("b"))
-    isolation.learn(call, judge(call, all_codes(call, "rejected"), atomic=True))
-    isolation.learn((call[0],), judge((call[0],), all_codes(call[:1], "unknown"), atomic=True))
+    isolation.learn(call, judge(ATOMIC, call, all_codes(call, "rejected")))
+    isolation.learn((call[0],), judge(ATOMIC, (call[0],), all_codes(call[:1], "unknown")))
     assert isolation.suspects() == {"b"}
 
 
-def test_judge_refused_atomic_call_of_several_sends_all_back() -> None:
-    """Nothing was applied and nobody is known to be at fault, so nothing is parked."""
-    call = (entry("a"), entry("b"))
-    judged = judge(call, all_codes(call, "rejected"), atomic=True)
-    assert judged.isolate
-    assert [o.code for o in judged.outcomes] == ["unavailable", "unavailable"]
+def test_isolation_tries_two_groups_at_once_but_each_entry_in_one_call() -> None:
+    """While one half is under way, the other may go; what is under way is never chosen again."""
+    isolation, call = Isolation(), tuple(entry(key) for key in "abcd")
+    isolation.learn(call, judge(ATOMIC, call, all_codes(call, "rejected")))
+    assert keys(isolation.choose(call, BOUNDS, busy={"a", "b"})) == ["c", "d"]
+    assert isolation.choose(call, BOUNDS, busy=set("abcd")) == ()
 
 
-@pytest.mark.parametrize(("size", "atomic"), [(1, True), (1, False), (2, False)])
-def test_judge_rejection_of_an_entry_itself_parks_it(size: int, atomic: bool) -> None:
-    """Alone, or where an ERP judges each entry by itself, a rejection is final."""
-    call = tuple(entry(f"k{n}") for n in range(size))
-    judged = judge(call, all_codes(call, "rejected"), atomic)
-    assert not judged.isolate
-    assert {o.code for o in judged.outcomes} == {"rejected"}
+# ── the desk ──
 
 
-def test_judge_missing_outcome_is_unknown() -> None:
-    """What an adapter does not answer for is in doubt, not lost."""
-    judged = judge((entry("a"), entry("b")), [Outcome("a", "posted", "JE-1")], atomic=False)
-    assert [(o.key, o.code) for o in judged.outcomes] == [("a", "posted"), ("b", "unknown")]
+def terms(**changed: object) -> ErpTerms:
+    """A keyless all-or-nothing ERP, but for what is changed."""
+    return msgspec.structs.replace(ATOMIC, **changed)
 
 
-def test_gravest_of_a_mixed_call_is_what_the_governor_must_hear() -> None:
-    """One throttled entry throttles, with the longest delay that any part asked for."""
-    mixed = [Outcome("a", "posted"), Outcome("b", "throttled"), Outcome("c", "rejected", retry_after_s=9.0)]
-    assert (gravest(mixed).code, gravest(mixed).retry_after_s) == ("throttled", 9.0)
+def desk(**changed: object) -> Desk:
+    """A desk at such an ERP."""
+    return Desk(terms(**changed), BOUNDS)
 
 
-def test_doubts_are_due_after_settling_and_oldest_first() -> None:
-    """A lookup before the ERP's own time limit proves nothing, so none is made."""
-    doubts = Doubts(settle_s=2.0)
-    doubts.add("late", 500)
-    doubts.add("early", 0)
-    assert doubts.due(1_999, 10) == []
-    assert doubts.due(2_000, 10) == ["early"]
-    assert doubts.due(9_000, 10) == ["early", "late"]
-    assert doubts.due(9_000, 1) == ["early"]
+def delivery(key: str, state: str = "sealed", erp_ref: str = "", attempts: int = 0, sent_ms: int = 0) -> Delivery:
+    """Where an entry's delivery stands."""
+    return Delivery(entry(key), state, attempts, erp_ref, sent_ms, sent_ms)
 
 
-def test_doubts_that_ended_are_not_looked_up() -> None:
-    """A known outcome needs no lookup; ending one that never was is nothing."""
-    doubts = Doubts(settle_s=0)
-    doubts.add("a", 0)
-    doubts.end("a")
-    doubts.end("never there")
-    assert len(doubts) == 0 and doubts.due(1, 10) == []
+def sent(at: Desk, *keys_: str, code: str, now_ms: int = T0, erp_ref: str = "") -> list[Outcome]:
+    """Send entries that nothing is known of yet in one call, all answered alike."""
+    action = at.choose([delivery(key) for key in keys_], now_ms)
+    at.began(action, now_ms)
+    return at.sent(action, [Outcome(e.key, code, erp_ref) for e in action.call], now_ms)
 
 
-def test_after_lookup_found_is_posted_and_absent_goes_back() -> None:
-    """Found is found; absent after settling may be sent again."""
-    outcomes = after_lookup(["a", "b"], {"a": Outcome("a", "posted", "JE-1")})
-    assert [(o.key, o.code, o.erp_ref) for o in outcomes] == [("a", "posted", "JE-1"), ("b", "unavailable", "")]
+def after(seconds: float) -> int:
+    """So long after the beginning."""
+    return T0 + round(seconds * 1000)
 
 
-def test_after_lookup_without_an_answer_changes_nothing() -> None:
-    """An ERP that can't be asked proves nothing."""
-    assert after_lookup(["a"], None) == []
+def test_desk_never_sends_what_is_under_way() -> None:
+    """Each entry is in one call only, however many calls are made at once."""
+    at, waiting = desk(), [delivery(key) for key in "abcdef"]
+    first = at.choose(waiting, T0)
+    at.began(first, T0)
+    second = at.choose(waiting, T0)
+    at.began(second, T0)
+    assert [keys(first.call), keys(second.call)] == [list("abcd"), list("ef")]
+    assert at.choose(waiting, T0) is None
+
+
+def test_desk_without_a_key_looks_up_after_settling_and_only_then_lets_go() -> None:
+    """A lookup too early would prove nothing; afterwards found is posted and absent goes back."""
+    at = desk()
+    sent(at, "a", "b", code="unknown")
+    assert at.due(after(1.9)) is None
+    action = at.due(after(2.0))
+    assert action == LookUp(("a", "b"))
+    at.began(action, after(2.0))
+    assert at.due(after(2.0)) is None
+    outcomes = at.looked_up(action, {"a": Outcome("a", "posted", "JE-1")}, after(2.1))
+    assert [(o.key, o.code) for o in outcomes] == [("a", "posted"), ("b", "unavailable")]
+    assert at.due(after(60)) is None
+
+
+def test_desk_asks_for_no_more_keys_than_one_lookup_takes() -> None:
+    """Lookups are batched as the ERP says, longest waiting first."""
+    at = desk(lookup_keys_max=1)
+    sent(at, "late", code="unknown", now_ms=after(1))
+    sent(at, "early", code="unknown", now_ms=T0)
+    assert at.due(after(9)) == LookUp(("early",))
+
+
+def test_desk_under_a_permanent_key_sends_the_same_call_again_without_a_lookup() -> None:
+    """One call answers and mends at once, and waits for no settling time."""
+    at = desk(native_key="permanent", settle_s=900.0)
+    sent(at, "a", "b", code="unknown")
+    action = at.due(after(1))
+    assert isinstance(action, Send) and keys(action.call) == ["a", "b"]
+
+
+def test_desk_relies_on_a_windowed_key_only_inside_its_life() -> None:
+    """After its life the key protects nothing: then only a lookup helps."""
+    at = desk(native_key="windowed", key_life_s=360.0)
+    sent(at, "a", code="unknown")
+    assert isinstance(at.due(after(300)), Send)
+    assert at.due(after(335)) == LookUp(("a",))
+
+
+def test_desk_knows_the_first_use_of_a_key_from_the_books() -> None:
+    """A key that was used before a restart is not younger for it."""
+    at = desk(native_key="windowed", key_life_s=360.0)
+    at.recall([delivery("a", "unknown", attempts=1, sent_ms=after(-340))], T0)
+    assert at.due(after(10)) == LookUp(("a",))
+
+
+def test_desk_without_key_and_lookup_parks() -> None:
+    """Nothing can prove what became of the call, so a person looks and nothing is sent."""
+    at = desk(lookup=False)
+    sent(at, "a", code="unknown")
+    assert [(o.key, o.code) for o in at.give_up(after(1))] == [("a", "parked")]
+    assert at.due(after(9_999)) is None and at.give_up(after(9_999)) == []
+
+
+def test_desk_takes_over_what_was_in_flight_as_unknown_and_waits_for_a_frozen_sender() -> None:
+    """A stopped sender may wake up as long as its calls may start, so settling begins after that."""
+    at = desk()
+    outcomes = at.recall([delivery("a", "in_flight", attempts=1, sent_ms=T0)], T0)
+    assert [(o.key, o.code) for o in outcomes] == [("a", "unknown")]
+    assert at.due(after(CALL_START_WITHIN_S + 1.9)) is None
+    assert at.due(after(CALL_START_WITHIN_S + 2.0)) == LookUp(("a",))
+
+
+def test_desk_finds_jobs_again_and_asks_for_them() -> None:
+    """What an ERP had accepted before a restart is neither doubted nor sent again: its job is asked for."""
+    at = desk(atomicity="job")
+    assert at.recall([delivery(key, "in_flight", "job-7", 1, T0) for key in "ab"], T0) == []
+    assert at.due(T0) == Ask(("job-7",))
+    at.began(Ask(("job-7",)), T0)
+    outcomes = at.asked(Ask(("job-7",)), [Outcome("a", "posted", "JE-1"), Outcome("b", "posted", "JE-2")], T0)
+    assert [(o.key, o.erp_ref) for o in outcomes] == [("a", "JE-1"), ("b", "JE-2")]
+    assert at.progress().in_jobs == 0
+
+
+def test_desk_asks_less_and_less_often_for_a_slow_job() -> None:
+    """A job that has not ended is asked for again, later each time."""
+    at, asked_at, now_ms = desk(atomicity="job"), [], T0
+    sent(at, "a", code="accepted", erp_ref="job-1")
+    while len(asked_at) < 4:
+        now_ms += 500
+        if action := at.due(now_ms):
+            at.began(action, now_ms)
+            at.asked(action, [], now_ms)
+            asked_at.append((now_ms - T0) / 1000)
+    assert asked_at == [ASK_FIRST_S, 2 * ASK_FIRST_S, 4 * ASK_FIRST_S, 8 * ASK_FIRST_S]
+
+
+def test_desk_doubts_a_job_that_keeps_silent_and_what_its_report_leaves_out() -> None:
+    """Nothing waits for ever, and nothing that was accepted is taken as absent."""
+    at = desk(atomicity="job")
+    sent(at, "a", "b", code="accepted", erp_ref="job-1")
+    action = at.due(after(2))
+    at.began(action, after(2))
+    outcomes = at.asked(action, [Outcome("a", "posted", "JE-1")], after(2))
+    assert [(o.key, o.code) for o in outcomes] == [("a", "posted"), ("b", "unknown")]
+    sent(at, "c", code="accepted", erp_ref="job-2", now_ms=after(3))
+    assert [(o.key, o.code) for o in at.give_up(after(3 + JOB_SILENCE_S))] == [("c", "unknown")]
+
+
+def test_desk_takes_a_job_apart_that_refuses_all_for_one_reason() -> None:
+    """Where one bad line rejects the whole group, the good ones are found by halves."""
+    at = desk(atomicity="job")
+    sent(at, "a", "b", "c", "d", code="accepted", erp_ref="job-1")
+    action = at.due(after(2))
+    at.began(action, after(2))
+    outcomes = at.asked(action, [Outcome(key, "rejected", detail="EF04") for key in "abcd"], after(2))
+    assert {o.code for o in outcomes} == {"unavailable"}
+    assert keys(at.choose([delivery(key) for key in "abcd"], after(2)).call) == ["a", "b"]
+
+
+def test_desk_does_not_believe_a_refusal_of_what_was_sent_before() -> None:
+    """An entry in doubt that is sent again and refused may be there from the first time: only a lookup tells."""
+    at = desk(native_key="permanent")
+    sent(at, "a", code="unknown")
+    action = at.due(after(1))
+    at.began(action, after(1))
+    outcomes = at.sent(action, [Outcome("a", "rejected", detail="period closed")], after(1))
+    assert [(o.key, o.code) for o in outcomes] == [("a", "unknown")]
+    assert at.due(after(1.5)) is None
+    assert at.due(after(3)) == LookUp(("a",))
+
+
+def test_desk_keeps_a_doubt_through_an_answer_that_nothing_was_applied() -> None:
+    """That the second call was throttled says nothing of the first."""
+    at = desk(native_key="permanent")
+    sent(at, "a", code="unknown")
+    action = at.due(after(1))
+    at.began(action, after(1))
+    assert [o.code for o in at.sent(action, [Outcome("a", "throttled")], after(1))] == ["unknown"]
+    assert isinstance(at.due(after(60)), Send)
+
+
+def test_desk_gives_back_a_call_that_was_not_made() -> None:
+    """A call that would have started too late leaves fresh entries sealed and doubted ones in doubt."""
+    at = desk(native_key="permanent")
+    action = at.choose([delivery("a")], T0)
+    at.began(action, T0)
+    assert [o.code for o in at.left_out(action, "too late")] == ["unavailable"]
+    sent(at, "b", code="unknown")
+    again = at.due(after(1))
+    at.began(again, after(1))
+    assert [o.code for o in at.left_out(again, "too late")] == ["unknown"]

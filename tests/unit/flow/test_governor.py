@@ -1,19 +1,37 @@
-"""The governor: how often an ERP is called, and how it is spared."""
+"""The governor: how often an ERP is called, how it is spared, and what a successor knows of it."""
 
+import heapq
+from collections import deque
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.flow.governor import (
     BACKOFF_MAX_S,
     CIRCUIT_OPEN_S,
-    NEVER_MS,
+    DAY_MS,
+    MINUTE_MS,
+    RETRIES_MAX,
+    SECOND_MS,
     UNANSWERED_MAX,
     UNAUTHORISED_PAUSE_S,
-    Governor,
+    Quota,
+    quota_of,
 )
+from runtime.flow.governor import Governor as RealGovernor
+from runtime.flow.windows import NEVER_MS, WindowLimit
+from runtime.ports import ErpTerms
 
 T0 = 1_800_000_000_000
-CODES = st.sampled_from(["posted", "rejected", "throttled", "unavailable", "unknown", "unauthorised"])
+CODES = st.sampled_from(["posted", "accepted", "rejected", "throttled", "unavailable", "unknown", "unauthorised"])
+
+
+class Governor(RealGovernor):
+    """A governor without windows."""
+
+    def __init__(self, calls_per_minute: float, concurrency: int = 1) -> None:
+        super().__init__(Quota(calls_per_minute, (), concurrency))
 
 
 def called(governor: Governor, now_ms: int, code: str, retry_after_s: float = 0.0, jitter: float = 0.0) -> int:
@@ -52,17 +70,10 @@ def test_state_stays_within_its_bounds(steps: list[tuple[str, float, float]]) ->
     governor, now_ms = Governor(120, concurrency=4), T0
     for code, retry_after_s, jitter in steps:
         now_ms = max(now_ms, called(governor, now_ms, code, retry_after_s, jitter))
-        state = governor.state()
+        state = governor.state(now_ms)
         assert 120 / 32 <= state.rate_per_minute <= 120
         assert 1 <= state.concurrency <= 4
         assert now_ms < NEVER_MS
-
-
-def test_burst_lets_a_few_calls_start_together() -> None:
-    """An idle connection may start as many calls at once as the burst says, and then keeps its pace."""
-    governor = Governor(60, burst_calls=3)
-    ready = [called(governor, T0, "posted") for _ in range(3)]
-    assert ready == [T0, T0, T0 + 1000]
 
 
 def test_concurrency_reached_waits_for_a_call_to_finish() -> None:
@@ -79,8 +90,8 @@ def test_throttled_obeys_retry_after_and_slows() -> None:
     """The ERP's own delay is kept to the millisecond, and the rate shrinks."""
     governor = Governor(600)
     assert called(governor, T0, "throttled", retry_after_s=7.5) == T0 + 7500
-    assert governor.state().rate_per_minute == 420
-    assert governor.state().health == "backing_off"
+    assert governor.state(T0).rate_per_minute == 420
+    assert governor.state(T0).health == "backing_off"
     assert not governor.answering()
 
 
@@ -102,17 +113,17 @@ def test_success_brings_the_configured_rate_back_and_no_more() -> None:
         now_ms = called(governor, now_ms, "throttled")
     for _ in range(20):
         now_ms = called(governor, now_ms, "posted")
-    assert governor.state()[:2] == ("healthy", 600)
+    assert (governor.state(T0).health, governor.state(T0).rate_per_minute) == ("healthy", 600)
 
 
 def test_slowed_governor_lowers_concurrency_but_keeps_one() -> None:
     """Overload takes parallel calls away too."""
     governor, now_ms = Governor(600, concurrency=4), T0
     now_ms = called(governor, now_ms, "throttled")
-    assert governor.state().concurrency == 2
+    assert governor.state(T0).concurrency == 2
     for _ in range(20):
         now_ms = called(governor, now_ms, "throttled")
-    assert governor.state().concurrency == 1
+    assert governor.state(T0).concurrency == 1
 
 
 def test_rejections_never_slow_the_pace() -> None:
@@ -121,14 +132,15 @@ def test_rejections_never_slow_the_pace() -> None:
     for _ in range(50):
         now_ms = called(governor, now_ms, "rejected")
     assert now_ms == T0 + 50_000
-    assert governor.state().health == "healthy"
+    assert governor.state(T0).health == "healthy"
 
 
 def test_circuit_opens_after_unavailable_in_a_row_and_admits_one_probe() -> None:
     """A dead ERP is left alone, then asked by a single call."""
     governor = Governor(6_000, concurrency=4)
     opened_ms = unavailable_until_open(governor, T0)
-    assert governor.state().health == "circuit_open"
+    assert governor.state(opened_ms - 1).health == "circuit_open"
+    assert governor.state(opened_ms).health == "half_open"
     assert opened_ms - T0 >= CIRCUIT_OPEN_S * 1000
     governor.started(opened_ms)
     assert governor.ready_at(opened_ms + 1000) == NEVER_MS
@@ -146,7 +158,7 @@ def test_answered_probe_closes_the_circuit() -> None:
     governor = Governor(6_000)
     opened_ms = unavailable_until_open(governor, T0)
     assert called(governor, opened_ms, "rejected") < opened_ms + 1000
-    assert governor.state().health == "slowed"
+    assert governor.state(T0).health == "slowed"
     assert governor.answering()
 
 
@@ -155,7 +167,7 @@ def test_throttling_does_not_open_the_circuit() -> None:
     governor, now_ms = Governor(6_000), T0
     for _ in range(3 * UNANSWERED_MAX):
         now_ms = called(governor, now_ms, "throttled")
-    assert governor.state().health == "backing_off"
+    assert governor.state(T0).health == "backing_off"
 
 
 def test_unauthorised_pauses_long_and_ends_with_the_next_answer() -> None:
@@ -163,6 +175,127 @@ def test_unauthorised_pauses_long_and_ends_with_the_next_answer() -> None:
     governor = Governor(6_000)
     ready = called(governor, T0, "unauthorised")
     assert ready == T0 + UNAUTHORISED_PAUSE_S * 1000
-    assert governor.state().health == "unauthorised"
+    assert governor.state(T0).health == "unauthorised"
     called(governor, ready, "posted")
-    assert governor.state().health == "healthy"
+    assert governor.state(T0).health == "healthy"
+
+
+def test_retries_in_hand_are_spent_and_earned_back() -> None:
+    """When more retries failed than answers earned, each further one waits as long as backing off ever does."""
+    governor, now_ms = Governor(60_000), T0
+    for _ in range(round(RETRIES_MAX)):
+        now_ms = called(governor, now_ms, "throttled", jitter=0.0)
+        now_ms = called(governor, now_ms, "posted")
+    spent_ms = called(governor, now_ms, "throttled", jitter=1.0)
+    assert spent_ms - now_ms == 1000 * BACKOFF_MAX_S or governor.answering()
+    fresh = Governor(60_000)
+    assert called(fresh, T0, "throttled", jitter=1.0) - T0 == 500
+
+
+def test_call_that_was_not_made_teaches_nothing() -> None:
+    """An abandoned call leaves rate and health as they were, and frees its place."""
+    governor = Governor(600)
+    governor.started(T0)
+    governor.abandoned(T0 + 50)
+    assert (governor.state(T0).health, governor.state(T0).in_flight) == ("healthy", 0)
+
+
+TERMS = ErpTerms(
+    native_key="none", settle_s=5, atomicity="per_item", lines_max=9, entries_max=9, concurrency=3, per_minute=300
+)
+
+
+def test_quota_is_the_tighter_of_stated_and_configured() -> None:
+    """Neither the ERP's limit nor the configured pace is exceeded, and requests count, not calls."""
+    assert quota_of(TERMS, 60.0).windows == (WindowLimit("minute", MINUTE_MS, 60),)
+    assert quota_of(TERMS, 6_000.0).calls_per_minute == 300
+    four = ErpTerms(
+        native_key="none",
+        settle_s=5,
+        atomicity="per_item",
+        lines_max=9,
+        entries_max=9,
+        concurrency=3,
+        requests_max=4,
+        per_second=8,
+        per_day=400,
+    )
+    windows = {window.name: window.calls for window in quota_of(four, 6_000.0).windows}
+    assert windows == {"second": 2, "minute": 6_000, "day": 100}
+
+
+def test_half_of_a_day_flows_freely_and_the_rest_is_spread() -> None:
+    """A daily quota is not burnt by noon: its second half goes at the pace that lasts for ever."""
+    governor, now_ms = RealGovernor(Quota(60, (WindowLimit("day", DAY_MS, 100),))), T0
+    gaps = []
+    for _ in range(70):
+        ready = called(governor, now_ms, "posted")
+        gaps.append(ready - now_ms)
+        now_ms = ready
+    assert gaps[10] == 1_000
+    assert gaps[60] == DAY_MS / 100
+    assert governor.state(now_ms).left == {"day": 30}
+
+
+@pytest.mark.parametrize("codes", [["throttled"] * 3, ["unavailable"] * UNANSWERED_MAX, ["unauthorised"], ["posted"]])
+def test_successor_goes_on_where_the_governor_stopped(codes: list[str]) -> None:
+    """Health, rate, pauses and counts survive a restart."""
+    first, now_ms = RealGovernor(Quota(600, (WindowLimit("minute", MINUTE_MS, 600),))), T0
+    for code in codes:
+        now_ms = called(first, now_ms, code, jitter=0.5)
+    successor = RealGovernor(Quota(600, (WindowLimit("minute", MINUTE_MS, 600),)), first.dump(), T0)
+    assert successor.state(T0) == first.state(T0)
+    assert successor.ready_at(T0) == first.ready_at(T0)
+
+
+def test_successor_gives_open_calls_time_to_end() -> None:
+    """Calls of a sender that was stopped may still be under way: they take their place until they must have ended."""
+    quota = Quota(60_000, (WindowLimit("minute", MINUTE_MS, 2),), concurrency=1, ghost_s=5.0)
+    first = RealGovernor(quota)
+    first.started(T0)
+    successor = RealGovernor(quota, first.dump(), T0 + 100)
+    assert successor.ready_at(T0 + 100) == T0 + 5_100
+    assert successor.state(T0 + 5_100).left == {"minute": 1}
+
+
+LIMITS = st.tuples(st.integers(1, 4), st.integers(5, 9), st.integers(12, 20))
+
+
+@given(
+    limits=LIMITS,
+    concurrency=st.integers(1, 4),
+    calls=st.lists(
+        st.tuples(CODES, st.integers(0, 4_000), st.floats(0, 1, exclude_max=True), st.booleans()), max_size=60
+    ),
+)
+def test_no_window_is_exceeded_by_the_erps_own_count(
+    limits: tuple[int, int, int], concurrency: int, calls: list[tuple[str, int, float, bool]]
+) -> None:
+    """Whenever between a call's start and end the ERP counts it, and however often the governor's actor dies, no
+    sliding window of any length holds more calls than its limit."""
+    lengths = (SECOND_MS, MINUTE_MS, DAY_MS)
+    windows = tuple(
+        WindowLimit(name, length, limit)
+        for name, length, limit in zip(("second", "minute", "day"), lengths, limits, strict=True)
+    )
+    quota = Quota(6_000, windows, concurrency, ghost_s=4.0)
+    governor, now_ms, arrivals = RealGovernor(quota), T0, []
+    under_way: list[tuple[int, str]] = []
+    waiting = deque(calls)
+    while waiting:
+        ready = governor.ready_at(now_ms)
+        if under_way and under_way[0][0] <= ready:
+            now_ms, code = heapq.heappop(under_way)
+            governor.finished(now_ms, code, 0.0, 0.5)
+            continue
+        code, length_ms, share, dies = waiting.popleft()
+        now_ms = ready
+        governor.started(now_ms)
+        saved = governor.dump()
+        arrivals.append(now_ms + round(length_ms * share))
+        heapq.heappush(under_way, (now_ms + length_ms, code))
+        if dies:
+            governor, under_way = RealGovernor(quota, saved, now_ms), []
+    arrivals.sort()
+    for length, limit in zip(lengths, limits, strict=True):
+        assert all(later - first >= length for first, later in zip(arrivals, arrivals[limit:], strict=False))

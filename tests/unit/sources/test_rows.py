@@ -83,6 +83,7 @@ def test_rows_csv_reads_instants_as_text(tmp_path: Path) -> None:
         ('{"event_id":"x","occurred_at":"2026-10-01T12:00:00"}', "occurred_at", "wrong_type"),
         ('{"event_id":"x","effective_on":"2026-02-30"}', "effective_on", "wrong_type"),
         ('{"event_id":"x","patient":"Jane"}', "patient", "unknown_column"),
+        ('{"event_id":"x","Jane Doe":"surgery"}', "", "unknown_column"),
         ('{"event_id":"x"', "", "malformed"),
         ('["x"]', "", "malformed"),
         ('{"event_id":"' + "x" * LINE_BYTES_MAX + '"}', "", "too_long"),
@@ -126,6 +127,7 @@ def test_rows_wrong_csv_cell_rejects_its_row(tmp_path: Path, amount: str, occurr
     ("header", "code"),
     [
         ("event_id,source,kind,entity,amount_minor,currency,occurred_at,patient", "unknown_column: patient"),
+        ("event_id,Jane Doe,m4711,kind,entity,amount_minor", "unknown_column: column 2"),
         ("event_id,source,kind,entity,currency,occurred_at", "missing_column: amount_minor"),
         ("event_id,event_id,source,kind,entity,amount_minor,currency,occurred_at", "malformed"),
     ],

@@ -20,6 +20,7 @@ from unit.sources.x12_texts import (
     write,
 )
 
+from adapters.settings import standard_rulebook_text
 from adapters.sources import x12
 from adapters.sources.source import Source, SourceSettings
 from runtime.ledger.rules import parse_rulebook
@@ -337,13 +338,10 @@ def test_835_events_pass_the_gateways_validation(tmp_path: Path) -> None:
 
 def assert_valid(events: pl.DataFrame) -> None:
     """No row is rejected."""
-    rulebook = parse_rulebook(RULES.read_text())
+    rulebook = parse_rulebook(standard_rulebook_text())
     terms = {"north": EntityTerms(currencies=frozenset({"USD"}))}
     judged = validate(events, Vocabulary(kinds=rulebook.kind_terms(), entities=terms), 1_780_000_000_000)
     assert judged.rejected.is_empty(), judged.rejected
-
-
-RULES = Path(__file__).parents[3] / "runtime" / "ledger" / "standard.toml"
 
 
 def test_835_set_of_another_kind_beside_it_is_read_under_its_own_name(tmp_path: Path) -> None:

@@ -1,0 +1,149 @@
+"""The rules of approval, the form of proposals, and what may be decided on which exception."""
+
+from datetime import date
+
+import pytest
+
+from adapters.settings import standard_rulebook_text
+from runtime.errors import GovernanceError, SameSigner
+from runtime.ledger import governance
+from runtime.ledger.crosswalk import CrosswalkRow
+from runtime.ledger.rules import parse_rulebook
+
+STANDARD = standard_rulebook_text()
+RULEBOOK = parse_rulebook(STANDARD)
+TYPES = governance.holding_types(RULEBOOK)
+ENTITIES, ROLES = {"mercy", "lakeside"}, {"CASH", "AR_INS"}
+
+
+def rows(*given: dict) -> list[CrosswalkRow]:
+    return governance.mapping_rows(given, ENTITIES, ROLES)
+
+
+def exception(type: str, event_id: str = "e-1", state: str = "open") -> dict:
+    return {"exception_id": "a" * 16, "type": type, "event_id": event_id, "state": state}
+
+
+# ── signers ──
+
+
+@pytest.mark.parametrize("name", ["Ada", "ADA", " ada ", "Ａｄａ"])
+def test_second_signer_is_never_the_first_however_it_is_written(name):
+    """Case, blanks and the width of letters make no other person."""
+    with pytest.raises(SameSigner):
+        governance.second_signer(1, "Ada", name)
+
+
+def test_second_signer_is_stored_trimmed():
+    """A name keeps its letters and loses needless blanks."""
+    assert governance.second_signer(1, "Ada", "  Grace \t Hopper ") == "Grace Hopper"
+
+
+# ── mapping rows ──
+
+
+def test_rows_of_every_sort_of_master_data_are_taken():
+    """Accounts of roles, policies, classes and partners are rows alike; empty values count as absent."""
+    given = [
+        {"role": "CASH", "account": "1010", "entity": "mercy", "valid_from": "2026-07-01", "facility": ""},
+        {"role": "POLICY_BAD_DEBT", "account": "implicit", "department": None},
+        {"role": "CLASS_CO_45", "account": "contractual"},
+        {"role": "SUPPLIER_KNOWN", "account": "yes", "counterparty": "acme"},
+    ]
+    checked = rows(*given)
+    assert checked[0] == CrosswalkRow(entity="mercy", role="CASH", account="1010", valid_from=date(2026, 7, 1))
+    assert [row.role for row in checked[1:]] == ["POLICY_BAD_DEBT", "CLASS_CO_45", "SUPPLIER_KNOWN"]
+    assert checked[3].counterparty == "acme"
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "message"),
+    [
+        ({"role": "CASH"}, "row 2: .*account"),
+        ({"account": "1"}, "row 2: .*role"),
+        ({"role": "CASH", "account": 7}, r"row 2: .*\$\.account"),
+        ({"role": "CASH", "account": "1", "unit": "x"}, "row 2: .*unit"),
+        ({"role": "CASH", "account": "1", "valid_from": "soon"}, r"row 2: .*\$\.valid_from"),
+        ({"role": "CASH", "account": "1", "entity": "nobody"}, "row 2: entity: 'nobody' is not a configured entity"),
+        ({"role": "CASHH", "account": "1"}, "row 2: role: 'CASHH' is a role that no rule posts to"),
+        ({"role": "cash", "account": "1"}, "row 2: role: 'cash' is not a name in capital letters"),
+        ({"role": "CASH", "account": "1" * 65}, "row 2: account: .* has 1 to 64 characters"),
+        ({"role": "AR_INS", "account": "2"}, "row 2: role: row 1 maps AR_INS at the same place and date"),
+    ],
+)
+def test_wrong_row_is_named_with_its_field(spoiled, message):
+    """A proposal with a wrong row is refused as a whole, and the sentence names row and field."""
+    with pytest.raises(GovernanceError, match=message):
+        rows({"role": "AR_INS", "account": "1200"}, spoiled)
+
+
+@pytest.mark.parametrize("count", [0, governance.MAPPING_ROWS_MAX + 1])
+def test_proposal_has_rows_and_not_too_many(count):
+    """An empty proposal and one over the limit are refused."""
+    with pytest.raises(GovernanceError, match=f"this one has {count}"):
+        rows(*[{"role": "CASH", "account": "1"}] * count)
+
+
+def test_equal_rows_are_stored_as_equal_text():
+    """What is stored of rows does not depend on the order of their fields."""
+    one, other = {"role": "CASH", "account": "1"}, {"account": "1", "role": "CASH"}
+    assert governance.rows_json([one]) == governance.rows_json([other])
+
+
+# ── decisions ──
+
+
+def test_every_second_action_needs_two_persons_and_a_retry_where_the_rule_says_so():
+    """Releasing and excluding are never one person's; retrying is, unless a type's rule asks for approval."""
+    free, approved = "mapping_missing", "denial"
+    known = {name: rule.__class__(**{**_fields(rule), "redrive": "free"}) for name, rule in RULEBOOK.exception.items()}
+    known[approved] = known[approved].__class__(**{**_fields(known[approved]), "redrive": "approved"})
+    assert not governance.needs_approval("retry", [free, "unheard of"], known)
+    assert governance.needs_approval("retry", [free, approved], known)
+    assert all(governance.needs_approval(action, [free], known) for action in ("release", "exclude"))
+
+
+def _fields(rule: object) -> dict:
+    return {name: getattr(rule, name) for name in rule.__struct_fields__}
+
+
+def test_decision_over_many_exceptions_is_cut_into_parts():
+    """No part exceeds the limit of one log entry, and together they are all of them, in order."""
+    ids = [f"{n:016x}" for n in range(governance.DECISION_EXCEPTIONS_MAX + 1)]
+    parts = governance.proposals("retry", ids)
+    assert [len(part.exceptions) for part in parts] == [governance.DECISION_EXCEPTIONS_MAX, 1]
+    assert [id for part in parts for id in part.exceptions] == ids
+    assert governance.proposals("retry", []) == []
+
+
+def test_held_event_can_be_decided_on_and_not_closed():
+    """An exception that holds an event ends by what becomes of the event, never by hand."""
+    held = exception("mapping_missing")
+    governance.check_decidable(held, TYPES)
+    with pytest.raises(GovernanceError, match="an event is held under it"):
+        governance.check_closable(held, TYPES)
+
+
+@pytest.mark.parametrize(
+    "open_one", [exception("denial"), exception("feed_malformed", ""), exception("reconciliation_break", "")]
+)
+def test_exception_that_holds_nothing_can_be_closed_and_not_decided_on(open_one):
+    """What was raised beside a booked event, or by no event, is ended by hand."""
+    governance.check_closable(open_one, TYPES)
+    with pytest.raises(GovernanceError, match="no event is held under it"):
+        governance.check_decidable(open_one, TYPES)
+
+
+@pytest.mark.parametrize("type", ["erp_rejected", "erp_unknown_outcome", "erp_unauthorised"])
+def test_exception_of_a_delivery_ends_with_its_entry(type):
+    """Neither a decision nor a hand ends what an ERP said."""
+    for check in (governance.check_decidable, governance.check_closable):
+        with pytest.raises(GovernanceError, match="journal entry"):
+            check(exception(type, "PS-1"), TYPES)
+
+
+def test_ended_exception_is_left_alone():
+    """What is resolved can be neither decided on nor closed."""
+    for check in (governance.check_decidable, governance.check_closable):
+        with pytest.raises(GovernanceError, match="is resolved already"):
+            check(exception("denial", state="resolved"), TYPES)
