@@ -81,11 +81,12 @@ def rows_response(request_id: str, events: Sequence[v1.FinancialEvent], receipt:
     others = _others({row: events[row].event_id for row in receipt.duplicates.tolist()}, receipt.rejected)
     add = answer.results.add
     for row, event in enumerate(events):
-        if row not in others:
-            add(row=row, event_id=event.event_id, status=v1.EVENT_STATUS_ACCEPTED)
-            continue
-        answer.results.append(others[row])
-        answer.results[row].event_id = event.event_id[:EVENT_ID_CHARS_MAX]
+        result = add()  # setting fields one by one takes half as long as naming them all here
+        if row in others:
+            result.CopyFrom(others[row])
+            result.event_id = event.event_id[:EVENT_ID_CHARS_MAX]
+        else:
+            result.row, result.event_id, result.status = row, event.event_id, v1.EVENT_STATUS_ACCEPTED
     return answer
 
 

@@ -71,9 +71,7 @@ def _days(texts: Sequence[str]) -> tuple[Sequence[date | None], list[Fault]]:
     if not any(texts):
         return [None] * len(texts), []
     days = [_day_of(text) if text else None for text in texts]
-    faults = [
-        Fault(row, *_NO_DAY.at("effective_on")) for row, text in enumerate(texts) if text and days[row] is None
-    ]
+    faults = [Fault(row, *_NO_DAY.at("effective_on")) for row, text in enumerate(texts) if text and days[row] is None]
     return days, faults
 
 

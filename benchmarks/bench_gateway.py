@@ -4,7 +4,11 @@ The client runs beside it and shares the cores. The limit is the log's own appen
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from typing import NamedTuple
+
+import psutil
 
 from benchmarks import bench_log, parts, prepared, workload
 from benchmarks.measure import Options, Result, percentiles_ms
@@ -14,6 +18,26 @@ EVENTS = 600_000
 FRAME_ROWS = (4_096, 16_384, 65_536)
 WARM_UP_S = 1.0
 CORES = 4
+Send = Callable[[Producer, Iterator[bytes], float], Awaitable[Sent]]
+
+
+PROCESSES = {
+    "benchmarks.serve": "gateway",
+    "benchmarks.bench_single": "echo",
+    "valkey": "log",
+    "redis": "log",
+}  # by what their command line holds
+
+
+class Measured(NamedTuple):
+    """What was answered, and the CPU time that each kind of process spent on it."""
+
+    sent: Sent
+    cpu_s: dict[str, float]
+
+    def cpu_ns(self) -> dict[str, int]:
+        """CPU time an event."""
+        return {name: round(seconds / max(self.sent.events, 1) * 1e9) for name, seconds in self.cpu_s.items()}
 
 
 def results(options: Options) -> Iterator[Result]:
@@ -23,34 +47,47 @@ def results(options: Options) -> Iterator[Result]:
     for frame_rows in FRAME_ROWS:
         seconds = options.seconds / len(FRAME_ROWS)
         requests = prepared.arrow_requests(load, frame_rows)
-        sent = measured(requests, seconds)
+        measured = through_gateway(requests, Producer.send, seconds)
         raw = next(bench_log.appends(prepared.entries(rows, frame_rows), seconds / 2, load))
         yield Result(
             name="gateway",
             case="Arrow frames",
-            events_per_s=round(sent.events / sent.seconds),
-            **percentiles_ms(sent.latencies_s),
+            events_per_s=round(measured.sent.events / measured.sent.seconds),
+            **percentiles_ms(measured.sent.latencies_s),
             frame_rows=frame_rows,
             fsync=parts.FSYNC,
             cores=CORES,
             limit="log append",
             limit_events_per_s=raw.events_per_s,
+            ns_per_event=measured.cpu_ns(),
             note=f"{round(sum(map(len, requests)) / len(requests) / frame_rows)} bytes an event on the wire, "
-            f"{UNDER_WAY} calls under way",
+            f"{UNDER_WAY} calls under way; ns an event are CPU time",
             composition=load.composition,
         )
 
 
-def measured(requests: list[bytes], seconds: float) -> Sent:
-    """What one gateway answers to these requests, sent in rounds."""
+def through_gateway(requests: list[bytes], send: Send, seconds: float) -> Measured:
+    """What one gateway process answers to these requests, sent in rounds, after a warm-up."""
     with parts.gateway() as (target, _):
-        return asyncio.run(_send(target, requests, seconds))
+        return asyncio.run(through(target, requests, send, seconds))
 
 
-async def _send(target: str, requests: list[bytes], seconds: float) -> Sent:
+async def through(target: str, requests: list[bytes], send: Send, seconds: float) -> Measured:
+    """The same of a server that runs there."""
     rounds = prepared.in_rounds(requests)
     for duration in (WARM_UP_S, seconds):
-        producer = Producer(target)
-        sent = await producer.send(rounds, duration)
+        producer, began = Producer(target), cpu_s()
+        sent = await send(producer, rounds, duration)
+        used = cpu_s()
         await producer.close()
-    return sent
+    return Measured(sent, {name: total - began.get(name, 0.0) for name, total in used.items()})
+
+
+def cpu_s() -> dict[str, float]:
+    """CPU time spent until now by this process, the producer, and by what it started."""
+    used = Counter(producer=sum(psutil.Process().cpu_times()[:2]))
+    for process in psutil.Process().children(recursive=True):
+        title = " ".join(process.cmdline())
+        kind = next((kind for part, kind in PROCESSES.items() if part in title), "other")
+        used[kind] += sum(process.cpu_times()[:2])
+    return dict(used)

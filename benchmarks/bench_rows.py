@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import penstock
 
 from benchmarks import parts, prepared, workload
-from benchmarks.bench_gateway import CORES, measured
+from benchmarks.bench_gateway import CORES, through_gateway
 from benchmarks.measure import Options, Result, percentiles_ms
+from benchmarks.producer import Producer
 
 ROWS_PER_REQUEST = 2_000
 
@@ -18,11 +19,18 @@ ROWS_PER_REQUEST = 2_000
 def results(options: Options) -> Iterator[Result]:
     """The gateway, then the client."""
     load = workload.month_end(prepared.ROWS_OF_MESSAGES * 2, options.seed)
-    sent = measured(prepared.row_requests(load, ROWS_PER_REQUEST), options.seconds / 2)
+    measured = through_gateway(prepared.row_requests(load, ROWS_PER_REQUEST), Producer.send, options.seconds / 2)
+    sent = measured.sent
     ready_made = round(sent.events / sent.seconds)
     common = {"name": "rows", "frame_rows": ROWS_PER_REQUEST, "fsync": parts.FSYNC, "cores": CORES}
     common["composition"] = load.composition
-    yield Result(case="ready-made requests", events_per_s=ready_made, **percentiles_ms(sent.latencies_s), **common)
+    yield Result(
+        case="ready-made requests",
+        events_per_s=ready_made,
+        **percentiles_ms(sent.latencies_s),
+        ns_per_event=measured.cpu_ns(),
+        **common,
+    )
     yield Result(
         case="public client, one thread",
         events_per_s=round(_through_client(load, options.seconds / 2)),

@@ -77,7 +77,7 @@ class ShardEngine:
         self._decided: set[int] = set()  # decisions taken
         self._now_ms = 0
         self._linked = [name for name, kind in rulebook.kind.items() if kind.links]
-        self._classes = Classes(rulebook)
+        self._classes = Classes(rulebook, self._crosswalk)
         self._noted = {name: rule.raises for name, rule in rules(rulebook).items() if rule.raises}
         self._silent = [name for name, rule in rules(rulebook).items() if rule.mode == "none" and not rule.maps]
         self._unposting = [name for name, rule in rules(rulebook).items() if rule.mode == "none"]
@@ -283,6 +283,7 @@ class ShardEngine:
         if not self._crosswalk.apply(message["version"], rows):
             return
         self._posting.mapping_changed()
+        self._classes.mapping_changed()
         self._retry_held(self._held["fault"] != CONFLICT, step)
 
     def _retry_held(self, chosen: pl.Series, step: Step) -> None:
@@ -395,6 +396,7 @@ class ShardEngine:
         self._held = frames.decode_sealed(state.held)
         self._crosswalk.load(state.crosswalk_version, state.crosswalk)
         self._posting.mapping_changed()
+        self._classes.mapping_changed()
         parked = frames.decode_sealed(state.parked)
         stood = parked.select("_state", "_fault").rows()
         self._parked = {row[ID_AT]: Parked(row, *stands) for row, stands in zip(kept_rows(parked), stood, strict=True)}

@@ -18,7 +18,6 @@ from adapters.archive.parquet import ParquetArchive
 from adapters.books.sql import SqlBooks
 from runtime.errors import PenstockError
 from runtime.ledger.reconciliation import Reconciliation, expected, reconcile
-from runtime.ledger.rules import Rulebook
 
 PARTS_TIMEOUT_S = 5.0
 CHECKPOINT_TIMEOUT_S = 60.0
@@ -78,11 +77,6 @@ def _part(name: str, health: Any) -> dict[str, Any]:
     return msgspec.to_builtins(health)
 
 
-def pairs_of(rulebook: Rulebook) -> dict[str, int]:
-    """How many pairs each kind posts."""
-    return {name: max(len(rule.post) for rule in (kind, *kind.case.values())) for name, kind in rulebook.kind.items()}
-
-
 def reconciliation(installation: Installation, source: dict | None = None) -> Reconciliation:
     """Source, books and ERP side by side. Without `source` (sums by entity and currency), the control totals stand in
     for it: what was accepted less what waits, is held or is excluded.
@@ -102,7 +96,7 @@ def reconciliation(installation: Installation, source: dict | None = None) -> Re
     finally:
         books.close()
         erp.close()
-    return reconcile(source or expected(totals, pairs_of(wiring.rulebook())), balances, lines)
+    return reconcile(source or expected(totals, wiring.rulebook().pairs()), balances, lines)
 
 
 def _posted(books: SqlBooks) -> int | None:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import msgspec
 import polars as pl
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, Select, delete, func, insert, select, update
 
 from adapters.books import queries, tables
 from adapters.books.database import Database, Write, nothing
@@ -88,16 +88,17 @@ def tell_outcomes(
         insert_of_statuses(database, statuses_of(owner, told, sets, told_kinds, at_ms))(connection)
 
 
+def unnumbered(limit: int) -> Select:
+    """The oldest statuses that have no number, and the place of each among them."""
+    place = func.row_number().over(order_by=_statuses.inserted_no).label("place")
+    waiting = select(_statuses.inserted_no, place).where(_statuses.status_no.is_(None))
+    return waiting.order_by(_statuses.inserted_no).limit(limit)
+
+
 def _number(connection: Connection, limit: int) -> int:
     """Give numbers to the oldest that have none; how many. The caller holds its owner's row, so it is alone here."""
     newest = connection.scalar(select(func.coalesce(func.max(_statuses.status_no), 0)))
-    waiting = (
-        select(_statuses.inserted_no, func.row_number().over(order_by=_statuses.inserted_no).label("place"))
-        .where(_statuses.status_no.is_(None))
-        .order_by(_statuses.inserted_no)
-        .limit(limit)
-        .subquery()
-    )
+    waiting = unnumbered(limit).subquery()
     numbered = update(tables.statuses).where(_statuses.inserted_no == waiting.c.inserted_no)
     return connection.execute(numbered.values(status_no=newest + waiting.c.place)).rowcount
 

@@ -249,12 +249,6 @@ statuses = Table(
     Index("ix_statuses_status_id", "status_id", unique=True),
     Index("ix_statuses_status_no", "status_no", unique=True),
 )
-Index(
-    "ix_statuses_unnumbered",
-    statuses.c.inserted_no,
-    sqlite_where=statuses.c.status_no.is_(None),
-    postgresql_where=statuses.c.status_no.is_(None),
-)
 
 # How fast an owner's ERP may be called: what its governor must remember, as JSON.
 governors = Table("governors", metadata, _text("owner", primary_key=True), _text("body"))

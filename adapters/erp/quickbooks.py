@@ -8,7 +8,8 @@ one file for each by "{realm}". Account codes of the crosswalk are QuickBooks' i
 Calls are batches, whose items are booked or refused one by one, or single entries, by the setting `mode`. What the
 vendor's documents do not state is a setting, with the safe value as its default:
 - `requestid_life_s`: how long QuickBooks answers a repeated `requestid` with the first answer. 0: not relied on, each
-  request has a new one, and what is in doubt is looked up. Of use only in the mode "single", where it is the entry's.
+  request has a new one, and what is in doubt is looked up. Of use only in the mode "single", where it is the entry's;
+  if QuickBooks repeats refusals too, a mended entry is refused again until that time is over.
 - `multicurrency`: whether the companies have it switched on; only then is a currency named.
 """
 

@@ -184,6 +184,7 @@ def _identity(document: Document, entity: str) -> str:
 def _header_columns(document: Document) -> dict[str, object]:
     return {
         "document": bill_key(document.supplier, document.number),
+        "reference": document.attributes.get("billing") or None,
         "amount_minor": document.amount_minor,
         **_dated(document.day),
         "attributes": _json(document.attributes),
@@ -196,6 +197,7 @@ def _line_columns(document: Document, line: Line) -> dict[str, object]:
     return {
         "document": _line_key(document, line),
         "reference": line.order_line or None,
+        "correlation_id": _line_owner(document),
         "department": line.department or None,
         "amount_minor": line.amount_minor,
         "quantity": line.quantity,
@@ -205,9 +207,12 @@ def _line_columns(document: Document, line: Line) -> dict[str, object]:
 
 
 def _line_key(document: Document, line: Line) -> str:
+    return f"{_line_owner(document)}/{line.number}"
+
+
+def _line_owner(document: Document) -> str:
     is_bill = document.form in ("invoice", "credit")
-    owner = bill_key(document.supplier, document.number) if is_bill else document.number
-    return f"{owner}/{line.number}"
+    return bill_key(document.supplier, document.number) if is_bill else document.number
 
 
 def _price_attributes(price: Price, digits: int) -> dict[str, object]:

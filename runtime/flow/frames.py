@@ -55,9 +55,8 @@ def _as_views(column: pa.Array) -> pa.Array:
     """Texts as views, which are smaller when compressed, and which Polars takes as they are."""
     if not pa.types.is_large_string(column.type):
         return column
-    # A slice's views would bring along the texts of the whole; joined with nothing, it becomes a copy of its own.
-    own = pa.concat_arrays([column, pa.array([], column.type)]) if column.offset else column
-    return own.cast(pa.string_view())
+    # The views of a slice would bring along the texts of the whole: joined with nothing it becomes a copy of its own.
+    return pa.concat_arrays([column, pa.array([], column.type)]).cast(pa.string_view())
 
 
 def decode_sealed(body: bytes) -> pl.DataFrame:

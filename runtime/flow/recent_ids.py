@@ -25,7 +25,11 @@ class RecentIds:
     def known(self, ids: np.ndarray, digests: np.ndarray) -> np.ndarray:
         """For each row whether the same event was remembered before."""
         sets = ids & self._mask
-        return ((self._ids[sets] == ids[:, None]) & (self._digests[sets] == digests[:, None])).any(axis=1)
+        found = self._ids[sets] == ids[:, None]
+        rows = np.flatnonzero(found.any(axis=1))  # most often none: their digests need no look
+        known = np.zeros(len(ids), bool)
+        known[rows] = (found[rows] & (self._digests[sets[rows]] == digests[rows, None])).any(axis=1)
+        return known
 
     def remember(self, ids: np.ndarray, digests: np.ndarray) -> None:
         """Note events that are durable now and were not known."""

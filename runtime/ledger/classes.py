@@ -4,20 +4,33 @@ Owns reading code tables. A table's codes may end in `*`; the longest fitting on
 code that no table knows: such an event has no rule, and is held.
 """
 
+from datetime import date
+
 import polars as pl
 
+from runtime.ledger.crosswalk import Crosswalk, Place
 from runtime.ledger.rules import Rule, Rulebook
 
 CODES_MAX = 100_000  # remembered answers; far more than the codes in use
 
 
+OVERRIDE = "CLASS_"  # a mapping of the role CLASS_<table>/<code> classifies a code by entity, payer and date
+
+
 class Classes:
     """Names each event's rule: its kind, or `kind/class` for kinds that are classified."""
 
-    def __init__(self, rulebook: Rulebook) -> None:
+    def __init__(self, rulebook: Rulebook, crosswalk: Crosswalk) -> None:
         self._classified = {name: kind.classify for name, kind in rulebook.kind.items() if kind.classify}
+        self._cases = {name: frozenset(kind.case) for name, kind in rulebook.kind.items()}
         self._tables = {name: table.codes for name, table in rulebook.table.items()}
+        self._crosswalk = crosswalk
         self._known: dict[tuple[str, str], str] = {}
+        self._overridden = False
+
+    def mapping_changed(self) -> None:
+        """Called after the crosswalk took a version."""
+        self._overridden = any(row.role.startswith(OVERRIDE) for _, row in self._crosswalk.dump())
 
     def rules_of(self, events: pl.DataFrame) -> pl.Series:
         """The rule of each event; "" where its code is in no table."""
@@ -25,22 +38,34 @@ class Classes:
         concerned = kinds.is_in(list(self._classified))
         if not concerned.any():
             return kinds.alias("rule")
-        codes = events.select("kind", pl.col("reason").fill_null("").alias("_code"))
+        by = ["kind", "_code", *(_PLACE if self._overridden else ())]
+        codes = events.select("kind", pl.col("reason").fill_null("").alias("_code"), *(by[2:]))
         found = codes.filter(concerned).unique()
-        named = found.with_columns(pl.Series("rule", [self._rule(*pair) for pair in found.iter_rows()], pl.String()))
+        named = found.with_columns(pl.Series("rule", [self._rule(*row) for row in found.iter_rows()], pl.String()))
         return (
-            codes.join(named, on=["kind", "_code"], how="left", maintain_order="left")
+            codes.join(named, on=by, how="left", maintain_order="left", nulls_equal=True)
             .select(pl.coalesce("rule", "kind").alias("rule"))
             .to_series()
         )
 
-    def _rule(self, kind: str, code: str) -> str:
+    def _rule(self, kind: str, code: str, *place: object) -> str:
+        chosen = self._override(kind, code, *place) if place else ""
+        if chosen in self._cases[kind]:
+            return f"{kind}/{chosen}"
         if len(self._known) > CODES_MAX:
             self._known.clear()
         if (kind, code) not in self._known:
             found = look_up(self._tables[self._classified[kind]], code)
             self._known[kind, code] = f"{kind}/{found}" if found else ""
         return self._known[kind, code]
+
+    def _override(self, kind: str, code: str, entity: str, facility: str, counterparty: str, on: date) -> str:
+        where = Place(entity, facility or "", "", on, counterparty or "")
+        chosen = self._crosswalk.resolve(f"{OVERRIDE}{self._classified[kind]}/{code}", where)
+        return chosen.account if chosen else ""
+
+
+_PLACE = ("entity", "facility", "counterparty", "effective_on")
 
 
 def look_up(codes: dict[str, str], code: str) -> str:

@@ -245,7 +245,10 @@ class OpenItems:
     def _consume(self, key: Key, waiter: Waiter) -> None:
         """Allocate what a waiter needs from an item that is there, or say that it does not fit."""
         item, rule = self.items[key], self._rules.item[key[0]]
-        if self._links[waiter.kind].consumes.second_person and self._is_refused(key, waiter):
+        ref = self._links[waiter.kind].consumes
+        if ref.at_most:
+            waiter.item_minor = min(waiter.item_minor, item.residual_minor)
+        if ref.second_person and self._is_refused(key, waiter):
             waiter.fault = REFUSED
         elif not _fits(item, rule, waiter.item_minor):
             waiter.fault = rule.differs

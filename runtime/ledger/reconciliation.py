@@ -1,7 +1,7 @@
 """Whether what the sources sent, what the books hold and what the ERP shows are the same, to the cent.
 
-Owns the comparison. Debit turnover is the measure: every booked event debits its amount once for each pair of its rule,
-and standard rules have one pair. Never reads anything itself.
+Owns the comparison. Debit turnover is the measure: every booked event debits its amount once for each pair of its rule;
+of kinds whose pairs take other amounts, the control totals say what was posted. Never reads anything itself.
 """
 
 from collections.abc import Iterable, Mapping
@@ -51,11 +51,15 @@ class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def expected(totals: pl.DataFrame, pairs: Mapping[str, int]) -> dict[Side, int]:
-    """What the control totals say should be booked: accepted less all that is not booked, times its rule's pairs."""
+    """What the control totals say should be booked: accepted less all that is not booked, times its rule's pairs.
+
+    A kind of 0 pairs does not post its own amount: what it posted counts instead.
+    """
     signs = {"accepted": 1, "pending": -1, "excepted": -1, "excluded": -1}
-    weighted = pl.col("amount_minor") * pl.col("state").replace_strict(signs, default=0, return_dtype=pl.Int64())
     lines = pl.col("kind").replace_strict(dict(pairs), default=1, return_dtype=pl.Int64())
-    sums = totals.group_by("entity", "currency").agg((weighted * lines).sum().alias("minor"))
+    weight = pl.col("state").replace_strict(signs, default=0, return_dtype=pl.Int64()) * lines
+    weight += ((pl.col("state") == "posted") & (lines == 0)).cast(pl.Int64())
+    sums = totals.group_by("entity", "currency").agg((pl.col("amount_minor") * weight).sum().alias("minor"))
     return {(entity, currency): minor for entity, currency, minor in sums.iter_rows()}
 
 

@@ -35,7 +35,8 @@ class ItemRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An item that an event opens or consumes, and the column that holds its key.
 
     `amount`: how much of it, a sum of names. `optional`: nothing to do where the key is empty. Of a consumer:
-    `second_person` must sign, another one than the opener's; `past_holds` uses the item although it is held.
+    `second_person` must sign, another one than the opener's; `past_holds` uses the item although it is held,
+    `at_most` what is left of it when that is less.
     """
 
     item: str
@@ -44,6 +45,7 @@ class ItemRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     optional: bool = False
     second_person: bool = False
     past_holds: bool = False
+    at_most: bool = False
 
 
 class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -227,7 +229,16 @@ class Rulebook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         named = {role for rule in all_rules for pair in rule.post for role in (pair.debit, pair.credit)}
         named |= {role for rule in all_rules for role in rule.maps}
         chosen = {actual for name in named & set(self.role) for actual in self.role[name].cases.values()}
-        return frozenset(named - set(self.role) | chosen)
+        known = {name for name, role in self.role.items() if role.by == "known"}
+        return frozenset(named - set(self.role) | chosen) - known
+
+    def pairs(self) -> dict[str, int]:
+        """How many pairs of its own amount each kind posts; 0 for those that post other amounts."""
+        every = {name: (kind, *kind.case.values()) for name, kind in self.kind.items()}
+        return {
+            name: 0 if any(rule.measured for rule in rules) else max(len(rule.post) for rule in rules)
+            for name, rules in every.items()
+        }
 
     def told_kinds(self) -> dict[str, str]:
         """kind -> flow, for kinds whose documents consumers are told of."""

@@ -125,7 +125,7 @@ def test_decision_that_needs_no_approval_is_in_force_at_once(books: Books) -> No
 
 
 def test_history_tells_who_did_what_to_an_exception(books: Books) -> None:
-    """Raising, proposals, approvals, refusals, notes and the end are rows in order, with names; unknown ids have none."""
+    """Raising, what was proposed and decided, notes and the end are rows in order, with names."""
     books.raise_exceptions(raised(A))
     first = books.propose_change("decision", decision("exclude", A, B), "ada", "sent twice")
     books.refuse_change(first, "grace", "look again")

@@ -1,12 +1,17 @@
 """What leaves the books: derived events on their way to other shards, and statuses for consumers outside."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import polars as pl
 import pytest
 from books_builders import ERP, TOLD_KINDS, Data, commit_sets, effects, entry, posting
 from polars.testing import assert_frame_equal
+from sqlalchemy import Select, text
 
+from adapters.books import queries
+from adapters.books.database import Database
+from adapters.books.outgoing import unnumbered
 from runtime.effects import STATUSES
 from runtime.errors import Fenced
 from runtime.flow.frames import decode_sealed
@@ -227,3 +232,29 @@ def test_every_set_of_an_entry_is_told(books: Books) -> None:
 
     assert number_all(books, 10_000) == count
     assert books.statuses(0, 10_000)["document"].to_list() == [f"INV-{n:04}" for n in range(count)]
+
+
+# ── what only a database can show ──
+
+
+def plan_of(url: str, query: Select) -> str:
+    """How SQLite would answer a query."""
+    database = Database(url)
+    compiled = query.compile(database.engine, compile_kwargs={"literal_binds": True})
+    plan = database.rows(text(f"EXPLAIN QUERY PLAN {compiled}"))
+    database.close()
+    return " ".join(row[-1] for row in plan)
+
+
+def test_sets_of_an_entry_are_found_by_their_keys(open_url: Callable[[str], str]) -> None:
+    """What a delivery tells is read set by set, however long the history of postings is."""
+    plan = plan_of(open_url("sqlite"), queries.told_sets([(0, 1, 0, 0), (0, 1, 0, 1)], TOLD_KINDS))
+    assert "SEARCH posting_sets USING PRIMARY KEY" in plan and "SEARCH posting_lines USING PRIMARY KEY" in plan
+    assert "SCAN posting" not in plan
+
+
+def test_statuses_without_a_number_are_found_by_their_index(open_url: Callable[[str], str]) -> None:
+    """Numbering reads what has no number yet, not all that was ever told."""
+    plan = plan_of(open_url("sqlite"), unnumbered(10))
+    assert "SEARCH statuses USING COVERING INDEX ix_statuses_status_no" in plan
+    assert "TEMP B-TREE" not in plan

@@ -24,9 +24,10 @@ from runtime.ports import START, NoMetrics
 
 ENTRIES = 2_000
 COMMIT_ENTRIES = 200
-CALL_ENTRIES = 10  # small calls, so that there are many for trouble to strike
-TROUBLES_MIN = 20
-TROUBLE_SHARE = 0.15  # of the write requests, over all faults
+CALL_ENTRIES = 20  # small calls, so that there are many for trouble to strike
+TROUBLES_MIN = 25
+DWELL_S = 0.002
+TROUBLE_SHARE = 0.25  # of the write requests, over all faults
 STEPS_MAX = 60_000
 RATES: dict[Fault, float] = {fault: TROUBLE_SHARE / (len(FAULTS) - 1) for fault in FAULTS if fault != "none"}
 FIRST_TOTAL = 10_000
@@ -37,6 +38,7 @@ class Delivery:
 
     def __init__(self, vendor: Vendor, folder: Path, seed: int) -> None:
         self.erp = ErpBench(vendor, folder, Trouble(seed, RATES), running=True)
+        self.erp.double.dwell_s = DWELL_S
         self.books = MemoryBooks(self.erp.clock.now_ms)
         self._epoch = self.books.take_epoch("shard:0", "test").epoch
         for at in range(0, ENTRIES, COMMIT_ENTRIES):

@@ -204,12 +204,18 @@ def broken_files(folder: Path, good: dict[str, Path]) -> dict[str, Path]:
         content = path.read_bytes()
         broken = {
             "cut": content[: len(content) * 2 // 3],
-            "amount": re.sub(rb"(?<=[*,>\"])\d+(\.\d\d)?(?=[*,<\"])", b"Zoe Canary", content[200:], count=1),
+            "amount": _with_a_name_for_an_amount(content),
             "before": b"Zoe Canary, 12 Canary Lane\n" + content,
         }
-        broken["amount"] = content[:200] + broken["amount"]
         for how, damaged in broken.items():
             made[f"{name} {how}"] = _written(folder / f"{how}-{path.name}-{name}", damaged)
     made["csv without header"] = _written(folder / "headless.csv", b"Zoe Canary,12 Canary Lane,100\nB,C,2\n")
     made["json keys"] = _written(folder / "keys.jsonl", json.dumps({"Zoe Canary": 1}).encode() + b"\n")
     return made
+
+
+def _with_a_name_for_an_amount(content: bytes) -> bytes:
+    """The content with a name in place of a number in its middle."""
+    numbers = list(re.finditer(rb"(?<=[*,>\"])\d+(\.\d\d)?(?=[*,<\"])", content[200:])) or [re.match(rb"", content)]
+    number = numbers[len(numbers) // 2]
+    return content[: 200 + number.start()] + b"Zoe Canary" + content[200 + number.end() :]

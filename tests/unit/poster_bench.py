@@ -2,9 +2,9 @@
 
 import heapq
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date
-from itertools import count, cycle
+from itertools import count
 
 import polars as pl
 
@@ -72,10 +72,10 @@ class RecordingMetrics(NoMetrics):
 
 
 class VirtualCallers:
-    """Calls that reach the ERP after a delay each, in turn from `delays_s`, whether or not anybody still listens."""
+    """Calls that reach the ERP after a delay each, from `delays_s`, whether or not anybody still listens."""
 
-    def __init__(self, gateway: ErpGateway, clock: VirtualClock, delays_s: list[float]) -> None:
-        self._gateway, self._clock, self._delays_s = gateway, clock, cycle(delays_s)
+    def __init__(self, gateway: ErpGateway, clock: VirtualClock, delays_s: Iterator[float]) -> None:
+        self._gateway, self._clock, self._delays_s = gateway, clock, delays_s
         self._ended: list[Answered] = []
         self.under_way, self.most = 0, 0
 

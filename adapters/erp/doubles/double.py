@@ -5,6 +5,7 @@ Owns the order of these. A vendor's double is a subclass with routes, bodies as 
 
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import ClassVar, NamedTuple
@@ -41,6 +42,7 @@ class Double:
         self.ledger, self.access, self.limits = ledger, access, limits
         self.trouble = trouble or Trouble()
         self.requests: Counter[str] = Counter()  # by handler
+        self.dwell_s = 0.0  # of real time, that a request takes at least: so that requests overlap
         self.partial = False  # while set, a vendor that takes items one by one fails every other item
         self._clock, self._lock = clock, threading.RLock()
         self._in_flight = 0
@@ -78,6 +80,7 @@ class Double:
             self._in_flight += 1
             in_flight = self._in_flight
         try:
+            time.sleep(self.dwell_s)
             with self._lock:
                 self._pass_time()
                 return self._answer(request, in_flight)

@@ -143,7 +143,7 @@ class FusionDouble(Double):
         self._jobs[number] = _Job("SUCCEEDED", f"group {group}: imported {len(chosen)} lines")
 
     def _fault(self, row: _Row) -> str:
-        """Status and description of what is wrong with a line, "" when nothing is. That it does not balance alone is no fault."""
+        """Status and description of a line's fault, "" without one; that it does not balance alone is none."""
         other = row.line._replace(debit=row.line.credit, credit=row.line.debit)
         try:
             self.ledger.check(row.ledger, row.booked_on, [row.line, other], row.currency)

@@ -68,10 +68,3 @@ def _create_statuses() -> None:
     )
     op.create_index("ix_statuses_status_id", "statuses", ["status_id"], unique=True)
     op.create_index("ix_statuses_status_no", "statuses", ["status_no"], unique=True)
-    op.create_index(
-        "ix_statuses_unnumbered",
-        "statuses",
-        ["inserted_no"],
-        sqlite_where=sa.text("status_no IS NULL"),
-        postgresql_where=sa.text("status_no IS NULL"),
-    )
