@@ -1,7 +1,7 @@
 """Gathers what many callers ask for at once, so that the work is done once for all of them.
 
-Owns who waits and who is answered. Never delays anybody on purpose: what comes while nothing is under way is worked on
-at once, and what comes meanwhile goes together next. Never decides what the work is.
+Owns who waits and who is answered. What comes while nothing is under way is worked on at once, and what comes meanwhile
+goes together next. Never decides what the work is.
 """
 
 import asyncio
@@ -24,12 +24,19 @@ class Coalescer(Generic[Item, Result]):
 
     `work` gives one result an item, in order; an exception among the results is raised for that item's caller alone,
     an exception raised by `work` for all callers of the group. A single item may be heavier than `weight_max`.
+
+    After a group, what comes within `gather_s` joins those that wait: where many callers come with little, groups that
+    follow each other too closely would hold one or two of them, and their fixed cost would keep the loop from the rest.
     """
 
     def __init__(
-        self, work: Callable[[list[Item]], Awaitable[Sequence[Result | Exception]]], weight_max: int, concurrency: int
+        self,
+        work: Callable[[list[Item]], Awaitable[Sequence[Result | Exception]]],
+        weight_max: int,
+        concurrency: int,
+        gather_s: float = 0.0,
     ) -> None:
-        self._work, self._weight_max, self._concurrency = work, weight_max, concurrency
+        self._work, self._weight_max, self._concurrency, self._gather_s = work, weight_max, concurrency, gather_s
         self._waiting: deque[_Waiting[Item, Result]] = deque()
         self._running = 0
         self._tasks: set[asyncio.Task] = set()  # the loop itself holds only weak references
@@ -50,6 +57,8 @@ class Coalescer(Generic[Item, Result]):
         try:
             while group := self._next_group():
                 await self._work_off(group)
+                if self._gather_s and self._waiting:
+                    await asyncio.sleep(self._gather_s)
         finally:
             self._running -= 1
 

@@ -16,6 +16,7 @@ from runtime.effects import Effects, empty
 from runtime.errors import FrameError
 from runtime.flow import frames
 from runtime.flow.dedupe import DedupeMemory, Verdict
+from runtime.ledger.account_balances import AccountBalances, AccountTerms
 from runtime.ledger.classes import Classes, rules
 from runtime.ledger.correlation import Correlation
 from runtime.ledger.crosswalk import Crosswalk, CrosswalkRow
@@ -54,6 +55,7 @@ class Snapshot(msgspec.Struct, array_like=True):
     digests: bytes
     items: bytes
     registers: bytes
+    balances: list[bytes]
     parked: bytes
     held: bytes
     opens_on: list[tuple[str, date]]
@@ -72,6 +74,9 @@ class ShardEngine:
         self._seen = DedupeMemory()
         self._items = OpenItems(rulebook, open_items_max)
         self._registers = Correlation(rulebook, self._crosswalk)
+        signs = {name: kind.balance for name, kind in rulebook.kind.items()}
+        kept = [terms for terms in rulebook.register.values() if isinstance(terms, AccountTerms)]
+        self._balances = [AccountBalances(terms, signs) for terms in kept]
         self._parked: dict[int, Parked] = {}  # waiting for a counterpart, by id hash
         self._held = empty(_HELD)  # waiting for a mapping, a class or a person
         self._decided: set[int] = set()  # decisions taken
@@ -248,6 +253,9 @@ class ShardEngine:
         """What settled rows bring with them: derived events, and what consumers are told."""
         if rows.is_empty():
             return
+        for balances in self._balances:
+            balances.add(rows, self._now_ms)
+            step.flag(balances.take_flags(), self._now_ms)
         step.derive(self._following.derived(rows))
         step.told(self._following.told(rows))
         if self._registers.findings:
@@ -301,6 +309,9 @@ class ShardEngine:
         self._now_ms = max(self._now_ms, message["now_ms"])
         changes = {change.id: change for change in self._items.age(self._now_ms)}
         self._registers.age(self._now_ms)
+        for balances in self._balances:
+            balances.age(self._now_ms)
+            step.flag(balances.take_flags(), self._now_ms)
         ready = self._apply(changes, empty(STAMPED), {}, step)
         self._settle([*ready, *self._take_marks(step), *self._retry_refused(step)], step)
 
@@ -374,6 +385,7 @@ class ShardEngine:
                 digests=digests,
                 items=self._items.dump(),
                 registers=self._registers.dump(),
+                balances=[balances.dump() for balances in self._balances],
                 parked=frames.encode(pl.concat([rows, states], how="horizontal")),
                 held=frames.encode(self._held),
                 opens_on=sorted(self._opens_on.items()),
@@ -390,6 +402,8 @@ class ShardEngine:
         self._seen.load(state.ids, state.digests)
         self._items.load(state.items)
         self._registers.load(state.registers)
+        for balances, dumped in zip(self._balances, state.balances, strict=True):
+            balances.load(dumped)
         self._opens_on |= {entity: max(on, self._opens_on.get(entity, on)) for entity, on in state.opens_on}
         self._posting.open(self._opens_on)
         self._decided = set(state.decided)

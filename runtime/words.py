@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-
 SINGLY_ROWS_MAX = 64  # so many values are gone through one by one in the time of a few calls on whole columns
 
 

@@ -1,13 +1,12 @@
 """Posts journal entries to any ERP with a plain REST interface, JSON or CSV, described in the configuration alone.
 
 Owns how a request is made and an answer read by that description (`rest_settings`). All of it is checked at the start,
-and an error names its key. What such an ERP promises can't be known here, so `terms` state it, and their defaults are the
-safe ones: one entry a call, no key, one call at a time. An ERP whose calls make jobs needs an adapter of its own.
+and an error names its key. What such an ERP promises can't be known here, so `terms` state it, and their defaults are
+the safe ones: one entry a call, no key, one call at a time. An ERP whose calls make jobs needs an adapter of its own.
 """
 
 import csv
 import io
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -18,14 +17,16 @@ from adapters.erp.http.dialect import Dialect, Reply, Rule, VendorError, fault_o
 from adapters.erp.http.fault import ErpFault, shortened
 from adapters.erp.http.gateway import ErpConnection, HttpGateway, settings_of
 from adapters.erp.http.transport import JSON, Request
-from adapters.erp.rest_settings import Errors, Items, Lookup, Pattern, Post, Settings
+from adapters.erp.rest_settings import Errors, Items, Lookup, Post, Settings
 from adapters.erp.rest_template import CALL, EACH, ENTRY, KEY, KEYS, LINE, Template, at, text_at, values_of
 from runtime.errors import ConfigError
 from runtime.ports import ErpTerms, JournalEntry, Outcome
 
 _PLACE = "erp.settings"
 _HEADER = "header:"
+_KNOWN = "the key is known"  # begins the detail of a refusal that says so
 _DEFAULT_TERMS = {"native_key": "none", "lines_max": 1000, "entries_max": 1, "concurrency": 1}
+
 
 class RestGateway(HttpGateway):
     """One ERP by its description."""
@@ -95,7 +96,7 @@ class RestGateway(HttpGateway):
     def _refused(self, entries: Sequence[JournalEntry], reply: Reply) -> list[Outcome]:
         """A fault; where it says that the key is known, what is there is posted and the rest was not applied."""
         fault = fault_of(reply, self._dialect, self.clock.now_ms())
-        if self._settings.lookup is None or not self._is_duplicate(reply):
+        if self._settings.lookup is None or not fault.mentions(f"^{_KNOWN}"):
             raise fault
         found = self.find([entry.key for entry in entries])
         if not found:
@@ -103,26 +104,12 @@ class RestGateway(HttpGateway):
         left = "not sent: another entry of the call is known"
         return [found.get(entry.key) or Outcome(entry.key, "unavailable", detail=left) for entry in entries]
 
-    def _is_duplicate(self, reply: Reply) -> bool:
-        pattern = self._settings.errors.duplicate
-        return pattern is not None and self._matches(pattern, reply)
-
-    def _matches(self, pattern: Pattern, reply: Reply) -> bool:
-        error = error_said(reply, self._dialect)
-        return (
-            pattern.status in (0, reply.status)
-            and re.search(pattern.code, error.code) is not None
-            and re.search(pattern.text, error.text, re.IGNORECASE) is not None
-        )
-
     def _each(self, entries: Sequence[JournalEntry], items: Items, reply: Reply) -> list[Outcome]:
         names = {self._name(entry.key): entry.key for entry in entries}
         listed = at(reply.read(Any), items.at)
         told = [item for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
         return [
-            _outcome(names[text_at(item, items.key)], item, items)
-            for item in told
-            if text_at(item, items.key) in names
+            _outcome(names[text_at(item, items.key)], item, items) for item in told if text_at(item, items.key) in names
         ]
 
     # finding
@@ -146,7 +133,7 @@ class RestGateway(HttpGateway):
         if (post.body is None) == (post.csv is None):
             raise ConfigError(f"{place}: needs a body or csv, one of the two")
         self._key = Template(post.key, KEY, f"{place}.key")
-        self._of_call = post.csv is not None or _repeats_entries(post.body)
+        self._of_call = _takes_many(post)
         scope = CALL if self._of_call else ENTRY
         self._path = Template(post.path, scope, f"{place}.path", _quoted)
         self._headers = {name: Template(text, scope, f"{place}.headers.{name}") for name, text in post.headers.items()}
@@ -191,6 +178,11 @@ class RestGateway(HttpGateway):
         return file.getvalue().encode()
 
 
+def _takes_many(post: Post) -> bool:
+    """Whether one request holds all entries of a call."""
+    return post.csv is not None or _repeats_entries(post.body)
+
+
 def _repeats_entries(template: Any) -> bool:
     if isinstance(template, Mapping):
         return template.get(EACH) == "entries" or any(map(_repeats_entries, template.values()))
@@ -215,12 +207,15 @@ def _dialect(errors: Errors) -> Dialect:
         body = reply.read(Any)
         return VendorError(text_at(body, errors.code), text_at(body, errors.text))
 
-    rules = (Rule(m.means, m.status, m.code, m.text, m.detail, m.retry_after_s) for m in errors.meanings)
-    return Dialect("rest", tuple(rules), error_of)
+    again = errors.duplicate
+    known = [Rule("rejected", again.status, again.code, again.text, _KNOWN)] if again else []
+    told = [Rule(m.means, m.status, m.code, m.text, m.detail, m.retry_after_s) for m in errors.meanings]
+    return Dialect("rest", (*known, *told), error_of)
 
 
 def _terms(settings: Settings) -> ErpTerms:
-    shape = {"lookup": settings.lookup is not None, "atomicity": "per_item" if settings.post.items else "all_or_nothing"}
+    apart = settings.post.items is not None or not _takes_many(settings.post)
+    shape = {"lookup": settings.lookup is not None, "atomicity": "per_item" if apart else "all_or_nothing"}
     try:
         terms = msgspec.convert({**_DEFAULT_TERMS, **shape, **settings.terms}, ErpTerms)
     except msgspec.ValidationError as error:

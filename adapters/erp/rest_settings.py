@@ -83,7 +83,7 @@ class Post(Section):
     body: Any = None
     csv: Csv | None = None
     content_type: str = ""
-    key: str = Field(default="{key}", description="the key as it is sent, found and told; {key} is this everywhere else")
+    key: str = Field(default="{key}", description="the key as sent; {key} is this elsewhere")
     reference: str = ""
     items: Items | None = Field(default=None, description="without: the answer's status holds for all entries")
 
@@ -101,7 +101,7 @@ class Lookup(Section):
 
 
 class Settings(Section):
-    """`[erp.settings]` of a plain REST interface. `terms` are those of `runtime.ports.ErpTerms`; `settle_s` must be there."""
+    """`[erp.settings]` of a plain REST interface. `terms` are those of `runtime.ports.ErpTerms`, with `settle_s`."""
 
     terms: dict[str, Any]
     post: Post

@@ -49,7 +49,9 @@ class Correlation:
         self._crosswalk = crosswalk
         self._defaults = {name: policy.default for name, policy in rulebook.policy.items()}
         self._registers: dict[str, Register] = {
-            name: _TYPES[terms.__struct_config__.tag](terms, self._policy) for name, terms in rulebook.register.items()
+            name: _TYPES[terms.__struct_config__.tag](terms, self._policy)
+            for name, terms in rulebook.register.items()
+            if terms.__struct_config__.tag in _TYPES
         }
         self.kinds = list(self._refs)
         self.findings: dict[int, Finding] = {}

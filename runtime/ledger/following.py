@@ -68,7 +68,8 @@ class Following:
 def _derived(rows: pl.DataFrame, derive: Derive) -> pl.DataFrame:
     """Each row's follower: the same facts under another kind, for the entity that `to` names."""
     swapped = derive.to == "counterparty"
-    return rows.with_columns(
+    complete = rows.drop_nulls(derive.where) if derive.where else rows
+    return complete.with_columns(
         pl.format("{}:{}", pl.lit(derive.kind), pl.col("id_hash")).alias("event_id"),
         pl.lit(SOURCE).alias("source"),
         pl.lit(derive.kind).alias("kind"),

@@ -11,13 +11,14 @@ import msgspec
 from runtime import schema
 from runtime.errors import RulebookError
 from runtime.ledger import amounts
+from runtime.ledger.account_balances import AccountTerms
 from runtime.ledger.bills import BillTerms
 from runtime.ledger.candidates import CandidateTerms
 from runtime.ledger.claims import ClaimTerms
 from runtime.ledger.order_lines import OrderTerms
 from runtime.ledger.takebacks import TakebackTerms
 
-RegisterTerms = OrderTerms | BillTerms | ClaimTerms | TakebackTerms | CandidateTerms
+RegisterTerms = OrderTerms | BillTerms | ClaimTerms | TakebackTerms | CandidateTerms | AccountTerms
 
 DIMENSIONS = ("facility", "department")
 KeyColumn = Literal["document", "reference", "correlation_id"]
@@ -103,10 +104,11 @@ class Links(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Derive(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An event that follows when this one is booked or excluded. `to`: the column that names its entity; where that is
-    the counterparty, the two change places."""
+    the counterparty, the two change places. `where`: columns without which nothing follows."""
 
     kind: str
     to: Literal["entity", "counterparty"] = "entity"
+    where: tuple[str, ...] = ()
 
 
 class Tell(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

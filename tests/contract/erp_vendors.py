@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from adapters.erp.doubles.access import REFRESH_TOKEN
 from adapters.erp.doubles.catalog import doubles
 from adapters.erp.doubles.ledger import Company, Document, Ledger
+from adapters.erp.doubles.rest import BATCH_SETTINGS, CSV_SETTINGS
 from adapters.erp.doubles.server import SECRETS, DoubleServer
 from adapters.erp.doubles.trouble import Fault, Trouble
 from adapters.erp.http.gateway import ErpConnection
@@ -48,8 +49,10 @@ VENDORS = (
     Vendor("business_central", "business_central"),
     Vendor("quickbooks", "quickbooks"),
     Vendor("quickbooks-single", "quickbooks", {"mode": "single"}, proven=False),
-    Vendor("quickbooks-requestid", "quickbooks", {"mode": "single", "requestid_life_s": 3600}, proven=False),
     Vendor("fusion", "fusion"),
+    Vendor("rest", "rest"),
+    Vendor("rest-batch", "rest", BATCH_SETTINGS),
+    Vendor("rest-csv", "rest", CSV_SETTINGS),
 )
 
 

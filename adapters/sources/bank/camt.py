@@ -354,12 +354,13 @@ def _texts(fields: _Fields) -> tuple[str, ...]:
 
 
 def _type_code(code: etree._Element | None) -> str:
-    """Domain, family and sub-family, or the bank's own code."""
+    """Domain, family and sub-family, or the bank's own code. What does not look like a code is free text, and stays."""
     if code is None:
         return ""
     places = ("{*}Domn/{*}Cd", "{*}Domn/{*}Fmly/{*}Cd", "{*}Domn/{*}Fmly/{*}SubFmlyCd")
     domain = "-".join(text.strip() for place in places if (text := code.findtext(place)))
-    return domain or code.findtext("{*}Prtry/{*}Cd", "").strip()
+    proposed = domain or code.findtext("{*}Prtry/{*}Cd", "").strip()
+    return proposed if _CODE.fullmatch(proposed) else ""
 
 
 def _summary(element: etree._Element) -> dict[str, str]:
