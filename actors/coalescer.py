@@ -5,6 +5,7 @@ goes together next. Never decides what the work is.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
@@ -25,8 +26,8 @@ class Coalescer(Generic[Item, Result]):
     `work` gives one result an item, in order; an exception among the results is raised for that item's caller alone,
     an exception raised by `work` for all callers of the group. A single item may be heavier than `weight_max`.
 
-    After a group, what comes within `gather_s` joins those that wait: where many callers come with little, groups that
-    follow each other too closely would hold one or two of them, and their fixed cost would keep the loop from the rest.
+    After a group callers gather for as long as it took, at most `gather_max_s`: where many come with little, groups that
+    follow each other at once would hold one or two of them, and their fixed cost would keep the loop from the others.
     """
 
     def __init__(
@@ -34,9 +35,10 @@ class Coalescer(Generic[Item, Result]):
         work: Callable[[list[Item]], Awaitable[Sequence[Result | Exception]]],
         weight_max: int,
         concurrency: int,
-        gather_s: float = 0.0,
+        gather_max_s: float = 0.0,
     ) -> None:
-        self._work, self._weight_max, self._concurrency, self._gather_s = work, weight_max, concurrency, gather_s
+        self._work, self._weight_max, self._concurrency = work, weight_max, concurrency
+        self._gather_max_s = gather_max_s
         self._waiting: deque[_Waiting[Item, Result]] = deque()
         self._running = 0
         self._tasks: set[asyncio.Task] = set()  # the loop itself holds only weak references
@@ -56,9 +58,10 @@ class Coalescer(Generic[Item, Result]):
     async def _run(self) -> None:
         try:
             while group := self._next_group():
+                began = time.monotonic()
                 await self._work_off(group)
-                if self._gather_s and self._waiting:
-                    await asyncio.sleep(self._gather_s)
+                if self._gather_max_s and self._waiting:
+                    await asyncio.sleep(min(time.monotonic() - began, self._gather_max_s))
         finally:
             self._running -= 1
 

@@ -15,7 +15,7 @@ import polars as pl
 import structlog
 
 from runtime.effects import STATUSES, of_the_runtime
-from runtime.errors import BooksUnavailable, LogRefused, LogUnavailable
+from runtime.errors import BooksUnavailable
 from runtime.ports import Books, Clock, Metrics, Outlet, Told
 
 BACKOFF_S_MAX = 30.0
@@ -99,28 +99,31 @@ class Consumer:
         return True
 
     def _finish(self) -> None:
+        """Take a call's answer. Whatever an outlet raises is its own consumer's matter, and nobody else's."""
         call, self._call = self._call, None
         try:
             newest = call.result()
-            if self._newest >= 0 and newest == self._sent.last_told:
-                self._newest, self._seen = newest, self._sent.last_seen
-                self._metrics.count("statuses_told", self._sent.count, consumer=self.name)
-            else:
-                self._go_on_from(newest)
-        except (LogUnavailable, LogRefused) as error:
-            self._fail(error)
-        else:
-            self._tell_going_on()
-
-    def _go_on_from(self, newest: int) -> None:
-        """Begin where the stream stands, if the books know that number: else later statuses would seem told."""
-        if newest and self._books.statuses(newest - 1, 1)["status_no"].to_list() != [newest]:
+        except Exception as error:
+            self._fail(type(error).__name__)
+            return
+        if self._newest >= 0 and newest == self._sent.last_told:
+            self._newest, self._seen = newest, self._sent.last_seen
+            self._metrics.count("statuses_told", self._sent.count, consumer=self.name)
+        elif self._is_ours(newest):
+            self._newest = self._seen = newest
+        else:  # to go on from there would mean to take later statuses for told
             self._newest = -1
-            raise LogRefused("the consumer's stream has a number that these books never gave; name another stream")
-        self._newest = self._seen = newest
+            self._fail("ForeignNumber")
+            return
+        self._tell_going_on()
 
-    def _fail(self, error: Exception) -> None:
-        self._failures, self._error = self._failures + 1, type(error).__name__
+    def _is_ours(self, newest: int) -> bool:
+        """Whether the books have given this number, or none is there yet."""
+        return newest == 0 or self._books.statuses(newest - 1, 1)["status_no"].to_list() == [newest]
+
+    def _fail(self, why: str) -> None:
+        """Wait, ever longer, before the next call; in the end somebody is asked to look."""
+        self._failures, self._error = self._failures + 1, why
         pause_s = min(2.0 ** min(self._failures, 10) / 4, BACKOFF_S_MAX)
         self._pause_until_ms = self._clock.now_ms() + int(pause_s * 1000)
         self._logger.warning("consumer_not_told", consumer=self.name, error_type=self._error)

@@ -34,7 +34,7 @@ STREAM_WAIT_S_MAX = 5.0  # how long a stream waits for a lagging shard before it
 STOP_GRACE_S = 5.0
 MESSAGE_HEADROOM_BYTES = 2**20  # so that a request slightly too large is answered by us, with the limit named
 THREAD_SWITCH_S = 0.0005  # frames are worked on in threads, each of which asks the loop for its turn dozens of times
-ROW_GROUPS_AT_ONCE, ROWS_GATHER_S = 2, 0.004
+ROW_GROUPS_AT_ONCE, ROWS_GATHER_S_MAX = 2, 0.01
 
 _log = structlog.get_logger()
 
@@ -54,7 +54,7 @@ class EventServicer:
 
     def __init__(self, gateway: Gateway, wire: Wire) -> None:
         self._gateway, self._wire, self._limits = gateway, wire, gateway.limits
-        self._rows = Coalescer(self._store_rows, gateway.limits.frame_rows_max, ROW_GROUPS_AT_ONCE, ROWS_GATHER_S)
+        self._rows = Coalescer(self._store_rows, gateway.limits.frame_rows_max, ROW_GROUPS_AT_ONCE, ROWS_GATHER_S_MAX)
 
     async def submit(self, request: v1.SubmitRequest | None, context: grpc.aio.ServicerContext) -> v1.SubmitResponse:
         """Answer one request."""

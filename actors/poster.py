@@ -78,7 +78,8 @@ class Poster:
         self._desk = Desk(terms, self._bounds)
         self._epoch = self._books.take_epoch(OWNER, self._holder).epoch
         quota = quota_of(terms, self._section.calls_per_minute)
-        self._governor = Governor(quota, self._books.governor(OWNER), now_ms)
+        self._kept = self._books.governor(OWNER)
+        self._governor = Governor(quota, self._kept, now_ms)
         self._sealer = Sealer(
             self._books, OWNER, self._epoch, self._metrics, self._bounds, self._limits, self._section, self._entities
         )
@@ -116,6 +117,7 @@ class Poster:
             return self._rest((ready_ms - now_ms) / 1000)
         action = self._next_action(now_ms)
         if action is None:
+            self._keep_governor()
             return self._rest(IDLE_S)
         self._start(action)
         self._hear_all()
@@ -189,11 +191,19 @@ class Poster:
             self._callers.start(action, partial(_ask, action.jobs))
 
     def _intend(self, action: Action) -> None:
-        saved = self._governor.dump()
+        """With the governor, so that a successor never forgets a call."""
         if isinstance(action, Send):
-            self._books.mark_in_flight(OWNER, self._epoch, [entry.key for entry in action.call], saved)
+            kept = self._governor.dump()
+            self._books.mark_in_flight(OWNER, self._epoch, [entry.key for entry in action.call], kept)
+            self._kept = kept
         else:
-            self._books.save_governor(OWNER, self._epoch, saved)
+            self._keep_governor()
+
+    def _keep_governor(self) -> None:
+        kept = self._governor.dump()
+        if kept != self._kept:
+            self._books.save_governor(OWNER, self._epoch, kept)
+            self._kept = kept
 
     def _left_out(self, action: Action, detail: str) -> None:
         """A call was not made. When the books don't say whether its intent is durable, its entries go back unsent."""
@@ -224,6 +234,8 @@ class Poster:
             heard, outcomes = _of_progress(answer), self._desk.asked(action, answer, now_ms)
             self._finished(now_ms, heard, "asked" if heard.code == "posted" else heard.code)
         self._record(outcomes)
+        if not self._governor.answering():
+            self._keep_governor()  # a restart is no way around a pause
         if isinstance(action, LookUp) and not self._desk.progress().unknown:
             self._recall_doubts()
 

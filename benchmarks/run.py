@@ -27,6 +27,7 @@ BENCHES = {
     "rows": ("bench_rows", ""),
     "single": ("bench_single", ""),
     "end_to_end": ("bench_end_to_end", "1"),
+    "erp": ("bench_erp", "1"),
 }
 GRACE_S = 240.0  # for preparing the workload, starting and stopping parts
 _CHILD = (

@@ -67,6 +67,7 @@ _ARROW_TYPES: dict[pl.DataType, pa.DataType] = {
     UTC_MS: pa.timestamp("ms", "UTC"),
 }
 ARROW_COLUMNS = pa.schema([(name, _ARROW_TYPES[dtype]) for name, dtype in COLUMNS.items()])
+_CAST_WITHOUT_LOSS = {(pa.string(), pa.large_string()), (pa.int64(), _ARROW_TYPES[UTC_MS])}
 ARROW_STAMPED = pa.schema([(name, _ARROW_TYPES[dtype]) for name, dtype in STAMPED.items()])
 
 
@@ -161,7 +162,7 @@ def whole(column: pa.ChunkedArray) -> pa.Array:
 
 def _is_canonical(field: pa.Field) -> bool:
     wanted = ARROW_COLUMNS.field(field.name).type if field.name in COLUMNS else None
-    return field.type == wanted or (pa.types.is_string(field.type) and wanted == pa.large_string())
+    return field.type == wanted or (field.type, wanted) in _CAST_WITHOUT_LOSS
 
 
 def _column(table: pa.Table, field: pa.Field) -> pa.Array:

@@ -82,6 +82,7 @@ class ShardEngine:
         self._decided: set[int] = set()  # decisions taken
         self._now_ms = 0
         self._linked = [name for name, kind in rulebook.kind.items() if kind.links]
+        self._held_back = _held_back(rulebook)
         self._classes = Classes(rulebook, self._crosswalk)
         self._noted = {name: rule.raises for name, rule in rules(rulebook).items() if rule.raises}
         self._silent = [name for name, rule in rules(rulebook).items() if rule.mode == "none" and not rule.maps]
@@ -126,7 +127,10 @@ class ShardEngine:
         step.repeats(frame.filter(verdicts == Verdict.REPEAT))
         self._hold(moves(frame.filter(verdicts == Verdict.CONFLICT)), CONFLICT, step)
         new, linked = verdicts == Verdict.NEW, frame["kind"].is_in(self._linked)
-        self._settle([*self._match(frame.filter(new & linked), step), moves(frame.filter(new & ~linked))], step)
+        fresh = frame.filter(new & linked)
+        last, fresh = parted(fresh, fresh["kind"].is_in(self._held_back))
+        self._settle([*self._match(fresh, step), moves(frame.filter(new & ~linked))], step)
+        self._settle(self._match(last, step), step)
 
     def _match(self, fresh: pl.DataFrame, step: Step) -> list[pl.DataFrame]:
         """Run rows through the open items one by one; the moves of those that are ready."""
@@ -138,15 +142,19 @@ class ShardEngine:
         for at, (*event, received_ms) in enumerate(columns.rows()):
             arrivals[event[0]] = at
             for change in self._items.take(Event(*event), received_ms):
+                changes.pop(change.id, None)  # so that they stand in the order in which rows became ready
                 changes[change.id] = change
         return self._apply(changes, fresh, arrivals, step)
 
     def _apply(
         self, changes: dict[int, Change], fresh: pl.DataFrame, arrivals: dict[int, int], step: Step
     ) -> list[pl.DataFrame]:
-        """Move changed rows, arrivals and parked ones; only the last change of each row in the step counts."""
+        """Move changed rows, arrivals and parked ones; only the last change of each row in the step counts.
+
+        Rows go on in the order in which they became ready, so that what opens an item is entered before what uses it.
+        """
         ready = [id for id, change in changes.items() if change.state == "ready"]
-        ready_now = fresh[sorted(arrivals[id] for id in ready if id in arrivals)]
+        ready_now = fresh[[arrivals[id] for id in ready if id in arrivals]]
         released = [self._parked.pop(id) for id in ready if id not in arrivals]
         step.resolve((parked.fault, parked.row[ID_AT]) for parked in released)
         self._park([change for change in changes.values() if change.state == "waiting"], fresh, arrivals, step)
@@ -259,7 +267,7 @@ class ShardEngine:
         step.derive(self._following.derived(rows))
         step.told(self._following.told(rows))
         if self._registers.findings:
-            self._registers.booked(rows["id_hash"].to_list())
+            self._registers.booked(rows.filter(pl.col("kind").is_in(self._registers.kinds))["id_hash"].to_list())
 
     def _hold(self, rows: pl.DataFrame, fault: str, step: Step) -> None:
         if rows.is_empty():
@@ -295,14 +303,14 @@ class ShardEngine:
         self._retry_held(self._held["fault"] != CONFLICT, step)
 
     def _retry_held(self, chosen: pl.Series, step: Step) -> None:
-        """Try held rows again; what is held again stays as it was."""
+        """Try held rows again; what is held again for the same reason stays as it was."""
         tried, kept = parted(self._held, chosen)
         self._held = kept
         retried = Step(step.position, sets=step.sets)
         self._settle([moves(tried[list(STAMPED)], was="excepted")], retried)
-        step.take_released(retried)
-        released = tried.join(self._held, on=["id_hash", "digest"], how="anti")
-        step.resolve(_standing(released))
+        same = ["id_hash", "digest", "fault"]
+        step.take_retried(retried, unchanged=tried.join(self._held, on=same, how="semi"))
+        step.resolve(_standing(tried.join(self._held, on=same, how="anti")))
 
     def _take_tick(self, message: dict, step: Step) -> None:
         """Time: what waits too long becomes an exception."""
@@ -414,6 +422,13 @@ class ShardEngine:
         parked = frames.decode_sealed(state.parked)
         stood = parked.select("_state", "_fault").rows()
         self._parked = {row[ID_AT]: Parked(row, *stands) for row, stands in zip(kept_rows(parked), stood, strict=True)}
+
+
+def _held_back(rulebook: Rulebook) -> list[str]:
+    """Kinds that use what others may hold. They are matched after the other rows of their frame have been entered in
+    their registers, so that a payment does not pass a hold that came with it."""
+    linked = ((name, kind.links.consumes) for name, kind in rulebook.kind.items() if kind.links and kind.links.consumes)
+    return [name for name, ref in linked if rulebook.item[ref.item].held_by and not ref.past_holds]
 
 
 def _standing(held: pl.DataFrame) -> list[tuple[str, int]]:

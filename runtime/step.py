@@ -168,18 +168,20 @@ class Step:
             named = pl.col("rule").replace_strict(dict(types), return_dtype=pl.String()).alias("fault")
             self._notes.append(_raised(concerned.with_columns(named), now_ms))
 
-    def take_released(self, retried: "Step") -> None:
-        """Keep what a retry of held rows settled; what it holds again stays as it was."""
+    def take_retried(self, retried: "Step", unchanged: pl.DataFrame) -> None:
+        """Keep what a retry of held rows did, but for the rows (`unchanged`, with their `fault`) that it held again."""
         self.sets = retried.sets
         self._deltas += retried._deltas
         self._notes += retried._notes
         self._turned += retried._turned
         self._derived += retried._derived
         self._told += retried._told
-        for moved in retried._moved:
-            released = moved.filter(pl.col("state") != "excepted")
-            if len(released):
-                self._moved.append(released)
+        stayed = pl.col("id_hash").is_in(unchanged["id_hash"].implode()) & (pl.col("state") == "excepted")
+        self._moved += [moved.filter(~stayed) for moved in retried._moved]
+        stood = unchanged.select(pl.col("fault").alias("type"), "source", "event_id")
+        for raised in retried._raised:
+            self._raise(raised.join(stood, on=stood.columns, how="anti"))
+        self._resolved |= retried._resolved
 
     def effects(self, open_items: int, waiting: int) -> Effects:
         """Everything that was collected, checked for balance and conservation, in an order that is always the same."""
@@ -192,7 +194,7 @@ class Step:
             deltas=deltas,
             totals=totals,
             exceptions=_concat(self._raised + self._notes, EXCEPTIONS)
-            .unique("exception_id", keep="first")
+            .unique("exception_id", keep="last")
             .sort("exception_id"),
             resolved=tuple(sorted(self._resolved)),
             outcomes=moved.with_columns(pl.lit(self.position).alias("position"))[list(OUTCOMES)],

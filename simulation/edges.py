@@ -18,7 +18,10 @@ PORTS: dict[str, type] = {
     "archive": ports.Archive,
     "feed": ports.Feed,
     "erp": ports.ErpGateway,
+    "outlet": ports.Outlet,
 }
+# Protocols that no process crosses: time, counting, and the payload store, which only commands use.
+NO_PORTS = (ports.Clock, ports.Metrics, ports.PayloadStore)
 
 
 class Edge(NamedTuple):

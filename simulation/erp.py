@@ -19,6 +19,7 @@ TROUBLE = (
     "lose_request",
     "lose_answer_after_commit",
     "lose_answer_after_draft",
+    "lose_answer_after_half",
     "commit_late",
 )
 QUOTA_WINDOW_MS = 10_000
@@ -26,22 +27,21 @@ QUOTAS = (1, 3, 10_000)
 
 
 class SimulatedErp:
-    """ErpGateway over the twin. What still runs when a caller gives up ends before the ERP's own time limit."""
+    """ErpGateway over the twin, which finishes what runs late by itself, before the ERP's own time limit."""
 
     def __init__(self, scenario: Scenario, clock: VirtualClock, faults: Faults) -> None:
-        self._rate, self._settle_ms = scenario.rates.erp, round(scenario.erp_terms.settle_s * 1000)
+        self._rate = scenario.rates.erp
         self._clock, self._faults = clock, faults
-        self.twin = MemoryErp(scenario.erp_terms)
+        self.twin = MemoryErp(scenario.erp_terms, now_ms=lambda: clock.elapsed_ms)
         self.closed: dict[str, int] = {}  # period -> elapsed_ms at which it opens again
         self.refused: set[str] = set()  # keys that were rejected
-        self._late_until_ms = -1
         self._quota, self._calls, self._window_ms = QUOTAS[-1], 0, 0
 
     def heal(self) -> None:
         """Open everything, finish what still runs."""
         self.closed.clear()
         self._quota = QUOTAS[-1]
-        self.twin.settle()
+        self.twin.state = "up"
 
     def close_period(self, period: str, seconds: float) -> None:
         """Refuse a period's entries for a while."""
@@ -57,7 +57,6 @@ class SimulatedErp:
         return self.twin.terms()
 
     def post(self, entries: Sequence[JournalEntry]) -> list[Outcome]:
-        self._settle_late()
         self._choose_trouble()
         barred = {entry.key for entry in entries if self.closed.get(entry.period, -1) >= self._clock.elapsed_ms}
         outcomes = self._refuse(entries, barred) if barred else self.twin.post(entries)
@@ -90,8 +89,6 @@ class SimulatedErp:
             trouble = self._faults.rng.choice(TROUBLE)
             self._faults.happened(f"ERP {trouble}")
             self.twin.plan(trouble)
-            if trouble == "commit_late":
-                self._late_until_ms = self._clock.elapsed_ms + self._settle_ms - 1
 
     def _over_quota(self) -> bool:
         if self._clock.elapsed_ms - self._window_ms > QUOTA_WINDOW_MS:
@@ -99,16 +96,10 @@ class SimulatedErp:
         self._calls += 1
         return self._calls > self._quota
 
-    def _settle_late(self) -> None:
-        if self._late_until_ms >= 0 and self._clock.elapsed_ms >= self._late_until_ms:
-            self.twin.settle()
-            self._late_until_ms = -1
-
     def progress(self, jobs: Sequence[str]) -> list[Outcome]:
-        return []
+        return self.twin.progress(jobs)
 
     def lookup(self, keys: Sequence[str]) -> dict[str, Outcome] | None:
-        self._settle_late()
         away = self._faults.is_out("ERP away") or self._faults.is_out("ERP locked")
         return None if away or self._faults.chance(self._rate / 2) else self.twin.lookup(keys)
 

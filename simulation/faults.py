@@ -21,9 +21,19 @@ FAILURES: dict[str, tuple[type[Exception], ...]] = {
     "books": (BooksUnavailable,),
     "archive": (OSError,),
     "feed": (LogUnavailable, LogRefused),
+    "outlet": (LogUnavailable, LogRefused),
     "erp": (),  # answers with outcomes; `simulation.erp` chooses them
 }
-OUTAGES = ("log away", "log full", "books away", "archive full", "feed away", "ERP away", "ERP locked")
+OUTAGES = (
+    "log away",
+    "log full",
+    "books away",
+    "archive full",
+    "feed away",
+    "consumer away",
+    "ERP away",
+    "ERP locked",
+)
 OUTAGE_S = (0.5, 5.0, 40.0)
 JUMPS_MS = (-60_000, -1_000, 1_000, 60_000, 3_600_000)
 DELAYS_S = (0.01, 0.3, 4.0)
@@ -33,6 +43,7 @@ _PORTS_OF = {
     "books away": ("books",),
     "archive full": ("archive",),
     "feed away": ("feed",),
+    "consumer away": ("outlet",),
 }
 
 

@@ -114,12 +114,14 @@ def _limits(rng: random.Random) -> Limits:
 
 def _terms(rng: random.Random) -> ErpTerms:
     return ErpTerms(
-        native_key=rng.choice(("none", "none", "permanent")),
-        atomicity=rng.choice(("all_or_nothing", "per_item")),
+        native_key=rng.choice(("none", "none", "windowed", "permanent")),
+        key_life_s=600.0,
+        atomicity=rng.choice(("all_or_nothing", "per_item", "job")),
         settle_s=rng.choice((1.0, 5.0, 30.0)),
         lines_max=rng.choice((20, 200)),
         entries_max=rng.choice((2, 50)),
         concurrency=1,
+        per_minute=rng.choice((0, 0, 30)),
     )
 
 

@@ -20,6 +20,7 @@ from runtime.ports import START
 from simulation.auditor.books import Auditor
 from simulation.auditor.delivery import delivered_differences, delivery_differences
 from simulation.auditor.intake import intake_differences
+from simulation.auditor.outgoing import outgoing_differences
 from simulation.history import History
 from simulation.processes import ThreadProcess
 from simulation.producers import Operator, Producers
@@ -120,6 +121,7 @@ class _Run:
         self._demand("end", delivered_differences(self.world.books, self.world.erp, tuple(ENTITIES)))
         self._demand("end", self.auditor.archive_differences(self.world.archive))
         self._demand("end", intake_differences(self.world, self.sent, self.producers))
+        self._demand("end", outgoing_differences(self.auditor, self.world.log.kept, self.world.books, self.world.outlet))
 
     def _live_through_trouble(self) -> None:
         for turn in range(1, TROUBLED_TURNS_MAX):
@@ -156,6 +158,10 @@ class _Run:
                 stuck.append(f"shard {shard} stands at {position} of {end}; {self._errors()}")
         if unclaimed := world.books.unclaimed_count(tuple(ENTITIES)):
             stuck.append(f"{unclaimed} posting sets are in no entry")
+        if world.books.outbox(1):
+            stuck.append("derived events wait in the outbox")
+        if (told := len(world.outlet.entries)) < world.books.statuses(0, 10**6).height or world.books.unnumbered():
+            stuck.append(f"the consumer knows {told} statuses, the books more")
         states = {s: n for s, n in world.books.entry_counts().items() if s not in ("posted", "rejected") and n}
         return stuck + ([f"journal entries: {states}"] if states else [])
 
@@ -181,7 +187,7 @@ class _Run:
         return [p.part for p in processes if not p.dead and isinstance(p.part, ShardWorker)]
 
     def _audit(self, phase: str) -> None:
-        self.auditor.follow(self.world.log.kept, self._positions())
+        self.auditor.follow(self.world.log.kept, self.world.books.cuts)
         self._demand(phase, self.auditor.books_differences(self.world.books))
         moves = self.world.erp.twin.moves
         self._demand(phase, delivery_differences(self.world.books, moves, tuple(ENTITIES)))

@@ -6,18 +6,22 @@ does so inside a nested course of the world, and goes on where it stood when tha
 
 import random
 from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import date
 from typing import Any
 
+from actors.consumer import Consumer
+from actors.erp_calls import InlineCallers
 from actors.feed_reader import FeedReader
 from actors.gateway import Gateway
 from actors.poster import Poster
+from actors.relay import Relay
 from actors.shard_worker import ShardWorker
 from actors.supervisor import Supervisor
 from adapters import wire
 from adapters.archive.memory import MemoryArchive
-from adapters.books.memory import MemoryBooks
 from adapters.feeds.memory import MemoryStream
+from adapters.outlets.memory import MemoryOutlet
 from runtime.config import ErpSection
 from runtime.ledger.rules import Rulebook
 from runtime.ports import LogEntry, NoMetrics, ShardLag
@@ -30,7 +34,7 @@ from simulation.edges import Edged
 from simulation.erp import SimulatedErp
 from simulation.faults import Faults
 from simulation.history import History
-from simulation.kept_log import KeptLog
+from simulation.kept import KeptBooks, KeptLog
 from simulation.processes import FeedProcess, GatewayProcess, LoopProcess, ThreadProcess
 from simulation.scenario import START_MS, Scenario
 from simulation.waiting_feed import WaitingFeed
@@ -41,8 +45,17 @@ CALM_MS = 1_500  # without a durable change
 NESTED_TURNS = (2, 25)  # for each process
 NOTICED = 0.8  # of hangs: longer than the supervisor bears
 LEAPS_MS = (3_600_000, 20 * 3_600_000, 9 * 86_400_000)
-CHANGES = ("append", "commit", "record_checkpoint", "seal", "record_outcomes", "mark_in_flight", "acknowledge")
-WORKER, GATEWAY, POSTER, FEED, SUPERVISOR = "worker", "gateway", "poster", "feed-card", "supervisor"
+CHANGES = frozenset(
+    ("append", "commit", "record_checkpoint", "seal", "record_outcomes", "mark_in_flight", "acknowledge", "publish")
+)
+WORKER, GATEWAY, POSTER, FEED, RELAY, SUPERVISOR = (
+    "worker",
+    "gateway",
+    "poster",
+    "feed-card",
+    "relay",
+    "supervisor",
+)
 
 
 class LogLine:
@@ -59,6 +72,22 @@ class LogLine:
 
     def close(self) -> None:
         _finished(self._writer.close())
+
+
+class InlineExecutor:
+    """Calls made on the spot by whoever asks for them."""
+
+    def submit(self, call: Callable, *args: Any) -> Future:
+        """Make the call; its future."""
+        answer: Future = Future()
+        try:
+            answer.set_result(call(*args))
+        except Exception as error:
+            answer.set_exception(error)
+        return answer
+
+    def shutdown(self, wait: bool = True, cancel_futures: bool = False) -> None:
+        """Nothing is under way."""
 
 
 def _finished(coroutine: Any) -> Any:
@@ -79,7 +108,8 @@ class World:
         self.clock = VirtualClock(START_MS)
         self.faults = Faults(scenario, self.clock, history, self.meanwhile)
         self.log = KeptLog(scenario.shards)
-        self.books = MemoryBooks(lambda: self.clock.wall_ms)
+        self.books = KeptBooks(self.clock, rulebook.told_kinds(), scenario.shards)
+        self.outlet = MemoryOutlet()
         self.archive, self.stream = MemoryArchive(), MemoryStream()
         self.erp = SimulatedErp(scenario, self.clock, self.faults)
         self.processes: dict[str, ThreadProcess | LoopProcess] = {}
@@ -99,6 +129,7 @@ class World:
             **gateways,
             FEED: lambda: FeedProcess(FEED, self.clock, self._build_reader),
             POSTER: lambda: ThreadProcess(POSTER, self.clock, self._build_poster),
+            RELAY: lambda: ThreadProcess(RELAY, self.clock, self._build_relay),
             SUPERVISOR: lambda: ThreadProcess(SUPERVISOR, self.clock, self._build_supervisor),
         }
 
@@ -137,18 +168,21 @@ class World:
         return ShardEngine(self.rulebook, opens_on, self.scenario.limits.open_items_max)
 
     def _build_gateway(self, process: LoopProcess) -> Gateway:
-        entities = {
-            name: EntityTerms(currencies=frozenset(("USD", "EUR")), facilities=frozenset(facilities))
-            for name, facilities in ENTITIES.items()
-        }
         return Gateway(
             self._edged("log_writer", self.log, process),
-            vocabulary=Vocabulary(kinds=self.rulebook.kind_terms(), entities=entities),
+            vocabulary=self._vocabulary(derived=False),
             split=splitter(self.rulebook.scopes(), self.scenario.shards),
             limits=self.scenario.limits,
             clock=self._clock_of(process),
             metrics=NoMetrics(),
         )
+
+    def _vocabulary(self, *, derived: bool) -> Vocabulary:
+        entities = {
+            name: EntityTerms(currencies=frozenset(("USD", "EUR")), facilities=frozenset(facilities))
+            for name, facilities in ENTITIES.items()
+        }
+        return Vocabulary(kinds=self.rulebook.kind_terms(derived=derived), entities=entities)
 
     def _build_reader(self, process: LoopProcess) -> FeedReader:
         return FeedReader(
@@ -166,11 +200,29 @@ class World:
         section = ErpSection(calls_per_minute=self.scenario.calls_per_minute, seal_age_s=self.scenario.seal_age_s)
         return Poster(
             self._edged("books", self.books, process),
-            self._edged("erp", self.erp, process),
+            InlineCallers(self._edged("erp", self.erp, process)),
             clock=self._clock_of(process),
             limits=self.scenario.limits,
             erp_section=section,
             entities=tuple(ENTITIES),
+            holder=f"{process.name}/{self._generation}",
+            metrics=NoMetrics(),
+        )
+
+    def _build_relay(self, process: ThreadProcess) -> Relay:
+        books, clock = self._edged("books", self.books, process), self._clock_of(process)
+        outlet = self._edged("outlet", self.outlet, process)
+        consumer = Consumer(
+            "ledger", (), outlet, calls=InlineExecutor(), books=books, clock=clock, metrics=NoMetrics()
+        )
+        return Relay(
+            books,
+            LogLine(self._edged("log_writer", self.log, process), self.scenario.shards),
+            [consumer],
+            vocabulary=self._vocabulary(derived=True),
+            split=splitter(self.rulebook.scopes(), self.scenario.shards),
+            clock=clock,
+            limits=self.scenario.limits,
             holder=f"{process.name}/{self._generation}",
             metrics=NoMetrics(),
         )

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from actors.cli import demo as demonstration
 from actors.cli import dry_run as rehearsal
-from actors.cli import exceptions, mapping, payload, reports, submission
+from actors.cli import erp, exceptions, mapping, payload, reports, submission
 from actors.cli import export as exporting
 from actors.cli.installation import Installation
 from actors.cli.terminal import AsJson, ConfigFile, load, money, out, print_json, print_table, told
@@ -32,6 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(erp.app, name="erp")
 app.add_typer(exceptions.app, name="exceptions")
 app.add_typer(mapping.app, name="mapping")
 app.add_typer(payload.app, name="payload")

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import polars as pl
 
+from actors.cli.control_totals import shown_totals
 from adapters import settings
 from adapters.clock import utc_now_ms
 from adapters.sources import Source, open_source
@@ -31,17 +32,18 @@ def dry_run(config: Config, file: Path, format: str, entity: str) -> dict[str, A
     rehearsal = Rehearsal(config, parse_rulebook(settings.load_rulebook_text(config)))
     for frame in source.frames():
         rehearsal.take(frame)
-    return {**_control_total(source), **rehearsal.findings()}
+    return {**_control_total(config, source), **rehearsal.findings()}
 
 
-def _control_total(source: Source) -> dict[str, Any]:
-    total = source.total()
+def _control_total(config: Config, source: Source) -> dict[str, Any]:
+    total, kinds = source.total(), shown_totals(config, source)
+    by_kind = {name: [sums for sums in kinds if sums["kind"] == name] for name in sorted({s["kind"] for s in kinds})}
     return {
         "format": source.format,
         **total.figures,
         "rows": total.rows,
-        "events": {kind: sums.events for kind, sums in sorted(total.by_kind().items())},
-        "sums_minor": {kind: sums.amount_minor for kind, sums in sorted(total.by_kind().items())},
+        "events": {kind: sum(one["events"] for one in sums) for kind, sums in by_kind.items()},
+        "sums_minor": {kind: sum(one["amount_minor"] for one in sums) for kind, sums in by_kind.items()},
         "quarantined": [part._asdict() for part in source.quarantined],
         "faults": [fault._asdict() for fault in source.faults],
     }

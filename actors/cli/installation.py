@@ -43,6 +43,8 @@ RAY_ENVIRONMENT = {
     "RAY_DEDUP_LOGS": "0",
     "RAY_BACKEND_LOG_LEVEL": "warning",
     "POLARS_MAX_THREADS": "1",  # a worker a core: more threads would only take each other's
+    # Polars gives freed memory back after a second, and the kernel then clears it anew: a quarter of a worker's time.
+    "_RJEM_MALLOC_CONF": "dirty_decay_ms:20000,muzzy_decay_ms:20000",
 }
 
 

@@ -11,9 +11,11 @@ from penstock import Client, SubmitError, SubmitFailed, SubmitSummary, SubmitTim
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from actors.cli import payload
+from actors.cli.control_totals import shown_totals
 from actors.cli.installation import Installation
 from adapters import settings
 from adapters.sources import Source, open_source
+from adapters.sources.quarantine import quarantine_events
 from runtime.config import Config
 from runtime.errors import PenstockError
 
@@ -30,13 +32,24 @@ def send_file(
     currency = config.entities[entity].currency if entity in config.entities else "USD"
     source = open_source(file, format or None, entity=entity, currency=currency, token_key=settings.token_key(config))
     sent = send(source, target, quiet=quiet, label=file.name)
+    sent["quarantined"] = _send_quarantined(source, file, entity, currency, target)
+    sent["kinds"] = shown_totals(config, source)
     if kept:
         payload.note_total(config, file, kept, {"format": source.format, "rows": sent["rows"], "kinds": sent["kinds"]})
     return sent | ({"payload": kept.payload_id} if kept else {})
 
 
+def _send_quarantined(source: Source, file: Path, entity: str, currency: str, target: str) -> int:
+    """What was set aside, as events that become exceptions; how many parts that is."""
+    events = quarantine_events(file, source.format, source.quarantined, entity, currency)
+    if events.height:
+        with Client(target) as client:
+            submit(client, events)
+    return events.height
+
+
 def send(source: Source, target: str, *, quiet: bool, label: str) -> dict[str, Any]:
-    """Send a source's frames, showing progress."""
+    """Send a source's frames, showing progress; how many of its rows came to what."""
     counts = {"accepted": 0, "duplicate": 0, "rejected": 0}
     rejects: list[dict[str, Any]] = []
     durability = ""
@@ -61,11 +74,7 @@ def send(source: Source, target: str, *, quiet: bool, label: str) -> dict[str, A
     ]
     total = source.total()
     counts["rejected"] += total.rejected
-    kinds = [
-        {"entity": entity, "currency": currency, "kind": kind, **sums._asdict()}
-        for (entity, currency, kind), sums in sorted(total.sums.items())
-    ]
-    return {"rows": total.rows, "kinds": kinds, **counts, "durability": durability, "rejects": rejects}
+    return {"rows": total.rows, **counts, "durability": durability, "rejects": rejects}
 
 
 def submit(client: Client, frame: pl.DataFrame) -> SubmitSummary:

@@ -89,9 +89,12 @@ def _execute(statement: str, values: Sequence, connection: Connection) -> None:
 
 
 def _postgres_bulk(table: str, columns: str, frame: pl.DataFrame, conflict: str) -> Write:
-    """COPY; where keys may be known, which COPY can't take, one statement over arrays."""
+    """COPY; where keys may be known, which COPY can't take, one statement over arrays.
+
+    Every text is quoted: one that reads like the mark of an absent value is a text.
+    """
     if not conflict:
-        text = frame.write_csv(include_header=False, null_value=_NULL)
+        text = frame.write_csv(include_header=False, null_value=_NULL, quote_style="non_numeric")
         return partial(_copy, f"COPY {table} ({columns}) FROM STDIN (FORMAT csv, NULL '{_NULL}')", text)
     arrays = ", ".join(f"%s::{_ARRAYS[dtype]}" for dtype in frame.dtypes)
     given = f"unnest({arrays}) WITH ORDINALITY AS given({columns}, place) ORDER BY place"

@@ -8,12 +8,18 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import polars as pl
-from sqlalchemy import Connection, Row, insert, literal, select, update
+from sqlalchemy import Connection, insert, literal, select, update
 
 from adapters.books import frames, queries, tables
 from adapters.books.database import Database
 
 IDS_PER_STATEMENT = 5_000  # below either database's limit of parameters
+
+_AGAIN = ("state", "detail", "raised_at_ms", "resolved_at_ms")
+_OPEN_AGAIN = (
+    f"(exception_id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _AGAIN)} "
+    "WHERE exceptions.state = 'resolved'"
+)
 
 _exceptions = tables.exceptions.c
 
@@ -33,13 +39,14 @@ class SqlExceptions:
 
     def raise_exceptions(self, exceptions: pl.DataFrame) -> None:
         """See Books."""
+        rows = raised_rows(exceptions)
         with self._database.writing() as connection:
-            raise_all(self._database, connection, exceptions, By("", self._now_ms()))
+            raise_all(self._database, connection, rows, By("", self._now_ms()))
 
     def resolve_exceptions(self, ids: Sequence[str], by: str = "", note: str = "") -> None:
         """See Books."""
         with self._database.writing() as connection:
-            resolve(connection, ids, By(by, self._now_ms()), note)
+            resolve(self._database, connection, ids, By(by, self._now_ms()), note)
 
     def note_exceptions(self, ids: Sequence[str], by: str, note: str) -> None:
         """See Books."""
@@ -74,49 +81,55 @@ class SqlExceptions:
         return frames.frame_of(self._database.rows(queries.exception_ages(edges_ms)), frames.AGES)
 
 
-def raise_all(database: Database, connection: Connection, raised: pl.DataFrame, by: By) -> None:
+def raised_rows(raised: pl.DataFrame) -> pl.DataFrame:
+    """Exceptions (columns EXCEPTIONS) as rows of their table: one an id, in id order, so that two writers lock the same
+    rows in the same order."""
+    once = raised.lazy().unique("exception_id", keep="first", maintain_order=True).sort("exception_id")
+    stored = once.with_columns(pl.col("raised_at").cast(pl.Int64())).rename({"raised_at": "raised_at_ms"})
+    return stored.with_columns(state=pl.lit("open"), resolved_at_ms=pl.lit(None, pl.Int64())).collect()
+
+
+def raise_all(database: Database, connection: Connection, rows: pl.DataFrame, by: By) -> None:
     """Insert what is new, open again what had ended, leave what is open as it is."""
-    if raised.is_empty():
+    if rows.is_empty():
         return
-    opening = database.insert(tables.exceptions)
-    again = {name: opening.excluded[name] for name in ("state", "detail", "raised_at_ms", "resolved_at_ms")}
-    upsert = opening.on_conflict_do_update(
-        index_elements=["exception_id"], set_=again, where=_exceptions.state == "resolved"
-    )
-    changed = upsert.returning(_exceptions.exception_id, _exceptions.detail)
-    _write_history(connection, connection.execute(changed, _rows(raised)).all(), "raised", by)
+    open_already = _open_among(connection, rows["exception_id"].to_list())
+    fresh = rows.filter(~pl.col("exception_id").is_in(open_already)) if open_already else rows
+    database.bulk(tables.exceptions, fresh, _OPEN_AGAIN)(connection)
+    told = fresh.select("exception_id", pl.col("detail").fill_null("").alias("note"))
+    _write_history(database, connection, told, "raised", by)
 
 
-def resolve(connection: Connection, ids: Sequence[str], by: By, note: str = "") -> None:
+def resolve(database: Database, connection: Connection, ids: Sequence[str], by: By, note: str = "") -> None:
     """End those that are open."""
     for part in _parts(ids):
         ending = update(tables.exceptions).where(_exceptions.exception_id.in_(part), _exceptions.state == "open")
-        changed = ending.values(state="resolved", resolved_at_ms=by.at_ms)
-        changed = changed.returning(_exceptions.exception_id, literal(note))
-        _write_history(connection, connection.execute(changed).all(), "resolved", by)
+        changed = ending.values(state="resolved", resolved_at_ms=by.at_ms).returning(_exceptions.exception_id)
+        ended = pl.DataFrame({"exception_id": connection.scalars(changed).all()}, schema={"exception_id": pl.String()})
+        _write_history(database, connection, ended.with_columns(pl.lit(note).alias("note")), "resolved", by)
 
 
 def remember(connection: Connection, ids: Sequence[str], change: str, by: By, note: str) -> None:
     """Write that something was said or decided about those that are known."""
+    said = {"change": change, "changed_by": by.name, "changed_at_ms": by.at_ms, "note": note}
     for part in _parts(ids):
-        known = select(_exceptions.exception_id, literal(note)).where(_exceptions.exception_id.in_(part))
-        _write_history(connection, connection.execute(known).all(), change, by)
+        known = select(_exceptions.exception_id, *(literal(value) for value in said.values()))
+        known = known.where(_exceptions.exception_id.in_(part)).order_by(_exceptions.exception_id)
+        connection.execute(insert(tables.exception_history).from_select(["exception_id", *said], known))
 
 
 def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     return (ids[start : start + IDS_PER_STATEMENT] for start in range(0, len(ids), IDS_PER_STATEMENT))
 
 
-def _rows(raised: pl.DataFrame) -> list[dict]:
-    """One row an id, in id order so that two writers lock the same rows in the same order."""
-    once = raised.unique("exception_id", keep="first", maintain_order=True).sort("exception_id")
-    stored = once.with_columns(pl.col("raised_at").cast(pl.Int64())).rename({"raised_at": "raised_at_ms"})
-    return stored.with_columns(state=pl.lit("open"), resolved_at_ms=pl.lit(None, pl.Int64())).to_dicts()
+def _open_among(connection: Connection, ids: Sequence[str]) -> list[str]:
+    wanted = select(_exceptions.exception_id).where(_exceptions.state == "open")
+    parts = (wanted.where(_exceptions.exception_id.in_(part)) for part in _parts(ids))
+    return [id for part in parts for id in connection.scalars(part)]
 
 
-def _write_history(connection: Connection, changed: Sequence[Row], change: str, by: By) -> None:
-    """One row for each (exception id, note): the detail of what was raised outlives its being raised again."""
+def _write_history(database: Database, connection: Connection, changed: pl.DataFrame, change: str, by: By) -> None:
+    """One row for each exception_id and note: the detail of what was raised outlives its being raised again."""
     what = {"change": change, "changed_by": by.name, "changed_at_ms": by.at_ms}
-    rows = [{"exception_id": id, "note": note or "", **what} for id, note in changed]
-    if rows:
-        connection.execute(insert(tables.exception_history), rows)
+    rows = changed.with_columns(pl.lit(value).alias(name) for name, value in what.items())
+    database.bulk(tables.exception_history, rows)(connection)

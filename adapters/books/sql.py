@@ -16,7 +16,7 @@ from adapters.books.changes import SqlChanges
 from adapters.books.counters import reserve
 from adapters.books.database import Database, Write
 from adapters.books.deliveries import SqlDeliveries, hold, keep_governor, note_sending
-from adapters.books.exceptions import By, SqlExceptions, raise_all, remember, resolve
+from adapters.books.exceptions import By, SqlExceptions, raise_all, raised_rows, remember, resolve
 from adapters.books.governed import check_releasable
 from adapters.books.outcomes import STATE_AFTER, EntryFacts, debit_minor, exception_id, raised_by, resolved_by
 from adapters.books.outgoing import SqlOutgoing, insert_of_derived, insert_of_statuses, tell_outcomes
@@ -63,13 +63,13 @@ class SqlBooks(SqlDeliveries, SqlExceptions, SqlChanges, SqlOutgoing):
         by = By(f"shard:{shard}", now_ms)
         mark = _mark_row(shard, CommitMark(after, position, rows, effects.digest()))
         place = {name: mark[name] for name in ("shard", "position_ms", "position_seq")}
-        writes = self._writes(effects, place, now_ms)
+        writes, raised = self._writes(effects, place, now_ms), raised_rows(effects.exceptions)
         with self._database.writing() as connection:
             _advance(connection, epoch, mark, now_ms)
             for write in writes:
                 write(connection)
-            raise_all(self._database, connection, effects.exceptions, by)
-            resolve(connection, effects.resolved, by)
+            raise_all(self._database, connection, raised, by)
+            resolve(self._database, connection, effects.resolved, by)
             connection.execute(insert(tables.commit_marks), mark)
 
     def _writes(self, effects: Effects, place: dict[str, int], now_ms: int) -> list[Write]:
@@ -160,8 +160,9 @@ class SqlBooks(SqlDeliveries, SqlExceptions, SqlChanges, SqlOutgoing):
             fresh = [outcome for outcome in outcomes if outcome.key in facts]
             if fresh:
                 connection.execute(_MOVE_ENTRY, [_outcome_row(outcome, now_ms) for outcome in fresh])
-            resolve(connection, resolved_by(owner, fresh), By(owner, now_ms))
-            raise_all(self._database, connection, raised_by(owner, fresh, facts, now_ms), By(owner, now_ms))
+            resolve(self._database, connection, resolved_by(owner, fresh), By(owner, now_ms))
+            raised = raised_rows(raised_by(owner, fresh, facts, now_ms))
+            raise_all(self._database, connection, raised, By(owner, now_ms))
             tell_outcomes(self._database, connection, owner, fresh, self._told_kinds, now_ms)
 
     def release_entry(self, key: str, by: str) -> None:

@@ -143,7 +143,7 @@ class MemoryErp:
         self._drafts = [entry for entry in self._drafts if entry.key not in asked]
         for entry in drafts:
             if entry.key not in self._numbers:
-                self._apply([entry])
+                self._apply([entry], self._now_ms())
         return {key: self._found(key) for key in keys if key in self._numbers}
 
     def trial_balance(self) -> list[ErpAccount]:
@@ -171,7 +171,8 @@ class MemoryErp:
             self._late.remove((due_ms, entries))
             self._take(entries, due_ms)
         for name in [name for name, job in self._jobs.items() if job.due_ms <= now_ms]:
-            self._reports[name] = self._apply(self._jobs.pop(name).entries)
+            job = self._jobs.pop(name)
+            self._reports[name] = self._apply(job.entries, job.due_ms)
         limits = [(getattr(self._terms, name), length_ms) for name, length_ms in _WINDOWS_MS.items()]
         above = any(limit and self._within(now_ms, length_ms) > limit for limit, length_ms in limits)
         self.exceeded += above
@@ -183,18 +184,18 @@ class MemoryErp:
     def _take(self, entries: Sequence[JournalEntry], at_ms: int = 0) -> list[Outcome]:
         """Book the entries now, or make a job of them."""
         if self._terms.atomicity != "job":
-            return self._apply(entries)
+            return self._apply(entries, at_ms or self._now_ms())
         name = f"job-{len(self._jobs) + len(self._reports) + 1}"
         self._jobs[name] = _Job(tuple(entries), (at_ms or self._now_ms()) + self._job_ms)
         return [Outcome(entry.key, "accepted", name) for entry in entries]
 
-    def _apply(self, entries: Sequence[JournalEntry]) -> list[Outcome]:
+    def _apply(self, entries: Sequence[JournalEntry], at_ms: int) -> list[Outcome]:
         reasons = {entry.key: reason for entry in entries if (reason := self._refusal(entry))}
         whole = self._terms.atomicity == "all_or_nothing" or (self._terms.atomicity == "job" and self._job_refuses_all)
         if reasons and whole:
             return _all(entries, "rejected", next(iter(reasons.values())))
         return [
-            Outcome(entry.key, "rejected", detail=reasons[entry.key]) if entry.key in reasons else self._book(entry)
+            Outcome(entry.key, "rejected", detail=reasons[entry.key]) if entry.key in reasons else self._book(entry, at_ms)
             for entry in entries
         ]
 
@@ -208,18 +209,18 @@ class MemoryErp:
             return f"entry {entry.key}: debits and credits differ"
         return "" if self._companies is None else _misfit(entry, self._companies.get(entry.entity))
 
-    def _book(self, entry: JournalEntry) -> Outcome:
-        if not self._known(entry.key):
+    def _book(self, entry: JournalEntry, at_ms: int) -> Outcome:
+        if not self._known(entry.key, at_ms):
             number = f"{entry.entity}/{len(self.moves) + 1}"
             self.moves.append((number, entry))
             self._numbers[entry.key].append(number)
         return self._found(entry.key)
 
-    def _known(self, key: str) -> bool:
+    def _known(self, key: str, at_ms: int) -> bool:
         """Whether the ERP refuses this key by itself; it notes the key's first use."""
-        first_ms = self._first_used.setdefault(key, self._now_ms())
-        if self._terms.native_key == "windowed" and self._now_ms() - first_ms >= self._terms.key_life_s * 1000:
-            self._first_used[key] = self._now_ms()
+        first_ms = self._first_used.setdefault(key, at_ms)
+        if self._terms.native_key == "windowed" and at_ms - first_ms >= self._terms.key_life_s * 1000:
+            self._first_used[key] = at_ms
             return False
         return self._terms.native_key != "none" and key in self._numbers
 

@@ -4,7 +4,7 @@ Owns finding accounts that stand in credit. Never posts, and never names an acco
 brought the account there.
 """
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import msgspec
 import numpy as np
@@ -21,6 +21,8 @@ class AccountTerms(
     msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="accounts", forbid_unknown_fields=True
 ):
     """`overdrawn`: the exception of an account that stands in credit for longer than `wait_days`."""
+
+    PARTS: ClassVar[frozenset[str]] = frozenset()  # it counts by `balance`, no event is entered
 
     overdrawn: str
     wait_days: int

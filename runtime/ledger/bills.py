@@ -8,7 +8,7 @@ no measures, never ends a mark (people do), reads no clock.
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Literal
+from typing import ClassVar, Literal
 
 import msgspec
 
@@ -29,6 +29,8 @@ class BillTerms(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag
     dates at most `days` apart and amounts at most `percent` apart, or numbers that differ in `number_edits` characters
     (0: numbers are not compared). `keep_days`: how long a bill is remembered.
     """
+
+    PARTS: ClassVar[frozenset[str]] = frozenset(("bill", "credit"))
 
     suspect: str
     review: str

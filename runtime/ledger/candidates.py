@@ -6,7 +6,7 @@ Never posts: a pair becomes a derived event.
 """
 
 from datetime import date, timedelta
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import msgspec
 
@@ -19,6 +19,8 @@ class CandidateTerms(
     msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="candidates", forbid_unknown_fields=True
 ):
     """`derives`: the kind of event that a pair becomes."""
+
+    PARTS: ClassVar[frozenset[str]] = frozenset(("remit", "money", "paid"))
 
     derives: str
     decide_after_h: int

@@ -4,7 +4,7 @@ Owns the life of a claim as its messages tell it, in any order: an older status 
 then by rank, domain 2). Never posts and never decides what is a denial: code tables do.
 """
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import msgspec
 
@@ -33,6 +33,8 @@ _REVERSAL = "22"  # CLP02
 class ClaimTerms(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="claims", forbid_unknown_fields=True):
     """Names of exceptions, and how long an untouched claim is remembered."""
 
+    PARTS: ClassVar[frozenset[str]] = frozenset({*RANKS, "paid", "adjusted", "expected"})
+
     unmatched: str
     underpaid: str
     late: str
@@ -54,8 +56,8 @@ class Claim(msgspec.Struct, array_like=True):
     patient_minor: int = 0
     unapplied_minor: int = 0  # paid while nobody had submitted it
     expected_minor: int | None = None
-    payment: tuple[str, str, str] = ("", "", "")  # source, event and currency of a payment, which its exceptions name
-    flagged: tuple[tuple[str, int], ...] = ()
+    payment: tuple[str, str, str] = ("", "", "")  # source, event and currency of the least payment by name
+    flagged: tuple[ItemFlag, ...] = ()
     touched_ms: int = 0
 
 
@@ -107,23 +109,23 @@ class Claims:
 
     def _take_payment(self, claim: Claim, fact: Fact) -> None:
         claim.paid_minor += fact.amount_minor
-        if not claim.payment[1]:
-            claim.payment = (fact.source, fact.event_id, fact.currency)
+        payment = (fact.source, fact.event_id, fact.currency)
+        claim.payment = min(claim.payment, payment) if claim.payment[1] else payment
         if self._policy("POLICY_UNMATCHED_CLAIM", fact.place()) == UNAPPLIED:
             claim.unapplied_minor += fact.amount_minor
 
     def _reflag(self, claim: Claim, entity: str) -> None:
-        """Raise what has become wrong, end what is right again."""
-        wrong = self._wrong(claim)
-        now = tuple((one.fault, one.amount_minor) for one in wrong)
+        """Raise what has become wrong, end what is right again. Exceptions name a payment that is always the same one,
+        in whatever order the payments came."""
+        source, event_id, currency = claim.payment
+        now = tuple(
+            ItemFlag(one.fault, entity, source, event_id, currency, one.amount_minor, raised=True, detail=one.detail)
+            for one in self._wrong(claim)
+        )
         if now == claim.flagged:
             return
-        source, event_id, currency = claim.payment
-        for fault, amount_minor in claim.flagged:
-            self._marks.flags.append(ItemFlag(fault, entity, source, event_id, currency, amount_minor, raised=False))
-        for one in wrong:
-            who = (one.fault, entity, source, event_id, currency, one.amount_minor)
-            self._marks.flags.append(ItemFlag(*who, raised=True, detail=one.detail))
+        self._marks.flags.extend(flag._replace(raised=False) for flag in claim.flagged)
+        self._marks.flags.extend(now)
         claim.flagged = now
 
     def _wrong(self, claim: Claim) -> list[_Wrong]:

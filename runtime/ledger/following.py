@@ -6,10 +6,11 @@ Owns the form of both. Never decides whether an event is settled.
 from collections.abc import Sequence
 
 import polars as pl
+import xxhash
 
 from runtime.effects import DERIVED, STATUSES, empty
 from runtime.ledger.registers import Deriving
-from runtime.ledger.rules import Derive, Rulebook
+from runtime.ledger.rules import DIMENSIONS, Derive, Rulebook
 from runtime.schema import SCHEMA_VERSION
 
 SOURCE = "penstock"  # of derived events
@@ -34,7 +35,7 @@ class Following:
         if not derivings:
             return empty(DERIVED)
         named = [
-            {**one.columns, "kind": one.kind, "event_id": f"{one.kind}:{one.cause}", "source": SOURCE}
+            {**one.columns, "kind": one.kind, "event_id": f"{one.kind}:{_short(one.cause)}", "source": SOURCE}
             for one in derivings
         ]
         return pl.DataFrame([{"schema_version": SCHEMA_VERSION, **row} for row in named], schema=DERIVED)
@@ -66,13 +67,21 @@ class Following:
 
 
 def _derived(rows: pl.DataFrame, derive: Derive) -> pl.DataFrame:
-    """Each row's follower: the same facts under another kind, for the entity that `to` names."""
+    """Each row's follower: the same facts under another kind, for the entity that `to` names. Facility and department
+    are the entity's own, and stay behind when another one is meant."""
     swapped = derive.to == "counterparty"
     complete = rows.drop_nulls(derive.where) if derive.where else rows
+    own = [pl.lit(None, pl.String()).alias(name) for name in DIMENSIONS] if swapped else []
     return complete.with_columns(
+        *own,
         pl.format("{}:{}", pl.lit(derive.kind), pl.col("id_hash")).alias("event_id"),
         pl.lit(SOURCE).alias("source"),
         pl.lit(derive.kind).alias("kind"),
         pl.col("counterparty" if swapped else "entity").alias("entity"),
         pl.col("entity" if swapped else "counterparty").alias("counterparty"),
     ).select(*DERIVED)
+
+
+def _short(cause: str) -> str:
+    """A cause as part of an event id, however long the keys are that it is made of."""
+    return xxhash.xxh64_hexdigest(cause.encode())

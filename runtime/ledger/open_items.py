@@ -428,15 +428,18 @@ class OpenItems:
         elif waiter.item and links.consumes and waiter.fault not in ("", REFUSED):
             self._forget_consumer((links.consumes.item, event.entity, waiter.item), event.id)
             waiter.item = waiter.fault = ""
+            waiter.item_minor = 0
             self._settle(event.id)
         return self.drain()
 
     def drop(self, event: Event) -> list[Change]:
-        """Take a waiting event out, with all that it opened and joined. Drain the changes of others."""
+        """Take a waiting event out, with all that it opened, used and joined. Drain the changes of others."""
         waiter, links = self.waiters.pop(event.id), self._links[event.kind]
         ref = links.consumes or links.releases
         if waiter.item and ref:
             self._forget_consumer((ref.item, event.entity, waiter.item), event.id)
+        elif links.consumes:
+            self._give_back((links.consumes.item, event.entity, event.key(links.consumes)), waiter.item_minor)
         group_ref = links.member_of or links.closes
         if waiter.group and group_ref:
             group = self.groups[group_ref.group, event.entity, waiter.group]
@@ -461,6 +464,15 @@ class OpenItems:
                 self._flag(rule.announces, key, item, raised=False)
             del self.items[key]
             self.terms.pop(key, None)
+
+    def _give_back(self, key: Key, amount_minor: int) -> None:
+        """What an event used is there again, for those that come later."""
+        item, rule = self.items.get(key), self._rules.item[key[0]]
+        if not item or rule.use == "exists" or not amount_minor:
+            return
+        if rule.announces and not item.residual_minor:
+            self._flag(rule.announces, key, item, raised=True, detail="open again")
+        item.used_minor -= amount_minor
 
     def _forget_consumer(self, key: Key, id: int) -> None:
         waiting = self._consumers.get(key, [])
@@ -525,10 +537,12 @@ class OpenItems:
         return self._rules.item[name].held if is_there else self._rules.item[name].unopened
 
     def _expired(self, key: Key, item: OpenItem, now_ms: int) -> bool:
-        rule = self._rules.item[key[0]]
-        if now_ms - item.since_ms <= (rule.keep_days or rule.wait_days) * DAY_MS or item.flagged:
+        rule, age_ms = self._rules.item[key[0]], now_ms - item.since_ms
+        if age_ms <= (rule.keep_days or rule.wait_days) * DAY_MS or item.flagged:
             return False
-        if not item.residual_minor or rule.unused == "expires":
+        if not item.residual_minor:
+            return age_ms > rule.remember_days * DAY_MS
+        if rule.unused == "expires":
             return True
         item.flagged = True
         self._flag(rule.unused, key, item, raised=True)

@@ -15,7 +15,7 @@ Parts, by `Fact.part`, and their measures; all keys but "ordered" name a line th
 
 from datetime import date
 from fractions import Fraction
-from typing import Literal
+from typing import ClassVar, Literal
 
 import msgspec
 
@@ -55,6 +55,10 @@ class OrderTerms(
     received. `unordered`: of what answers a line that is not there, or no longer. `keep_days`: a line that is square
     is forgotten when nothing has come for it so long.
     """
+
+    PARTS: ClassVar[frozenset[str]] = frozenset(
+        ("ordered", "received", "returned", "accepted", "billed", "credited", "used")
+    )
 
     level: Literal["2", "3", "4"]
     level_policy: str

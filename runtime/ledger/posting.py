@@ -318,7 +318,7 @@ class PostingRules:
         named = merged.join(self._route_names(), on="route", how="left").sort(
             *(key for key in keys if key != "route"), "_accounts"
         )
-        booked = pl.any_horizontal(pl.col(measures) != 0)
+        booked = (pl.col("mode") != "none") & pl.any_horizontal(pl.col(measures) != 0)
         return named.with_columns(
             pl.when(booked).then(booked.cast(pl.Int32()).cum_sum() + (first_set_no - 1)).otherwise(-1).alias("set_no"),
             pl.col("month").dt.strftime("%Y-%m").alias("period"),

@@ -176,6 +176,7 @@ class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unused: str
     differs: str = ""
     keep_days: int = 0
+    remember_days: int = 0
     twice: str = "duplicate_open_item"
     announces: str = ""
     held_by: tuple[str, ...] = ()
@@ -394,9 +395,22 @@ def _match_faults(rulebook: Rulebook) -> list[str]:
     faults = [f"item.{name}: not declared" for name in sorted((opened | consumed) - set(rulebook.item))]
     faults += [f"group.{name}: not declared" for name in sorted((joined | closed) - set(rulebook.group))]
     faults += [f"register.{name}: not declared" for name in sorted(entered - set(rulebook.register))]
+    faults += _part_faults(rulebook)
     faults += [f"item.{name}: no kind opens it" for name in sorted(set(rulebook.item) - opened)]
     faults += [f"group.{name}: no kind closes it" for name in sorted(set(rulebook.group) - closed)]
     return faults
+
+
+def _part_faults(rulebook: Rulebook) -> list[str]:
+    """Kinds that are entered as something that their register does not know."""
+    entered = [(name, kind.links.enters) for name, kind in rulebook.kind.items() if kind.links and kind.links.enters]
+    known = {name: terms.PARTS for name, terms in rulebook.register.items()}
+    told = {name: ", ".join(sorted(parts)) or "nothing" for name, parts in known.items()}
+    return [
+        f"kind.{name}: enters {ref.register} as {ref.part!r}; it knows {told[ref.register]}"
+        for name, ref in entered
+        if ref.register in known and ref.part not in known[ref.register]
+    ]
 
 
 def _derive_faults(rulebook: Rulebook) -> list[str]:

@@ -4,6 +4,8 @@ Owns the comparison that domain 1.4 asks for: a recovery with no basis (no lette
 remittance) stands in suspense until its basis comes. Never posts.
 """
 
+from typing import ClassVar
+
 import msgspec
 
 from runtime.ledger.registers import Fact, Finding, ItemFlag, Marks, Policy
@@ -13,6 +15,8 @@ class TakebackTerms(
     msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="takebacks", forbid_unknown_fields=True
 ):
     """`codes`: provider-level adjustments (PLB03-1) that announce or recover overpayments."""
+
+    PARTS: ClassVar[frozenset[str]] = frozenset(("adjusted", "basis", "refunded"))
 
     baseless: str
     codes: tuple[str, ...]
@@ -27,9 +31,8 @@ class Account(msgspec.Struct, array_like=True):
     under."""
 
     balance_minor: int = 0
-    recovery: tuple[str, str, str] = ("", "", "")  # source, event and currency of the newest recovery
-    flagged_minor: int = 0
-    flagged_as: tuple[str, str, str] = ("", "", "")
+    recovery: tuple[int, str, str] = (0, "", "")  # milliseconds, source and event of the newest recovery
+    flagged: ItemFlag | None = None
 
 
 class Takebacks:
@@ -51,25 +54,24 @@ class Takebacks:
         before = _suspense(account)
         account.balance_minor += fact.amount_minor if fact.part == "basis" else -fact.amount_minor
         if fact.part != "basis" and fact.amount_minor > 0:
-            account.recovery = (fact.source, fact.event_id, fact.currency)
+            account.recovery = max(account.recovery, (fact.occurred_ms, fact.source, fact.event_id))
         change = _suspense(account) - before
-        self._reflag(account, fact.entity)
+        self._reflag(account, fact.entity, fact.currency)
         return Finding({"suspense": change, "based": -change})
 
-    def _reflag(self, account: Account, entity: str) -> None:
-        now = _suspense(account)
-        if now == account.flagged_minor:
+    def _reflag(self, account: Account, entity: str, currency: str) -> None:
+        """Raise what is in suspense as an exception of the newest recovery, whichever came last."""
+        _, source, event_id = account.recovery
+        detail = "the payer took back more than letters and remittances announced"
+        who = (self._terms.baseless, entity, source, event_id, currency, _suspense(account))
+        now = ItemFlag(*who, raised=True, detail=detail) if _suspense(account) else None
+        if now == account.flagged:
             return
-        if account.flagged_minor:
-            source, event_id, currency = account.flagged_as
-            who = (self._terms.baseless, entity, source, event_id, currency, account.flagged_minor)
-            self._marks.flags.append(ItemFlag(*who, raised=False))
+        if account.flagged:
+            self._marks.flags.append(account.flagged._replace(raised=False))
         if now:
-            source, event_id, currency = account.flagged_as = account.recovery
-            who = (self._terms.baseless, entity, source, event_id, currency, now)
-            detail = "the payer took back more than letters and remittances announced"
-            self._marks.flags.append(ItemFlag(*who, raised=True, detail=detail))
-        account.flagged_minor = now
+            self._marks.flags.append(now)
+        account.flagged = now
 
     def age(self, now_ms: int) -> None:
         """Accounts stay: there are as many as payers."""

@@ -32,6 +32,16 @@ POSTING_KEYS = (
 )
 _EXCEPTION_KEYS = ("type", "source", "event_id", "entity", "facility", "currency", "amount_minor")
 _IDENTITY = ("source", "event_id", "digest")
+OF_THE_RUNTIME = (
+    "feed_malformed",
+    "feed_rejected",
+    "erp_rejected",
+    "erp_unauthorised",
+    "erp_unknown_outcome",
+    "shard_stopped",
+    "consumer_stopped",
+    "derived_rejected",
+)
 SHOWN_MAX = 4  # differences of one sort
 
 
@@ -40,21 +50,20 @@ class Auditor:
 
     def __init__(self, rulebook: Rulebook, opens_on: dict[str, date], items_max: int, shards: int) -> None:
         self.shards = [AuditedShard(rulebook, opens_on, items_max) for _ in range(shards)]
-        self._taken = [0] * shards
+        self._taken, self._commits = [0] * shards, [0] * shards
+        self._unstable = {name for terms in rulebook.register.values() for name in terms.exceptions()}
         self._routes: dict[tuple, int] = {}
         self._scopes = rulebook.scopes()
-        self._rulebook = rulebook
 
-    def follow(self, kept: list[list[LogRecord]], positions: dict[int, str]) -> None:
-        """Take every entry up to each shard's committed position."""
-        for shard, through in positions.items():
-            records = kept[shard]
-            while self._taken[shard] < len(records):
-                record = records[self._taken[shard]]
-                if position_key(record.position) > position_key(through):
-                    break
-                self.shards[shard].take(record)
-                self._taken[shard] += 1
+    def follow(self, kept: list[list[LogRecord]], cuts: list[list[str]]) -> None:
+        """Take every commit's entries, up to where each shard stands. `cuts`: the ends of all commits."""
+        for number, shard in enumerate(self.shards):
+            for through in cuts[number][self._commits[number] :]:
+                records = kept[number][self._taken[number] :]
+                taken = [record for record in records if position_key(record.position) <= position_key(through)]
+                shard.take(taken)
+                self._taken[number] += len(taken)
+                self._commits[number] += 1
 
     def booked(self) -> Counter[tuple]:
         """Minor units by posting key."""
@@ -66,7 +75,7 @@ class Auditor:
         yield from differences("control total", totals, _totals_of(books.totals()))
         yield from differences("posting", self.booked(), _postings_of(books))
         yield from differences("balance", self._balances(), _balances_of(books.balances()))
-        expected = sum((shard.open_exceptions() for shard in self.shards), Counter())
+        expected = Counter(self._stable(row) for shard in self.shards for row in shard.open_exceptions())
         yield from differences("open exception", expected, self._exceptions_of(books))
         yield from self._misrouted()
 
@@ -89,11 +98,14 @@ class Auditor:
         return balances
 
     def _exceptions_of(self, books: Any) -> Counter[tuple]:
-        """Open exceptions that come from events; those of feeds, deliveries and shards are looked at elsewhere."""
+        """Open exceptions that come from events; those of the runtime itself are looked at elsewhere."""
         found = books.exceptions(state="open", limit=EXCEPTIONS_MAX)
-        own = pl.col("type").str.starts_with("feed_") | pl.col("type").str.starts_with("erp_")
-        rows = found.filter(~own & (pl.col("type") != "shard_stopped")).select(_EXCEPTION_KEYS)
-        return Counter(rows.iter_rows())
+        rows = found.filter(~pl.col("type").is_in(OF_THE_RUNTIME)).select(_EXCEPTION_KEYS)
+        return Counter(self._stable(row) for row in rows.iter_rows())
+
+    def _stable(self, row: tuple) -> tuple:
+        """An exception without its amount where it is a register's: that shows what was at fault when it began."""
+        return (*row[:-1], 0) if row[0] in self._unstable else row
 
     def _misrouted(self) -> Iterator[str]:
         """Rows of one scope must all lie in one shard."""

@@ -11,6 +11,7 @@ from runtime.flow import frames
 from runtime.ports import LogRecord
 from simulation.auditor.books import EXCEPTIONS_MAX, differences
 
+RUNTIME = "penstock"  # the source of derived events, which `outgoing` looks at
 Identity = tuple[str, str, str, int]
 
 
@@ -40,7 +41,8 @@ def _feed(world: Any, sent: Any, producers: Any) -> Iterator[str]:
 
 def _rows(kept: list[list[LogRecord]]) -> Iterator[Any]:
     for record in (record for records in kept for record in records if record.type == "events"):
-        yield from frames.decode_sealed(record.body).iter_rows(named=True)
+        rows = frames.decode_sealed(record.body).iter_rows(named=True)
+        yield from (row for row in rows if row["source"] != RUNTIME)
 
 
 def _identity(row: Any) -> Identity:

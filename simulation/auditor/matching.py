@@ -1,116 +1,314 @@
 """What waits for what, in one shard: items, sums and waiting rows as dicts, looked through as a whole each time.
 
-Owns, for each row that waits, why: the item it lacks, the group it lacks, or the exception it stands under.
+Owns, for each row that waits, why: the item it lacks, the group it lacks, or the exception it stands under; and the
+exceptions that items stand under by themselves.
 """
 
 from typing import Any
 
-from runtime.ledger.rules import Links, Rulebook
+from runtime.ledger.rules import Item, Links, Rulebook
+from simulation.auditor.amounts import attributes_of, sum_of
 
 Row = dict[str, Any]
+Key = tuple[str, str, str]  # item or group, entity, key
+FlagKey = tuple[str, str, str]  # type, source, event_id: raising the same again is nothing
 DAY_MS = 24 * 60 * 60 * 1000
+REFUSED, FULL = "approval_refused", "open_items_full"
 
 
 class Matching:
-    """Rows go in at their place in the log; `ready` and `faults` tell what became of them."""
+    """Rows go in at their place in the log; `ready` collects the numbers of those that lack nothing any more."""
 
     def __init__(self, rulebook: Rulebook, items_max: int) -> None:
         self._rulebook, self._items_max = rulebook, items_max
-        self.items: dict[tuple, dict[str, Any]] = {}
-        self._groups: dict[tuple, dict[str, Any]] = {}
-        self.waiting: dict[int, dict[str, Any]] = {}  # row number -> what it lacks
-        self.flags: dict[tuple, int] = {}  # (type, source, event_id, entity, currency) -> residual when it was told
+        self.items: dict[Key, Row] = {}
+        self._terms: dict[Key, Row] = {}  # of items, also of those that have not come: who opened, what holds
+        self._groups: dict[Key, Row] = {}
+        self._expected: dict[Key, list[Row]] = {}
+        self.waiting: dict[int, Row] = {}  # row number -> what it lacks
+        self.flags: dict[FlagKey, tuple[str, str, int]] = {}  # -> entity, currency, residual when it was told
+        self.ready: list[int] = []
 
-    def take(self, number: int, row: Row, received_ms: int) -> list[int]:
-        """One row; the numbers of all rows that are ready now."""
-        links = self._links(row)
-        wait = {"row": row, "since": received_ms, "item": None, "group": None, "fault": ""}
+    def take(self, number: int, row: Row, now_ms: int) -> None:
+        """One row."""
+        wait = {"row": row, "since": now_ms, "item": None, "group": None, "fault": "", "hold": "", "tried": False}
         self.waiting[number] = wait
-        if links.opens and (refused := self._open((links.opens.item, row["entity"], row[links.opens.key]), row, wait)):
-            wait["fault"] = refused
-            return []
-        if links.consumes:
-            wait["item"] = (links.consumes.item, row["entity"], row[links.consumes.key])
-            wait["tried"] = False
-        for ref, sign in ((links.member_of, None), (links.closes, 0)):
+        links = self._links(row)
+        for ref in links.opened:
+            if row[ref.key] and (ref.item, row["entity"], row[ref.key]) in self.items:
+                wait["fault"] = self._rulebook.item[ref.item].twice
+                return
+            if len(self.items) >= self._items_max:
+                wait["fault"] = FULL
+                return
+        self._join(row, wait, now_ms)
+        self.look()
+
+    def _join(self, row: Row, wait: Row, now_ms: int) -> None:
+        links = self._links(row)
+        for ref in links.opened:
+            if not (ref.optional and not row[ref.key]):
+                self._open((ref.item, row["entity"], row[ref.key] or ""), row, sum_of(ref.amount, row), now_ms)
+        needed = links.consumes or links.releases
+        if links.consumes and not (links.consumes.optional and not row[links.consumes.key]):
+            wait["amount"] = sum_of(links.consumes.amount, row)
+            wait["item"] = (needed.item, row["entity"], row[needed.key] or "")
+        for ref in links.expects:
+            self._expect((ref.item, row["entity"], row[ref.key] or ""), row, sum_of(ref.amount, row), now_ms)
+        if links.releases:
+            wait["item"] = (needed.item, row["entity"], row[needed.key] or "")
+            wait["hold"] = needed.hold or row["reason"] or ""
+        for ref in (links.member_of, links.closes):
             if ref:
-                wait["group"] = (ref.group, row["entity"], row[ref.key])
-                group = self._groups.setdefault(wait["group"], {"since": received_ms, "sum": 0, "total": None})
-                group["sum"] += (ref.sign if sign is None else sign) * row["amount_minor"]
-                if ref is links.closes:
-                    group["total"] = row["amount_minor"]
-                group["changed"] = True
-        return self._let_go()
+                wait["group"] = (ref.group, row["entity"], row[ref.key] or "")
+                group = self._groups.setdefault(wait["group"], {"since": now_ms, "sum": 0, "total": None})
+                wait["share"] = sum_of(ref.total, row) if ref is links.closes else ref.sign * row["amount_minor"]
+                self._count_in(group, wait, 1)
 
-    def _open(self, key: tuple, row: Row, wait: dict) -> str:
+    def _count_in(self, group: Row, wait: Row, sign: int) -> None:
+        if self._links(wait["row"]).closes:
+            group["total"] = (group["total"] or 0) + sign * wait["share"]
+        else:
+            group["sum"] += sign * wait["share"]
+        group["changed"] = True
+
+    # ── items ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _open(self, key: Key, row: Row, amount: int, now_ms: int) -> None:
+        rule = self._rulebook.item[key[0]]
         if key in self.items:
-            return "duplicate_open_item"
-        if len(self.items) >= self._items_max:
-            return "open_items_full"
-        self.items[key] = {"left": row["amount_minor"], "row": row, "since": wait["since"], "flag": None}
-        return ""
+            self.items[key]["amount"] += amount
+            self.items[key]["left"] += amount
+            return
+        item = {"amount": amount, "left": amount, "row": row, "since": now_ms, "flagged": False}
+        self.items[key] = item
+        if rule.held_by or self._is_signed(key[0]):
+            terms = self._terms_of(key)
+            terms["person"] = _person(row)
+            terms["holds"] += [hold for hold in rule.held_by if hold not in terms["released"]]
+        if rule.announces:
+            self._raise(rule.announces, item["row"], key[1], item["left"])
+        for expected in self._expected.pop(key, []):
+            self._use_expected(key, item, expected)
 
-    def _let_go(self) -> list[int]:
-        """Serve those that wait for items, in their order; tie sums; see who lacks nothing any more."""
-        for wait in self.waiting.values():
-            if wait["item"] in self.items and not wait["tried"]:
-                self._consume(wait)
-        for key, group in self._groups.items():
-            if group.pop("changed", False) and group["sum"] == group["total"]:
-                self._tie(key)
-        ready = [n for n, wait in self.waiting.items() if not (wait["item"] or wait["group"] or wait["fault"])]
-        for number in ready:
-            del self.waiting[number]
-        return ready
+    def _terms_of(self, key: Key) -> Row:
+        return self._terms.setdefault(key, {"person": "", "holds": [], "released": [], "flagged": False})
 
-    def _consume(self, wait: dict) -> None:
-        wait["tried"] = True
-        item, rule, amount = self.items[wait["item"]], self._rulebook.item[wait["item"][0]], wait["row"]["amount_minor"]
-        untouched = item["left"] == item["row"]["amount_minor"]
-        if not (amount <= item["left"] if rule.use == "part" else amount == item["left"] and untouched):
-            wait["fault"] = rule.differs
+    def _is_signed(self, item: str) -> bool:
+        """Whether a second person must ever sign for such items."""
+        every = [kind.links for kind in self._rulebook.kind.values() if kind.links]
+        refs = [ref for links in every for ref in (links.consumes, links.releases) if ref]
+        return any(ref.item == item and ref.second_person for ref in refs)
+
+    def _expect(self, key: Key, row: Row, amount: int, now_ms: int) -> None:
+        expected = {"row": row, "amount": amount, "since": now_ms, "flagged": False}
+        if key in self.items:
+            self._use_expected(key, self.items[key], expected)
+        elif key[2]:
+            self._expected.setdefault(key, []).append(expected)
+
+    def _use_expected(self, key: Key, item: Row, expected: Row) -> None:
+        rule = self._rulebook.item[key[0]]
+        if expected["flagged"]:
+            self._end(rule.unopened, expected["row"])
+        if _fits(rule, item, expected["amount"]):
+            self._use(rule, item, expected["amount"])
+        elif rule.differs:
+            self._raise(rule.differs, expected["row"], key[1], expected["amount"])
+
+    def _use(self, rule: Item, item: Row, amount: int) -> None:
+        if rule.use == "exists":
             return
         item["left"] -= amount
-        wait["item"], wait["fault"] = None, ""
-        if item["flag"] and item["left"] == 0:
-            del self.flags[item["flag"]]
-            item["flag"] = None
+        if item["left"]:
+            return
+        if item["flagged"]:
+            item["flagged"] = False
+            self._end(rule.unused, item["row"])
+        if rule.announces:
+            self._end(rule.announces, item["row"])
 
-    def _tie(self, key: tuple) -> None:
+    # ── looking through everything that waits ──────────────────────────────────────────────────────────────────────
+
+    def look(self) -> None:
+        """Serve rows in their order until nothing changes any more."""
+        while self._served() or self._tied():
+            pass
+        for number, wait in list(self.waiting.items()):
+            if not (wait["item"] or wait["group"] or wait["fault"]):
+                del self.waiting[number]
+                self.ready.append(number)
+
+    def _served(self) -> bool:
         for wait in self.waiting.values():
-            if wait["group"] == key:
-                wait["group"] = None
-                wait["fault"] = wait["fault"] if wait["item"] else ""
+            if wait["item"] in self.items and not wait["tried"] and self._may_try(wait):
+                wait["tried"] = True
+                self._try_release(wait) if wait["hold"] else self._try_consume(wait)
+                return True
+        return False
+
+    def _may_try(self, wait: Row) -> bool:
+        links, terms = self._links(wait["row"]), self._terms.get(wait["item"])
+        return bool(wait["hold"]) or not (terms and terms["holds"]) or links.consumes.past_holds
+
+    def _try_consume(self, wait: Row) -> None:
+        item, rule, ref = self.items[wait["item"]], self._rulebook.item[wait["item"][0]], self._links(wait["row"]).consumes
+        if ref.at_most:
+            wait["amount"] = min(wait["amount"], item["left"])
+        if ref.second_person and self._is_refused(wait):
+            wait["fault"] = REFUSED
+        elif not _fits(rule, item, wait["amount"]):
+            wait["fault"] = rule.differs
+        else:
+            self._use(rule, item, wait["amount"])
+            wait["item"], wait["fault"] = None, ""
+
+    def _try_release(self, wait: Row) -> None:
+        if self._links(wait["row"]).releases.second_person and self._is_refused(wait):
+            wait["fault"] = REFUSED
+            return
+        key = wait["item"]
+        wait["item"], wait["fault"] = None, ""
+        self._terms_of(key)["released"].append(wait["hold"])
+        self.unhold(key, wait["hold"])
+
+    def unhold(self, key: Key, hold: str) -> None:
+        """End a hold."""
+        terms, rule = self._terms_of(key), self._rulebook.item[key[0]]
+        if hold in terms["holds"]:
+            terms["holds"].remove(hold)
+        if terms["flagged"] and not set(rule.held_by) & set(terms["holds"]):
+            terms["flagged"] = False
+            self._end(rule.overdue, self.items[key]["row"])
+
+    def hold(self, key: Key, hold: str) -> None:
+        """Begin a hold, unless somebody has released it already."""
+        terms = self._terms_of(key)
+        if hold not in terms["released"] and hold not in terms["holds"]:
+            terms["holds"].append(hold)
+
+    def _is_refused(self, wait: Row) -> bool:
+        opener, signer = self._terms.get(wait["item"], {}).get("person", ""), _person(wait["row"])
+        return not signer or signer.casefold() == opener.casefold()
+
+    def _tied(self) -> bool:
+        for key, group in self._groups.items():
+            if group.pop("changed", False) and group["sum"] == group["total"]:
+                for wait in self.waiting.values():
+                    if wait["group"] == key:
+                        wait["group"], wait["fault"] = None, wait["fault"] if wait["item"] else ""
+        return False
+
+    # ── time ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def age(self, now_ms: int) -> None:
         """What waits too long stands under an exception; what is used up or has expired is forgotten."""
         for wait in self.waiting.values():
             if not wait["fault"]:
                 days, fault = self._patience(wait)
-                if now_ms - wait["since"] > days * DAY_MS:
-                    wait["fault"] = fault
-        for key, item in list(self.items.items()):
+                wait["fault"] = fault if now_ms - wait["since"] > days * DAY_MS else ""
+        for key, expected in [(key, one) for key, some in self._expected.items() for one in some]:
             rule = self._rulebook.item[key[0]]
-            if item["flag"] or now_ms - item["since"] <= rule.wait_days * DAY_MS:
-                continue
-            if item["left"] == 0 or rule.unused == "expires":
-                del self.items[key]
-                continue
-            row = item["row"]
-            item["flag"] = (rule.unused, row["source"], row["event_id"], row["entity"], row["currency"])
-            self.flags[item["flag"]] = item["left"]
+            if not expected["flagged"] and now_ms - expected["since"] > rule.wait_days * DAY_MS:
+                expected["flagged"] = True
+                self._raise(rule.unopened, expected["row"], key[1], expected["amount"])
+        for key, item in list(self.items.items()):
+            self._age_item(key, item, now_ms)
         for key, group in list(self._groups.items()):
             waited_for = any(wait["group"] == key for wait in self.waiting.values())
             old = now_ms - group["since"] > self._rulebook.group[key[0]].wait_days * DAY_MS
             if old and not waited_for and group["sum"] == group["total"]:
                 del self._groups[key]
 
-    def _patience(self, wait: dict) -> tuple[int, str]:
+    def _age_item(self, key: Key, item: Row, now_ms: int) -> None:
+        rule, terms, age_ms = self._rulebook.item[key[0]], self._terms.get(key), now_ms - item["since"]
+        overdue = terms and rule.overdue and not terms["flagged"] and set(rule.held_by) & set(terms["holds"])
+        if overdue and age_ms > rule.wait_days * DAY_MS:
+            terms["flagged"] = True
+            self._raise(rule.overdue, item["row"], key[1], item["left"])
+        if item["flagged"] or age_ms <= (rule.keep_days or rule.wait_days) * DAY_MS:
+            return
+        if item["left"] == 0 or rule.unused == "expires":
+            del self.items[key]
+            self._terms.pop(key, None)
+            return
+        item["flagged"] = True
+        self._raise(rule.unused, item["row"], key[1], item["left"])
+
+    def _patience(self, wait: Row) -> tuple[int, str]:
         if wait["item"]:
             rule = self._rulebook.item[wait["item"][0]]
-            return rule.wait_days, rule.unopened
+            return rule.wait_days, rule.held if wait["item"] in self.items else rule.unopened
         rule = self._rulebook.group[wait["group"][0]]
         return rule.wait_days, rule.mismatch
 
+    def retry_refused(self, now_ms: int) -> None:
+        """Rows that found no room, now that there may be some."""
+        for number, wait in list(self.waiting.items()):
+            if wait["fault"] == FULL and len(self.items) < self._items_max:
+                del self.waiting[number]
+                self.take(number, wait["row"], now_ms)
+
+    # ── decided by people ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def retry(self, number: int, now_ms: int) -> None:
+        """Try a row at fault once more."""
+        wait = self.waiting[number]
+        twice = {self._rulebook.item[ref.item].twice for ref in self._links(wait["row"]).opened}
+        if wait["fault"] in {FULL, *twice}:
+            del self.waiting[number]
+            self.take(number, wait["row"], now_ms)
+            return
+        wait["fault"], wait["since"], wait["tried"] = "", now_ms, False
+        self.look()
+
+    def let_go(self, number: int, now_ms: int) -> None:
+        """Let a row go on without the item that it lacks, or although what it opens was opened before."""
+        wait, links = self.waiting[number], self._links(self.waiting[number]["row"])
+        if wait["fault"] in {self._rulebook.item[ref.item].twice for ref in links.opened}:
+            wait["fault"] = ""
+            self._join(wait["row"], wait, now_ms)
+        elif wait["item"] and links.consumes and wait["fault"] not in ("", REFUSED):
+            wait["item"], wait["fault"] = None, ""
+        self.look()
+
+    def drop(self, number: int) -> None:
+        """Take a row out, with all that it opened and joined."""
+        wait = self.waiting.pop(number)
+        row = wait["row"]
+        if wait["group"]:
+            group = self._groups[wait["group"]]
+            self._count_in(group, wait, -1)
+            group["total"] = (group["total"] or None) if self._links(row).closes else group["total"]
+        for ref in self._links(row).opened:
+            key = (ref.item, row["entity"], row[ref.key] or "")
+            item, rule = self.items.get(key), self._rulebook.item[ref.item]
+            own = item and (item["row"]["source"], item["row"]["event_id"]) == (row["source"], row["event_id"])
+            if own and item["left"] == item["amount"]:
+                self._end(rule.unused, row)
+                self._end(rule.announces, row)
+                del self.items[key]
+                self._terms.pop(key, None)
+        self.look()
+
+    # ── exceptions of items ────────────────────────────────────────────────────────────────────────────────────────
+
+    def _raise(self, type: str, row: Row, entity: str, amount: int) -> None:
+        self.flags.setdefault((type, row["source"], row["event_id"]), (entity, row["currency"], amount))
+
+    def _end(self, type: str, row: Row) -> None:
+        self.flags.pop((type, row["source"], row["event_id"]), None)
+
     def _links(self, row: Row) -> Links:
         return self._rulebook.kind[row["kind"]].links
+
+
+def _fits(rule: Item, item: Row, amount: int) -> bool:
+    if rule.use == "exists":
+        return True
+    return amount <= item["left"] if rule.use == "part" else amount == item["amount"] == item["left"]
+
+
+def _person(row: Row) -> str:
+    named = attributes_of(row).get("person")
+    return named.strip() if isinstance(named, str) else ""

@@ -1,48 +1,64 @@
 """What becomes of every row of one shard's log: repeat, conflict, waiting, held, booked, excluded.
 
-Owns the naive history of a shard. Follows the log's order wherever order decides; the cutting into steps never does.
+Owns the naive history of a shard. Follows the log's order wherever order decides. Of the cutting into steps it needs
+one thing: rows that become ready in one step are entered in registers in the order of their arrival, those that came
+with the step before those that had waited.
 """
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import Any
+
+import xxhash
 
 from runtime.flow import frames
 from runtime.ledger.rules import Rule, Rulebook
 from runtime.ports import LogRecord
 from runtime.schema import COLUMNS
-from simulation.auditor.accounts import Accounts, rule_of
+from simulation.auditor.accounts import Accounts
+from simulation.auditor.amounts import sum_of
 from simulation.auditor.matching import Matching
+from simulation.auditor.registers import Registers
 
 Row = dict[str, Any]
 TOTAL_KEYS = ("source", "entity", "facility", "currency", "kind")
+CONFLICT = "event_conflict"
 
 
 class AuditedShard:
     """One shard, as far as its log was followed."""
 
     def __init__(self, rulebook: Rulebook, opens_on: dict[str, date], items_max: int) -> None:
-        self._rulebook, self._opens_on = rulebook, opens_on
+        self._rulebook, self._opens_on = rulebook, dict(opens_on)
         self._accounts = Accounts(rulebook)
-        self._matching = Matching(rulebook, items_max)
+        self.matching = Matching(rulebook, items_max)
+        self._registers = Registers(rulebook, self._accounts, self.matching)
         self._contents: dict[tuple[str, str], list[tuple]] = {}
         self._held: list[int] = []
+        self._arrived: list[int] = []  # with the present step
+        self._decided: set[int] = set()
         self.rows: list[Row] = []  # every row that was accepted, by number
         self.states: list[str] = []
         self.faults: list[str] = []  # the exception that each row stands under, "" for none
-        self.notes: list[tuple[str, int]] = []  # exceptions beside a row's state: type, row number
+        self.notes: set[tuple[str, int]] = set()  # exceptions beside a row's state: type, row number
+        self.turnover: Counter[tuple] = Counter()
         self.duplicates: Counter[tuple] = Counter()
         self.booked: Counter[tuple] = Counter()  # one key for each kind of posting line -> minor units
-        self.mapping_versions: list[int] = []
+        self.derived: dict[str, Row] = {}  # by event_id: what must come back through some log
+        self.told: set[tuple] = set()  # status, source, event_id of what consumers must be told of events
         self._now_ms = 0  # the latest time that came through the log
 
-    def take(self, record: LogRecord) -> None:
-        """One entry of the log."""
-        if record.type == "control":
-            self._take_control(frames.decode_control(record.body))
-            return
-        for row in frames.decode_sealed(record.body).rows(named=True):
-            self._take_row(row)
+    def take(self, records: Sequence[LogRecord]) -> None:
+        """The entries of one commit."""
+        for record in records:
+            if record.type == "events":
+                for row in frames.decode_sealed(record.body).rows(named=True):
+                    self._take_row(row)
+            else:
+                self._settle_ready()
+                self._take_control(frames.decode_control(record.body))
+        self._settle_ready()
 
     def _take_row(self, row: Row) -> None:
         received_ms = round(row["received_at"].timestamp() * 1000)
@@ -50,7 +66,7 @@ class AuditedShard:
         content = tuple(row[name] for name in COLUMNS)
         seen = self._contents.setdefault((row["source"], row["event_id"]), [])
         if content in seen:
-            self._count(self.duplicates, row)
+            self._count(self.duplicates, row, "duplicate", abs(row["amount_minor"]))
             return
         seen.append(content)
         number = len(self.rows)
@@ -58,47 +74,73 @@ class AuditedShard:
         self.states.append("")
         self.faults.append("")
         if len(seen) > 1:
-            self._stand(number, "excepted", "event_conflict")
-            return
-        if self._rulebook.kind[row["kind"]].links is None:
+            self._hold(number, CONFLICT)
+        elif self._rulebook.kind[row["kind"]].links is None:
             self._settle(number)
-            return
-        self._look(self._matching.take(number, row, received_ms))
+        else:
+            self._arrived.append(number)
+            self.matching.take(number, row, received_ms)
 
-    def _look(self, ready: list[int]) -> None:
-        """Settle what is ready; tell of the others where they stand."""
-        for number, wait in self._matching.waiting.items():
+    def _settle_ready(self) -> None:
+        """Settle what has become ready: what came with this step first, each in its order."""
+        ready, self.matching.ready = self.matching.ready, []
+        arrived, self._arrived = set(self._arrived), []
+        self._settle_all([sorted(n for n in ready if n in arrived), [n for n in ready if n not in arrived]])
+
+    def _settle_all(self, batches: list[list[int]]) -> None:
+        while batches:
+            batch, faults = batches.pop(0), {}
+            if batch:
+                faults = {number: self._registers.enter(number, self.rows[number], self._now_ms) for number in batch}
+            self._follow_registers(batches)
+            for number in batch:
+                self._hold(number, faults[number]) if faults[number] else self._settle(number)
+        for number, wait in self.matching.waiting.items():
             self._stand(number, "excepted" if wait["fault"] else "pending", wait["fault"])
-        for number in ready:
-            self._settle(number)
+
+    def _follow_registers(self, batches: list[list[int]]) -> None:
+        """What registers ask for: held items let go, events that follow."""
+        for row in self._registers.take_derived():
+            self.derived[row["event_id"]] = row
+        self._registers.apply_holds()
+        self.matching.look()
+        if self.matching.ready:
+            batches.append(self.matching.ready)
+            self.matching.ready = []
 
     def _settle(self, number: int) -> None:
         """A row that waits for nothing: exclude it, hold it, or book it."""
         row = self.rows[number]
-        rule = rule_of(self._rulebook, row)
+        rule = self._accounts.rule_of(row)
         if rule is None:
             return self._hold(number, "unclassified_code")
         if rule.raises:
-            self.notes.append((rule.raises, number))
-        if rule.mode == "none":
-            return self._stand(number, "excluded", "")
+            self.notes.add((rule.raises, number))
+        finding = self._registers.finding(number)
+        place = row
+        if rule.measured:
+            place = row | {name: row[name] or finding[name] or None for name in ("facility", "department")}
         on = max(row["effective_on"], self._opens_on[row["entity"]])
-        lines, missing = self._accounts.lines(rule, row, on)
-        if missing:
-            return self._hold(number, "mapping_missing")
-        for role, account, side in lines:
-            self._book(row, rule, on, (role, account, side))
-        return self._stand(number, "booked", "")
+        amounts = [sum_of(pair.amount, row, finding["measures"]) for pair in rule.post]
+        lines, (_, fault) = self._accounts.lines(rule, place, on, amounts)
+        if fault:
+            return self._hold(number, fault)
+        for line in lines:
+            self._book(place, rule, on, line)
+        if rule.measured:
+            self._count(self.turnover, row, "posted", sum(map(abs, amounts)))
+        self._follow(number)
+        return self._stand(number, "excluded" if rule.mode == "none" else "booked", "")
 
     def _hold(self, number: int, fault: str) -> None:
         self._stand(number, "excepted", fault)
         self._held.append(number)
 
-    def _book(self, row: Row, rule: Rule, on: date, line: tuple[str, str, str]) -> None:
-        role, account, side = line
-        if not row["amount_minor"]:
+    def _book(self, row: Row, rule: Rule, on: date, line: tuple[str, str, str, int]) -> None:
+        role, account, side, amount = line
+        if not amount:
             return
-        if row["amount_minor"] < 0:
+        if amount < 0:
             side = "C" if side == "D" else "D"
         key = {
             "entity": row["entity"],
@@ -114,7 +156,18 @@ class AuditedShard:
             "account_code": account,
             "side": side,
         }
-        self.booked[tuple(key.values())] += abs(row["amount_minor"])
+        self.booked[tuple(key.values())] += abs(amount)
+
+    def _follow(self, number: int) -> None:
+        """What a settled row brings with it."""
+        row, kind = self.rows[number], self._rulebook.kind[self.rows[number]["kind"]]
+        for derive in kind.derives:
+            swapped = {"entity": row["counterparty"], "counterparty": row["entity"]}
+            event_id = f"{derive.kind}:{row['id_hash']}"
+            follower = row | {"event_id": event_id, "source": "penstock", "kind": derive.kind}
+            self.derived[event_id] = follower | (swapped if derive.to == "counterparty" else {})
+        if kind.tells:
+            self.told.add((kind.tells.status, row["source"], row["event_id"]))
 
     def _stand(self, number: int, state: str, fault: str) -> None:
         self.states[number], self.faults[number] = state, fault
@@ -124,38 +177,77 @@ class AuditedShard:
     def _take_control(self, message: Row) -> None:
         if message["type"] == "tick":
             self._now_ms = max(self._now_ms, message["now_ms"])
-            self._matching.age(self._now_ms)
-            self._look([])
+            self.matching.age(self._now_ms)
+            self._registers.age(self._now_ms)
+            batches: list[list[int]] = []
+            self._follow_registers(batches)
+            self.matching.retry_refused(self._now_ms)
+            self._settle_all([*batches, self._ready()])
         elif message["type"] == "mapping" and self._accounts.take(message["version"], message["rows"]):
-            self.mapping_versions.append(message["version"])
-            held, self._held = self._held, []
-            for number in held:
-                self._settle(number)
+            self._retry_held([n for n in self._held if self.faults[n] != CONFLICT])
+        elif message["type"] == "decision" and message["number"] not in self._decided:
+            self._decided.add(message["number"])
+            self._decide(message["action"], set(message["exceptions"]))
+        elif message["type"] == "period":
+            opens_on = date.fromisoformat(message["opens_on"])
+            self._opens_on[message["entity"]] = max(opens_on, self._opens_on[message["entity"]])
+
+    def _ready(self) -> list[int]:
+        ready, self.matching.ready = self.matching.ready, []
+        return ready
+
+    def _retry_held(self, tried: Sequence[int]) -> None:
+        self._held = [number for number in self._held if number not in tried]
+        self._settle_all([list(tried)])
+
+    def _decide(self, action: str, exceptions: set[str]) -> None:
+        """What people decided: try again, let go, or take out of the books."""
+        parked = [n for n in self.matching.waiting if self._named(n) in exceptions]
+        held = [n for n in self._held if self._named(n) in exceptions]
+        if action == "exclude":
+            for number in parked:
+                self.matching.drop(number)
+            self._held = [number for number in self._held if number not in held]
+            for number in (*parked, *held):
+                self._stand(number, "excluded", "")
+            self._registers.forget(held)
+            self._settle_all([self._ready()])
+            return
+        act = self.matching.retry if action == "retry" else self.matching.let_go
+        for number in parked:
+            act(number, self._now_ms)
+        self._settle_all([self._ready()])
+        if action == "retry":
+            self._retry_held([number for number in held if self.faults[number] != CONFLICT])
+
+    def _named(self, number: int) -> str:
+        """The id of the exception that a row stands under: its type, and its identity or, in a conflict, its content."""
+        fault, row = self.faults[number], self.rows[number]
+        cause = row["digest"] if fault == CONFLICT else row["id_hash"]
+        return xxhash.xxh64_hexdigest(f"{fault}\x1f{cause:016x}".encode()) if fault else ""
 
     # ── what must be there ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def _count(self, totals: Counter, row: Row, state: str = "duplicate") -> None:
+    def _count(self, totals: Counter, row: Row, state: str, amount: int) -> None:
         key = tuple(row[name] or "" for name in TOTAL_KEYS)
         totals[(*key, state, "events")] += 1
-        totals[(*key, state, "amount_minor")] += abs(row["amount_minor"])
+        totals[(*key, state, "amount_minor")] += amount
 
     def totals(self) -> Counter[tuple]:
         """The control totals."""
-        totals = Counter(self.duplicates)
+        totals = self.duplicates + self.turnover
         for row, state in zip(self.rows, self.states, strict=True):
-            self._count(totals, row, "accepted")
-            self._count(totals, row, state)
+            self._count(totals, row, "accepted", abs(row["amount_minor"]))
+            self._count(totals, row, state, abs(row["amount_minor"]))
         return totals
 
-    def open_exceptions(self) -> Counter[tuple]:
+    def open_exceptions(self) -> Iterable[tuple]:
         """(type, source, event_id, entity, facility, currency, amount_minor) of each that is open."""
-        standing = [*zip(self.faults, range(len(self.rows)), strict=True), *self.notes]
-        found = Counter(_exception(type, self.rows[number]) for type, number in standing if type)
-        for (type, source, event_id, entity, currency), residual in self._matching.flags.items():
-            found[type, source, event_id, entity, "", currency, residual] += 1
-        return found
-
-
-def _exception(type: str, row: Row) -> tuple:
-    place = (row["entity"], row["facility"] or "", row["currency"])
-    return (type, row["source"], row["event_id"], *place, row["amount_minor"])
+        for type, number in [*zip(self.faults, range(len(self.rows)), strict=True), *self.notes]:
+            if type:
+                row = self.rows[number]
+                place = (row["entity"], row["facility"] or "", row["currency"])
+                yield (type, row["source"], row["event_id"], *place, row["amount_minor"])
+        for flags in (self.matching.flags, self._registers.flags):
+            for (type, source, event_id), (entity, currency, amount) in flags.items():
+                yield (type, source, event_id, entity, "", currency, amount)

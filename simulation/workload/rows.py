@@ -3,11 +3,13 @@
 Owns the made-up places, codes and dates. Never decides which rows belong together.
 """
 
+import json
 import random
+import re
 from datetime import date, timedelta
 from typing import Any
 
-from runtime.ledger.rules import Kind, Rulebook
+from runtime.ledger.rules import Kind, Links, Rulebook
 from simulation.scenario import START_MS
 
 Row = dict[str, Any]
@@ -17,6 +19,7 @@ CURRENCIES = ("USD", "USD", "USD", "EUR")
 DEPARTMENTS = (None, "lab", "surgery")
 PAYERS = (None, "blue", "medicaid")
 SOURCES = ("ehr", "processor", "clearinghouse")
+PERSONS = ("ada", "Ada ", "grace", "linus")
 UNKNOWN_CODE = "ZZ-999"
 OPENS_ON = date(2026, 7, 1)
 _TODAY = date(2026, 9, 21)
@@ -55,18 +58,41 @@ class RowMaker:
             "department": rng.choice(DEPARTMENTS),
             "counterparty": rng.choice(PAYERS),
             "reason": self._reason(terms),
+            "quantity": rng.choice((None, 1_000, rng.randrange(1, 9_000))),
+            "attributes": self._attributes(kind),
             "amount_minor": amount_minor,
             "currency": rng.choice(CURRENCIES),
             "occurred_at": START_MS - rng.randrange(10**8),
             "effective_on": rng.choice((None, _TODAY - timedelta(days=rng.choice(_DAYS_BACK)))),
         }
+        if any(derive.to == "counterparty" for derive in terms.derives):
+            given["counterparty"] = rng.choice(tuple(ENTITIES))
         filled = {name: self.key(name) for name in terms.requires if given.get(name) is None}
         return given | filled | columns
+
+    def _attributes(self, kind: str) -> str:
+        """Who stands behind it, and now and then numbers that its rules ask for."""
+        given: Row = {"person": self.rng.choice(PERSONS)} if self.rng.random() < 0.9 else {}
+        for name in sorted(_named_amounts(self.rulebook.kind[kind])):
+            if self.rng.random() < 0.3:
+                given[name] = self.rng.randrange(-5, 900)
+        return json.dumps(given)
 
     def _reason(self, terms: Kind) -> str | None:
         if terms.classify:
             codes = [code.replace("*", "7") for code in self.rulebook.table[terms.classify].codes]
             return self.rng.choice((*codes, UNKNOWN_CODE))
+        if terms.links and terms.links.releases and not terms.links.releases.hold:
+            return self.rng.choice(self.rulebook.item[terms.links.releases.item].held_by or (UNKNOWN_CODE,))
         roles = [self.rulebook.role.get(name) for pair in terms.post for name in (pair.debit, pair.credit)]
         codes = [code for role in roles if role and role.by == "reason" for code in role.cases]
         return self.rng.choice((*codes, UNKNOWN_CODE)) if codes else None
+
+
+def _named_amounts(kind: Kind) -> set[str]:
+    """Names in the sums that a kind writes down, but its own columns."""
+    links = kind.links or Links()
+    refs = [ref.amount for ref in (*links.opened, *links.expects, links.consumes) if ref]
+    sums = [*refs, *(pair.amount for rule in (kind, *kind.case.values()) for pair in rule.post)]
+    sums += [links.closes.total] if links.closes else []
+    return set(re.findall("[a-z_0-9]+", " ".join(sums))) - {"amount_minor", "quantity"}

@@ -5,12 +5,15 @@ others; a flow whose keys meet by other means has a teller of its own in FLOWS.
 """
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from runtime.ledger.rules import GroupRef, ItemRef, Kind, Links, Rulebook
+from runtime.ledger.rules import ItemRef, Kind, Links, Release, Rulebook
+from simulation.auditor.registers import unmodelled
 from simulation.workload.rows import CURRENCIES, ENTITIES, Row, RowMaker
 
 PARTS_MAX = 4
+DEPTH_MAX = 4  # of rows that use what the one before has opened
+NEEDED = 0.9  # of rows: what they need is sent, too
 Teller = Callable[["Stories"], list[Row]]
 
 
@@ -20,12 +23,13 @@ class Stories:
     def __init__(self, rulebook: Rulebook, rng: random.Random) -> None:
         self.rulebook, self.rng = rulebook, rng
         self.maker = RowMaker(rulebook, rng)
-        links = {name: kind.links for name, kind in rulebook.kind.items() if kind.links}
-        self._openers = _by({n: ref.opens for n, ref in links.items()}, "item")
-        self._consumers = _by({n: ref.consumes for n, ref in links.items()}, "item")
-        self._members = _by({n: ref.member_of for n, ref in links.items()}, "group")
-        self._closers = _by({n: ref.closes for n, ref in links.items()}, "group")
-        self._unlinked = [name for name, kind in rulebook.kind.items() if not kind.links]
+        known = {n: k for n, k in rulebook.kind.items() if not k.derived and n not in unmodelled(rulebook)}
+        links = {name: kind.links or Links() for name, kind in known.items()}
+        self._openers = _by((ref.item, name) for name, one in links.items() for ref in one.opened)
+        self._consumers = _by((ref.item, name) for name, one in links.items() for ref in _users(one))
+        self._members = _by((one.member_of.group, name) for name, one in links.items() if one.member_of)
+        self._closers = _by((one.closes.group, name) for name, one in links.items() if one.closes)
+        self._plain_kinds = [name for name, one in links.items() if _is_plain(one)]
         self._place: Row = {}
 
     def tell(self, rows_min: int) -> list[list[Row]]:
@@ -40,7 +44,7 @@ class Stories:
     def _tellers(self) -> Iterator[Callable[[], list[Row]]]:
         yield self._plain
         yield self._plain
-        for group in sorted(self._closers):
+        for group in sorted(self._closers.keys() & self._members.keys()):
             yield lambda group=group: self._sum(group)
         for item in sorted(self._openers):
             yield lambda item=item: self._chain(item)
@@ -51,7 +55,7 @@ class Stories:
 
     def _plain(self) -> list[Row]:
         """A few rows that wait for nothing."""
-        kinds = self.rng.choices(self._unlinked, k=self.rng.randrange(1, 8))
+        kinds = self.rng.choices(self._plain_kinds, k=self.rng.randrange(1, 8))
         return [self.maker.row(kind, self.maker.amount(self._kind(kind).sign)) for kind in kinds]
 
     def _sum(self, group: str) -> list[Row]:
@@ -60,7 +64,7 @@ class Stories:
         for _ in range(self.rng.randrange(1, PARTS_MAX + 1)):
             kind = self.rng.choice(self._members[group])
             before, amount, columns = self._needs(kind)
-            member = self._row(kind, amount, **columns, **{self._kind(kind).links.member_of.key: key})
+            member = self._row(kind, amount, **{**columns, self._kind(kind).links.member_of.key: key})
             rows += [*before, member, *self._followers(member, key)]
         closer, total = self.rng.choice(self._closers[group]), sum(self._counted(row, group, key) for row in rows)
         if self._kind(closer).sign == "positive":
@@ -70,52 +74,56 @@ class Stories:
         return [*rows, announced, *self._followers(announced, key)]
 
     def _counted(self, row: Row, group: str, key: str) -> int:
-        """What a row adds to a group's sum."""
+        """What a row adds to a group's sum, in a story whose closer announces its own amount."""
         ref = (self._kind(row["kind"]).links or Links()).member_of
         return ref.sign * row["amount_minor"] if ref and ref.group == group and row[ref.key] == key else 0
 
     def _chain(self, item: str) -> list[Row]:
         """An item and who uses it up, apart from any sum that they are part of."""
-        before, amount, columns = self._needs(kind := self.rng.choice(self._openers[item]))
+        kind = self.rng.choice(self._openers[item])
+        before, amount, columns = self._needs(kind)
         opener = self._row(kind, amount, **columns)
         return [*before, opener, *self._followers(opener, self.maker.key("apart"))]
 
     # ── parts ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _needs(self, kind: str) -> tuple[list[Row], int, Row]:
-        """Rows that open what a kind consumes; the amount that fits; the columns that hold the key."""
-        amount, ref = self.maker.amount(self._kind(kind).sign), self._kind(kind).links.consumes
-        if ref is None:
-            return [], amount, {}
-        opener = self.rng.choice(self._openers[ref.item])
-        before, _, columns = self._needs(opener)
-        opened = self._row(opener, self._opened(ref, amount, self._kind(opener)), **columns)
-        return [*before, opened], amount, {ref.key: opened[self._kind(opener).links.opens.key]}
+        """Rows that open what a kind uses; the amount that fits; the columns that hold the keys."""
+        amount, links = self.maker.amount(self._kind(kind).sign), self._kind(kind).links
+        rows, columns = [], {}
+        for ref in _users(links):
+            if ref.item in self._openers and ref.key not in columns and self.rng.random() < NEEDED:
+                opener = self.rng.choice(self._openers[ref.item])
+                before, _, keys = self._needs(opener) if self.rng.random() < NEEDED else ([], 0, {})
+                opened = self._row(opener, self._opened(ref, amount, self._kind(opener)), **keys)
+                rows += [*before, opened]
+                columns[ref.key] = opened[_opening(self._kind(opener).links, ref.item).key]
+        return rows, amount, columns
 
-    def _opened(self, ref: ItemRef, amount: int, opener: Kind) -> int:
+    def _opened(self, ref: ItemRef | Release, amount: int, opener: Kind) -> int:
         """What an item must hold so that this amount fits, or nearly."""
         more = self.rng.choice((0, 0, 5, -1)) if self.rulebook.item[ref.item].use == "part" else self.rng.choice((0, 1))
         opened = amount + (more if self.rng.random() < 0.3 else 0)
         return max(opened, 0) if opener.sign == "positive" else opened
 
-    def _followers(self, opener: Row, group_key: str) -> list[Row]:
+    def _followers(self, opener: Row, group_key: str, depth: int = 0) -> list[Row]:
         """Rows that use up what a row opened: all of it, some of it, or a cent too much."""
-        opens = self._kind(opener["kind"]).links.opens
-        if opens is None or opens.item not in self._consumers:
-            return []
-        left, rows = opener["amount_minor"], []
-        for _ in range(self.rng.choice((0, 1, 1, 2))):
-            kind = self.rng.choice(self._consumers[opens.item])
-            links = self._kind(kind).links
-            part = self.rng.choice((left, left, left // 2, left + 1))
-            part = max(part, 0) if self._kind(kind).sign == "positive" else part
-            keys = {links.consumes.key: opener[opens.key]}
-            if links.member_of and links.member_of.key not in keys:
-                keys[links.member_of.key] = group_key
-            row = self._row(kind, part, **keys)
-            rows += [row, *self._followers(row, group_key)]
-            left -= part
+        rows: list[Row] = []
+        for opens in self._kind(opener["kind"]).links.opened if depth < DEPTH_MAX else ():
+            left = opener["amount_minor"]
+            for _ in range(self.rng.choice((0, 1, 1, 2)) if opens.item in self._consumers else 0):
+                kind = self.rng.choice(self._consumers[opens.item])
+                part = self.rng.choice((left, left, left // 2, left + 1))
+                part = max(part, 0) if self._kind(kind).sign == "positive" else part
+                row = self._row(kind, part, **self._keys(kind, opens, opener, group_key))
+                rows += [row, *self._followers(row, group_key, depth + 1)]
+                left -= part
         return rows
+
+    def _keys(self, kind: str, opens: ItemRef, opener: Row, group_key: str) -> Row:
+        links = self._kind(kind).links
+        keys = {links.member_of.key: group_key} if links.member_of else {}
+        return keys | {ref.key: opener[opens.key] for ref in _users(links) if ref.item == opens.item}
 
     def _row(self, kind: str, amount: int, **columns: object) -> Row:
         return self.maker.row(kind, amount, **{**self._place, **columns})
@@ -124,13 +132,26 @@ class Stories:
         return self.rulebook.kind[name]
 
 
-def _by(refs: dict[str, ItemRef | GroupRef | None], name: str) -> dict[str, list[str]]:
+def _by(named: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     """Kinds by the item or group that they refer to."""
     kinds: dict[str, list[str]] = {}
-    for kind, ref in refs.items():
-        if ref is not None:
-            kinds.setdefault(getattr(ref, name), []).append(kind)
+    for name, kind in named:
+        kinds.setdefault(name, []).append(kind)
     return kinds
+
+
+def _users(links: Links) -> list[ItemRef | Release]:
+    """What a kind needs of items, waiting for them or not."""
+    return [ref for ref in (links.consumes, links.releases, *links.expects) if ref]
+
+
+def _opening(links: Links, item: str) -> ItemRef:
+    return next(ref for ref in links.opened if ref.item == item)
+
+
+def _is_plain(links: Links) -> bool:
+    """Whether a kind waits for nothing and opens nothing. It may enter a register."""
+    return not (links.opened or _users(links) or links.member_of or links.closes)
 
 
 FLOWS: dict[str, Teller] = {}

@@ -14,8 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from adapters.erp.doubles.access import REFRESH_TOKEN
-from adapters.erp.doubles.catalog import doubles
+from adapters.erp.doubles.catalog import doubles, section_to
 from adapters.erp.doubles.ledger import Company, Document, Ledger
 from adapters.erp.doubles.rest import BATCH_SETTINGS, CSV_SETTINGS
 from adapters.erp.doubles.server import SECRETS, DoubleServer
@@ -50,7 +49,7 @@ VENDORS = (
     Vendor("quickbooks", "quickbooks"),
     Vendor("quickbooks-single", "quickbooks", {"mode": "single"}, proven=False),
     Vendor("fusion", "fusion"),
-    Vendor("rest", "rest"),
+    Vendor("rest", "rest", proven=False),
     Vendor("rest-batch", "rest", BATCH_SETTINGS),
     Vendor("rest-csv", "rest", CSV_SETTINGS),
 )
@@ -128,11 +127,7 @@ class ErpBench:
         self.server.close()
 
     def _section(self, vendor: Vendor, folder: Path) -> ErpSection:
-        given = self.double.section(self.server.url)
-        if given["auth"]["kind"] == "oauth2_refresh":
-            token = folder / "refresh.token"
-            token.write_text(REFRESH_TOKEN)
-            given["auth"]["refresh_token_file"] = str(token)
+        given = section_to(self.double, self.server.url, folder)
         settings = {**given.get("settings", {}), **vendor.settings}
         companies = {entity: f"c-{entity}" for entity in CURRENCIES}
         return ErpSection.model_validate({**given, "settings": settings, "companies": companies})

@@ -265,6 +265,20 @@ def test_unclaimed_returns_what_was_committed(books: Books) -> None:
     assert waiting["committed_at"].unique().dt.epoch("ms").item() > NOW_MS
 
 
+@pytest.mark.parametrize("document", [r"\N", '"', 'a "b", c', "\\", "'", "%s", "ñ 药", "NULL"])
+def test_texts_that_mean_something_elsewhere_are_texts(books: Books, document: str) -> None:
+    """Marks, quotes and signs of SQL or CSV are kept as they came, wherever a text may lie."""
+    lease = books.take_epoch("shard:0", "w1")
+    found = raised("a" * 16).with_columns(detail=pl.lit(document), entity=pl.lit(document))
+    totals = total("booked", 1, 100, document)
+    books.commit(0, lease.epoch, START, "1-0", 1, effects(posting(document=document), totals=totals, exceptions=found))
+
+    assert set(books.unclaimed(["north"], 10)["document"]) == {document}
+    assert books.totals()["facility"].to_list() == [document]
+    assert books.exceptions(entities=[document])["detail"].to_list() == [document]
+    assert books.exception_history("a" * 16)["note"].to_list() == [document]
+
+
 def test_unclaimed_orders_by_lane_then_age_and_keeps_sets_whole(books: Books) -> None:
     """Lowest lane first, then oldest commit; the limit counts sets and never cuts one."""
     first = commit_sets(books, posting(0), posting(1, lane=0), shard=5)

@@ -282,6 +282,14 @@ def test_grpc_stream_waits_through_pressure(served: Served, stub: EventServiceSt
     relief.join()
 
 
+def test_grpc_row_that_can_belong_to_no_shard_gets_its_verdict_while_shards_lag(served: Served, stub: EventServiceStub):
+    """A paused shard refuses what touches it; a row without kind or entity touches none."""
+    served.lag_behind(0, 5_000)
+    eventually(lambda: stub.Status(v1.StatusRequest()).refusing)
+    answer = stub.Submit(rows_request(row(1, kind=""), row(2, entity="")))
+    assert [result.column for result in answer.results] == ["kind", "entity"]
+
+
 # ── refusals ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

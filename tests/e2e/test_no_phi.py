@@ -189,9 +189,16 @@ def forms(held: bytes) -> Iterator[bytes]:
             yield from rows_of(pl.from_arrow(pa.ipc.open_stream(held).read_all()))
     elif held[:6] == b"ARROW1":
         yield from rows_of(pl.read_ipc(held))
-    elif held[:1] and held[0] & 0xF0 in (0x80, 0x90) or held[:1] in (b"\xde", b"\xdf", b"\xdc", b"\xdd"):
-        with contextlib.suppress(msgspec.DecodeError):
-            yield from leaves(msgspec.msgpack.decode(held))
+    else:
+        yield from leaves(_unpacked(held))
+
+
+def _unpacked(held: bytes) -> object:
+    """A MessagePack structure; None for bytes that are none, which may look like one at first."""
+    try:
+        return msgspec.msgpack.decode(held)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def rows_of(frame: pl.DataFrame) -> Iterator[bytes]:

@@ -116,9 +116,13 @@ class Bench:
         self.section = ErpSection(calls_per_minute=calls_per_minute, seal_age_s=1.0)
         self._epoch, self._commits = self.books.take_epoch("shard:0", "test").epoch, 0
 
-    def commit(self, *documents: str, amount_minor: int = 700, events: int = 1) -> None:
+    def commit(self, *documents: str, amount_minor: int = 700, events: int = 1, period: str = "2026-10") -> None:
         """One commit with a posting set for each document; an empty document makes a summary set."""
-        rows = [line for n, document in enumerate(documents) for line in _set_rows(n, document, amount_minor, events)]
+        rows = [
+            line
+            for n, document in enumerate(documents)
+            for line in _set_rows(n, document, amount_minor, events, period)
+        ]
         deltas = pl.DataFrame(rows, schema=DELTAS, orient="row")
         effects = Effects(deltas, empty(TOTALS), empty(EXCEPTIONS), (), empty(OUTCOMES), StepCounts())
         after = f"{self._commits}-0" if self._commits else START
@@ -168,8 +172,8 @@ class Bench:
         return sorted(ours) == sorted(theirs) and set(self.keys_at_erp().values()) <= {1}
 
 
-def _set_rows(n: int, document: str, amount_minor: int, events: int) -> list[tuple]:
+def _set_rows(n: int, document: str, amount_minor: int, events: int, period: str) -> list[tuple]:
     mode, lane, kind = ("immediate", 0, "refund_approved") if document else ("summary", 3, "charge_posted")
-    head = (n, "mercy", "USD", "2026-10", date(2026, 10, 5), mode, lane, kind, document, "north", "")
+    head = (n, "mercy", "USD", period, date.fromisoformat(f"{period}-05"), mode, lane, kind, document, "north", "")
     legs = enumerate([("AR", "1100", "D"), ("GROSS_REV", "4000", "C")])
     return [(head[0], i, *head[1:], role, code, 1, side, amount_minor, events) for i, (role, code, side) in legs]

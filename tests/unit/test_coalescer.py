@@ -138,3 +138,34 @@ def test_coalescer_with_concurrency_works_on_several_groups_at_once():
         assert await asyncio.gather(*tasks) == [0, 10, 20]
 
     asyncio.run(run())
+
+
+def test_coalescer_after_a_group_lets_callers_gather(monkeypatch: pytest.MonkeyPatch):
+    """What comes in the pause after a group goes together; the pause is no longer than the group took."""
+    pauses, over, really_sleep = [], asyncio.Event(), asyncio.sleep
+
+    async def pause(seconds: float) -> None:
+        if seconds:
+            pauses.append(seconds)
+            await over.wait()
+        await really_sleep(0)
+
+    async def run() -> None:
+        gate = Gate(open=False)
+        coalescer = Coalescer(gate.work, weight_max=100, concurrency=1, gather_max_s=60.0)
+        callers = []
+        for item in (1, 2):
+            callers.append(asyncio.create_task(coalescer.submit(item, 1)))
+            await settle()
+        gate.passage.set()
+        await settle()
+        callers.append(asyncio.create_task(coalescer.submit(3, 1)))
+        await settle()
+        assert gate.groups == [[1]]
+        over.set()
+        assert await asyncio.gather(*callers) == [10, 20, 30]
+        assert gate.groups == [[1], [2, 3]]
+        assert len(pauses) == 1 and pauses[0] < 60.0
+
+    monkeypatch.setattr(asyncio, "sleep", pause)
+    asyncio.run(run())

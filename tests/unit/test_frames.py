@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 from runtime.errors import FrameError
-from runtime.flow.frames import decode, decode_control, decode_sealed, encode, encode_control
-from runtime.schema import STAMPED
+from runtime.flow.frames import decode, decode_control, decode_sealed, encode, encode_arrow, encode_control
+from runtime.schema import STAMPED, to_arrow
 
 
 def stamped(rows: int) -> pl.DataFrame:
@@ -40,6 +40,28 @@ def test_encode_of_a_slice_holds_only_its_rows() -> None:
 
     alone = pl.DataFrame(wide[:100].to_dicts(), schema=wide.schema)
     assert len(encode(wide[:100])) < 1.1 * len(encode(alone))
+
+
+@pytest.mark.parametrize("rows", [0, 1, 511, 4_000])
+@pytest.mark.parametrize("read", [decode, decode_sealed])
+def test_arrow_batch_is_read_as_the_frame_that_it_was(rows: int, read) -> None:
+    """A batch encoded without Polars is the same frame to whoever reads the log."""
+    frame = stamped(rows)
+
+    assert read(encode_arrow(to_arrow(frame))).equals(frame)
+    assert read(encode_arrow(to_arrow(frame))).schema == frame.schema
+
+
+@pytest.mark.parametrize("start", [0, 1_000])
+@pytest.mark.parametrize("rows", [100, 1_000])
+def test_encode_of_a_slice_of_a_batch_holds_only_its_rows(start: int, rows: int) -> None:
+    """A part of a batch, first or later, does not drag the whole along."""
+    wide = stamped(4_000).with_columns(document=pl.col("event_id") + "-with-a-document-number-of-some-length")
+    part = to_arrow(wide).slice(start, rows)
+
+    alone = to_arrow(pl.DataFrame(wide[start : start + rows].to_dicts(), schema=wide.schema))
+    assert len(encode_arrow(part)) < 1.1 * len(encode_arrow(alone))
+    assert decode_sealed(encode_arrow(part)).equals(wide[start : start + rows])
 
 
 def test_encoded_frame_is_a_plain_arrow_stream_to_others() -> None:

@@ -3,18 +3,20 @@
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import count
+from itertools import chain, count, repeat
 
 import msgspec
 import pytest
-from unit.poster_bench import Bench
+from unit.poster_bench import Bench, VirtualCallers
 
 from actors.erp_calls import InlineCallers
 from actors.poster import IDLE_S, Poster
 from adapters.books.memory import MemoryBooks
 from adapters.erp.memory import TERMS
+from runtime.config import GatheringSection
 from runtime.errors import BooksUnavailable, Fenced
 from runtime.flow.governor import UNAUTHORISED_PAUSE_S
+from runtime.flow.outcomes import CALL_START_WITHIN_S
 from runtime.ledger.journal import counted
 
 
@@ -305,3 +307,146 @@ def test_metrics_tell_calls_latency_and_what_waits() -> None:
     assert bench.metrics.levels["deltas_waiting"][0] == 1
     [latency_s] = bench.metrics.measured["posting_latency_s"]
     assert latency_s >= 3
+
+
+# ── several calls at once, frozen senders, jobs ──
+
+
+def virtual(bench: Bench, *delays_s: float) -> VirtualCallers:
+    """Calls that take this long, the last one's time for ever."""
+    return VirtualCallers(bench.erp, bench.clock, chain(delays_s, repeat(delays_s[-1])))
+
+
+def test_several_calls_go_at_once_up_to_the_erps_concurrency() -> None:
+    """Slow calls overlap as far as the ERP allows, and no entry is in two of them."""
+    bench = Bench(terms=msgspec.structs.replace(TERMS, concurrency=3, entries_max=5), calls_per_minute=6_000)
+    bench.commit(*FIFTY)
+    callers, began_ms = virtual(bench, 2.0), bench.clock.now_ms()
+    bench.run(bench.poster(callers))
+    assert callers.most == 3
+    assert bench.clock.now_ms() - began_ms < 10_000
+    assert bench.booked_once()
+
+
+def test_call_of_a_frozen_sender_is_not_made_too_late() -> None:
+    """A poster that was frozen between its intent and the call gives the call up: its successor may have looked up
+    meanwhile, found nothing and sent again."""
+    bench = Bench()
+    bench.commit(*FIFTY)
+    zombie_calls = virtual(bench, CALL_START_WITHIN_S + TERMS.settle_s + 5)
+    bench.poster(zombie_calls).step()
+    bench.run(bench.poster())
+    assert bench.booked_once()
+    bench.clock.sleep(60)
+    assert zombie_calls.under_way == 0
+    assert bench.booked_once()
+
+
+def test_frozen_sender_that_is_still_in_charge_sends_later() -> None:
+    """A call that was not made leaves its entries sealed, and teaches the governor nothing."""
+    bench = Bench()
+    bench.commit(*FIFTY)
+    poster = bench.poster(virtual(bench, CALL_START_WITHIN_S + 1, 0.1))
+    bench.run(poster)
+    assert bench.booked_once()
+    assert poster.health().governor.rate_per_minute == 600
+
+
+def test_jobs_are_found_again_by_the_successor() -> None:
+    """Entries that an ERP had accepted are not doubted after a restart: their job tells."""
+    bench = Bench(terms=msgspec.structs.replace(TERMS, atomicity="job"))
+    bench.commit(*FIFTY)
+    poster = bench.poster()
+    poster.step()
+    assert poster.health().in_jobs == 50
+    successor = bench.poster()
+    assert bench.books.entry_counts() == {"in_flight": 50}
+    bench.run(successor)
+    assert bench.booked_once()
+    assert bench.metrics.counts["erp_calls", "unknown"] == 0
+
+
+def test_parked_entry_stays_for_a_person_and_holds_up_nobody() -> None:
+    """Without key and lookup a lost answer is an exception that stands; everything else goes on."""
+    bench = Bench("lose_answer_after_commit", terms=msgspec.structs.replace(TERMS, lookup=False))
+    bench.commit("R-1")
+    poster = bench.poster()
+    bench.run(poster)
+    bench.commit("R-2")
+    bench.run(poster)
+    assert bench.books.entry_counts() == {"parked": 1, "posted": 1}
+    assert bench.books.exception_counts() == {"erp_unknown_outcome": 1}
+    assert set(bench.keys_at_erp().values()) == {1}
+
+
+# ── what the governor remembers ──
+
+
+def test_limits_hold_across_restarts_by_the_erps_own_count() -> None:
+    """Whatever the order of deaths, no call comes above the ERP's minute or day."""
+    bench = Bench(terms=msgspec.structs.replace(TERMS, entries_max=1, per_minute=6, per_day=40))
+    bench.commit(*FIFTY[:30])
+    poster = bench.poster()
+    for number in count():
+        if bench.settled():
+            break
+        if number % 3 == 0:
+            poster = bench.poster()
+        bench.clock.sleep(poster.step())
+    assert bench.erp.exceeded == 0
+    assert bench.booked_once()
+
+
+def test_pause_that_an_erp_asked_for_survives_a_restart() -> None:
+    """Starting again is no way around Retry-After."""
+    bench = Bench()
+    bench.erp.state = "locked"
+    bench.commit("R-1")
+    bench.poster().step()
+    successor = bench.poster()
+    assert successor.step() > UNAUTHORISED_PAUSE_S - 10
+    assert successor.health().governor.health == "unauthorised"
+
+
+# ── what goes first ──
+
+
+def test_period_that_is_to_be_closed_goes_first() -> None:
+    """Its summaries wait for no age, and its entries are sent before others, even before immediate ones."""
+    bench = Bench(terms=msgspec.structs.replace(TERMS, entries_max=1), calls_per_minute=60)
+    bench.commit("R-1", "R-2", period="2026-11")
+    bench.commit("", "R-3", period="2026-10")
+    bench.books.order_close("mercy", "2026-10", bench.clock.now_ms() + 60_000, "ana")
+    poster = bench.poster()
+    bench.run(poster)
+    assert [entry.period for _, entry in bench.erp.moves] == ["2026-10", "2026-10", "2026-11", "2026-11"]
+    assert poster.health().closing == ["mercy 2026-10"]
+
+
+def test_immediate_goes_at_once_while_summaries_gather_for_their_hour() -> None:
+    """A kind's interval holds its summaries and nothing else."""
+    bench = Bench()
+    bench.section = bench.section.model_copy(update={"gathering": {"charge_posted": GatheringSection(every_s=3600)}})
+    bench.commit("R-1", "")
+    poster = bench.poster()
+    bench.run(poster, until=lambda: len(bench.erp.moves) == 1)
+    bench.clock.sleep(600)
+    poster.step()
+    assert [entry.document for _, entry in bench.erp.moves] == ["R-1"]
+    bench.clock.sleep(3000)
+    bench.run(poster)
+    assert len(bench.erp.moves) == 2
+
+
+def test_immediate_passes_a_backlog_of_folded_summaries() -> None:
+    """However much waits while the ERP is slow, an immediate posting is in the next call."""
+    bench = Bench(terms=msgspec.structs.replace(TERMS, entries_max=2), calls_per_minute=6)
+    poster = bench.poster()
+    for _ in range(30):
+        bench.commit("", "", period="2026-09")
+        bench.commit("", "", period="2026-10")
+        bench.clock.sleep(max(1.0, poster.step()))
+    bench.commit("R-1")
+    calls = len(bench.erp.calls)
+    bench.run(poster, until=lambda: any(entry.document == "R-1" for _, entry in bench.erp.moves))
+    assert len(bench.erp.calls) <= calls + 1

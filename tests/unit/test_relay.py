@@ -88,19 +88,19 @@ class AtOnce(Executor):
             return answer
         try:
             answer.set_result(call(*given))
-        except Exception as error:
+        except BaseException as error:
             answer.set_exception(error)
         return answer
 
 
-class KilledError(Exception):
+class KilledError(BaseException):
     """The process dies here."""
 
 
 class Edges:
     """The edges of I/O, before and after each call of a port; raises once, at one of them."""
 
-    def __init__(self, fails_at: int, error: type[Exception], around: tuple[type, ...]) -> None:
+    def __init__(self, fails_at: int, error: type[BaseException], around: tuple[type, ...]) -> None:
         self.fails_at, self.passed, self.failed = fails_at, 0, False
         self._error, self._around = error, around
 
@@ -424,6 +424,26 @@ def test_relay_with_a_consumer_that_hangs_holds_nobody_up() -> None:
         bench.run(relay, seconds=0.2)
     assert bench.told("there") == [1, 2, 3] and bench.all_ids() == ["e0", "e1", "e2"]
     assert bench.told("hung") == []
+
+
+class BrokenOutlet(MemoryOutlet):
+    """An outlet with a fault of its own."""
+
+    def publish(self, after: int, told: Sequence[Told]) -> int:
+        """Fail as no outlet should."""
+        raise RuntimeError("a defect")
+
+
+def test_relay_with_a_defect_in_one_outlet_serves_the_others() -> None:
+    """Whatever an outlet raises is its own consumer's matter: somebody is asked to look, everything else goes on."""
+    bench = Bench(broken=[], there=[])
+    bench.outlets["broken"] = BrokenOutlet()
+    bench.commit(derived("a"), statuses("card", "c1"))
+    bench.run(bench.relay(), seconds=2.0**FAILURES_TOLD)
+    assert bench.told("there") == [1] and bench.all_ids() == ["a"]
+    assert bench.books.exceptions()["detail"].to_list() == [
+        "consumer broken is not told: RuntimeError; its statuses wait"
+    ]
 
 
 def test_relay_with_a_consumer_that_lost_its_stream_tells_it_all_again() -> None:

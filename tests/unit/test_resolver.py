@@ -25,7 +25,7 @@ FAULTS = [
     "lose_answer_after_half",
     "commit_late",
 ]
-ROUNDS_MAX = 1_500
+ROUNDS_MAX = 10_000
 
 
 class WatchedBooks(MemoryBooks):

@@ -1,16 +1,18 @@
 """Validation: which rows are events, what is said of those that are not, and which frames are refused whole."""
 
+import struct
 from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime import limits
 from runtime.errors import FrameError
-from runtime.schema import COLUMNS, STAMPED, UTC_MS, EntityTerms, KindTerms, Vocabulary, conform
-from runtime.validation import validate
+from runtime.schema import COLUMNS, STAMPED, UTC_MS, EntityTerms, KindTerms, Validated, Vocabulary, conform, to_arrow
+from runtime.validation import check_columns, check_singly, validate
 
 RECEIVED = datetime(2026, 11, 1, tzinfo=UTC)
 RECEIVED_MS = int(RECEIVED.timestamp() * 1000)
@@ -42,8 +44,14 @@ def frame(*rows: dict) -> pl.DataFrame:
     return conform(pl.DataFrame([dict.fromkeys(COLUMNS) | {"schema_version": 1} | GOOD | row for row in rows], COLUMNS))
 
 
-def check(*rows: dict):
-    return validate(frame(*rows), VOCABULARY, RECEIVED_MS)
+def check(*rows: dict) -> Validated:
+    """What becomes of the rows; the same whether they are judged one by one or by whole columns."""
+    given = frame(*rows)
+    singly, columns = (way(to_arrow(given), VOCABULARY, RECEIVED_MS) for way in (check_singly, check_columns))
+    assert singly.accepted.equals(columns.accepted)
+    assert singly.rows.tolist() == columns.rows.tolist()
+    assert singly.rejected.equals(columns.rejected)
+    return validate(given, VOCABULARY, RECEIVED_MS)
 
 
 @pytest.mark.parametrize(
@@ -149,8 +157,28 @@ def test_validation_empty_and_missing_texts_are_the_same_event():
 def test_validation_extreme_times_are_rejected_not_overflown():
     """The largest and smallest times that 64 bits hold are out of range like any other."""
     rows = frame({}, {}).with_columns(pl.Series("occurred_at", [2**63 - 1, -(2**63)]).cast(UTC_MS))
-    rejected = validate(rows, VOCABULARY, RECEIVED_MS).rejected
-    assert rejected["column"].to_list() == ["occurred_at", "occurred_at"]
+    for way in (check_singly, check_columns):
+        rejected = way(to_arrow(rows), VOCABULARY, RECEIVED_MS).rejected
+        assert rejected["column"].to_list() == ["occurred_at", "occurred_at"]
+
+
+def test_validation_of_many_rows_is_that_of_few():
+    """Beyond some number of rows whole columns are judged: verdicts, times and hashes stay what they are."""
+    few = [{"event_id": f"e{i}", "amount_minor": i - 3} for i in range(8)]
+    many = check(*(few * 20))
+    one, repeated = check(*few), (pl.col("row") % len(few)).alias("row")
+    assert many.accepted.with_columns(repeated).equals(pl.concat([one.accepted] * 20))
+    assert many.rejected.with_columns(repeated).equals(pl.concat([one.rejected] * 20))
+
+
+def test_validation_control_character_behind_a_null_hides_none_in_the_open():
+    """What lies in the bytes of missing attributes is not taken for what stands in another column."""
+    attributes = pa.Array.from_buffers(
+        pa.large_string(), 1, [pa.py_buffer(b"\x00"), pa.py_buffer(struct.pack("<qq", 0, 9)), pa.py_buffer(b"\x01" * 9)]
+    )
+    given = to_arrow(frame({"reason": "a\tb"}))
+    hiding = given.set_column(given.schema.get_field_index("attributes"), "attributes", attributes)
+    assert check_columns(hiding, VOCABULARY, RECEIVED_MS).rejected["code"].to_list() == ["control_character"]
 
 
 def test_validation_empty_frame_is_refused():
@@ -195,13 +223,17 @@ def test_validation_frame_of_kindred_types_conforms_to_the_same_events():
     assert conform(given.with_columns(plain["occurred_at"].dt.cast_time_unit("ns"))).equals(plain)
 
 
-_TEXTS = st.sampled_from([None, "", "H1", "F1", "USD", "charge", "x" * 300, "a\x1fb", "é"])
+_TEXTS = st.sampled_from([None, "", "H1", "H2", "F1", "USD", "EUR", "charge", "adjustment", "x" * 300, "a\x1fb", "é"])
 _ROWS = st.fixed_dictionaries(
     {},
     optional={
         **dict.fromkeys(("event_id", "kind", "entity", "facility", "account", "reason", "currency"), _TEXTS),
-        "amount_minor": st.none() | st.integers(-(2**63), 2**63 - 1),
+        "amount_minor": st.none() | st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 3),
+        "quantity": st.none() | st.integers(-(2**63), 2**63 - 1),
+        "occurred_at": st.none() | st.datetimes(datetime(1890, 1, 1), datetime(2040, 1, 1), timezones=st.just(UTC)),
+        "effective_on": st.none() | st.dates(date(1890, 1, 1), date(2040, 1, 1)),
         "schema_version": st.sampled_from([None, 1, 2]),
+        "attributes": st.sampled_from([None, "", "{}", "a\x7f\n", "x" * 5_000]),
     },
 )
 

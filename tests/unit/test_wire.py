@@ -122,6 +122,26 @@ def test_wire_arrow_written_by_polars_is_read():
     assert read(file.getvalue()).equals(frame)
 
 
+def test_wire_arrow_column_types_that_mean_the_same_give_the_same_events():
+    """Canonical, kindred and missing columns are read alike, whether or not they need Polars to be understood."""
+    plain = table(ROW | {"reason": "", "department": "é"}, ROW)
+    large = [pa.field(f.name, pa.large_string() if pa.types.is_string(f.type) else f.type) for f in plain.schema]
+    moment = plain.schema.get_field_index("occurred_at")
+    kindred = (
+        plain,
+        plain.cast(pa.schema(large)),
+        plain.set_column(moment, "occurred_at", plain["occurred_at"].cast(pa.timestamp("ms", "UTC"))),
+        plain.set_column(
+            moment, "occurred_at", plain["occurred_at"].cast(pa.timestamp("ms", "UTC")).cast(pa.timestamp("ns", "UTC"))
+        ),
+        plain.append_column("correlation_id", pa.nulls(2)),
+        plain.append_column("schema_version", pa.array([1, 1], pa.uint8())),
+        pa.concat_tables([plain.slice(0, 1), plain.slice(1)]),
+    )
+    for given in kindred:
+        assert read(arrow(given)).equals(expected(ROW | {"reason": None, "department": "é"}, ROW)), given.schema
+
+
 def test_wire_arrow_dictionaries_are_texts():
     """Dictionary columns are read as the texts that they stand for."""
     given = table(ROW, ROW)

@@ -1,32 +1,52 @@
-"""What a configuration is checked against before anything is started."""
+"""What is checked before anything is started, and where things are."""
 
-from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
-from actors.wiring import Wiring, archive_root, wiring_from
+from actors.wiring import Wiring, archive_root
+from adapters.settings import load_rulebook_text
 from runtime.config import Config, parse
 from runtime.errors import ConfigError
 
-
-def configured(*consumers: dict, **sections: dict) -> Config:
-    """A configuration with these consumers."""
-    entities = {"mercy": {"name": "Mercy", "opens_on": "2026-01-01"}}
-    return parse({"entities": entities, "consumer": consumers} | sections)
+ENTITIES = {"mercy": {"name": "Mercy", "opens_on": "2026-01-01"}}
 
 
 def wired(config: Config) -> Wiring:
-    """Everything in its place, with a rulebook of one kind of flow "billing"."""
+    """Everything in its place, with the configured rulebook."""
     places = dict.fromkeys(set(Wiring.__struct_fields__) - {"config", "rulebook_text", "gateway_port"}, "")
-    return Wiring(config=config, rulebook_text=RULEBOOK, gateway_port=1, **places)
+    return Wiring(config=config, rulebook_text=load_rulebook_text(config), gateway_port=1, **places)
 
 
-EXCEPTIONS = """
-[exception.{}]
-owner = "integration_support"
-severity = "high"
-triage_h = 1
-resolve_h = 4
-action = "none"
-"""
-RULEBOOK = ""
+def with_consumers(*consumers: dict) -> Config:
+    """A configuration with these consumers."""
+    return parse({"entities": ENTITIES, "consumer": list(consumers)})
+
+
+def test_wiring_with_known_flows_is_accepted() -> None:
+    """A consumer of flows that the rulebook has, or of every flow, passes; its stream is named after it."""
+    config = with_consumers({"name": "money", "flows": ["billing", "card"]}, {"name": "all", "stream": "told"})
+    wired(config).check()
+    assert [one.stream_name() for one in config.consumer] == ["penstock:status:money", "told"]
+
+
+def test_wiring_with_a_misspelt_flow_names_it() -> None:
+    """A flow that no kind has would never be told of: it is refused, and the known ones are listed."""
+    with pytest.raises(ConfigError, match="consumer money: no kind has the flow 'biling'; known are .*billing"):
+        wired(with_consumers({"name": "money", "flows": ["biling"]})).check()
+
+
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [({"name": "money", "stream": "x"}, "the same name"), ({"name": "b", "stream": "penstock:status:money"}, "stream")],
+)
+def test_wiring_with_two_consumers_in_one_place_is_refused(other: dict, what: str) -> None:
+    """Two consumers can't share a name or a stream: each stream's newest number is one consumer's place."""
+    with pytest.raises(ConfigError, match=what):
+        with_consumers({"name": "money"}, other)
+
+
+def test_wiring_archive_root_is_configured_or_in_the_data_folder() -> None:
+    """Archive and payloads lie under one root."""
+    assert archive_root(parse({"entities": ENTITIES, "archive": {"root": "/mnt/archive"}})) == "/mnt/archive"
+    assert archive_root(parse({"entities": ENTITIES})) == str(Path(".penstock/archive").absolute())

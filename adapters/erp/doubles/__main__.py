@@ -2,10 +2,12 @@
 
 import argparse
 import signal
+import tempfile
 import threading
+from pathlib import Path
 
 from adapters.clock import WallClock
-from adapters.erp.doubles.catalog import EXAMPLE_ACCOUNTS, EXAMPLE_COMPANY, doubles, example_ledger
+from adapters.erp.doubles.catalog import EXAMPLE_ACCOUNTS, EXAMPLE_COMPANY, doubles, example_ledger, section_to
 from adapters.erp.doubles.server import SECRETS, DoubleServer
 from adapters.erp.doubles.trouble import FAULTS, Trouble
 
@@ -25,8 +27,8 @@ def main() -> None:
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    with DoubleServer(double, given.port) as server:
-        _tell(double.section(server.url))
+    with DoubleServer(double, given.port) as server, tempfile.TemporaryDirectory() as folder:
+        _tell(section_to(double, server.url, Path(folder)))
         stopped.wait()
 
 

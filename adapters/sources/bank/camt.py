@@ -30,6 +30,7 @@ TEXTS_MAX = 64  # remittance lines of one detail that are searched
 
 _NAMESPACE = re.compile(r"urn:iso:std:iso:20022:tech:xsd:camt\.05[34]\.001\.\d\d")
 _CURRENCY = re.compile("[A-Z]{3}")
+_CODE = re.compile(r"(?=.{1,35}$)[A-Z0-9]+([-+./][A-Z0-9]+)*")
 _REPORTS = ("Stmt", "Ntfctn")
 _TAGS = [f"{{*}}{name}" for name in ("Document", "GrpHdr", *_REPORTS, "Bal", "TxsSummry", "Ntry", "Btch", "TxDtls")]
 _OPENING, _CLOSING = ("OPBD", "PRCD"), ("CLBD",)

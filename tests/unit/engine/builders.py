@@ -4,7 +4,9 @@ Owns a naive second sum of everything: `Run.step` checks balance and conservatio
 the engine's own code.
 """
 
+import json
 from collections import Counter
+from collections.abc import Mapping
 from datetime import date
 
 import polars as pl
@@ -23,10 +25,9 @@ OPENS_ON = {"mercy": date(2026, 7, 1), "grace": date(2026, 7, 1)}
 STANDARD = standard_rulebook_text()
 RULEBOOK = parse_rulebook(STANDARD)
 MAPPING = [{"role": role, "account": f"GL-{role}"} for role in sorted(RULEBOOK.roles())]
-VOCABULARY = schema.Vocabulary(
-    kinds=RULEBOOK.kind_terms(),
-    entities={name: schema.EntityTerms(currencies=frozenset(["USD", "EUR"])) for name in OPENS_ON},
-)
+ENTITIES = {name: schema.EntityTerms(currencies=frozenset(["USD", "EUR"])) for name in OPENS_ON}
+VOCABULARY = schema.Vocabulary(kinds=RULEBOOK.kind_terms(), entities=ENTITIES)
+DERIVED_VOCABULARY = schema.Vocabulary(kinds=RULEBOOK.kind_terms(derived=True), entities=ENTITIES)
 BILLING_KINDS = (
     "charge_posted",
     "charge_reversed",
@@ -39,8 +40,20 @@ BILLING_KINDS = (
 KEPT_STATES = ("booked", "pending", "excepted", "excluded")
 
 
-def event(event_id: str, kind: str, amount_minor: int, **columns: object) -> dict:
-    """One row as a source sends it."""
+def event(
+    event_id: str,
+    kind: str,
+    amount_minor: int = 0,
+    *,
+    person: str = "",
+    attributes: Mapping[str, object] | str | None = None,
+    **columns: object,
+) -> dict:
+    """One row as a source sends it. `person` signs it."""
+    if person or isinstance(attributes, Mapping):
+        attributes = json.dumps({**(attributes or {}), **({"person": person} if person else {})})
+    if attributes is not None:
+        columns["attributes"] = attributes
     given = {"source": "ehr", "entity": "mercy", "facility": "north", "account": "token-1", "currency": "USD"}
     return given | {"event_id": event_id, "kind": kind, "amount_minor": amount_minor, "occurred_at": NOW_MS} | columns
 
@@ -50,10 +63,10 @@ def charge(event_id: str, amount_minor: int = 100, **columns: object) -> dict:
     return event(event_id, "charge_posted", amount_minor, **columns)
 
 
-def stamped(*rows: dict, at_ms: int = NOW_MS) -> pl.DataFrame:
+def stamped(*rows: dict, at_ms: int = NOW_MS, vocabulary: schema.Vocabulary = VOCABULARY) -> pl.DataFrame:
     """Rows as a gateway puts them into the log; every one of them must be valid."""
     frame = pl.DataFrame(list(rows), infer_schema_length=None)
-    validated = validation.validate(schema.conform(frame), VOCABULARY, at_ms)
+    validated = validation.validate(schema.conform(frame), vocabulary, at_ms)
     assert validated.rejected.is_empty(), validated.rejected
     return validated.accepted.drop("row")
 
@@ -61,6 +74,12 @@ def stamped(*rows: dict, at_ms: int = NOW_MS) -> pl.DataFrame:
 def events(*rows: dict, at_ms: int = NOW_MS, position: str = "1-0") -> LogRecord:
     """A log record that holds these rows."""
     return LogRecord(position, "events", len(rows), frames.encode(stamped(*rows, at_ms=at_ms)))
+
+
+def relayed(*rows: dict, at_ms: int = NOW_MS, position: str = "1-0") -> LogRecord:
+    """A log record that holds derived rows, which the relay alone may send."""
+    frame = stamped(*rows, at_ms=at_ms, vocabulary=DERIVED_VOCABULARY)
+    return LogRecord(position, "events", len(rows), frames.encode(frame))
 
 
 def control(message: dict, position: str = "1-0") -> LogRecord:
@@ -78,6 +97,16 @@ def tick(now_ms: int) -> LogRecord:
     return control({"type": "tick", "now_ms": now_ms})
 
 
+def decision(number: int, action: str, *exceptions: str) -> LogRecord:
+    """What people decided of exceptions, in the log."""
+    return control({"type": "decision", "number": number, "action": action, "exceptions": list(exceptions)})
+
+
+def period(opens_on: str, entity: str = "mercy") -> LogRecord:
+    """A closed period, in the log."""
+    return control({"type": "period", "entity": entity, "opens_on": opens_on})
+
+
 class Run:
     """A shard, and what its effects add up to: balances, totals, open exceptions, the state of each event."""
 
@@ -90,6 +119,8 @@ class Run:
         self.raised: set[tuple[str, str, str]] = set()
         self.digests: list[str] = []
         self.counts: Counter[str] = Counter()
+        self.statuses: list[tuple[str, str, str]] = []  # status, document, detail
+        self._derived: list[dict] = []
         self._first: dict[str, int] = {}  # digest of each event's first content
         self._states: dict[str, str] = {}
         if mapped:
@@ -117,7 +148,18 @@ class Run:
                 self._states[event_id] = state
         self.digests.append(effects.digest())
         self.counts.update(effects.counts._asdict())
+        self.statuses += effects.statuses.select("status", "document", "detail").rows()
+        self._derived += effects.derived.to_dicts()
         return effects
+
+    def relay(self, at_ms: int = NOW_MS) -> list[tuple[str, str]]:
+        """Send back what was derived until nothing more follows; the kind and entity of each event that did."""
+        sent: list[tuple[str, str]] = []
+        while self._derived:
+            rows, self._derived = self._derived, []
+            sent += [(row["kind"], row["entity"]) for row in rows]
+            self.step(relayed(*rows, at_ms=at_ms))
+        return sent
 
     def restart(self) -> None:
         """Go on with another engine that knows nothing but the snapshot."""
@@ -171,11 +213,22 @@ class Run:
         """How many events, or minor units, stand in a state."""
         return sum(count for key, count in self.totals.items() if key[-2:] == (state, unit))
 
+    def ids(self, *types: str) -> list[str]:
+        """The ids of all open exceptions of these types."""
+        return sorted(id for id, (type, _) in self.open.items() if type in types)
+
+    def balances_of(self, entity: str) -> dict[str, int]:
+        """Every balance of an entity that is not zero, by role."""
+        return {account[3:]: net for (owner, _, account), net in self.accounts().items() if owner == entity}
+
     def open_types(self) -> list[str]:
         """The types of all open exceptions, sorted."""
         return sorted(type for type, _ in self.open.values())
 
     def end(self) -> tuple:
-        """All that must not depend on the order of arrival: balances, totals without duplicates, states, exceptions."""
-        kept = {key: count for key, count in self.totals.items() if key[-2] != "duplicate" and count}
+        """All that must not depend on the order of arrival: balances, totals, states, exceptions.
+
+        Duplicates are left out, and debits by kind (`posted`): where an amount divides, the last comer posts the rest.
+        """
+        kept = {key: count for key, count in self.totals.items() if key[-2] not in ("duplicate", "posted") and count}
         return self.accounts(), kept, self.states(), sorted(self.open.values())

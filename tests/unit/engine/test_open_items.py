@@ -18,6 +18,7 @@ class Row(NamedTuple):
     amount_minor: int
     document: str
     reference: str = ""
+    attributes: str | None = None
 
 
 class Register:
@@ -32,8 +33,9 @@ class Register:
         """Match rows one by one."""
         for row in rows:
             id = int.from_bytes(row.name.ljust(8).encode(), "big")
-            event = Event(id, row.kind, "mercy", row.amount_minor, row.document, row.reference, "ehr", row.name, "USD")
-            self._hear(self.items.take(event, now_ms))
+            keys = (row.document, row.reference)
+            event = Event(id, row.kind, "mercy", row.amount_minor, *keys, "ehr", row.name, "USD")
+            self._hear(self.items.take(event._replace(attributes=row.attributes), now_ms))
 
     def age(self, days: float) -> list[ItemFlag]:
         """Let so many days pass since all rows came; the flags that were raised or ended."""
@@ -71,13 +73,11 @@ DEPOSIT = Row("deposit", "deposit_received", 970, "b1", "p1")
 SALE = (AUTHORISED, CAPTURED, SETTLED, FEE, PAYOUT, DEPOSIT)
 
 REFUND = (
-    Row("approve", "refund_approved", 400, "r1"),
+    Row("request", "refund_requested", 400, "r1", attributes='{"person": "Ann"}'),
+    Row("approve", "refund_approved", 400, "r1", attributes='{"person": "Bob"}'),
     Row("refund", "refund_paid", 400, "r1", "p1"),
-    CAPTURED._replace(document="c1"),
-    AUTHORISED,
-    SETTLED,
-    PAYOUT._replace(amount_minor=600),
-    DEPOSIT._replace(amount_minor=600),
+    PAYOUT._replace(amount_minor=-400),
+    DEPOSIT._replace(amount_minor=-400),
 )
 DISPUTE_WON = (
     Row("open", "chargeback_opened", 250, "d1", "p2"),
@@ -173,7 +173,7 @@ def test_open_items_second_item_of_a_key_is_excepted_and_first_stands():
 def test_open_items_same_key_in_another_item_is_no_duplicate():
     """Keys are told apart by the item that they are keys of."""
     register = Register()
-    register.take(AUTHORISED, Row("refund", "refund_approved", 10, "a1"))
+    register.take(AUTHORISED, Row("refund", "refund_requested", 10, "a1"))
     assert register.said == {"auth": "ready", "refund": "ready"}
 
 
@@ -285,7 +285,8 @@ def test_open_items_overdue_consumer_that_does_not_fit_changes_its_exception():
     [
         (CAPTURED, 30, "unmatched_card_payment"),
         (SETTLED, 7, "unmatched_card_payment"),
-        (REFUND[1], 10, "refund_without_approval"),
+        (REFUND[1], 10, "refund_without_request"),
+        (REFUND[2], 10, "refund_without_approval"),
         (DISPUTE_LOST[4], 120, "unmatched_dispute"),
         (DEPOSIT, 5, "deposit_without_payout"),
         (FEE, 5, "payout_mismatch"),

@@ -7,6 +7,7 @@ from polars.testing import assert_frame_equal
 from unit.engine.builders import RULEBOOK, charge, event, stamped
 
 from runtime.routing import ENTITY_SCOPE, shard_of, splitter
+from runtime.schema import to_arrow
 
 SHARDS = 8
 FACILITIES = [f"facility-{number}" for number in range(40)]
@@ -58,6 +59,15 @@ def test_routing_frame_of_one_owner_is_passed_on_untouched():
     frame = stamped(charge("e1"), charge("e2"))
     (part,) = split(frame).values()
     assert part is frame
+
+
+def test_routing_owner_does_not_depend_on_how_many_ask():
+    """Each event of a large batch has the owner that it has alone, whichever way owners are found."""
+    kinds = ("card_authorised", "charge_posted")
+    rows = [event(f"e{i}", kinds[i % 2], 1, document=f"d{i}", facility=f) for i, f in enumerate(FACILITIES * 3)]
+    frame = stamped(*rows).with_columns(entity=pl.Series(["mercy", "grace", "mercy"] * 40))
+    given = to_arrow(frame.with_columns(facility=pl.when(pl.col("kind") == kinds[1]).then("facility")))
+    assert split.owners(given).tolist() == [split.owners(given.slice(i, 1)).item() for i in range(len(rows))]
 
 
 def test_routing_empty_frame_has_no_parts():

@@ -116,7 +116,8 @@ def test_rulebook_kind_terms_carry_requirements_and_sign():
 
 
 def test_rulebook_scopes_send_cards_to_the_entity():
-    """All kinds of the card flow are scoped to the entity, all of billing to the facility."""
+    """All kinds of the card flow are scoped to the entity; of billing, only a period's true-ups are."""
     scopes = RULEBOOK.scopes()
     assert {scopes[name] for name, kind in RULEBOOK.kind.items() if kind.flow == "card"} == {"entity"}
-    assert {scopes[name] for name, kind in RULEBOOK.kind.items() if kind.flow == "billing"} == {"facility"}
+    billing = {name for name, kind in RULEBOOK.kind.items() if kind.flow == "billing" and scopes[name] == "entity"}
+    assert billing == {"true_up_requested", "true_up_approved"}

@@ -17,6 +17,7 @@ from unit.engine.builders import (
     event,
     events,
     mapping,
+    relayed,
     tick,
 )
 
@@ -495,10 +496,11 @@ def test_shard_same_records_in_the_same_steps_give_equal_effects():
 def test_shard_every_kind_of_the_rulebook_can_be_taken():
     """No kind of the standard rulebook is unknown to the engine."""
     run = Run()
+    columns = {"reason": "x", "correlation_id": "k", "counterparty": "grace", "quantity": 1000}
     rows = [
-        event(f"e-{name}", name, 0, document=f"d-{name}", reference=f"r-{name}", reason="x") for name in RULEBOOK.kind
+        event(f"e-{name}", name, document=f"d-{name}", reference=f"r-{name}", **columns) for name in RULEBOOK.kind
     ]
-    run.take(*rows)
+    run.step(relayed(*rows))
     assert run.total("accepted") == len(RULEBOOK.kind)
 
 

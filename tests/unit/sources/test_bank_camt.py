@@ -309,6 +309,15 @@ def test_camt_people_and_free_text_stay_inside(tmp_path: Path) -> None:
     assert not [canary for canary in CANARIES if canary in held]
 
 
+def test_camt_text_in_place_of_a_type_code_stays_inside(tmp_path: Path) -> None:
+    """The bank's own code is the reason of its event; what does not look like a code is no reason."""
+    plain = statement(entry(amount("1.00"), "B1"))
+    texts = {"NTRF+166+9002": "NTRF+166+9002", "Zoe Canary": None, "knee surgery": None, "X" * 36: None}
+    for text, reason in texts.items():
+        path = message(tmp_path, plain.replace("<Cd>165</Cd>", f"<Cd>{text}</Cd>"))
+        assert events_of(opened(path))["reason"].to_list() == [reason]
+
+
 def test_camt_card_number_in_a_reference_leaves_as_a_token(tmp_path: Path) -> None:
     """A valid card number that somebody used as a reference is never handed out; a number that is none goes on."""
     content = [

@@ -1,0 +1,30 @@
+"""Sums of names, evaluated term by term for one row."""
+
+import json
+from typing import Any
+
+Row = dict[str, Any]
+LARGEST = 10**12
+
+
+def attributes_of(row: Row) -> Row:
+    """The attributes of a row, none where they can't be read."""
+    try:
+        read = json.loads(row["attributes"] or "{}")
+    except ValueError:
+        return {}
+    return read if isinstance(read, dict) else {}
+
+
+def sum_of(text: str, row: Row, measures: Row | None = None) -> int:
+    """The value of `a - b + c` for a row: its own numbers, then what a register found, then whole attributes."""
+    total, sign, given = 0, 1, attributes_of(row)
+    own = {"amount_minor": row["amount_minor"], "quantity": row["quantity"] or 0, **(measures or {})}
+    for word in text.replace("-", " - ").replace("+", " + ").split():
+        if word in "+-":
+            sign = -1 if word == "-" else 1
+            continue
+        value = own[word] if word in own else given.get(word, 0)
+        sound = isinstance(value, int) and not isinstance(value, bool) and (word in own or abs(value) <= LARGEST)
+        total, sign = total + (sign * value if sound else 0), 1
+    return total

@@ -1,0 +1,61 @@
+"""Bank money without a trace and remittances without money, paired by trying every combination."""
+
+from datetime import timedelta
+from typing import Any
+
+Row = dict[str, Any]
+HOUR_MS = 60 * 60 * 1000
+
+
+class Candidates:
+    """Both halves, as they came."""
+
+    def __init__(self, terms: Any, accounts: Any, asks: Any) -> None:
+        self._terms, self._accounts, self._asks = terms, accounts, asks
+        self._halves: dict[tuple[str, str, str], Row] = {}  # part, entity, key
+        self._paid: dict[tuple[str, str], int] = {}
+
+    def take(self, part: str, key: str, row: Row, now_ms: int) -> Row:
+        """Keep a half, or that a trace's money came."""
+        place = (row["entity"], key)
+        if part == "paid":
+            self._halves.pop(("remit", *place), None)
+            self._paid[place] = now_ms
+        elif row["amount_minor"] and not (part == "remit" and place in self._paid):
+            alias = self._accounts.policy("PAYER_ALIAS", row, row["effective_on"])
+            payer = alias or row["counterparty"] or ""
+            pool = (row["entity"], payer, row["currency"], row["amount_minor"])
+            known = self._halves.get((part, *place))
+            half = {"row": row, "pool": pool, "since": now_ms, "payer": payer, "key": key}
+            if known is None:
+                self._halves[part, *place] = half
+            else:
+                known.update(half)
+        return {}
+
+    def age(self, now_ms: int) -> None:
+        """Pair money that has stood long enough with the only remittance that it can be of; forget what is old."""
+        money = [half for (part, *_), half in self._halves.items() if part == "money"]
+        remits = [half for (part, *_), half in self._halves.items() if part == "remit"]
+        for half in money:
+            if now_ms - half["since"] <= self._terms.decide_after_h * HOUR_MS:
+                continue
+            fitting = [remit for remit in remits if self._near(half, remit)]
+            if len(fitting) == 1 and sum(self._near(other, fitting[0]) for other in money) == 1:
+                self._pair(half, fitting[0])
+        oldest = now_ms - self._terms.keep_days * 24 * HOUR_MS
+        self._halves = {key: half for key, half in self._halves.items() if half["since"] >= oldest}
+        self._paid = {key: since for key, since in self._paid.items() if since >= oldest}
+
+    def _near(self, one: Row, other: Row) -> bool:
+        first, last = sorted((one["row"]["effective_on"], other["row"]["effective_on"]))
+        days = [first + timedelta(days=n) for n in range(1, min((last - first).days, 366) + 1)]
+        return one["pool"] == other["pool"] and sum(d.weekday() < 5 for d in days) <= self._terms.business_days
+
+    def _pair(self, money: Row, remit: Row) -> None:
+        row = money["row"]
+        del self._halves["money", row["entity"], money["key"]]
+        del self._halves["remit", row["entity"], remit["key"]]
+        columns = {name: row[name] for name in ("entity", "amount_minor", "currency", "occurred_at", "effective_on")}
+        columns |= {"document": money["key"], "reference": remit["key"], "counterparty": money["payer"] or None}
+        self._asks.derive(self._terms.derives, f"{row['entity']}/{money['key']}", columns)

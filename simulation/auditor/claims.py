@@ -1,0 +1,54 @@
+"""Claims by number, told anew from all their facts after each of them."""
+
+from typing import Any
+
+Row = dict[str, Any]
+DAY_MS = 24 * 60 * 60 * 1000
+
+
+class Claims:
+    """All facts of each claim, in order."""
+
+    def __init__(self, terms: Any, accounts: Any, asks: Any) -> None:
+        self._terms, self._accounts, self._asks = terms, accounts, asks
+        self._claims: dict[tuple[str, str], Row] = {}
+
+    def take(self, part: str, key: str, row: Row, now_ms: int) -> Row:
+        """Keep a fact; what it changes of the money that belongs to no claim."""
+        claim = self._claims.setdefault((row["entity"], key), {"facts": [], "flagged": {}, "touched": 0})
+        claim["touched"], before = now_ms, _unapplied(claim["facts"])
+        unapplied = part == "paid" and self._accounts.policy("POLICY_UNMATCHED_CLAIM", row, row["effective_on"])
+        claim["facts"].append((part, row, unapplied == "UNAPPLIED"))
+        change = _unapplied(claim["facts"]) - before
+        self._reflag(claim)
+        return {"measures": {"unapplied": change, "identified": -change}}
+
+    def _reflag(self, claim: Row) -> None:
+        wrong, payments = {}, [row for part, row, _ in claim["facts"] if part == "paid"]
+        if _unapplied(claim["facts"]):
+            wrong[self._terms.unmatched] = _unapplied(claim["facts"])
+        expected = [row["amount_minor"] for part, row, _ in claim["facts"] if part == "expected"]
+        patient = [row for part, row, _ in claim["facts"] if part == "adjusted" and self._is_patient(row)]
+        if expected and payments:
+            missing = expected[-1] - sum(row["amount_minor"] for row in (*payments, *patient))
+            wrong |= {self._terms.underpaid: missing} if missing > 0 else {}
+        for type in claim["flagged"].keys() - wrong.keys():
+            self._asks.end(type, payments[0])
+        for type, amount in wrong.items():
+            self._asks.flag(type, payments[0], amount)
+        claim["flagged"] = wrong
+
+    def _is_patient(self, row: Row) -> bool:
+        return (row["reason"] or "").startswith(self._terms.patient_codes)
+
+    def age(self, now_ms: int) -> None:
+        """Forget what nothing has touched for long and nothing is wrong with."""
+        for key, claim in list(self._claims.items()):
+            if now_ms - self._terms.keep_days * DAY_MS > claim["touched"] and not claim["flagged"]:
+                del self._claims[key]
+
+
+def _unapplied(facts: list[tuple[str, Row, bool]]) -> int:
+    if any(part == "submitted" for part, _, _ in facts):
+        return 0
+    return sum(row["amount_minor"] for _, row, unapplied in facts if unapplied)

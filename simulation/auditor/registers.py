@@ -1,0 +1,98 @@
+"""Registers, each written a second time as a function over all facts it was given.
+
+Owns which registers have such a model: kinds that enter another one are left out of workloads, and named by
+`unmodelled`. Findings are kept by row number.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from runtime.ledger.rules import Rulebook
+from simulation.auditor.accounts import Accounts
+from simulation.auditor.candidates import Candidates
+from simulation.auditor.claims import Claims
+from simulation.auditor.matching import FlagKey, Matching
+from simulation.auditor.takebacks import Takebacks
+
+Row = dict[str, Any]
+MODELS: dict[str, Callable] = {"claims": Claims, "takebacks": Takebacks, "candidates": Candidates}
+NOTHING: Row = {"measures": {}, "fault": "", "facility": "", "department": ""}
+
+
+def unmodelled(rulebook: Rulebook) -> frozenset[str]:
+    """Kinds that enter a register which nobody has written a second time yet."""
+    strange = {name for name, terms in rulebook.register.items() if terms.__struct_config__.tag not in MODELS}
+    entered = {name: kind.links.enters for name, kind in rulebook.kind.items() if kind.links and kind.links.enters}
+    return frozenset(name for name, ref in entered.items() if ref.register in strange)
+
+
+class Registers:
+    """All registers of one shard."""
+
+    def __init__(self, rulebook: Rulebook, accounts: Accounts, matching: Matching) -> None:
+        self._rulebook, self._matching = rulebook, matching
+        self._findings: dict[int, Row] = {}
+        self._holds: list[tuple[tuple[str, str, str], str, bool]] = []
+        self._derived: list[Row] = []
+        self.flags: dict[FlagKey, tuple[str, str, int]] = {}
+        self._models = {
+            name: MODELS[terms.__struct_config__.tag](terms, accounts, self)
+            for name, terms in rulebook.register.items()
+            if terms.__struct_config__.tag in MODELS
+        }
+
+    def enter(self, number: int, row: Row, now_ms: int) -> str:
+        """Enter a ready row, once; the exception that holds it, "" for none."""
+        ref = self._rulebook.kind[row["kind"]].links.enters if self._rulebook.kind[row["kind"]].links else None
+        if ref is None or number in self._findings:
+            return ""
+        key = row[ref.key] or ""
+        if not key and not ref.optional:
+            return ""
+        finding = {**NOTHING, **self._models[ref.register].take(ref.part, key, row, now_ms)}
+        if not finding["fault"]:
+            self._findings[number] = finding
+        return finding["fault"]
+
+    def finding(self, number: int) -> Row:
+        """What a row's register found of it."""
+        return self._findings.get(number, NOTHING)
+
+    def forget(self, numbers: list[int]) -> None:
+        """Rows that people took out of the books."""
+        for number in numbers:
+            self._findings.pop(number, None)
+
+    def age(self, now_ms: int) -> None:
+        """Let time pass."""
+        for model in self._models.values():
+            model.age(now_ms)
+
+    # what models ask for
+
+    def flag(self, type: str, who: Row, amount: int) -> None:
+        """Raise an exception about a row."""
+        self.flags.setdefault((type, who["source"], who["event_id"]), (who["entity"], who["currency"], amount))
+
+    def end(self, type: str, who: Row) -> None:
+        """End it."""
+        self.flags.pop((type, who["source"], who["event_id"]), None)
+
+    def hold(self, key: tuple[str, str, str], hold: str, on: bool) -> None:
+        """Hold an open item, or end a hold."""
+        self._holds.append((key, hold, on))
+
+    def derive(self, kind: str, cause: str, columns: Row) -> None:
+        """An event that follows."""
+        self._derived.append({**columns, "kind": kind, "event_id": f"{kind}:{cause}", "source": "penstock"})
+
+    def take_derived(self) -> list[Row]:
+        """Events that followed since the last call."""
+        derived, self._derived = self._derived, []
+        return derived
+
+    def apply_holds(self) -> None:
+        """Do what was asked of open items."""
+        holds, self._holds = self._holds, []
+        for key, hold, on in holds:
+            self._matching.hold(key, hold) if on else self._matching.unhold(key, hold)
