@@ -77,7 +77,7 @@ OUTCOMES: dict[str, pl.DataType] = {
 # from their cause, so that relaying one twice is a repeat like any other.
 DERIVED: dict[str, pl.DataType] = COLUMNS
 
-# What consumers outside are told: one row for each step that a document has taken.
+# What consumers outside are told: one row for each step that a document has taken, in the order of telling.
 STATUSES: dict[str, pl.DataType] = {
     "status_id": pl.String(),  # from status and cause: told twice is once
     "flow": pl.String(),

@@ -263,7 +263,6 @@ class ShardEngine:
             return
         for balances in self._balances:
             balances.add(rows, self._now_ms)
-            step.flag(balances.take_flags(), self._now_ms)
         step.derive(self._following.derived(rows))
         step.told(self._following.told(rows))
         if self._registers.findings:
@@ -318,8 +317,7 @@ class ShardEngine:
         changes = {change.id: change for change in self._items.age(self._now_ms)}
         self._registers.age(self._now_ms)
         for balances in self._balances:
-            balances.age(self._now_ms)
-            step.flag(balances.take_flags(), self._now_ms)
+            step.flag(balances.age(self._now_ms), self._now_ms)
         ready = self._apply(changes, empty(STAMPED), {}, step)
         self._settle([*ready, *self._take_marks(step), *self._retry_refused(step)], step)
 

@@ -91,7 +91,8 @@ class Step:
         self._notes: list[pl.DataFrame] = []
         self._turned: list[pl.DataFrame] = []
         self._derived: list[pl.DataFrame] = []
-        self._told: list[pl.DataFrame] = []
+        self._told: list[pl.DataFrame] = []  # of events, in the order in which they were settled
+        self._told_of: list[pl.DataFrame] = []  # of documents, after what the events tell of themselves
         self._resolved: set[str] = set()
 
     def repeats(self, rows: pl.DataFrame) -> None:
@@ -151,7 +152,7 @@ class Step:
     def tell(self, told: Sequence[Told], flows: Mapping[str, str], now_ms: int) -> None:
         """What consumers are told of documents, not of single events. `flows`: of kinds."""
         if told:
-            self._told.append(_statuses(told, flows, now_ms))
+            self._told_of.append(_statuses(told, flows, now_ms))
 
     def flag(self, flags: Sequence[ItemFlag], now_ms: int) -> None:
         """Raise or end the exceptions of what events stand for."""
@@ -176,6 +177,7 @@ class Step:
         self._turned += retried._turned
         self._derived += retried._derived
         self._told += retried._told
+        self._told_of += retried._told_of
         stayed = pl.col("id_hash").is_in(unchanged["id_hash"].implode()) & (pl.col("state") == "excepted")
         self._moved += [moved.filter(~stayed) for moved in retried._moved]
         stood = unchanged.select(pl.col("fault").alias("type"), "source", "event_id")
@@ -200,7 +202,9 @@ class Step:
             outcomes=moved.with_columns(pl.lit(self.position).alias("position"))[list(OUTCOMES)],
             counts=self._counts(moved, len(repeats), open_items, waiting),
             derived=_concat(self._derived, DERIVED).sort("event_id"),
-            statuses=_concat(self._told, STATUSES).unique("status_id", keep="first").sort("status_id"),
+            statuses=_concat(self._told + self._told_of, STATUSES).unique(
+                "status_id", keep="first", maintain_order=True
+            ),
         )
 
     def _counts(self, moved: pl.DataFrame, repeats: int, open_items: int, waiting: int) -> StepCounts:

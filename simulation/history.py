@@ -14,6 +14,7 @@ import xxhash
 from runtime.effects import Effects
 
 KEPT_LINES = 60
+KEPT_ERRORS = 5
 
 
 class History:
@@ -23,6 +24,7 @@ class History:
         self._hash = hashlib.blake2b(digest_size=16)
         self.lines: deque[str] = deque(maxlen=None if whole else KEPT_LINES)
         self.happened: list[str] = []  # faults, as they came
+        self.errors: deque[str] = deque(maxlen=KEPT_ERRORS)  # logged by parts
         self.steps = 0
 
     def note(self, at_ms: int, who: str, what: str, *args: Any) -> None:
@@ -37,6 +39,13 @@ class History:
         """One line that tells of trouble."""
         self.note(at_ms, who, f"!! {what}")
         self.happened.append(self.lines[-1])
+
+    def log(self, method: str, event: str, error_type: str) -> None:
+        """Something that a part logged."""
+        told = f"{event} {error_type}".strip()
+        self.note(0, "log", f"{method} {told}")
+        if method in ("error", "exception", "critical") and told not in self.errors:
+            self.errors.append(told)
 
     def digest(self) -> str:
         """Equal for equal histories."""

@@ -22,7 +22,6 @@ from simulation.auditor.delivery import delivered_differences, delivery_differen
 from simulation.auditor.intake import intake_differences
 from simulation.auditor.outgoing import outgoing_differences
 from simulation.history import History
-from simulation.processes import ThreadProcess
 from simulation.producers import Operator, Producers
 from simulation.scenario import scenario
 from simulation.workload.deliveries import workload
@@ -75,7 +74,7 @@ def simulate(seed: int, events: int = EVENTS_DEFAULT, whole_trace: bool = False)
     """Run one seed to its end."""
     run = _Run(seed, events, whole_trace)
     finding = None
-    with _quiet():
+    with _listening(run.history):
         try:
             run.go()
         except _Failed as failed:
@@ -141,7 +140,7 @@ class _Run:
             if turn % LOOK_EVERY_TURNS == 0 and not self.stuck():
                 return
             self.world.turn()
-        raise _Failed("liveness", self.stuck())
+        raise _Failed("liveness", [*self.stuck(), f"logged last: {', '.join(self.history.errors) or 'no errors'}"])
 
     def stuck(self) -> list[str]:
         """What has not drained, by name."""
@@ -155,7 +154,7 @@ class _Run:
             stuck.append(f"no worker runs shards {orphans}")
         for shard, (position, end) in enumerate(zip(self._positions().values(), self._ends(), strict=True)):
             if position != end:
-                stuck.append(f"shard {shard} stands at {position} of {end}; {self._errors()}")
+                stuck.append(f"shard {shard} stands at {position} of {end}")
         if unclaimed := world.books.unclaimed_count(tuple(ENTITIES)):
             stuck.append(f"{unclaimed} posting sets are in no entry")
         if world.books.outbox(1):
@@ -171,10 +170,6 @@ class _Run:
 
     def _ends(self) -> list[str]:
         return [records[-1].position if records else START for records in self.world.log.kept]
-
-    def _errors(self) -> str:
-        failed = [p.failed_with for p in self.world.processes.values() if isinstance(p, ThreadProcess)]
-        return "; ".join(filter(None, failed)) or "nobody complains"
 
     def _checkpoint(self) -> None:
         """Bring everything into the archive, so that it can be looked at as a whole."""
@@ -200,15 +195,16 @@ class _Run:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """What parts log is no news here: the history tells it."""
+def _listening(history: History) -> Iterator[None]:
+    """What parts log becomes a part of the history: its event and the type of its error."""
+
+    def hear(_logger: object, method: str, logged: dict) -> dict:
+        history.log(method, str(logged.get("event", "")), str(logged.get("error_type", "")))
+        raise structlog.DropEvent
+
     before = structlog.get_config()
-    structlog.configure(processors=[_drop], cache_logger_on_first_use=False)
+    structlog.configure(processors=[hear], cache_logger_on_first_use=False)
     try:
         yield
     finally:
         structlog.configure(**before)
-
-
-def _drop(*_: object) -> dict:
-    raise structlog.DropEvent

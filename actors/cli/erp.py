@@ -23,6 +23,7 @@ from adapters.erp.http.gateway import ErpConnection
 from adapters.erp.registry import open_gateway_of
 from runtime.config import Config, ErpSection
 from runtime.errors import ConfigError
+from runtime.ports import ErpGateway
 
 app = typer.Typer(help="The ERP: check its connection.", no_args_is_help=True)
 
@@ -71,7 +72,7 @@ def _configured(config: Config, name: str, entity: str, account: str) -> Iterato
         gateway.close()
 
 
-def _opened(config: Config):
+def _opened(config: Config) -> ErpGateway:
     currencies = {each: entity.currency for each, entity in config.entities.items()}
     return open_gateway_of(ErpConnection(config.erp, config.erp_entities(), WallClock(), currencies))
 

@@ -9,7 +9,7 @@ import typer
 
 from actors.cli import workplace
 from actors.cli.terminal import AsJson, ConfigFile, load, out, print_json, print_table, told
-from actors.cli.workplace import Choice, Decided, opened_books, rulebook_of
+from actors.cli.workplace import Choice, Decided, Wish, opened_books, rulebook_of
 from runtime.ledger.ageing import BUCKETS
 
 app = typer.Typer(help="What is not booked and needs a person or a later fact.", no_args_is_help=True)
@@ -95,7 +95,7 @@ def retry(
     json: AsJson = False,
 ) -> None:
     """Try held events again. Those of some types need a second person, as the rulebook says."""
-    _decide("retry", ids, _all_of(type, entity), by, note, config, json)
+    _decide(Wish("retry", by, note), ids, _all_of(type, entity), config, json)
 
 
 @app.command()
@@ -110,7 +110,7 @@ def release(
     json: AsJson = False,
 ) -> None:
     """Let held events go on although a rule holds them, once a second person approves."""
-    _decide("release", ids, _all_of(type, entity), by, note, config, json)
+    _decide(Wish("release", by, note), ids, _all_of(type, entity), config, json)
 
 
 @app.command()
@@ -125,22 +125,22 @@ def exclude(
     json: AsJson = False,
 ) -> None:
     """Take held events out of the books for good, once a second person approves."""
-    _decide("exclude", ids, _all_of(type, entity), by, note, config, json)
+    _decide(Wish("exclude", by, note), ids, _all_of(type, entity), config, json)
 
 
 def _all_of(type: str, entities: list[str] | None) -> Choice:
     return Choice(types=[type] if type else [], entities=entities or [])
 
 
-def _decide(action: str, ids: list[str] | None, choice: Choice, by: str, note: str, config: str, json: bool) -> None:
+def _decide(wish: Wish, ids: list[str] | None, choice: Choice, config: str, json: bool) -> None:
     with told():
         settled = load(config)
         with opened_books(settled) as books:
-            decided = workplace.decide(books, rulebook_of(settled), action, ids or [], choice, by, note)
+            decided = workplace.decide(books, rulebook_of(settled), wish, ids or [], choice)
     if json:
         print_json(decided._asdict())
     else:
-        _say(action, decided)
+        _say(wish.action, decided)
 
 
 def _say(action: str, decided: Decided) -> None:

@@ -18,10 +18,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
-import polars as pl
 import psutil
 import xxhash
 
+from actors.cli.configured import bring_mapping
 from actors.wiring import SUPERVISOR, Wiring, archive_root, wiring_from
 from adapters import embedded, settings
 from adapters.books.migrations import upgrade
@@ -33,11 +33,8 @@ from adapters.erp.tryton_setup import CompanySpec
 from adapters.log import redis_streams
 from runtime.config import Config
 from runtime.errors import ConfigError, PenstockError
-from runtime.ledger.governance import rows_json
-from runtime.ports import Books
 
 READY_TIMEOUT_S = 120.0
-CONFIGURATION = "configuration"  # the author of mapping versions that the configuration file holds
 RAY_ENVIRONMENT = {
     "RAY_worker_niceness": "0",  # actors share the machine with the log and the ERP: not behind them
     "RAY_DEDUP_LOGS": "0",
@@ -256,24 +253,6 @@ class Installation:
 def books_url(config: Config) -> str:
     """Where the books are: as configured, or SQLite in the data folder."""
     return config.books.url or f"sqlite:///{Path(config.runtime.data_dir).absolute() / 'books.sqlite'}"
-
-
-def bring_mapping(books: Books, config: Config) -> int:
-    """Store the configured crosswalk: at the first start as a version, later as a proposal; that one's number, or 0.
-
-    Once is enough, also for one that was refused. The supervisor sends versions on to every shard.
-    """
-    if not config.mapping:
-        return 0
-    configured = rows_json([row.model_dump(mode="json") for row in config.mapping])
-    proposed = books.changes().filter(pl.col("type") == "mapping", pl.col("prepared_by") == CONFIGURATION)
-    brought = [v.rows_json for v in books.mapping_versions() if v.author == CONFIGURATION and not v.approved_by]
-    brought += proposed["body_json"].to_list()
-    if not brought:
-        books.add_mapping(configured, CONFIGURATION)
-    elif brought[-1] != configured:
-        return books.propose_change("mapping", configured, CONFIGURATION, "the configuration file has changed")
-    return 0
 
 
 def cache_folder() -> Path:

@@ -23,7 +23,7 @@ from runtime.errors import ConfigError, GovernanceError
 from runtime.ledger import governance
 from runtime.ledger.ageing import BUCKETS, ageing, bucket_edges, overdue_before
 from runtime.ledger.rules import Rulebook, parse_rulebook
-from runtime.ports import Books, ChangeType
+from runtime.ports import Books, ChangeType, DecisionAction
 
 CHOSEN_MAX = 100_000  # exceptions that one command decides on; it says when there are more
 _SQLITE = "sqlite:///"
@@ -38,6 +38,14 @@ class Choice(NamedTuple):
     entities: Sequence[str] = ()
     state: str = "open"
     overdue: bool = False
+
+
+class Wish(NamedTuple):
+    """A decision as somebody asks for it."""
+
+    action: DecisionAction
+    by: str
+    note: str = ""
 
 
 class Decided(NamedTuple):
@@ -152,9 +160,7 @@ def aged(books: Books, at_ms: int) -> list[dict[str, Any]]:
 # ── deciding ──
 
 
-def decide(
-    books: Books, rulebook: Rulebook, action: str, ids: Sequence[str], choice: Choice, by: str, note: str
-) -> Decided:
+def decide(books: Books, rulebook: Rulebook, wish: Wish, ids: Sequence[str], choice: Choice) -> Decided:
     """Store a decision on these exceptions, or on all open ones that are chosen and hold an event.
 
     GovernanceError when one that is named can't be decided on, when nothing is chosen, or without a name.
@@ -163,10 +169,10 @@ def decide(
     if not chosen:
         raise GovernanceError("no open exception that holds an event is chosen")
     kept = chosen[:CHOSEN_MAX]
-    needs_approval = governance.needs_approval(action, {row["type"] for row in kept}, rulebook.exception)
+    needs_approval = governance.needs_approval(wish.action, {row["type"] for row in kept}, rulebook.exception)
     changes = [
-        books.propose_change("decision", msgspec.json.encode(proposal).decode(), by, note, needs_approval)
-        for proposal in governance.proposals(action, [row["exception_id"] for row in kept])
+        books.propose_change("decision", msgspec.json.encode(proposal).decode(), wish.by, wish.note, needs_approval)
+        for proposal in governance.proposals(wish.action, [row["exception_id"] for row in kept])
     ]
     return Decided(changes, len(kept), needs_approval, len(chosen) > CHOSEN_MAX)
 

@@ -193,9 +193,8 @@ class MemoryBooks(MemoryExceptions, MemoryChanges, MemoryOutgoing, MemoryDeliver
         facts = {outcome.key: _facts(self._entries[outcome.key].entry) for outcome in fresh}
         self._resolve(resolved_by(owner, fresh), owner)
         self._raise(raised_by(owner, fresh, facts, self._now_ms()), owner)
-        told = told_outcomes(fresh, self._told_kinds)
-        sets = {outcome.key: self._told_sets(outcome.key) for outcome in told}
-        self._tell(statuses_of(owner, told, sets, self._told_kinds, self._now_ms()))
+        sets = {outcome.key: self._told_sets(outcome.key) for outcome in told_outcomes(fresh, self._told_kinds)}
+        self._tell(statuses_of(owner, fresh, sets, self._told_kinds, self._now_ms()))
 
     def release_entry(self, key: str, by: str) -> None:
         """See Books."""

@@ -15,7 +15,7 @@ from adapters.books import queries, tables
 from adapters.books.database import Database, Write, nothing
 from adapters.books.deliveries import hold
 from adapters.books.frames import NUMBERED_STATUSES, frame_of, stored_statuses
-from adapters.books.told import ToldSet, statuses_of, told_outcomes
+from adapters.books.told import ToldSet, told_outcomes
 from runtime.flow.frames import encode
 from runtime.ports import OutboxFrame, Outcome, position_key
 
@@ -73,19 +73,12 @@ def insert_of_statuses(database: Database, statuses: pl.DataFrame) -> Write:
     return database.bulk(tables.statuses, stored_statuses(statuses) if len(statuses) else statuses, _KNOWN_IS_NOTHING)
 
 
-def tell_outcomes(
-    database: Database,
-    connection: Connection,
-    owner: str,
-    outcomes: Sequence[Outcome],
-    told_kinds: Mapping[str, str],
-    at_ms: int,
-) -> None:
-    """Store what outcomes tell of the documents in their entries."""
-    told = told_outcomes(outcomes, told_kinds)
-    if told:
-        sets = _sets_of(connection, {outcome.key for outcome in told}, told_kinds)
-        insert_of_statuses(database, statuses_of(owner, told, sets, told_kinds, at_ms))(connection)
+def told_sets(
+    connection: Connection, outcomes: Sequence[Outcome], told_kinds: Mapping[str, str]
+) -> dict[str, list[ToldSet]]:
+    """The posting sets of told kinds in the entries of these outcomes, by key."""
+    keys = {outcome.key for outcome in told_outcomes(outcomes, told_kinds)}
+    return _sets_of(connection, keys, told_kinds) if keys else {}
 
 
 def unnumbered(limit: int) -> Select:

@@ -19,7 +19,8 @@ from adapters.books.deliveries import SqlDeliveries, hold, keep_governor, note_s
 from adapters.books.exceptions import By, SqlExceptions, raise_all, raised_rows, remember, resolve
 from adapters.books.governed import check_releasable
 from adapters.books.outcomes import STATE_AFTER, EntryFacts, debit_minor, exception_id, raised_by, resolved_by
-from adapters.books.outgoing import SqlOutgoing, insert_of_derived, insert_of_statuses, tell_outcomes
+from adapters.books.outgoing import SqlOutgoing, insert_of_derived, insert_of_statuses, told_sets
+from adapters.books.told import statuses_of
 from adapters.clock import utc_now_ms
 from runtime.effects import TOTALS, Effects
 from runtime.errors import Fenced
@@ -163,7 +164,9 @@ class SqlBooks(SqlDeliveries, SqlExceptions, SqlChanges, SqlOutgoing):
             resolve(self._database, connection, resolved_by(owner, fresh), By(owner, now_ms))
             raised = raised_rows(raised_by(owner, fresh, facts, now_ms))
             raise_all(self._database, connection, raised, By(owner, now_ms))
-            tell_outcomes(self._database, connection, owner, fresh, self._told_kinds, now_ms)
+            sets = told_sets(connection, fresh, self._told_kinds)
+            told = statuses_of(owner, fresh, sets, self._told_kinds, now_ms)
+            insert_of_statuses(self._database, told)(connection)
 
     def release_entry(self, key: str, by: str) -> None:
         """See Books."""

@@ -45,7 +45,7 @@ def statuses_of(
     """The statuses (columns STATUSES) of these outcomes, by their entries' sets. Only told kinds have any."""
     rows = [
         _status(owner, outcome, one, told_kinds[one.kind], at_ms)
-        for outcome in outcomes
+        for outcome in told_outcomes(outcomes, told_kinds)
         for one in sets.get(outcome.key, ())
         if one.kind in told_kinds and one.document
     ]

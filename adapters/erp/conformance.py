@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
+from adapters.erp.http.fault import NoTrialBalance
 from runtime.errors import ErpError
 from runtime.ports import Clock, ErpGateway, JournalEntry, JournalLine, Outcome
 
@@ -103,7 +104,10 @@ def _answers_lookup(subject: Subject) -> str:
 
 
 def _reads_trial_balance(subject: Subject) -> str:
-    accounts = subject.gateway.trial_balance()
+    try:
+        accounts = subject.gateway.trial_balance()
+    except NoTrialBalance as none:
+        raise _Skipped(none.detail) from None
     gaps: Counter[tuple[str, str]] = Counter()
     for account in accounts:
         gaps[account.entity, account.currency] += account.debit_minor - account.credit_minor

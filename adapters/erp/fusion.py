@@ -5,8 +5,8 @@ in the general ledger, named by its key; that name is how it is found again, as 
 Each entity is a ledger, by its id in `erp.companies`. Account codes of the crosswalk are the segments of an account,
 joined by `segment_separator`.
 
-One bad line holds back its whole group, so a call is one group and its entries are refused together; delivery then
-tries them apart. A refused group's lines stay in Fusion's interface table: no group's number is used twice, as a job
+One bad line holds back its whole group, and a call is one group. Where the job's report names the batches at fault, the
+other entries are sent again; else all are refused together, and delivery tries them apart. A refused group's lines stay in Fusion's interface table: no group's number is used twice, as a job
 imports all lines of its group, and people delete refused groups ("Delete Import Data") rather than correct them, as
 Penstock sends mended entries anew. Imported is not posted: posting is Fusion's own schedule (AutoPost), and
 `posted_when = "posted"` waits for it. What the vendor's documents do not state is a setting:
@@ -206,20 +206,38 @@ class FusionGateway(HttpGateway):
         found = {key: self._batches(key) for key in job.keys}
         if self._settings.posted_when == "posted" and any(each.status == "U" for of in found.values() for each in of):
             return []
-        absent = None if all(found.values()) else self._failure(job.id, status)
-        return [_outcome(key, found[key]) if found[key] else absent._replace(key=key) for key in job.keys]
+        absent = [key for key in job.keys if not found[key]]
+        failures = self._failures(job, status, absent) if absent else {}
+        return [failures.get(key) or _outcome(key, found[key]) for key in job.keys]
 
-    def _failure(self, job: str, status: str) -> Outcome:
-        """What it means that an entry of this job is not there."""
+    def _failures(self, job: _Job, status: str, keys: Sequence[str]) -> dict[str, Outcome]:
+        """What it means that these entries of an ended job are not there."""
         if status in ("SUCCEEDED", "FINISHED"):
-            return Outcome("", "unknown", detail=f"job {job} {status}, but its batch is not there yet")
+            late = f"job {job.id} {status}, but its batch is not there yet"
+            return {key: Outcome(key, "unknown", detail=late) for key in keys}
         if status in _NOT_RUN:
-            return Outcome("", "unavailable", detail=f"job {job} {status}")
-        told = [text for text in self._execution_report(job).splitlines() if re.search(self._settings.refusal, text)]
-        return Outcome("", "rejected", detail=self._reason(told) or f"job {job} {status}; its report gives no reason")
+            return {key: Outcome(key, "unavailable", detail=f"job {job.id} {status}") for key in keys}
+        told = [text for text in self._execution_report(job.id).splitlines() if re.search(self._settings.refusal, text)]
+        return self._blamed(keys, told) or self._refused_all(job, status, keys, told)
+
+    def _blamed(self, keys: Sequence[str], told: Sequence[str]) -> dict[str, Outcome]:
+        """Refusals of the entries that the report names; the others were held back by them. Empty if it names none."""
+        of_key = {key: [text for text in told if _names(text, _batch_name(key))] for key in keys}
+        if not any(of_key.values()):
+            return {}
+        held = Outcome("", "unavailable", detail="held back by another entry of its group")
+        return {
+            key: Outcome(key, "rejected", detail=self._reason(texts)) if texts else held._replace(key=key)
+            for key, texts in of_key.items()
+        }
+
+    def _refused_all(self, job: _Job, status: str, keys: Sequence[str], told: Sequence[str]) -> dict[str, Outcome]:
+        """One reason for all, so that delivery tries them apart."""
+        reason = self._reason(told) or f"job {job.id} {status}; its report gives no reason"
+        return {key: Outcome(key, "rejected", detail=reason) for key in keys}
 
     def _reason(self, told: Sequence[str]) -> str:
-        """The lines of a report that name a code, the first ones, with what their codes mean before them."""
+        """The first lines of a report that name a code, with what their codes mean before them."""
         codes = sorted({code for text in told for code in re.findall(self._settings.refusal, text)})
         meanings = [_REASONS.get(code) or _REASONS.get(code[:2]) or code for code in codes]
         return shortened("; ".join([*dict.fromkeys(meanings), *told[:REPORTED_MAX]]))
@@ -297,6 +315,10 @@ def _unzipped(content: str) -> str:
     except (ValueError, zipfile.BadZipFile):
         return ""
     return "\n".join(file.decode("utf-8", "replace") for file in files)
+
+
+def _names(text: str, name: str) -> bool:
+    return re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w.-])", text) is not None
 
 
 def _batch_name(key: str) -> str:

@@ -26,9 +26,10 @@ class Following:
 
     def derived(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The events that follow from these."""
-        if not rows["kind"].is_in([name for name, _ in self._derives]).any():
+        concerned = rows.filter(rows["kind"].is_in([name for name, _ in self._derives]))
+        if concerned.is_empty():
             return empty(DERIVED)
-        return pl.concat([_derived(rows.filter(pl.col("kind") == name), derive) for name, derive in self._derives])
+        return pl.concat([_derived(concerned.filter(pl.col("kind") == name), derive) for name, derive in self._derives])
 
     def derivings(self, derivings: Sequence[Deriving]) -> pl.DataFrame:
         """Events that registers derived."""
@@ -42,10 +43,11 @@ class Following:
 
     def told(self, rows: pl.DataFrame) -> pl.DataFrame:
         """What consumers are told of these."""
-        if not rows["kind"].is_in(list(self._tells)).any():
+        concerned = rows.filter(rows["kind"].is_in(list(self._tells)))
+        if concerned.is_empty():
             return empty(STATUSES)
         parts = [
-            rows.filter(pl.col("kind") == name).select(
+            concerned.filter(pl.col("kind") == name).select(
                 # A status of an event is told once, so the event's own hash names it.
                 pl.format("{}:{}", pl.lit(tell.status), pl.col("id_hash")).alias("status_id"),
                 pl.lit(self.flows[name]).alias("flow"),

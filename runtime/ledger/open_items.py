@@ -5,6 +5,7 @@ enough left and no hold, and the group it belongs to is complete. Never posts; i
 which became exceptions and why. Reads no clock: times are arguments.
 """
 
+import unicodedata
 from typing import NamedTuple
 
 import msgspec
@@ -53,7 +54,7 @@ class Event(NamedTuple):
     def person(self) -> str:
         """Who stands behind it: the attribute `person`, "" when nobody is named."""
         named = amounts.attributes_of(self.attributes).get("person")
-        return named.strip() if isinstance(named, str) else ""
+        return unicodedata.normalize("NFKC", " ".join(named.split())) if isinstance(named, str) else ""
 
 
 class OpenItem(msgspec.Struct, array_like=True, gc=False):

@@ -68,6 +68,7 @@ class RowMaker:
         if any(derive.to == "counterparty" for derive in terms.derives):
             given["counterparty"] = rng.choice(tuple(ENTITIES))
         filled = {name: self.key(name) for name in terms.requires if given.get(name) is None}
+        filled |= {"quantity": 1_000} if "quantity" in filled else {}
         return given | filled | columns
 
     def _attributes(self, kind: str) -> str:

@@ -74,7 +74,7 @@ class Delivery:
 
     def _leap_s(self, idle_s: float) -> float:
         """While all that is left waits for its settling, nothing is missed by waiting longer."""
-        settling = idle_s and set(self.books.entry_counts()) <= {"posted", "unknown"}
+        settling = idle_s and set(self.books.entry_counts()) <= {"posted", "unknown", "rejected"}
         return max(idle_s, SETTLING_LEAP_S) if settling else idle_s
 
     def _drained(self) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from actors.cli import app, workplace
-from actors.cli.installation import bring_mapping
+from actors.cli.configured import bring_mapping
 from adapters import settings
 from adapters.books.migrations import upgrade
 from adapters.books.sql import SqlBooks

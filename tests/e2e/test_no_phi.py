@@ -67,6 +67,7 @@ class Sent:
     def __init__(self, penstock: Installed, folder: Path) -> None:
         self.penstock = penstock
         self.said: dict[tuple[str, ...], str] = {}
+        self.streams: dict[bytes, list[bytes]] = {}
         self.good = good_files(folder)
         self.files = self.good | broken_files(folder, self.good)
 
@@ -148,9 +149,9 @@ def sent(folder: Path, demo_on_free_ports: str, tmp_path_factory: pytest.TempPat
                 sent.submit(name)
         sent.answers()
         sent.feed()
+        sent.drained()
         with sent.server() as server:
             sent.streams = {key: everything_in(server, key) for key in server.scan_iter(count=1000)}
-        sent.drained()
         for words in (
             ("status",),
             ("exceptions", "list", "--limit", "10000"),
@@ -255,6 +256,7 @@ def test_phi_log_streams_and_consumers_hold_no_mark(sent) -> None:
     held = {key.decode(): texts for key, texts in sent.streams.items() if not key.startswith(FEED.encode())}
     assert {key: marks for key, texts in held.items() if (marks := found_in(*texts))} == {}
     assert any(WITNESS.encode() in text for key, texts in held.items() if ":log:" in key for text in texts)
+    assert len(held["penstock:status:everyone"]) > 3
 
 
 def test_phi_dead_letters_add_nothing_to_what_the_source_wrote(sent) -> None:

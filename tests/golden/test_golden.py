@@ -1,6 +1,7 @@
 """Recorded histories and their exact journals, byte for byte.
 
-NAME.jsonl holds the steps of a history, one a line: `events` (rows, times as ISO texts), `mapping` (rows) or `tick`.
+NAME.jsonl holds the steps of a history, one a line: `events` (rows, times as ISO texts), `mapping` (rows), `tick`, or
+`relay` (the time at which all that was derived so far comes back).
 NAME.json holds what each step must do and how the accounts stand in the end. After a change that is meant to change
 them, `pytest tests/golden --record` writes the .json files anew and prints the difference, which belongs into review.
 """
@@ -13,13 +14,15 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from unit.engine.builders import Run, control, event, events, tick
+from unit.engine.builders import Run, control, event, events, relayed, tick
 
 from runtime.effects import Effects
 from runtime.ports import LogRecord
 
 FOLDER = Path(__file__).parent
 HISTORIES = sorted(path.stem for path in FOLDER.glob("*.jsonl"))
+DERIVED_COLUMNS = ("kind", "event_id", "entity", "facility", "document", "reference", "counterparty", "amount_minor")
+STATUS_COLUMNS = ("flow", "status", "entity", "document", "amount_minor", "event_id", "detail")
 LINE_COLUMNS = ("line_no", "role", "account_code", "mapping_version", "side", "amount_minor")
 
 
@@ -28,8 +31,10 @@ def milliseconds(moment: str) -> int:
     return int(datetime.fromisoformat(moment).timestamp() * 1000)
 
 
-def record_of(step: dict) -> LogRecord:
-    """One line of a history as a log record."""
+def record_of(step: dict, derived: list[dict]) -> LogRecord:
+    """One line of a history as a log record. `derived`: what was derived and not relayed yet."""
+    if "relay" in step:
+        return relayed(*derived, at_ms=milliseconds(step["relay"]))
     if "events" in step:
         return events(*(row_of(row) for row in step["events"]), at_ms=milliseconds(step["received_at"]))
     if "mapping" in step:
@@ -47,10 +52,12 @@ def row_of(row: dict) -> dict:
 
 def journal(name: str) -> str:
     """What a history leads to, as readable JSON: one line for each row, set, line, total and exception."""
-    run, parts = Run(mapped=False), []
+    run, parts, derived = Run(mapped=False), [], []
     for line in (FOLDER / f"{name}.jsonl").read_text().splitlines():
         step = json.loads(line)
-        parts.append(section(step["step"], rows_of(run.step(record_of(step)))))
+        effects = run.step(record_of(step, derived))
+        derived = ([] if "relay" in step else derived) + effects.derived.to_dicts()
+        parts.append(section(step["step"], rows_of(effects)))
     parts.append(section("balances in the end", [[*account, net] for account, net in sorted(run.accounts().items())]))
     parts.append(section("states in the end", sorted(run.states().items())))
     parts.append(section("exceptions open in the end", sorted(run.open.values())))
@@ -69,6 +76,8 @@ def rows_of(effects: Effects) -> Iterator[dict]:
     yield from ({"total": list(row)} for row in effects.totals.iter_rows())
     yield from ({"exception": list(row)} for row in effects.exceptions.iter_rows())
     yield from ({"resolved": id} for id in effects.resolved)
+    yield from ({"derived": [row[name] for name in DERIVED_COLUMNS]} for row in effects.derived.to_dicts())
+    yield from ({"status": list(row)} for row in effects.statuses.select(STATUS_COLUMNS).iter_rows())
     yield {"counts": effects.counts._asdict()}
 
 

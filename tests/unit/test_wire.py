@@ -138,8 +138,8 @@ def test_wire_arrow_column_types_that_mean_the_same_give_the_same_events():
         plain.append_column("schema_version", pa.array([1, 1], pa.uint8())),
         pa.concat_tables([plain.slice(0, 1), plain.slice(1)]),
     )
-    for given in kindred:
-        assert read(arrow(given)).equals(expected(ROW | {"reason": None, "department": "é"}, ROW)), given.schema
+    for form in kindred:
+        assert read(arrow(form)).equals(expected(ROW | {"reason": None, "department": "é"}, ROW)), form.schema
 
 
 def test_wire_arrow_dictionaries_are_texts():

@@ -20,7 +20,7 @@ def wired(config: Config) -> Wiring:
 
 def with_consumers(*consumers: dict) -> Config:
     """A configuration with these consumers."""
-    return parse({"entities": ENTITIES, "consumer": list(consumers)})
+    return parse({"entities": ENTITIES, "consumer": list(consumers), "erp": {"kind": "none"}})
 
 
 def test_wiring_with_known_flows_is_accepted() -> None:

@@ -87,6 +87,7 @@ class FusionDouble(Double):
     def __init__(self, ledger: Ledger, *, clock: Clock, trouble: Trouble | None = None) -> None:
         limits = RequestLimits()  # none is published
         super().__init__(ledger, clock=clock, access=BearerAccess(), limits=limits, trouble=trouble)
+        self.report_names_batches = True
         self._jobs: dict[str, _Job] = {}
         self._interface: list[_Row] = []
         self._batches: list[_Batch] = []
@@ -132,9 +133,10 @@ class FusionDouble(Double):
         if source != SOURCE or not chosen:
             self._jobs[number] = _Job("WARNING", "no lines in the interface table for these parameters")
             return
-        faults = [(at, fault) for at, row in enumerate(chosen, 1) if (fault := self._fault(row))]
+        faults = [(row, fault) for row in chosen if (fault := self._fault(row))]
         if faults:
-            listed = "\n".join(f"line {at} {fault}" for at, fault in faults)
+            named = "{} {}" if self.report_names_batches else "{1}"
+            listed = "\n".join(named.format(row.batch, fault) for row, fault in faults)
             self._jobs[number] = _Job("WARNING", f"group {group}: lines in error\n{listed}\n")
             return
         self._interface = [row for row in self._interface if row not in chosen]

@@ -32,6 +32,13 @@ class ErpFault(ErpError):
         return re.search(pattern, self.detail, re.IGNORECASE) is not None
 
 
+class NoTrialBalance(ErpFault):
+    """This ERP, or this adapter of it, has no trial balance to read."""
+
+    def __init__(self) -> None:
+        super().__init__("unavailable", "this adapter reads no trial balance")
+
+
 def shortened(text: str) -> str:
     """A vendor's text on one line, at most DETAIL_CHARS_MAX characters."""
     folded = " ".join(text.split())

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from adapters.erp.http.amounts import signed_minor
 from adapters.erp.http.auth import Auth
 from adapters.erp.http.dialect import Dialect
-from adapters.erp.http.fault import ErpFault
+from adapters.erp.http.fault import ErpFault, NoTrialBalance
 from adapters.erp.http.transport import HttpTransport
 from runtime.config import ErpSection
 from runtime.errors import ConfigError
@@ -80,8 +80,8 @@ class HttpGateway:
         return []
 
     def turnover(self) -> list[ErpAccount]:
-        """The trial balance."""
-        raise ErpFault("unavailable", "this adapter reads no trial balance")
+        """The trial balance. Leave it out where the vendor has none."""
+        raise NoTrialBalance
 
     # ErpGateway
 

@@ -1,0 +1,140 @@
+"""Claims: the newest status by day and rank, money of unknown claims under both policies, underpayment."""
+
+from itertools import permutations
+
+import pytest
+from unit.engine.builders import DAY_MS, NOW_MS, Run, event, mapping, tick
+
+UNAPPLIED = mapping(2, [{"role": "POLICY_UNMATCHED_CLAIM", "account": "UNAPPLIED"}])
+CLAIM = {"document": "clm1", "counterparty": "blue"}
+SUBMITTED = event("submit", "claim_submitted", 1000, **CLAIM)
+HEADER = event("header", "remittance_received", 700, document="era1", reference="trn1", counterparty="blue")
+PAID = event("paid", "claim_paid", 700, reference="era1", **CLAIM)
+
+
+def at(day: int, row: dict) -> dict:
+    """The same event, so many days later."""
+    return row | {"occurred_at": NOW_MS + day * DAY_MS}
+
+
+def test_claim_tells_each_step_of_its_life():
+    """Every message that is not older than what is known is told to consumers, once."""
+    run = Run()
+    run.take(SUBMITTED, event("ack", "claim_acknowledged", **CLAIM))
+    run.take(at(1, event("yes", "claim_accepted", **CLAIM)))
+    run.take(at(9, event("adj", "claim_adjudicated", 700, reference="era1", reason="1", **CLAIM)))
+    assert [status for status, *_ in run.statuses] == ["submitted", "acknowledged", "accepted", "adjudicated"]
+    assert set(run.states().values()) <= {"booked", "excluded"}
+
+
+@pytest.mark.parametrize(
+    ("newer", "older"),
+    [
+        (at(2, event("n", "claim_accepted", **CLAIM)), at(1, event("o", "claim_denied", reason="x", **CLAIM))),
+        (event("n", "claim_accepted", **CLAIM), event("o", "claim_acknowledged", **CLAIM)),
+        (event("n", "claim_corrected", **CLAIM), event("o", "claim_reversed", **CLAIM)),
+    ],
+    ids=["by day", "by rank of one day", "correction after reversal"],
+)
+def test_claim_status_that_comes_late_changes_nothing_and_ends_by_itself(newer, older):
+    """An older status never overwrites a newer one: it is noted, and nobody has to end that."""
+    run = Run()
+    run.take(newer)
+    told = list(run.statuses)
+    effects = run.take(older)
+    assert effects.exceptions["type"].to_list() == ["late_out_of_order"]
+    assert run.open == {}
+    assert run.statuses == told
+
+
+def test_claim_reversal_is_told_as_such():
+    """An adjudication whose claim status is 22 reverses an earlier one."""
+    run = Run()
+    run.take(event("adj", "claim_adjudicated", -700, reference="era1", reason="22", **CLAIM))
+    assert [status for status, *_ in run.statuses] == ["reversed"]
+
+
+@pytest.mark.parametrize("order", list(permutations((SUBMITTED, HEADER, PAID))), ids=lambda rows: rows[0]["event_id"])
+def test_claim_money_without_claim_goes_to_the_receivable_by_default(order):
+    """Unless a policy says otherwise, claims of other systems are paid like known ones."""
+    run = Run()
+    for row in order:
+        run.take(row)
+    assert run.balances_of("mercy") == {"REMIT_CLEARING": 700, "AR_INS": -700}
+    assert run.open == {}
+
+
+@pytest.mark.parametrize(
+    "order", list(permutations((SUBMITTED, HEADER, PAID))), ids=lambda rows: "-".join(row["event_id"] for row in rows)
+)
+def test_claim_money_of_unknown_claims_ends_in_the_receivable_once_they_are_known(order):
+    """Under the other policy money waits as unapplied cash; in every order of arrival it ends where it belongs."""
+    run = Run()
+    run.step(UNAPPLIED)
+    for row in order:
+        run.take(row)
+        run.restart()
+    assert run.balances_of("mercy") == {"REMIT_CLEARING": 700, "AR_INS": -700}
+    assert run.open == {}
+
+
+def test_claim_money_of_a_claim_that_nobody_submitted_is_an_exception():
+    """Until the claim is known its money is unapplied cash, under an exception of revenue cycle."""
+    run = Run()
+    run.step(UNAPPLIED)
+    run.take(HEADER, PAID)
+    assert run.balances_of("mercy") == {"REMIT_CLEARING": 700, "UNAPPLIED_CASH": -700}
+    assert [run.open[id] for id in run.ids("unmatched_claim")] == [("unmatched_claim", "paid")]
+    run.take(SUBMITTED)
+    assert run.balances_of("mercy") == {"REMIT_CLEARING": 700, "AR_INS": -700}
+    assert run.open == {}
+
+
+def test_claim_that_is_paid_twice_without_being_known_moves_both():
+    """Two payments, one of them a reversal, are one sum that the submission applies."""
+    run = Run()
+    run.step(UNAPPLIED)
+    run.take(HEADER, PAID)
+    run.take(
+        event("header2", "remittance_received", -200, document="era2", reference="trn2", counterparty="blue"),
+        event("back", "claim_paid", -200, reference="era2", **CLAIM),
+    )
+    assert run.balance("UNAPPLIED_CASH") == -500
+    run.take(SUBMITTED)
+    assert (run.balance("UNAPPLIED_CASH"), run.balance("AR_INS")) == (0, -500)
+
+
+EXPECTED = event("promise", "claim_expected", 1000, **CLAIM)
+PATIENT = event("part", "claim_adjusted", 200, reason="PR-1", reference="era1", **CLAIM)
+
+
+@pytest.mark.parametrize("order", list(permutations((EXPECTED, HEADER, PAID, PATIENT))))
+def test_claim_paid_less_than_the_contract_promises_is_an_underpayment(order):
+    """What is paid and what the patient owes together must reach the contract's amount, in any order of arrival."""
+    run = Run()
+    for row in order:
+        run.take(row)
+    assert sorted(run.open.values()) == [("underpayment", "paid")]
+
+
+def test_claim_underpayment_tells_its_class_and_ends_when_the_rest_is_paid():
+    """The exception's amount is what is missing now; the payment of the rest ends it."""
+    run = Run()
+    effects = run.take(EXPECTED, HEADER, PAID, PATIENT)
+    told = effects.exceptions.filter(effects.exceptions["type"] == "underpayment")
+    assert told.select("amount_minor", "detail").rows() == [(100, "class short by a tenth or more")]
+    rest = {"document": "era2", "reference": "trn2", "counterparty": "blue"}
+    run.take(
+        event("header2", "remittance_received", 100, **rest),
+        event("rest", "claim_paid", 100, reference="era2", **CLAIM),
+    )
+    assert run.open == {}
+
+
+def test_claim_that_nothing_touches_is_forgotten_after_its_time():
+    """A claim is remembered for two years; a message after that starts anew."""
+    run = Run()
+    run.take(event("yes", "claim_accepted", **CLAIM))
+    run.step(tick(NOW_MS + 731 * DAY_MS))
+    run.take(event("ack", "claim_acknowledged", **CLAIM), at_ms=NOW_MS + 731 * DAY_MS)
+    assert [status for status, *_ in run.statuses] == ["accepted", "acknowledged"]
