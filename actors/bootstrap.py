@@ -110,7 +110,7 @@ def build_poster(wiring: Wiring) -> Poster:
     config = wiring.config
     holder, entities = _begin(wiring, "poster"), config.erp_entities()
     return Poster(
-        SqlBooks(wiring.books_url),
+        SqlBooks(wiring.books_url, told_kinds=wiring.rulebook().told_kinds()),
         ThreadCallers(partial(open_erp, wiring)),
         clock=WallClock(),
         limits=config.bounds(),

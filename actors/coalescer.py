@@ -26,8 +26,8 @@ class Coalescer(Generic[Item, Result]):
     `work` gives one result an item, in order; an exception among the results is raised for that item's caller alone,
     an exception raised by `work` for all callers of the group. A single item may be heavier than `weight_max`.
 
-    After a group callers gather for as long as it took, at most `gather_max_s`: where many come with little, groups that
-    follow each other at once would hold one or two of them, and their fixed cost would keep the loop from the others.
+    Where callers come together, `gather_s` pass between one group's answers and the next group: groups that follow each
+    other at once would hold one or two of many callers, and their fixed cost would keep the loop from the others.
     """
 
     def __init__(
@@ -35,10 +35,10 @@ class Coalescer(Generic[Item, Result]):
         work: Callable[[list[Item]], Awaitable[Sequence[Result | Exception]]],
         weight_max: int,
         concurrency: int,
-        gather_max_s: float = 0.0,
+        gather_s: float = 0.0,
     ) -> None:
         self._work, self._weight_max, self._concurrency = work, weight_max, concurrency
-        self._gather_max_s = gather_max_s
+        self._gather_s, self._gathers_until = gather_s, 0.0
         self._waiting: deque[_Waiting[Item, Result]] = deque()
         self._running = 0
         self._tasks: set[asyncio.Task] = set()  # the loop itself holds only weak references
@@ -57,11 +57,11 @@ class Coalescer(Generic[Item, Result]):
 
     async def _run(self) -> None:
         try:
-            while group := self._next_group():
-                began = time.monotonic()
-                await self._work_off(group)
-                if self._gather_max_s and self._waiting:
-                    await asyncio.sleep(min(time.monotonic() - began, self._gather_max_s))
+            while self._waiting:
+                if (left_s := self._gathers_until - time.monotonic()) > 0:
+                    await asyncio.sleep(left_s)
+                if group := self._next_group():
+                    await self._work_off(group)
         finally:
             self._running -= 1
 
@@ -77,6 +77,8 @@ class Coalescer(Generic[Item, Result]):
             results = [error] * len(group)
         for waiting, result in zip(group, results, strict=True):
             _answer(waiting.answer, result)
+        if len(group) > 1 or self._waiting:
+            self._gathers_until = time.monotonic() + self._gather_s
 
     def _next_group(self) -> list[_Waiting[Item, Result]]:
         group: list[_Waiting[Item, Result]] = []

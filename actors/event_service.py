@@ -9,7 +9,7 @@ import secrets
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from itertools import accumulate, chain, pairwise
-from typing import Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import grpc
 import polars as pl
@@ -34,11 +34,14 @@ STREAM_WAIT_S_MAX = 5.0  # how long a stream waits for a lagging shard before it
 STOP_GRACE_S = 5.0
 MESSAGE_HEADROOM_BYTES = 2**20  # so that a request slightly too large is answered by us, with the limit named
 THREAD_SWITCH_S = 0.0005  # frames are worked on in threads, each of which asks the loop for its turn dozens of times
-ROW_GROUPS_AT_ONCE, ROWS_GATHER_S_MAX = 2, 0.01
+ROW_GROUPS_AT_ONCE, ROWS_GATHER_S = 2, 0.005
 
 _log = structlog.get_logger()
 
 SERVICE = v1.DESCRIPTOR.services_by_name["EventService"].full_name
+
+
+Request = TypeVar("Request", bound=Message)
 
 
 class Wire(Protocol):
@@ -49,26 +52,36 @@ class Wire(Protocol):
     def from_arrow(self, data: bytes, limits: Limits) -> pa.RecordBatch: ...
 
 
+class Received(NamedTuple, Generic[Request]):
+    """A request, and how many bytes it was on the wire: protobuf takes as long to count them as to read them."""
+
+    message: Request
+    size_bytes: int
+
+
+Submission = Received[v1.SubmitRequest] | None
+
+
 class EventServicer:
     """EventService over a gateway. Requests that are no protobuf arrive here as None."""
 
     def __init__(self, gateway: Gateway, wire: Wire) -> None:
         self._gateway, self._wire, self._limits = gateway, wire, gateway.limits
-        self._rows = Coalescer(self._store_rows, gateway.limits.frame_rows_max, ROW_GROUPS_AT_ONCE, ROWS_GATHER_S_MAX)
+        self._rows = Coalescer(self._store_rows, gateway.limits.frame_rows_max, ROW_GROUPS_AT_ONCE, ROWS_GATHER_S)
 
-    async def submit(self, request: v1.SubmitRequest | None, context: grpc.aio.ServicerContext) -> v1.SubmitResponse:
+    async def submit(self, request: Submission, context: grpc.aio.ServicerContext) -> v1.SubmitResponse:
         """Answer one request."""
         return await self._or_abort(self._answer(request), context)
 
     async def submit_stream(
-        self, requests: AsyncIterator[v1.SubmitRequest | None], context: grpc.aio.ServicerContext
+        self, requests: AsyncIterator[Submission], context: grpc.aio.ServicerContext
     ) -> AsyncIterator[v1.SubmitResponse]:
         """Answer requests one by one. While one waits for a lagging shard the next is not read, so that HTTP/2 flow
         control holds the producer back."""
         async for request in requests:
             yield await self._or_abort(self._answer_patiently(request), context)
 
-    async def status(self, _request: v1.StatusRequest | None, _context: grpc.aio.ServicerContext) -> v1.StatusResponse:
+    async def status(self, _request: object, _context: grpc.aio.ServicerContext) -> v1.StatusResponse:
         """The present state."""
         gateway = self._gateway
         await gateway.start()
@@ -93,7 +106,7 @@ class EventServicer:
         _log.error("submit_failed", incident=number, exc_info=error)
         return answers.incident(number)
 
-    async def _answer_patiently(self, request: v1.SubmitRequest | None) -> v1.SubmitResponse:
+    async def _answer_patiently(self, request: Submission) -> v1.SubmitResponse:
         waited_s = 0.0
         while True:
             try:
@@ -104,21 +117,22 @@ class EventServicer:
                 await asyncio.sleep(pressure.retry_after_s)
                 waited_s += pressure.retry_after_s
 
-    async def _answer(self, request: v1.SubmitRequest | None) -> v1.SubmitResponse:
+    async def _answer(self, request: Submission) -> v1.SubmitResponse:
         if request is None:
             raise FrameError("malformed_request", "", "not a SubmitRequest")
-        size_bytes = len(request.arrow_frame) or request.ByteSize()
+        message, frame = request.message, request.message.arrow_frame
+        size_bytes = len(frame) or request.size_bytes
         if size_bytes > self._limits.frame_bytes_max:
             raise FrameError("too_large", "", f"at most {self._limits.frame_bytes_max} bytes in one request")
         async with self._gateway.hold(size_bytes):
-            if request.WhichOneof("events") == "arrow_frame":
-                return await self._take_arrow(request)
-            return await self._take_rows(request)
+            if message.WhichOneof("events") == "arrow_frame":
+                return await self._take_arrow(message.request_id, frame)
+            return await self._take_rows(message)
 
-    async def _take_arrow(self, request: v1.SubmitRequest) -> v1.SubmitResponse:
-        events = await asyncio.to_thread(self._wire.from_arrow, request.arrow_frame, self._limits)
+    async def _take_arrow(self, request_id: str, frame: bytes) -> v1.SubmitResponse:
+        events = await asyncio.to_thread(self._wire.from_arrow, frame, self._limits)
         receipt = await self._gateway.store(numbered(events))
-        return answers.arrow_response(request.request_id, events.column("event_id"), receipt)
+        return answers.arrow_response(request_id, events.column("event_id"), receipt)
 
     async def _take_rows(self, request: v1.SubmitRequest) -> v1.SubmitResponse:
         events = request.rows.events
@@ -205,10 +219,10 @@ def _handler(servicer: EventServicer) -> grpc.GenericRpcHandler:
     return grpc.method_handlers_generic_handler(SERVICE, methods)
 
 
-def _decoder(message: type[Message]) -> Callable[[bytes], Message | None]:
-    def decode(data: bytes) -> Message | None:
+def _decoder(message: type[Request]) -> Callable[[bytes], Received[Request] | None]:
+    def decode(data: bytes) -> Received[Request] | None:
         try:
-            return message.FromString(data)
+            return Received(message.FromString(data), len(data))
         except DecodeError:
             return None
 

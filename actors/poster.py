@@ -40,6 +40,7 @@ class PosterHealth(msgspec.Struct, frozen=True):
     suspects: int
     sealed: int
     sets_waiting: int
+    call_entries_max: int
     closing: list[str]
 
 
@@ -81,7 +82,14 @@ class Poster:
         self._kept = self._books.governor(OWNER)
         self._governor = Governor(quota, self._kept, now_ms)
         self._sealer = Sealer(
-            self._books, OWNER, self._epoch, self._metrics, self._bounds, self._limits, self._section, self._entities
+            self._books,
+            OWNER,
+            self._epoch,
+            metrics=self._metrics,
+            bounds=self._bounds,
+            limits=self._limits,
+            section=self._section,
+            entities=self._entities,
         )
         self._jitter = random.Random(f"{self._holder}/{self._epoch}")
         left = self._books.deliveries(self._entities, ["in_flight"], ACCEPTED_MAX + DOUBTS_MAX)
@@ -273,7 +281,8 @@ class Poster:
             self._metrics.gauge("governor_calls_left", left, window=window)
         self._metrics.gauge("entries_unknown", hand.unknown)
         closing = [f"{close.entity} {close.period}" for close in self._closes]
-        self._health = PosterHealth(state, *hand, self._sealed_seen, self._sealer.sets_waiting, closing)
+        waiting = (self._sealed_seen, self._sealer.sets_waiting)
+        self._health = PosterHealth(state, *hand, *waiting, self._bounds.entries_max, closing)
 
 
 _TOO_LATE = object()  # the answer of a call that was not made

@@ -26,6 +26,7 @@ class Sealer:
         books: Books,
         owner: str,
         epoch: int,
+        *,
         metrics: Metrics,
         bounds: CallBounds,
         limits: Limits,

@@ -1,7 +1,8 @@
-"""The supervisor: sees that every part runs and answers, and lets time, mapping versions and decisions into the log.
+"""The supervisor: sees that every part runs and answers, and lets into the log what every shard must know.
 
-Owns nothing that must survive it: what should run comes from the configuration, what runs is asked of Ray, mapping
-versions and decisions lie in the books. Never touches an event, and never decides on a plan; `runtime.topology` does.
+Owns nothing that must survive it: what should run comes from the configuration, what runs is asked of Ray; mapping
+versions, decisions and period closes lie in the books; time is the clock's. Never touches an event, and never decides
+on a plan; `runtime.topology` does.
 """
 
 from collections.abc import Mapping
@@ -68,6 +69,7 @@ class Supervisor:
         self._started: dict[str, int] = {}
         self._health: dict[str, object] = {}
         self._ticked_ms, self._mapping_sent = 0, 0
+        self._closes_sent: set[tuple[str, str]] = set()
         self._logger = structlog.get_logger("supervisor")
 
     def start(self) -> None:
@@ -83,6 +85,7 @@ class Supervisor:
         try:
             self._send_mappings()
             self._send_decisions()
+            self._send_closes()
             self._tick()
             self._measure()
         except (LogError, BooksUnavailable) as error:
@@ -119,6 +122,14 @@ class Supervisor:
         for decision in self._books.unlogged_decisions(DECISIONS_A_ROUND):
             self._broadcast({"type": "decision", **decision._asdict()})
             self._books.mark_logged([decision.number])
+
+    def _send_closes(self) -> None:
+        """Tell every shard which periods are closed. After a restart all are told again; the engine goes only on."""
+        for close in self._books.closes():
+            if close.state == "declared" and (close.entity, close.period) not in self._closes_sent:
+                told = {"entity": close.entity, "period": close.period, "opens_on": close.opens_on.isoformat()}
+                self._broadcast({"type": "period", **told})
+                self._closes_sent.add((close.entity, close.period))
 
     def _tick(self) -> None:
         """Tell every shard the time, so that what waits too long is seen without new events."""

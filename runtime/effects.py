@@ -1,6 +1,7 @@
 """What one engine step asks its shell to make durable.
 
-Owns the column tables of everything that leaves the engine. Frames here are sorted, so equal steps give equal bytes.
+Owns the column tables of everything that leaves the engine. Frames here have an order that follows from the step alone
+(most are sorted), so equal steps give equal bytes.
 """
 
 import hashlib

@@ -239,8 +239,8 @@ class ShardEngine:
         step.booked(booked, posted.deltas)
         if posted.turnover.height:
             step.turned_over(booked.join(posted.turnover, on="row"))
-        self._follow(booked, step)
-        self._exclude(unposting.drop("set_no"), step)
+        step.excluded(unposting.drop("set_no"))
+        self._follow(through, step)
         unmapped = posted.unmapped.sort("row")
         for fault, missing in self._faults_of(unmapped):
             self._hold(rows[missing["row"]].with_columns(missing["role"]), fault, step)

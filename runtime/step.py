@@ -202,10 +202,13 @@ class Step:
             outcomes=moved.with_columns(pl.lit(self.position).alias("position"))[list(OUTCOMES)],
             counts=self._counts(moved, len(repeats), open_items, waiting),
             derived=_concat(self._derived, DERIVED).sort("event_id"),
-            statuses=_concat(self._told + self._told_of, STATUSES).unique(
-                "status_id", keep="first", maintain_order=True
-            ),
+            statuses=self._statuses(),
         )
+
+    def _statuses(self) -> pl.DataFrame:
+        """What events tell, by their own time, and then what became of documents by them."""
+        told = _concat(self._told, STATUSES).sort("occurred_at", maintain_order=True)
+        return pl.concat([told, *self._told_of]).unique("status_id", keep="first", maintain_order=True)
 
     def _counts(self, moved: pl.DataFrame, repeats: int, open_items: int, waiting: int) -> StepCounts:
         arrived = moved["was"].is_null()

@@ -58,7 +58,8 @@ class SimulatedErp:
 
     def post(self, entries: Sequence[JournalEntry]) -> list[Outcome]:
         self._choose_trouble()
-        barred = {entry.key for entry in entries if self.closed.get(entry.period, -1) >= self._clock.elapsed_ms}
+        shut = {} if self.terms().atomicity == "job" else self.closed  # a job's report comes later, from the twin
+        barred = {entry.key for entry in entries if shut.get(entry.period, -1) >= self._clock.elapsed_ms}
         outcomes = self._refuse(entries, barred) if barred else self.twin.post(entries)
         self._clock.advance(self._faults.rng.choice((0, 5, 200)))
         self._note(outcomes, barred)

@@ -14,9 +14,9 @@ import orjson
 import typer
 from rich.console import Console
 
+from actors.cli import close, erp, exceptions, mapping, payload, reports, submission
 from actors.cli import demo as demonstration
 from actors.cli import dry_run as rehearsal
-from actors.cli import erp, exceptions, mapping, payload, reports, submission
 from actors.cli import export as exporting
 from actors.cli.installation import Installation
 from actors.cli.terminal import AsJson, ConfigFile, load, money, out, print_json, print_table, told
@@ -32,6 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("close")(close.close)
 app.add_typer(erp.app, name="erp")
 app.add_typer(exceptions.app, name="exceptions")
 app.add_typer(mapping.app, name="mapping")
@@ -97,6 +98,8 @@ def status(config: ConfigFile = "", json: AsJson = False) -> None:
         if found["consumers"]:
             print_table("consumers", found["consumers"], ["name", "state", "newest", "error_type"])
         waiting = f"posting sets waiting: {found['posting_sets_waiting']:,}   outbox frames: {found['outbox_frames']}"
+        if found["erp"]:
+            print_table("ERP", [found["erp"]], list(found["erp"]))
         out.print(f"{waiting}   gateway: {found['gateway']}")
     raise typer.Exit(0 if found["healthy"] else 1)
 

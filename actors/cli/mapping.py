@@ -18,7 +18,7 @@ from actors.cli.terminal import AsJson, ConfigFile, load, out, print_json, print
 from actors.cli.workplace import opened_books, rulebook_of
 from runtime.errors import GovernanceError
 from runtime.ledger.crosswalk import CrosswalkRow
-from runtime.ledger.governance import mapping_rows, rows_json
+from runtime.ledger.governance import mapping_rows, master_data, rows_json
 from runtime.ports import Books
 
 app = typer.Typer(help="Master data: accounts of roles, policies, classes, partners.", no_args_is_help=True)
@@ -32,7 +32,7 @@ _FIELDS = list(CrosswalkRow.__struct_fields__)
 
 @app.command()
 def propose(
-    file: Annotated[Path, typer.Argument(help="TOML with [[mapping]] tables, a JSON list, or CSV with a header.")],
+    file: Annotated[Path, typer.Argument(help="TOML with mapping tables, a JSON list, or CSV with a header.")],
     by: By,
     note: Note = "",
     config: ConfigFile = "",
@@ -41,7 +41,7 @@ def propose(
     """Propose rows of the crosswalk. Nothing changes until somebody else approves them."""
     with told():
         settled = load(config)
-        rows = mapping_rows(read_rows(file), settled.entities, rulebook_of(settled).roles())
+        rows = mapping_rows(read_rows(file), master_data(rulebook_of(settled), settled.entities))
         with opened_books(settled) as books:
             number = books.propose_change("mapping", rows_json(rows), by, note)
     if json:

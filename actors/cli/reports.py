@@ -5,6 +5,7 @@ Owns gathering the answers as plain data, the same for tables and for JSON. Neve
 
 import contextlib
 import threading
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -51,9 +52,29 @@ def status(installation: Installation) -> dict[str, Any]:
         "shards": shards,
         "outbox_frames": relay.get("outbox_frames"),
         "consumers": relay.get("consumers", []),
+        "erp": _erp_state(next((part["detail"] for part in parts if part["name"] == "poster"), None)),
         "posting_sets_waiting": waiting,
         "journal_entries": entries,
         "exceptions": exceptions,
+    }
+
+
+def _erp_state(poster: dict[str, Any] | None) -> dict[str, Any]:
+    """The governor's and the poster's word on the ERP connection, in one row; empty while no poster answers."""
+    if not poster:
+        return {}
+    governor = poster["governor"]
+    left = ", ".join(f"{calls:,} a {window}" for window, calls in governor["left"].items())
+    paused_ms = governor["paused_until_ms"]
+    return {
+        "health": governor["health"],
+        "calls_per_minute": round(governor["rate_per_minute"]),
+        "concurrency": governor["concurrency"],
+        "calls_under_way": governor["in_flight"],
+        "calls_left": left,
+        "paused_until": datetime.fromtimestamp(paused_ms / 1000, UTC) if paused_ms else None,
+        **{name: poster[name] for name in ("sealed", "in_calls", "in_jobs", "unknown", "suspects")},
+        "closing": ", ".join(poster["closing"]),
     }
 
 

@@ -13,6 +13,7 @@ import msgspec
 import orjson
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from adapters import settings
@@ -31,7 +32,7 @@ def told() -> Iterator[None]:
     try:
         yield
     except PenstockError as error:
-        err.print(f"[red]error:[/red] {error}", highlight=False)
+        err.print(f"[red]error:[/red] {escape(str(error))}", highlight=False)
         raise typer.Exit(2) from None
 
 
@@ -47,7 +48,7 @@ def print_json(data: Any) -> None:
 
 def print_table(title: str, rows: list[dict[str, Any]], columns: list[str]) -> None:
     """Rows as a table; columns that end in _minor are money and are shown with two decimals."""
-    out.print(f"\n[bold]{title}[/bold]" + ("" if rows else ": none"))
+    out.print(f"\n[bold]{escape(title)}[/bold]" + ("" if rows else ": none"))
     if not rows:
         return
     table = Table(header_style="bold")
@@ -66,7 +67,7 @@ def _cell(name: str, value: Any) -> str:
         return money(value)
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, int) else escape(str(value))
 
 
 def money(minor: int) -> str:

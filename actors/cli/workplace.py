@@ -93,7 +93,8 @@ def listed(books: Books, rulebook: Rulebook, choice: Choice, limit: int, at_ms: 
         for some, before in _queries(rulebook, choice, types, at_ms)
     ]
     rows = pl.concat(found).sort("raised_at", "exception_id").head(limit) if found else pl.DataFrame()
-    return [_standing(row, rulebook, at_ms) for row in rows.iter_rows(named=True)]
+    told = [_standing(row, rulebook, at_ms) for row in rows.iter_rows(named=True)]
+    return [row for row in told if not choice.overdue or row["standing"] == "overdue"]
 
 
 def _types_of(rulebook: Rulebook, choice: Choice) -> Sequence[str] | None:

@@ -6,12 +6,14 @@ Each entity is a ledger, by its id in `erp.companies`. Account codes of the cros
 joined by `segment_separator`.
 
 One bad line holds back its whole group, and a call is one group. Where the job's report names the batches at fault, the
-other entries are sent again; else all are refused together, and delivery tries them apart. A refused group's lines stay in Fusion's interface table: no group's number is used twice, as a job
-imports all lines of its group, and people delete refused groups ("Delete Import Data") rather than correct them, as
-Penstock sends mended entries anew. Imported is not posted: posting is Fusion's own schedule (AutoPost), and
-`posted_when = "posted"` waits for it. What the vendor's documents do not state is a setting:
+other entries are sent again; else all are refused together, and delivery tries them apart. The lines of a refused group
+stay in Fusion's interface table: no group's number is used twice, as a job imports all lines of its group, and people
+delete refused groups ("Delete Import Data") rather than correct them, as Penstock sends mended entries anew.
+
+Imported is not posted: posting is Fusion's own schedule (AutoPost), and `posted_when = "posted"` waits for it. What the
+vendor's documents do not state is a setting:
 - `document_account`, `job`: where files of journals go, and the job that imports them.
-- `refusal`: the pattern of a reason in the job's report.
+- `refusal`: the pattern of a reason in the job's report. A report that can't be read costs precision, never an entry.
 """
 
 import base64

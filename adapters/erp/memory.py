@@ -69,6 +69,7 @@ class MemoryErp:
         terms: ErpTerms = TERMS,
         faults: Iterable[str] = (),
         companies: Mapping[str, MemoryCompany] | None = None,
+        *,
         now_ms: Callable[[], int] = lambda: 0,
         job_s: float = 2.0,
         job_refuses_all: bool = False,

@@ -151,20 +151,22 @@ class QuickBooksGateway(HttpGateway):
     def __init__(self, connection: ErpConnection) -> None:
         self._settings = settings_of(Settings, connection.section)
         self._batch = self._settings.mode == "batch"
-        super().__init__(connection, dialect=DIALECT, terms=self._terms_stated())
         section = connection.section
+        realms = len({section.companies.get(entity, "") for entity in connection.entities})
+        super().__init__(connection, dialect=DIALECT, terms=self._terms_stated(realms))
         # One for each realm, as each has tokens of its own.
         self._transports = {
             realm: HttpTransport(_of_realm(section, realm), connection.clock, DIALECT)
             for realm in set(self.companies.values())
         }
 
-    def _terms_stated(self) -> ErpTerms:
+    def _terms_stated(self, realms: int) -> ErpTerms:
         if self._batch:
             return _BATCH_TERMS
         life_s = self._settings.requestid_life_s
         known = {"native_key": "windowed", "key_life_s": life_s} if life_s else {}
-        return msgspec.structs.replace(_SINGLE_TERMS, **known)
+        # A lookup asks each realm.
+        return msgspec.structs.replace(_SINGLE_TERMS, requests_max=max(1, realms), **known)
 
     def takes_currency(self, currency: str) -> bool:
         return self._settings.multicurrency

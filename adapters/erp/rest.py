@@ -154,15 +154,15 @@ class RestGateway(HttpGateway):
 
     def _compile_lookup(self, lookup: Lookup) -> None:
         place = f"{_PLACE}.lookup"
-        told = f"{lookup.path}{lookup.params}{lookup.body}"
-        self._together = "{keys}" in told
+        self._together = _asks_together(lookup)
         scope = KEYS if self._together else KEY
         self._lookup_path = Template(lookup.path, scope, f"{place}.path", _quoted)
         self._lookup_params = {
             name: Template(text, scope, f"{place}.params.{name}") for name, text in lookup.params.items()
         }
         self._lookup_body = Template(lookup.body, scope, f"{place}.body") if lookup.body is not None else None
-        if "{key" not in told:
+        parts = (self._lookup_path, *self._lookup_params.values(), *([self._lookup_body] if self._lookup_body else []))
+        if not any(part.uses for part in parts):
             raise ConfigError(f"{place}: nothing of the request holds {{key}} or {{keys}}")
 
     def _csv(self, values: Mapping[str, Any]) -> bytes:
@@ -176,6 +176,11 @@ class RestGateway(HttpGateway):
             for line in entry["lines"]:
                 writer.writerow([column({**entry, **line}) for column in self._columns])
         return file.getvalue().encode()
+
+
+def _asks_together(lookup: Lookup) -> bool:
+    """Whether one request asks for many keys."""
+    return "{keys" in f"{lookup.path}{lookup.params}{lookup.body}"
 
 
 def _takes_many(post: Post) -> bool:
@@ -216,8 +221,10 @@ def _dialect(errors: Errors) -> Dialect:
 def _terms(settings: Settings) -> ErpTerms:
     apart = settings.post.items is not None or not _takes_many(settings.post)
     shape = {"lookup": settings.lookup is not None, "atomicity": "per_item" if apart else "all_or_nothing"}
+    # Where each key costs a request, a lookup is for one, so that it counts as one in the limits.
+    asked = {} if settings.lookup is None or _asks_together(settings.lookup) else {"lookup_keys_max": 1}
     try:
-        terms = msgspec.convert({**_DEFAULT_TERMS, **shape, **settings.terms}, ErpTerms)
+        terms = msgspec.convert({**_DEFAULT_TERMS, **shape, **asked, **settings.terms}, ErpTerms)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{_PLACE}.terms: {error}") from None
     unknown = settings.terms.keys() - set(ErpTerms.__struct_fields__)

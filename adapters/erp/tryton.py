@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import msgspec
 from pydantic import Field
 
+from adapters.erp.http.fault import ErpFault
 from adapters.erp.http.gateway import ErpConnection, settings_of, with_limits
 from adapters.erp.tryton_company import Companies, Company, period_of
-from adapters.erp.tryton_rpc import Credentials, TrytonFault, TrytonSession
+from adapters.erp.tryton_rpc import Credentials, TrytonSession
 from runtime.config import Section
 from runtime.errors import ConfigError
 from runtime.ports import ErpAccount, ErpTerms, JournalEntry, JournalLine, Outcome
@@ -61,9 +62,8 @@ class TrytonGateway:
     key_field = "description"  # of a move: where its entry's key is looked up
     stated_terms = STOCK_TERMS
 
-    def __init__(self, credentials: Credentials, entities: Sequence[str], terms: ErpTerms | None = None) -> None:
-        self._session = TrytonSession(credentials)
-        self._entities = tuple(entities)
+    def __init__(self, session: TrytonSession, entities: Sequence[str], terms: ErpTerms | None = None) -> None:
+        self._session, self._entities = session, tuple(entities)
         self._terms = terms or self.stated_terms
         self._companies = Companies(self._session, self.key_field)
 
@@ -74,9 +74,9 @@ class TrytonGateway:
         try:
             moves = [self._move(entry, self._companies.of(entry.entity)) for entry in entries]
             ids = self._session.call("model.account.move.create", moves)
-        except TrytonFault as fault:
+        except ErpFault as fault:
             self._companies.forget_after(fault)
-            return _failed(entries, fault)
+            return fault.outcomes(entries)
         drafts: dict[str, dict[int, JournalEntry]] = defaultdict(dict)
         for move, entry in zip(ids, entries, strict=True):
             drafts[entry.entity][move] = entry
@@ -92,7 +92,7 @@ class TrytonGateway:
             moves = [move for page in _pages(keys) for move in self._moves_of(page)]
             by_key = groupby(sorted(moves, key=key_of), key=key_of)
             found = [self._found(key, list(same)) for key, same in by_key]
-        except TrytonFault:
+        except ErpFault:
             return None
         return {outcome.key: outcome for outcome in found if outcome}
 
@@ -116,19 +116,19 @@ class TrytonGateway:
         """Post the drafts of one company."""
         try:
             self._session.call("model.account.move.post", list(drafts))
-        except TrytonFault as fault:
+        except ErpFault as fault:
             if fault.code == "rejected" and len(drafts) > 1:
                 return [self._post_drafts({move: entry})[0] for move, entry in drafts.items()]
             self._companies.forget_after(fault)
-            return _failed(drafts.values(), self._undone(list(drafts), fault))
+            return self._undone(list(drafts), fault).outcomes(drafts.values())
         return self._posted(drafts)
 
     def _move(self, entry: JournalEntry, company: Company) -> dict[str, Any]:
         if entry.currency != company.currency:
-            raise TrytonFault("rejected", f"entry {entry.key}: not in its company's currency {company.currency}")
+            raise ErpFault("rejected", f"entry {entry.key}: not in its company's currency {company.currency}")
         # On SQLite, Tryton 8.2 posts an unbalanced move: it compares the difference with a text.
         if sum(line.amount_minor if line.side == "D" else -line.amount_minor for line in entry.lines):
-            raise TrytonFault("rejected", f"entry {entry.key}: debits and credits differ")
+            raise ErpFault("rejected", f"entry {entry.key}: debits and credits differ")
         return {
             "company": company.id,
             "journal": self._companies.journal(),
@@ -138,18 +138,18 @@ class TrytonGateway:
             "lines": [["create", [_line_values(entry, line, company) for line in entry.lines]]],
         }
 
-    def _undone(self, drafts: list[int], fault: TrytonFault) -> TrytonFault:
+    def _undone(self, drafts: list[int], fault: ErpFault) -> ErpFault:
         """What a failed posting comes to: its own code once the drafts are gone, unknown while they may be there."""
         if fault.code != "unknown":
-            with suppress(TrytonFault):
+            with suppress(ErpFault):
                 self._session.call("model.account.move.delete", drafts)
                 return fault
-        return TrytonFault("unknown", fault.detail)
+        return ErpFault("unknown", fault.detail)
 
     def _posted(self, drafts: dict[int, JournalEntry]) -> list[Outcome]:
         try:
             rows = self._session.read("model.account.move.read", list(drafts), ["number"])
-        except TrytonFault:
+        except ErpFault:
             rows = []
         numbers = {row["id"]: row["number"] for row in rows}
         unread = "posted; its number could not be read"
@@ -181,7 +181,7 @@ class TrytonGateway:
         """The number that the draft is posted under; none when Tryton will not have it, and the draft is deleted."""
         try:
             self._session.call("model.account.move.post", [draft])
-        except TrytonFault as fault:
+        except ErpFault as fault:
             if fault.code != "rejected":
                 raise
             self._session.call("model.account.move.delete", [draft])
@@ -237,9 +237,9 @@ class TrytonRefGateway(TrytonGateway):
         try:
             moves = [self._move(entry, self._companies.of(entry.entity)) for entry in entries]
             booked = self._session.call("model.account.move.post_batch", moves)
-        except TrytonFault as fault:
+        except ErpFault as fault:
             self._companies.forget_after(fault)
-            return _failed(entries, fault)
+            return fault.outcomes(entries)
         return [Outcome(entry.key, "posted", move["number"]) for entry, move in zip(entries, booked, strict=True)]
 
     def _move(self, entry: JournalEntry, company: Company) -> dict[str, Any]:
@@ -257,7 +257,8 @@ def open_gateway(connection: ErpConnection) -> TrytonGateway:
     section = connection.section
     kind = TrytonRefGateway if settings_of(TrytonSettings, section).external_ref else TrytonGateway
     credentials = Credentials(section.url, section.database, section.user, _password(section.password_file))
-    return kind(credentials, connection.entities, with_limits(kind.stated_terms, section))
+    session = TrytonSession(credentials, section.http)
+    return kind(session, connection.entities, with_limits(kind.stated_terms, section))
 
 
 def _password(path: str) -> str:
@@ -269,14 +270,10 @@ def _password(path: str) -> str:
         raise ConfigError(f"erp.password_file: {type(error).__name__}; or set {PASSWORD_VARIABLE}") from None
 
 
-def _failed(entries: Iterable[JournalEntry], fault: TrytonFault) -> list[Outcome]:
-    return [Outcome(entry.key, fault.code, "", fault.detail, fault.retry_after_s) for entry in entries]
-
-
 def _line_values(entry: JournalEntry, line: JournalLine, company: Company) -> dict[str, Any]:
     account = company.accounts.get(line.account_code)
     if account is None:
-        raise TrytonFault("rejected", f"entry {entry.key}: {entry.entity} has no one account {line.account_code}")
+        raise ErpFault("rejected", f"entry {entry.key}: {entry.entity} has no one account {line.account_code}")
     amount, zero = Decimal(line.amount_minor).scaleb(-company.digits), Decimal(0)
     debit, credit = (amount, zero) if line.side == "D" else (zero, amount)
     text = " ".join(part for part in (line.text, line.facility, line.department) if part)

@@ -7,7 +7,8 @@ from collections import Counter
 from datetime import date
 from typing import NamedTuple
 
-from adapters.erp.tryton_rpc import TrytonFault, TrytonSession
+from adapters.erp.http.fault import ErpFault
+from adapters.erp.tryton_rpc import TrytonSession
 from adapters.erp.tryton_setup import IDENTIFIER_PREFIX, find_company
 from runtime.ports import JournalEntry
 
@@ -35,7 +36,7 @@ class Company(NamedTuple):
 class Companies:
     """The companies that one session sees, by entity; their moves have the field `key_field`.
 
-    Each method raises TrytonFault.
+    Each method raises ErpFault.
     """
 
     def __init__(self, session: TrytonSession, key_field: str) -> None:
@@ -54,11 +55,11 @@ class Companies:
         if self._journal is None:
             found = self._session.read("model.account.journal.search", [["code", "=", _JOURNAL_CODE]], 0, 1, None)
             if not found:
-                raise TrytonFault("rejected", f"Tryton has no journal with the code {_JOURNAL_CODE}")
+                raise ErpFault("rejected", f"Tryton has no journal with the code {_JOURNAL_CODE}")
             self._journal = found[0]
         return self._journal
 
-    def forget_after(self, fault: TrytonFault) -> None:
+    def forget_after(self, fault: ErpFault) -> None:
         """Read accounts and periods again after a rejection: what was missing may have been added meanwhile."""
         if fault.code == "rejected":
             self._known.clear()
@@ -68,7 +69,7 @@ class Companies:
         self._refuse_without_key_field()
         company = find_company(self._session, entity)
         if company is None:
-            raise TrytonFault("rejected", f"no Tryton company carries the identifier {IDENTIFIER_PREFIX}{entity}")
+            raise ErpFault("rejected", f"no Tryton company carries the identifier {IDENTIFIER_PREFIX}{entity}")
         self._refuse_unseen(company)
         fields = ["currency.code", "currency.digits"]
         currency = self._session.read("model.company.company.read", [company], fields)[0]["currency."]
@@ -77,14 +78,14 @@ class Companies:
     def _refuse_without_key_field(self) -> None:
         if self._key_field not in self._session.read("model.account.move.fields_get", None):
             wanted = f"its moves have no {self._key_field}; activate the module external_ref"
-            raise TrytonFault("unauthorised", f"{wanted}, or set erp.settings.external_ref = false")
+            raise ErpFault("unauthorised", f"{wanted}, or set erp.settings.external_ref = false")
 
     def _refuse_unseen(self, company: int) -> None:
         """A user who does not see a company's moves would find no key there, and post it twice."""
         preferences = self._session.preferences()
         sees_all = preferences["company_filter"] == "all" and company in preferences["companies"]
         if not sees_all and preferences.get("company") != company:
-            raise TrytonFault("unauthorised", f"the user needs company {company} and the company filter 'all'")
+            raise ErpFault("unauthorised", f"the user needs company {company} and the company filter 'all'")
 
     def _accounts(self, company: int) -> dict[str, int]:
         domain = [["company", "=", company], ["type", "!=", None], ["code", "!=", None]]
@@ -101,8 +102,8 @@ class Companies:
 
 
 def period_of(entry: JournalEntry, company: Company) -> int:
-    """The period that holds the entry's day. Raises TrytonFault."""
+    """The period that holds the entry's day. Raises ErpFault."""
     for period in company.periods:
         if period.start <= entry.posted_on <= period.end:
             return period.id
-    raise TrytonFault("rejected", f"entry {entry.key}: no period of {entry.entity} holds {entry.posted_on}")
+    raise ErpFault("rejected", f"entry {entry.key}: no period of {entry.entity} holds {entry.posted_on}")

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from runtime.errors import ErpError
+from adapters.erp.http.fault import ErpFault, shortened
+from adapters.erp.http.transport import http_client
+from runtime.config import ErpHttpSection
 from runtime.ports import OutcomeCode
 
-CONNECT_TIMEOUT_S = 5.0
-ANSWER_TIMEOUT_S = 60.0  # Tryton's own limit of a request
-DETAIL_CHARS_MAX = 300
+_HTTP = ErpHttpSection()
 
 # Nothing is ever applied by a login: what is not about credentials is about reaching the server.
 _LOGIN_STATUS: dict[int, OutcomeCode] = {401: "unauthorised", 403: "unauthorised", 429: "unauthorised"}
@@ -46,18 +46,6 @@ _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, http
 _QUOTED_VALUE = re.compile(r'\b(value|record) "[^"]*"')
 
 
-class TrytonFault(ErpError):
-    """A call that did not succeed, as an outcome."""
-
-    def __init__(self, code: OutcomeCode, detail: str, retry_after_s: float = 0.0) -> None:
-        super().__init__(f"{code}: {detail}")
-        self.code, self.detail, self.retry_after_s = code, detail, retry_after_s
-
-    def nothing_applied(self) -> "TrytonFault":
-        """The same for a call that only reads: an answer that is lost means the ERP can't be asked."""
-        return TrytonFault("unavailable", self.detail, self.retry_after_s) if self.code == "unknown" else self
-
-
 class Credentials(NamedTuple):
     """Which server, which database, who."""
 
@@ -70,11 +58,9 @@ class Credentials(NamedTuple):
 class TrytonSession:
     """Calls methods as one user. Logs in when first needed, and again once when the server says 401."""
 
-    def __init__(self, credentials: Credentials) -> None:
+    def __init__(self, credentials: Credentials, http: ErpHttpSection = _HTTP) -> None:
         self._credentials = credentials
-        timeout = httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-        # A web proxy that the environment names is for other machines, not for this one's own Tryton.
-        self._http = httpx.Client(timeout=timeout, mounts={"all://127.0.0.1": None})
+        self._http = http_client(http)
         self._authorization = ""
         self._preferences: dict[str, Any] = {}
 
@@ -83,7 +69,7 @@ class TrytonSession:
         return self._credentials.user
 
     def preferences(self) -> dict[str, Any]:
-        """The user's context: companies, company_filter, language. Raises TrytonFault."""
+        """The user's context: companies, company_filter, language. Raises ErpFault."""
         if not self._authorization:
             self._login()
         return self._preferences
@@ -93,11 +79,11 @@ class TrytonSession:
         self._preferences = self._invoke("model.res.user.get_preferences", [True, {}])
 
     def call(self, method: str, *params: Any, **context: Any) -> Any:
-        """Call a method, its context being the user's plus `context`. Raises TrytonFault."""
+        """Call a method, its context being the user's plus `context`. Raises ErpFault."""
         preferences = self.preferences()
         try:
             return self._invoke(method, [*params, {**preferences, **context}])
-        except TrytonFault as fault:
+        except ErpFault as fault:
             if fault.code != "unauthorised":
                 raise
         self._login()
@@ -107,7 +93,7 @@ class TrytonSession:
         """The same for a method that changes nothing."""
         try:
             return self.call(method, *params, **context)
-        except TrytonFault as fault:
+        except ErpFault as fault:
             raise fault.nothing_applied() from None
 
     def close(self) -> None:
@@ -122,7 +108,7 @@ class TrytonSession:
             user_id, token = answer[:2]
             self._authorization = "Session " + base64.b64encode(f"{user}:{user_id}:{token}".encode()).decode()
             self.refresh()
-        except TrytonFault as fault:
+        except ErpFault as fault:
             raise fault.nothing_applied() from None
 
     def _invoke(self, method: str, params: list[Any]) -> Any:
@@ -134,7 +120,7 @@ class TrytonSession:
         if response.status_code != httpx.codes.OK:
             retry_after_s = _seconds(response.headers.get("Retry-After", ""))
             code = meanings.get(response.status_code, "unknown")
-            raise TrytonFault(code, f"{method}: HTTP {response.status_code}", retry_after_s)
+            raise ErpFault(code, f"{method}: HTTP {response.status_code}", retry_after_s)
         answer = _decoded(method, response)
         if "error" in answer:
             raise _fault_of(answer["error"])
@@ -146,33 +132,33 @@ class TrytonSession:
         try:
             return self._http.post(url, content=body, headers={k: v for k, v in headers.items() if v})
         except _NEVER_SENT as error:
-            raise TrytonFault("unavailable", f"{method}: {type(error).__name__}") from None
+            raise ErpFault("unavailable", f"{method}: {type(error).__name__}") from None
         except httpx.HTTPError as error:
-            raise TrytonFault("unknown", f"{method}: {type(error).__name__}") from None
+            raise ErpFault("unknown", f"{method}: {type(error).__name__}") from None
 
 
 def _decoded(method: str, response: httpx.Response) -> dict[str, Any]:
     try:
         answer = json.loads(response.content, object_hook=_decode)
     except ValueError:
-        raise TrytonFault("unknown", f"{method}: the answer is not JSON") from None
+        raise ErpFault("unknown", f"{method}: the answer is not JSON") from None
     if not isinstance(answer, dict) or not {"result", "error"} & answer.keys():
-        raise TrytonFault("unknown", f"{method}: the answer is not Tryton's")
+        raise ErpFault("unknown", f"{method}: the answer is not Tryton's")
     return answer
 
 
-def _fault_of(error: Any) -> TrytonFault:
+def _fault_of(error: Any) -> ErpFault:
     """The outcome of an error body: `[class, [texts]]` or `[class, text]` from Tryton, else `[text, traceback]`."""
     name, details = (error[0], error[1]) if isinstance(error, list) and len(error) > 1 else (str(error), [])
     text = " ".join(part for part in details if isinstance(part, str)) if isinstance(details, list) else ""
     for error_class, pattern, code in _ERRORS:
         if error_class in ("", name) and re.search(pattern, text or name):
-            return TrytonFault(code, _without_values(text) or "the server failed; its log says why")
+            return ErpFault(code, _without_values(text) or "the server failed; its log says why")
     raise AssertionError("the last rule matches everything")
 
 
 def _without_values(text: str) -> str:
-    return _QUOTED_VALUE.sub(r"\1 …", " ".join(text.split()))[:DETAIL_CHARS_MAX]
+    return shortened(_QUOTED_VALUE.sub(r"\1 …", text))
 
 
 def _seconds(header: str) -> float:

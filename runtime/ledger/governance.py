@@ -4,14 +4,15 @@ Owns the rules of approval and the forms of proposals. Never stores a change (th
 engine does, when it comes through the log).
 """
 
-import re
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
+import xxhash
 
 from runtime.errors import GovernanceError, SameSigner
+from runtime.ledger.classes import OVERRIDE
 from runtime.ledger.crosswalk import CrosswalkRow
 from runtime.ledger.rules import ExceptionType, Rulebook
 
@@ -20,10 +21,6 @@ ACCOUNT_CHARS_MAX = 64
 MAPPING_ROWS_MAX = 10_000  # rows of one proposal
 DECISION_EXCEPTIONS_MAX = 10_000  # exceptions of one decision: it goes to every shard as one log entry
 
-# Roles that no posting rule names: the master data that rules, flows and registers ask for by these names.
-MASTER_DATA = ("POLICY_", "CLASS_", "SUPPLIER_", "PAYER_", "FACILITY_", "DEPARTMENT_", "SERVICE_LINE_")
-
-_ROLE = re.compile(r"[A-Z][A-Z0-9_]*")
 _SECOND_SIGNER = {"release", "exclude"}  # letting go what a rule holds, or taking it out of the books
 
 
@@ -55,42 +52,66 @@ def _folded(name: str) -> str:
 # ── mapping ──
 
 
-def mapping_rows(
-    given: Sequence[Mapping[str, Any]], entities: Collection[str], roles: Collection[str]
-) -> list[CrosswalkRow]:
-    """Proposed rows, checked. `entities` are those configured, `roles` those that rules post to.
+class MasterData(NamedTuple):
+    """What a row of the crosswalk may be about, and how it may answer."""
 
-    Empty values count as absent. GovernanceError names row (from 1) and field, and never a value that it can't place.
-    """
+    entities: frozenset[str]
+    roles: frozenset[str]  # mapped to an account, or to a partner that is known
+    answers: dict[str, frozenset[str]]  # of each policy; none named means that any is taken
+    classes: dict[str, frozenset[str]]  # of each code table
+
+
+def master_data(rulebook: Rulebook, entities: Iterable[str]) -> MasterData:
+    """What this rulebook asks the crosswalk, for the configured entities."""
+    answers: dict[str, frozenset[str]] = dict.fromkeys(rulebook.policy, frozenset())
+    for role in rulebook.role.values():
+        if role.by == "policy":
+            answers[role.policy] = answers.get(role.policy, frozenset()) | frozenset(role.cases)
+    classes = {name: frozenset[str]() for name in rulebook.table}
+    for kind in rulebook.kind.values():
+        if kind.classify:
+            classes[kind.classify] |= frozenset(kind.case)
+    partners = {name for name, role in rulebook.role.items() if role.by == "known"}
+    return MasterData(frozenset(entities), rulebook.roles() | partners, answers, classes)
+
+
+def mapping_rows(given: Sequence[Mapping[str, Any]], master: MasterData) -> list[CrosswalkRow]:
+    """Proposed rows, checked; empty values count as absent. GovernanceError names row (from 1) and field."""
     if not 0 < len(given) <= MAPPING_ROWS_MAX:
         raise GovernanceError(f"a proposal has 1 to {MAPPING_ROWS_MAX} rows, this one has {len(given)}")
-    rows = [_row(number, row, entities, roles) for number, row in enumerate(given, 1)]
+    rows = [_row(number, row, master) for number, row in enumerate(given, 1)]
     _refuse_contradictions(rows)
     return rows
 
 
-def _row(number: int, given: Mapping[str, Any], entities: Collection[str], roles: Collection[str]) -> CrosswalkRow:
+def _row(number: int, given: Mapping[str, Any], master: MasterData) -> CrosswalkRow:
     try:
         row = msgspec.convert({name: value for name, value in given.items() if value not in ("", None)}, CrosswalkRow)
     except msgspec.ValidationError as error:
         raise GovernanceError(f"row {number}: {error}") from None
-    faults = {
-        "entity": row.entity != "*" and row.entity not in entities and "is not a configured entity",
-        "role": _role_fault(row.role, roles),
-        "account": not 0 < len(row.account) <= ACCOUNT_CHARS_MAX and f"has 1 to {ACCOUNT_CHARS_MAX} characters",
-    }
-    for field, fault in faults.items():
+    for field, fault in _faults(row, master):
         if fault:
             raise GovernanceError(f"row {number}: {field}: {getattr(row, field)[:ACCOUNT_CHARS_MAX]!r} {fault}")
     return row
 
 
-def _role_fault(role: str, roles: Collection[str]) -> str:
-    if not _ROLE.fullmatch(role):
-        return "is not a name in capital letters"
-    if role in roles or role.startswith(MASTER_DATA):
-        return ""
-    return "is a role that no rule posts to, and begins with none of " + ", ".join(MASTER_DATA)
+def _faults(row: CrosswalkRow, master: MasterData) -> Iterator[tuple[str, str]]:
+    """Each field with what is wrong with it, "" where nothing is."""
+    yield "entity", "" if row.entity == "*" or row.entity in master.entities else "is not a configured entity"
+    fits = 0 < len(row.account) <= ACCOUNT_CHARS_MAX
+    yield "account", "" if fits else f"has more than {ACCOUNT_CHARS_MAX} characters"
+    answers = _answers(row.role, master)
+    yield "role", "is nothing that a rule asks for" if answers is None else ""
+    known = not answers or row.account in answers
+    yield "account", "" if known else f"is no answer to {row.role}; known are {', '.join(sorted(answers))}"
+
+
+def _answers(role: str, master: MasterData) -> Collection[str] | None:
+    """What a role may be mapped to: empty for anything; None when nobody asks for it."""
+    if role.startswith(OVERRIDE):
+        table, _, code = role.removeprefix(OVERRIDE).partition("/")
+        return code and master.classes.get(table) or None
+    return () if role in master.roles else master.answers.get(role)
 
 
 def _refuse_contradictions(rows: Sequence[CrosswalkRow]) -> None:
@@ -118,9 +139,9 @@ class Proposal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class HoldingTypes(NamedTuple):
-    """Exception types by what stands under them."""
+    """Exception types under which no event is held, though an event is named."""
 
-    noted: frozenset[str]  # raised beside what an event does: nothing is held
+    noted: frozenset[str]  # raised beside what an event does
     delivery: frozenset[str]  # of journal entries
 
 
@@ -128,17 +149,25 @@ _DELIVERY = frozenset({"erp_rejected", "erp_unknown_outcome", "erp_unauthorised"
 
 
 def holding_types(rulebook: Rulebook) -> HoldingTypes:
-    """What the rulebook says of its exception types. A type that may hold an event counts as holding one."""
+    """What the rulebook says of its exception types. A type that may also hold an event counts as holding one."""
     rules = [rule for kind in rulebook.kind.values() for rule in (kind, *kind.case.values())]
-    noted = {rule.raises for rule in rules} | {item.unused for item in rulebook.item.values()}
-    holds = {name for item in rulebook.item.values() for name in (item.unopened, item.differs, item.twice, item.held)}
-    holds |= {group.mismatch for group in rulebook.group.values()}
-    return HoldingTypes(frozenset(noted - holds - {""}), _DELIVERY)
+    items = rulebook.item.values()
+    holds = {name for item in items for name in (item.unopened, item.differs, item.twice, item.held)}
+    holds |= {group.mismatch for group in rulebook.group.values()} | {role.missing for role in rulebook.role.values()}
+    return HoldingTypes(frozenset({rule.raises for rule in rules} - holds - {""}), _DELIVERY)
 
 
 def holds_event(exception: Mapping[str, Any], types: HoldingTypes) -> bool:
     """Whether an event is held under this exception, so that a decision can move it."""
-    return bool(exception["event_id"]) and exception["type"] not in types.noted | types.delivery
+    if not exception["event_id"] or exception["type"] in types.noted | types.delivery:
+        return False
+    return exception["exception_id"] != _id_of_remark(exception)
+
+
+def _id_of_remark(exception: Mapping[str, Any]) -> str:
+    """The id that an exception has when it only speaks of an event: made of the event's name, not of its identity."""
+    cause = (exception["type"], exception["source"] or "", exception["event_id"])
+    return xxhash.xxh64_hexdigest("\x1f".join(cause).encode())
 
 
 def check_closable(exception: Mapping[str, Any], types: HoldingTypes) -> None:

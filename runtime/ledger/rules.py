@@ -270,6 +270,8 @@ BUILT_IN_EXCEPTIONS = (
     "duplicate_open_item",
     "open_items_full",
     "approval_refused",
+    "derived_rejected",
+    "consumer_stopped",
     "feed_malformed",
     "feed_rejected",
     "erp_rejected",

@@ -34,7 +34,7 @@ class Accounts:
                 continue
             entity, begins = mapped.get("entity", ANY_ENTITY), _begins(mapped)
             rank = (entity != ANY_ENTITY, *(mapped.get(name, "") != "" for name in SCOPES), begins, version)
-            if best is None or rank >= best[0]:
+            if best is None or rank > best[0]:
                 best = (rank, mapped["account"])
         return best[1] if best else None
 

@@ -52,6 +52,7 @@ class Auditor:
         self.shards = [AuditedShard(rulebook, opens_on, items_max) for _ in range(shards)]
         self._taken, self._commits = [0] * shards, [0] * shards
         self._unstable = {name for terms in rulebook.register.values() for name in terms.exceptions()}
+        self._nameless = {terms.overdrawn for terms in rulebook.register.values() if hasattr(terms, "overdrawn")}
         self._routes: dict[tuple, int] = {}
         self._scopes = rulebook.scopes()
 
@@ -104,7 +105,10 @@ class Auditor:
         return Counter(self._stable(row) for row in rows.iter_rows())
 
     def _stable(self, row: tuple) -> tuple:
-        """An exception without its amount where it is a register's: that shows what was at fault when it began."""
+        """An exception without its amount where it is a register's: that shows what was at fault when it began. Of an
+        account, neither is it laid down which event it names."""
+        if row[0] in self._nameless:
+            row = (row[0], "", "", *row[3:])
         return (*row[:-1], 0) if row[0] in self._unstable else row
 
     def _misrouted(self) -> Iterator[str]:

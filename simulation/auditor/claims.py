@@ -32,11 +32,12 @@ class Claims:
         if expected and payments:
             missing = expected[-1] - sum(row["amount_minor"] for row in (*payments, *patient))
             wrong |= {self._terms.underpaid: missing} if missing > 0 else {}
-        for type in claim["flagged"].keys() - wrong.keys():
-            self._asks.end(type, payments[0])
+        for type, who in claim["flagged"].items():
+            self._asks.end(type, who)
+        first = min(payments, key=lambda row: (row["source"], row["event_id"], row["currency"]), default={})
         for type, amount in wrong.items():
-            self._asks.flag(type, payments[0], amount)
-        claim["flagged"] = wrong
+            self._asks.flag(type, first, amount)
+        claim["flagged"] = dict.fromkeys(wrong, first)
 
     def _is_patient(self, row: Row) -> bool:
         return (row["reason"] or "").startswith(self._terms.patient_codes)

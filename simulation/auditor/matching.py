@@ -4,6 +4,7 @@ Owns, for each row that waits, why: the item it lacks, the group it lacks, or th
 exceptions that items stand under by themselves.
 """
 
+import unicodedata
 from typing import Any
 
 from runtime.ledger.rules import Item, Links, Rulebook
@@ -228,6 +229,8 @@ class Matching:
             self._raise(rule.overdue, item["row"], key[1], item["left"])
         if item["flagged"] or age_ms <= (rule.keep_days or rule.wait_days) * DAY_MS:
             return
+        if item["left"] == 0 and age_ms <= rule.remember_days * DAY_MS:
+            return
         if item["left"] == 0 or rule.unused == "expires":
             del self.items[key]
             self._terms.pop(key, None)
@@ -269,7 +272,7 @@ class Matching:
             wait["fault"] = ""
             self._join(wait["row"], wait, now_ms)
         elif wait["item"] and links.consumes and wait["fault"] not in ("", REFUSED):
-            wait["item"], wait["fault"] = None, ""
+            wait["item"], wait["fault"], wait["amount"] = None, "", 0
         self.look()
 
     def drop(self, number: int) -> None:
@@ -280,6 +283,9 @@ class Matching:
             group = self._groups[wait["group"]]
             self._count_in(group, wait, -1)
             group["total"] = (group["total"] or None) if self._links(row).closes else group["total"]
+        consumed = self._links(row).consumes
+        if consumed and not wait["item"]:
+            self._give_back((consumed.item, row["entity"], row[consumed.key] or ""), wait.get("amount", 0))
         for ref in self._links(row).opened:
             key = (ref.item, row["entity"], row[ref.key] or "")
             item, rule = self.items.get(key), self._rulebook.item[ref.item]
@@ -290,6 +296,13 @@ class Matching:
                 del self.items[key]
                 self._terms.pop(key, None)
         self.look()
+
+    def _give_back(self, key: Key, amount: int) -> None:
+        item, rule = self.items.get(key), self._rulebook.item[key[0]]
+        if item and rule.use != "exists" and amount:
+            if rule.announces and not item["left"]:
+                self._raise(rule.announces, item["row"], key[1], item["left"])
+            item["left"] += amount
 
     # ── exceptions of items ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -311,4 +324,4 @@ def _fits(rule: Item, item: Row, amount: int) -> bool:
 
 def _person(row: Row) -> str:
     named = attributes_of(row).get("person")
-    return named.strip() if isinstance(named, str) else ""
+    return unicodedata.normalize("NFKC", " ".join(named.split())) if isinstance(named, str) else ""

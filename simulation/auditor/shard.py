@@ -18,6 +18,7 @@ from runtime.ports import LogRecord
 from runtime.schema import COLUMNS
 from simulation.auditor.accounts import Accounts
 from simulation.auditor.amounts import sum_of
+from simulation.auditor.balances import Balances
 from simulation.auditor.matching import Matching
 from simulation.auditor.registers import Registers
 
@@ -37,6 +38,10 @@ class AuditedShard:
         self._contents: dict[tuple[str, str], list[tuple]] = {}
         self._held: list[int] = []
         self._arrived: list[int] = []  # with the present step
+        self._unlinked: list[int] = []  # that came with it, and wait for nothing
+        kept = [terms for terms in rulebook.register.values() if terms.__struct_config__.tag == "accounts"]
+        self._balances = [Balances(terms) for terms in kept]
+        self._changes: Counter[tuple] = Counter()  # of what accounts owe
         self._decided: set[int] = set()
         self.rows: list[Row] = []  # every row that was accepted, by number
         self.states: list[str] = []
@@ -76,7 +81,7 @@ class AuditedShard:
         if len(seen) > 1:
             self._hold(number, CONFLICT)
         elif self._rulebook.kind[row["kind"]].links is None:
-            self._settle(number)
+            self._unlinked.append(number)
         else:
             self._arrived.append(number)
             self.matching.take(number, row, received_ms)
@@ -85,7 +90,9 @@ class AuditedShard:
         """Settle what has become ready: what came with this step first, each in its order."""
         ready, self.matching.ready = self.matching.ready, []
         arrived, self._arrived = set(self._arrived), []
-        self._settle_all([sorted(n for n in ready if n in arrived), [n for n in ready if n not in arrived]])
+        unlinked, self._unlinked = self._unlinked, []
+        came, stayed = sorted(n for n in ready if n in arrived), [n for n in ready if n not in arrived]
+        self._settle_all([came, stayed, unlinked])
 
     def _settle_all(self, batches: list[list[int]]) -> None:
         while batches:
@@ -95,6 +102,9 @@ class AuditedShard:
             self._follow_registers(batches)
             for number in batch:
                 self._hold(number, faults[number]) if faults[number] else self._settle(number)
+        for balances in self._balances:
+            balances.add(self._changes, self._now_ms)
+        self._changes.clear()
         for number, wait in self.matching.waiting.items():
             self._stand(number, "excepted" if wait["fault"] else "pending", wait["fault"])
 
@@ -161,7 +171,11 @@ class AuditedShard:
     def _follow(self, number: int) -> None:
         """What a settled row brings with it."""
         row, kind = self.rows[number], self._rulebook.kind[self.rows[number]["kind"]]
+        if kind.balance and row["account"] is not None:
+            self._changes[row["entity"], row["currency"], row["account"]] += kind.balance * row["amount_minor"]
         for derive in kind.derives:
+            if any(row[name] is None for name in derive.where):
+                continue
             swapped = {"entity": row["counterparty"], "counterparty": row["entity"]}
             event_id = f"{derive.kind}:{row['id_hash']}"
             follower = row | {"event_id": event_id, "source": "penstock", "kind": derive.kind}
@@ -179,6 +193,8 @@ class AuditedShard:
             self._now_ms = max(self._now_ms, message["now_ms"])
             self.matching.age(self._now_ms)
             self._registers.age(self._now_ms)
+            for balances in self._balances:
+                balances.age(self._now_ms)
             batches: list[list[int]] = []
             self._follow_registers(batches)
             self.matching.retry_refused(self._now_ms)
@@ -251,3 +267,5 @@ class AuditedShard:
         for flags in (self.matching.flags, self._registers.flags):
             for (type, source, event_id), (entity, currency, amount) in flags.items():
                 yield (type, source, event_id, entity, "", currency, amount)
+        for balances in self._balances:
+            yield from balances.open_exceptions()

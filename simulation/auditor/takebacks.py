@@ -28,13 +28,14 @@ class Takebacks:
     def _reflag(self, payer: tuple, facts: list[tuple[str, Row]]) -> None:
         recoveries = [row for part, row in facts if part != "basis" and row["amount_minor"] > 0]
         owed, (who, told) = _suspense(facts), self._flagged.get(payer, ({}, 0))
-        if owed == told:
+        newest = max(recoveries, key=_in_time, default={})
+        if (owed, newest if owed else {}) == (told, who):
             return
         if told:
             self._asks.end(self._terms.baseless, who)
         if owed:
-            self._asks.flag(self._terms.baseless, recoveries[-1], owed)
-        self._flagged[payer] = (recoveries[-1] if owed else {}, owed)
+            self._asks.flag(self._terms.baseless, newest, owed)
+        self._flagged[payer] = (newest if owed else {}, owed)
 
     def age(self, now_ms: int) -> None:
         """Nothing changes with time."""
@@ -43,3 +44,7 @@ class Takebacks:
 def _suspense(facts: list[tuple[str, Row]]) -> int:
     announced = sum(row["amount_minor"] if part == "basis" else -row["amount_minor"] for part, row in facts)
     return max(0, -announced)
+
+
+def _in_time(row: Row) -> tuple:
+    return row["occurred_at"], row["source"], row["event_id"]

@@ -24,6 +24,11 @@ class LoopbackProxy:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_port}"
 
+    @property
+    def armed(self) -> bool:
+        """Whether a spoiling waits for its call."""
+        return bool(self._armed)
+
     def spoil(self, method: str, how: Spoiling) -> None:
         """Spoil the next answer to a method whose name ends so."""
         self._armed.append((method, how))

@@ -1,5 +1,7 @@
 """Governed changes in every implementation of the books: who may put what in force, and what stays of it."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import msgspec
 import pytest
 from books_builders import ERP, Data, entry, raised, sealed
@@ -239,3 +241,27 @@ def test_history_of_earlier_books_is_kept(sql_data: Data) -> None:
     upgrade(sql_data.url)
 
     assert sql_data.open().exception_history(A)["change"].to_list() == ["raised", "resolved"]
+
+
+def test_change_approved_by_many_at_once_is_approved_once(sql_data: Data) -> None:
+    """Of several people who approve the same changes at the same time one succeeds with each, and no number is lost."""
+    opened = [sql_data.open() for _ in range(4)]
+    changes = [opened[0].propose_change("mapping", f"[{n}]", "ada") for n in range(5)]
+
+    def approved(books: Books) -> int:
+        return sum(approves(books, change_no) for change_no in changes)
+
+    with ThreadPoolExecutor(len(opened)) as pool:
+        assert sum(pool.map(approved, opened)) == len(changes)
+
+    assert sorted(version.version for version in opened[0].mapping_versions()) == [1, 2, 3, 4, 5]
+    assert {version.rows_json for version in opened[0].mapping_versions()} == {f"[{n}]" for n in range(5)}
+
+
+def approves(books: Books, change_no: int) -> bool:
+    """Whether this approval was the one that counted."""
+    try:
+        books.approve_change(change_no, "grace")
+    except GovernanceError:
+        return False
+    return True

@@ -18,9 +18,10 @@ from adapters.embedded import (
     stop,
     tryton_password,
 )
+from adapters.erp.http.fault import ErpFault
 from adapters.erp.memory import MemoryCompany, MemoryErp
 from adapters.erp.tryton import MoveLine, TrytonGateway
-from adapters.erp.tryton_rpc import Credentials, TrytonFault, TrytonSession
+from adapters.erp.tryton_rpc import Credentials, TrytonSession
 from adapters.erp.tryton_setup import CompanySpec
 from runtime.errors import ErpError
 from runtime.ports import ErpAccount, ErpGateway, JournalEntry, JournalLine
@@ -95,7 +96,9 @@ class RealTryton:
         self._opened = [self.gateway, self.session]
 
     def connect(self, password: str) -> TrytonGateway:
-        return TrytonGateway(Credentials(self.proxy.url, TRYTON_DATABASE, TRYTON_USER, password), tuple(CURRENCIES))
+        return TrytonGateway(
+            TrytonSession(Credentials(self.proxy.url, TRYTON_DATABASE, TRYTON_USER, password)), tuple(CURRENCIES)
+        )
 
     def another(self) -> TrytonGateway:
         """A second gateway, which remembers nothing of the first."""
@@ -480,7 +483,7 @@ def test_move_lines_give_back_what_was_posted(tryton: RealTryton, key: str) -> N
 def test_fault_of_a_refused_amount_does_not_quote_it(tryton: RealTryton) -> None:
     """Tryton quotes values in its errors; what we keep of them does not."""
     line = {"account": 1, "debit": Decimal("424.242"), "credit": Decimal(0)}
-    with pytest.raises(TrytonFault) as refused:
+    with pytest.raises(ErpFault) as refused:
         tryton.session.call("model.account.move.create", [{"lines": [["create", [line]]]}])
     assert refused.value.code == "rejected"
     assert "424" not in refused.value.detail

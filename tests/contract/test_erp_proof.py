@@ -44,7 +44,11 @@ class Delivery:
         self._epoch = self.books.take_epoch("shard:0", "test").epoch
         for at in range(0, ENTRIES, COMMIT_ENTRIES):
             self._commit(range(at, at + COMMIT_ENTRIES))
-        limits = ErpLimitsSection(entries_max=min(CALL_ENTRIES, self.erp.gateway.terms().entries_max))
+        self.erp.double.limits.reduce(vendor.quota_share)
+        terms = self.erp.gateway.terms()
+        limits = ErpLimitsSection(
+            entries_max=min(CALL_ENTRIES, terms.entries_max), per_minute=round(terms.per_minute * vendor.quota_share)
+        )
         section = self.erp.section.model_copy(update={"calls_per_minute": 60_000.0, "limits": limits})
         self.poster = Poster(
             self.books,

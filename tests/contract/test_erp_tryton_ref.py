@@ -22,8 +22,9 @@ from loopback_proxy import LoopbackProxy
 
 from adapters import embedded
 from adapters.embedded import TRYTON_DATABASE, TRYTON_USER, EmbeddedPart
+from adapters.erp.http.fault import ErpFault
 from adapters.erp.tryton import TrytonGateway, TrytonRefGateway
-from adapters.erp.tryton_rpc import Credentials, TrytonFault, TrytonSession
+from adapters.erp.tryton_rpc import Credentials, TrytonSession
 from adapters.erp.tryton_setup import CompanySpec, set_up
 from runtime.ports import JournalEntry, JournalLine, Outcome
 
@@ -62,7 +63,8 @@ class Erp:
 
     def connect(self, kind: type[TrytonGateway] = TrytonRefGateway) -> TrytonGateway:
         """Another gateway, which remembers nothing of the first."""
-        gateway = kind(Credentials(self.proxy.url, TRYTON_DATABASE, TRYTON_USER, self._running.password), ENTITIES)
+        credentials = Credentials(self.proxy.url, TRYTON_DATABASE, TRYTON_USER, self._running.password)
+        gateway = kind(TrytonSession(credentials), ENTITIES)
         self._opened.append(gateway)
         return gateway
 
@@ -135,7 +137,7 @@ def _set_up_when_up(running: Running) -> None:
     session = TrytonSession(Credentials(running.url, TRYTON_DATABASE, TRYTON_USER, running.password))
     deadline = time.monotonic() + embedded.START_TIMEOUT_S
     while time.monotonic() < deadline:
-        with suppress(TrytonFault):
+        with suppress(ErpFault):
             session.preferences()
             break
         time.sleep(embedded.POLL_S)
@@ -277,7 +279,7 @@ def test_the_reference_of_a_posted_move_stands(erp: Erp, key: str) -> None:
     """Nobody can take a posted move's reference away."""
     erp.gateway.post([entry(key)])
     [posted] = erp.moves(key)
-    with pytest.raises(TrytonFault, match="External Reference"):
+    with pytest.raises(ErpFault, match="External Reference"):
         erp.session.call("model.account.move.write", [posted["id"]], {"external_ref": "another"})
     assert len(erp.moves(key)) == 1
 

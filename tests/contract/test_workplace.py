@@ -115,6 +115,14 @@ def test_list_can_be_narrowed(commands: Commands, books: Books, filters: list[st
     assert ids(commands.json("exceptions", "list", *filters)) == expected
 
 
+def test_exception_that_ended_in_time_was_not_overdue(commands: Commands, books: Books) -> None:
+    """How an ended exception stood is told by when it ended."""
+    books.raise_exceptions(exception("d" * 16, "mapping_missing", "e-3", -365))
+    books.resolve_exceptions([HELD, "d" * 16])
+    assert ids(commands.json("exceptions", "list", "--state", "resolved", "--overdue")) == [HELD]
+    assert len(commands.json("exceptions", "list", "--state", "resolved")) == 2
+
+
 def test_ageing_counts_by_type_and_bucket(commands: Commands, books: Books) -> None:
     """Each type is one row with a number for each bucket of days, and its sum."""
     rows = {row["type"]: row for row in commands.json("exceptions", "ageing")}
@@ -181,6 +189,14 @@ def test_what_can_not_be_done_is_refused_and_stores_nothing(commands: Commands, 
     assert books.changes().is_empty()
     assert books.exceptions()["exception_id"].len() == 3
     assert [len(books.exception_history(id)) for id in (HELD, NOTED, BROKEN)] == [1, 1, 1]
+
+
+def test_texts_of_people_are_shown_as_they_are(commands: Commands, books: Books) -> None:
+    """What looks like a mark of style is text, in tables and in errors."""
+    commands.run("exceptions", "note", NOTED, "--by", "[/bold]", "--note", "see [red]file[/red]")
+    shown = " ".join(commands.run("exceptions", "show", NOTED).split())
+    assert "[/bold]" in shown and "see [red]file[/red]" in shown
+    assert "[/x].csv" in commands.run("mapping", "propose", "[/x].csv", "--by", "ada", status=2)
 
 
 def test_denial_that_was_worked_is_noted_and_closed(commands: Commands, books: Books) -> None:

@@ -141,7 +141,7 @@ def test_coalescer_with_concurrency_works_on_several_groups_at_once():
 
 
 def test_coalescer_after_a_group_lets_callers_gather(monkeypatch: pytest.MonkeyPatch):
-    """What comes in the pause after a group goes together; the pause is no longer than the group took."""
+    """Where callers come together, what comes in the pause after a group goes together."""
     pauses, over, really_sleep = [], asyncio.Event(), asyncio.sleep
 
     async def pause(seconds: float) -> None:
@@ -152,7 +152,7 @@ def test_coalescer_after_a_group_lets_callers_gather(monkeypatch: pytest.MonkeyP
 
     async def run() -> None:
         gate = Gate(open=False)
-        coalescer = Coalescer(gate.work, weight_max=100, concurrency=1, gather_max_s=60.0)
+        coalescer = Coalescer(gate.work, weight_max=100, concurrency=1, gather_s=60.0)
         callers = []
         for item in (1, 2):
             callers.append(asyncio.create_task(coalescer.submit(item, 1)))
@@ -165,7 +165,21 @@ def test_coalescer_after_a_group_lets_callers_gather(monkeypatch: pytest.MonkeyP
         over.set()
         assert await asyncio.gather(*callers) == [10, 20, 30]
         assert gate.groups == [[1], [2, 3]]
-        assert len(pauses) == 1 and pauses[0] < 60.0
+        assert len(pauses) == 1 and 0 < pauses[0] <= 60.0
 
     monkeypatch.setattr(asyncio, "sleep", pause)
+    asyncio.run(run())
+
+
+def test_coalescer_lone_caller_never_waits_for_others(monkeypatch: pytest.MonkeyPatch):
+    """One caller after another is served at once, however soon the next one comes."""
+
+    async def refuse(_seconds: float) -> None:
+        raise AssertionError("nobody is to wait")
+
+    async def run() -> None:
+        coalescer = Coalescer(Gate().work, weight_max=100, concurrency=1, gather_s=60.0)
+        assert [await coalescer.submit(item, 1) for item in (1, 2, 3)] == [10, 20, 30]
+
+    monkeypatch.setattr(asyncio, "sleep", refuse)
     asyncio.run(run())

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from datetime import date
 
 import pytest
 import structlog
@@ -246,6 +247,19 @@ def test_supervisor_that_could_not_note_a_decision_sends_it_again(bench, monkeyp
     monkeypatch.setattr(bench.books, "mark_logged", unavailable)
     bench.run(supervisor, 3)
     assert [message["number"] for message in bench.line.messages(type="decision")] == [1, 1]
+
+
+def test_supervisor_with_a_declared_close_tells_every_shard_once(bench):
+    """Once a period is closed, shards learn from when on its entity posts; of an ordered close they learn nothing."""
+    bench.books.order_close("mercy", "2026-10", 1, "ada")
+    supervisor = bench.supervisor()
+    bench.run(supervisor, 3)
+    assert bench.line.messages(type="period") == []
+
+    bench.books.declare_closed("mercy", "2026-10", date(2026, 11, 1), "ada")
+    bench.run(supervisor, 3)
+    told = {"type": "period", "entity": "mercy", "period": "2026-10", "opens_on": "2026-11-01"}
+    assert [bench.line.messages(shard, "period") for shard in range(SHARDS)] == [[told]] * SHARDS
 
 
 def test_supervisor_without_books_goes_on_minding_the_parts(bench, monkeypatch):

@@ -160,6 +160,10 @@ class FusionDouble(Double):
         self.ledger.documents.append(document)
         self._batches.append(_Batch(number, f"{first.batch} {SOURCE} {job}: A", first.text, "U"))
 
+    def post_batches(self) -> None:
+        """What AutoPost does when its time has come."""
+        self._batches = [batch._replace(status="P") for batch in self._batches]
+
     # questions
 
     def details(self, request: Request) -> Answer:

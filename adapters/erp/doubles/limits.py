@@ -41,6 +41,13 @@ class RequestLimits:
         self.cut: Counter[str] = Counter()
         self.peaks: Counter[str] = Counter()
 
+    def reduce(self, factor: float) -> None:
+        """From now on every window's quota is this part of what it was, as for a smaller account."""
+        self._windows = [
+            (window._replace(calls_max=round(window.calls_max * factor)), admitted)
+            for window, admitted in self._windows
+        ]
+
     def admit(self, now_ms: int, in_flight: int) -> Over | None:
         """Count this request, or say which limit refuses it. `in_flight` counts it too."""
         self.peaks[CONCURRENCY] = max(self.peaks[CONCURRENCY], in_flight)

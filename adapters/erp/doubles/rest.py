@@ -1,8 +1,8 @@
 """A small ERP of no vendor: journals by plain REST, one by one, in batches, and as a CSV file.
 
 Stands for the many that are described by configuration alone. Its contract: an `Idempotency-Key` names one journal for
-ever; a batch is judged item by item; a CSV file is booked whole or not at all, and knows no key; journals are found by
-their references; 300 requests a minute, two at a time, then 429 with Retry-After.
+ever, and without one a reference does; a batch is judged item by item; a CSV file is booked whole or not at all, and
+knows no key; journals are found by their references; 300 requests a minute, two at a time, then 429 with Retry-After.
 """
 
 import csv
@@ -39,7 +39,7 @@ _LOOKUP = {
     "params": {"references": "{keys}"},
     "items": {"at": "data", "key": "reference", "reference": "number"},
 }
-# Three descriptions of this interface, as `[erp.settings]`.
+# Descriptions of this interface, as `[erp.settings]`.
 SINGLE_SETTINGS = {
     "terms": {"native_key": "permanent", "settle_s": 30, "concurrency": 2, "per_minute": 300},
     "post": {
@@ -49,7 +49,12 @@ SINGLE_SETTINGS = {
         "reference": "data.number",
     },
     "lookup": _LOOKUP,
-    "errors": {**_ERRORS, "duplicate": {"status": 409, "code": "^known$"}},
+    "errors": _ERRORS,
+}
+REFERENCE_SETTINGS = {
+    **SINGLE_SETTINGS,
+    "post": {"path": "/api/journals", "body": _JOURNAL, "reference": "data.number"},
+    "errors": {**_ERRORS, "duplicate": {"status": 409, "code": "^duplicate$"}},
 }
 BATCH_SETTINGS = {
     "terms": {"settle_s": 30, "entries_max": BATCH_JOURNALS_MAX, "concurrency": 2, "per_minute": 300},
@@ -149,13 +154,16 @@ class RestDouble(Double):
         return json_answer(status, _error(str(status), text))
 
     def create(self, request: Request) -> Answer:
-        """One journal. Its key names it for ever; what was refused under a key may be tried again."""
+        """One journal. Its key, or its reference, names it for ever; what was refused may be tried again."""
         key = request.headers.get("idempotency-key", "")
         known = self._by_key.get(key)
         if key and known:
-            return known[1] if known[0] == request.body else json_answer(409, _error("known", "other content"))
+            return known[1] if known[0] == request.body else json_answer(409, _error("conflict", "other content"))
+        journal = request.read(Journal)
+        if not key and self.ledger.by_key(journal.reference):
+            return json_answer(409, _error("duplicate", "the reference is known"))
         try:
-            document = self._book(request.read(Journal))
+            document = self._book(journal)
         except Refused as refused:
             return json_answer(422, _error(refused.reason, refused.text))
         answer = json_answer(201, {"data": {"reference": document.key, "number": document.number}})

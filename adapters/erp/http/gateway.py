@@ -73,7 +73,7 @@ class HttpGateway:
 
     def find(self, keys: Sequence[str]) -> dict[str, Outcome]:
         """What the ERP holds under these keys, as ErpGateway.lookup has it."""
-        raise NotImplementedError
+        raise ErpFault("unavailable", "this ERP can't be asked for a key")
 
     def report(self, jobs: Sequence[str]) -> list[Outcome]:
         """Outcomes of the entries of ended jobs, as ErpGateway.progress has it. Only where calls make jobs."""

@@ -43,7 +43,7 @@ class HttpTransport:
 
     def __init__(self, section: ErpSection, clock: Clock, dialect: Dialect, auth: Auth | None = None) -> None:
         self._base, self._clock, self._dialect = _address(section.url), clock, dialect
-        self._http = _client(section.http)
+        self._http = http_client(section.http)
         self._auth = auth or auth_of(section.auth, clock, self.post_form)
 
     def send(self, request: Request, also: Collection[int] = ()) -> Reply:
@@ -100,7 +100,8 @@ def _encoded(body: Any) -> bytes | None:
     return None if body is None else msgspec.json.encode(body)
 
 
-def _client(section: ErpHttpSection) -> httpx.Client:
+def http_client(section: ErpHttpSection) -> httpx.Client:
+    """A client as the configuration has it: time limits, proxy, certificates. Raises ConfigError."""
     timeout = httpx.Timeout(section.answer_timeout_s, connect=section.connect_timeout_s)
     limits = httpx.Limits(max_connections=section.connections_max)
     try:

@@ -178,6 +178,7 @@ def test_account_in_credit_is_told_after_its_time_and_ends_when_it_is_moved():
     run.step(tick(NOW_MS + 6 * DAY_MS))
     assert run.open_types() == ["credit_balance"]
     run.take(event("e3", "credit_balance_moved", 30), at_ms=NOW_MS + 6 * DAY_MS)
+    run.step(tick(NOW_MS + 7 * DAY_MS))
     assert run.open == {}
     assert (run.balance("PT_CREDIT"), run.balance("AR_SELF")) == (-30, 0)
 
@@ -197,4 +198,5 @@ def test_account_paid_by_card_is_settled_where_it_was_charged():
     run.step(tick(NOW_MS + 6 * DAY_MS))
     assert "credit_balance" in run.open_types()
     run.take(charge("e2", 5), at_ms=NOW_MS + 6 * DAY_MS)
+    run.step(tick(NOW_MS + 7 * DAY_MS))
     assert "credit_balance" not in run.open_types()

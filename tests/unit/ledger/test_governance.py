@@ -2,26 +2,31 @@
 
 from datetime import date
 
+import polars as pl
 import pytest
 
 from adapters.settings import standard_rulebook_text
 from runtime.errors import GovernanceError, SameSigner
 from runtime.ledger import governance
 from runtime.ledger.crosswalk import CrosswalkRow
+from runtime.ledger.registers import ItemFlag
 from runtime.ledger.rules import parse_rulebook
+from runtime.schema import STAMPED
+from runtime.step import Step, exception_id, moves
 
 STANDARD = standard_rulebook_text()
 RULEBOOK = parse_rulebook(STANDARD)
 TYPES = governance.holding_types(RULEBOOK)
-ENTITIES, ROLES = {"mercy", "lakeside"}, {"CASH", "AR_INS"}
+TABLE, CLASS = next((kind.classify, next(iter(kind.case))) for kind in RULEBOOK.kind.values() if kind.classify)
+MASTER = governance.master_data(RULEBOOK, ["mercy", "lakeside"])
 
 
 def rows(*given: dict) -> list[CrosswalkRow]:
-    return governance.mapping_rows(given, ENTITIES, ROLES)
+    return governance.mapping_rows(given, MASTER)
 
 
 def exception(type: str, event_id: str = "e-1", state: str = "open") -> dict:
-    return {"exception_id": "a" * 16, "type": type, "event_id": event_id, "state": state}
+    return {"exception_id": "a" * 16, "type": type, "source": "ehr", "event_id": event_id, "state": state}
 
 
 # ── signers ──
@@ -46,14 +51,15 @@ def test_rows_of_every_sort_of_master_data_are_taken():
     """Accounts of roles, policies, classes and partners are rows alike; empty values count as absent."""
     given = [
         {"role": "CASH", "account": "1010", "entity": "mercy", "valid_from": "2026-07-01", "facility": ""},
-        {"role": "POLICY_BAD_DEBT", "account": "implicit", "department": None},
-        {"role": "CLASS_CO_45", "account": "contractual"},
-        {"role": "SUPPLIER_KNOWN", "account": "yes", "counterparty": "acme"},
+        {"role": "POLICY_BAD_DEBT", "account": "BAD_DEBT", "department": None},
+        {"role": "POLICY_PRICE_PERCENT", "account": "2"},
+        {"role": f"CLASS_{TABLE}/CO-45", "account": CLASS},
+        {"role": "SUPPLIER", "account": "acme", "counterparty": "acme"},
     ]
     checked = rows(*given)
     assert checked[0] == CrosswalkRow(entity="mercy", role="CASH", account="1010", valid_from=date(2026, 7, 1))
-    assert [row.role for row in checked[1:]] == ["POLICY_BAD_DEBT", "CLASS_CO_45", "SUPPLIER_KNOWN"]
-    assert checked[3].counterparty == "acme"
+    assert [row.role for row in checked] == [row["role"] for row in given]
+    assert checked[4].counterparty == "acme"
 
 
 @pytest.mark.parametrize(
@@ -65,9 +71,16 @@ def test_rows_of_every_sort_of_master_data_are_taken():
         ({"role": "CASH", "account": "1", "unit": "x"}, "row 2: .*unit"),
         ({"role": "CASH", "account": "1", "valid_from": "soon"}, r"row 2: .*\$\.valid_from"),
         ({"role": "CASH", "account": "1", "entity": "nobody"}, "row 2: entity: 'nobody' is not a configured entity"),
-        ({"role": "CASHH", "account": "1"}, "row 2: role: 'CASHH' is a role that no rule posts to"),
-        ({"role": "cash", "account": "1"}, "row 2: role: 'cash' is not a name in capital letters"),
-        ({"role": "CASH", "account": "1" * 65}, "row 2: account: .* has 1 to 64 characters"),
+        ({"role": "CASHH", "account": "1"}, "row 2: role: 'CASHH' is nothing that a rule asks for"),
+        ({"role": "POLICY_BAD_DEBTS", "account": "BAD_DEBT"}, "row 2: role: .* is nothing that a rule asks for"),
+        ({"role": "CLASS_nothing/CO-45", "account": "x"}, "row 2: role: .* is nothing that a rule asks for"),
+        ({"role": f"CLASS_{TABLE}/", "account": CLASS}, "row 2: role: .* is nothing that a rule asks for"),
+        ({"role": f"CLASS_{TABLE}/CO-45", "account": "x"}, "row 2: account: 'x' is no answer to CLASS_"),
+        (
+            {"role": "POLICY_BAD_DEBT", "account": "NEVER"},
+            "'NEVER' is no answer .*; known are BAD_DEBT, IMPL",
+        ),
+        ({"role": "CASH", "account": "1" * 65}, "row 2: account: .* has more than 64 characters"),
         ({"role": "AR_INS", "account": "2"}, "row 2: role: row 1 maps AR_INS at the same place and date"),
     ],
 )
@@ -132,6 +145,22 @@ def test_exception_that_holds_nothing_can_be_closed_and_not_decided_on(open_one)
     governance.check_closable(open_one, TYPES)
     with pytest.raises(GovernanceError, match="no event is held under it"):
         governance.check_decidable(open_one, TYPES)
+
+
+def test_engine_tells_remarks_from_held_events_by_their_ids():
+    """One type may hold an event or only speak of it: the engine's ids tell which it is."""
+    step = Step("5-0")
+    event = dict.fromkeys(STAMPED) | {"event_id": "e-1", "source": "ehr", "entity": "mercy", "currency": "USD"}
+    event |= {"id_hash": 7, "digest": 8, "amount_minor": 100, "kind": "charge_posted"}
+    step.excepted(moves(pl.DataFrame([event], schema=STAMPED), fault="unmatched_dispute"), 1_790_000_000_000)
+    step.flag([ItemFlag("unmatched_dispute", "mercy", "ehr", "e-1", "USD", 100, True)], 1_790_000_000_000)
+    both = step.effects(0, 0).exceptions.with_columns(pl.lit("open").alias("state"))
+    held = [row for row in both.iter_rows(named=True) if governance.holds_event(row, TYPES)]
+    remarks = [row for row in both.iter_rows(named=True) if not governance.holds_event(row, TYPES)]
+    assert (len(held), len(remarks)) == (1, 1)
+    assert held[0]["exception_id"] == exception_id(("unmatched_dispute", 7))
+    governance.check_decidable(held[0], TYPES)
+    governance.check_closable(remarks[0], TYPES)
 
 
 @pytest.mark.parametrize("type", ["erp_rejected", "erp_unknown_outcome", "erp_unauthorised"])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from runtime.effects import DELTAS
 from runtime.ledger.journal import Draft, content_digest, counted, entry_key, numbered
-from runtime.ledger.sealing import SealPolicy, plan_entries, whole_commits
+from runtime.ledger.sealing import Gathering, Room, SealPolicy, plan_entries, whole_commits, within
 from runtime.ports import JournalEntry, JournalLine
 from runtime.schema import UTC_MS
 
@@ -258,3 +258,52 @@ def test_counted_text_of_somebody_else_is_refused() -> None:
     """A line that Penstock did not write gives no counts."""
     with pytest.raises(ValueError):
         counted("Opening balance")
+
+
+# ── policy by kind, closes, room ──
+
+
+def test_plan_gathers_a_kind_until_its_interval_is_over() -> None:
+    """Entries of such a kind are made at whole intervals, others at their age."""
+    policy = SealPolicy(200, 1.0, {"charge_posted": Gathering(every_s=3600)})
+    boundary_age_s = NOW_MS // 1000 % 3600
+    assert not plan(PostingSet(age_s=boundary_age_s - 1), policy=policy)
+    assert plan(PostingSet(age_s=boundary_age_s + 1), policy=policy)
+
+
+def test_plan_of_what_ripens_takes_along_what_has_gathered() -> None:
+    """One ripe set makes its whole group an entry: fewer, larger entries."""
+    policy = SealPolicy(200, 1.0, {"charge_posted": Gathering(age_s=900)})
+    sets = [PostingSet(age_s=5), PostingSet(age_s=2, kind="remit_payment")]
+    [draft] = plan(*sets, policy=policy)
+    assert len(draft.sets) == 2
+
+
+def test_plan_of_a_closing_period_waits_for_nothing() -> None:
+    """Its sets are ripe at once, those of other periods are not."""
+    policy = SealPolicy(200, 900.0, closing=frozenset({("mercy", "2026-10")}))
+    sets = [PostingSet(period="2026-10", age_s=0), PostingSet(period="2026-11", age_s=0)]
+    assert [draft.period for draft in plan(*sets, policy=policy)] == ["2026-10"]
+
+
+def test_plan_when_crowded_makes_entries_of_what_has_come() -> None:
+    """More than can be looked at is the size at which gathering ends."""
+    assert not plan(PostingSet(age_s=0), policy=SealPolicy(200, 900.0))
+    assert plan_entries(unclaimed(PostingSet(age_s=0)), NOW_MS, SealPolicy(200, 900.0), 9, crowded=True)
+
+
+def test_within_seals_every_immediate_draft_and_summaries_that_have_room() -> None:
+    """What can't go with the next call is not sealed when it could still fold."""
+    sets = [PostingSet(document=f"D-{n}", age_s=9, lane=0) for n in range(3)]
+    sets += [PostingSet(period=f"2026-0{n}", age_s=9) for n in range(1, 5)]
+    drafts = plan(*sets, policy=SealPolicy(200, 1.0))
+    taken = within(drafts, Room(entries=5, lines=100))
+    assert [draft.mode for draft in taken] == ["immediate"] * 3 + ["summary"] * 2
+    assert [draft.mode for draft in within(drafts, Room(0, 0, empty=False))] == ["immediate"] * 3
+
+
+def test_within_an_empty_call_one_entry_of_any_size_goes() -> None:
+    """An entry that alone is larger than a call is not held back for ever."""
+    drafts = plan(PostingSet(age_s=9), policy=SealPolicy(200, 1.0))
+    assert within(drafts, Room(entries=5, lines=1)) == drafts
+    assert within(drafts, Room(entries=5, lines=1, empty=False)) == []

@@ -1,0 +1,123 @@
+"""Delivery and period close in every implementation of the books."""
+
+from datetime import date
+
+import pytest
+from books_builders import ERP, NOW_MS, commit_sets, entry, posting, sealed
+
+from runtime.errors import Fenced
+from runtime.ports import Books, Outcome, PeriodClose, PeriodLeft
+
+PERIOD = "2026-10"
+
+
+@pytest.mark.parametrize(
+    ("code", "state", "exceptions"),
+    [("accepted", "in_flight", {}), ("parked", "parked", {"erp_unknown_outcome": 1})],
+)
+def test_outcomes_of_delivery_itself_move_the_entry(
+    books: Books, code: str, state: str, exceptions: dict[str, int]
+) -> None:
+    """What a job has accepted stays in flight; what nothing can prove is parked for a person."""
+    epoch = sealed(books, "J1")
+    books.mark_in_flight(ERP, epoch, ["J1"])
+    books.record_outcomes(ERP, epoch, [Outcome("J1", code, "job-7")])
+    assert books.entry_counts() == {state: 1}
+    assert books.exception_counts() == exceptions
+
+
+def test_deliveries_tell_attempts_instants_and_the_job(books: Books) -> None:
+    """A successor finds when an entry was sent first and last, and which job has it."""
+    epoch = sealed(books, "J1")
+    [fresh] = books.deliveries(["north"], ["sealed"], 10)
+    assert (fresh.entry.key, fresh.attempts, fresh.first_sent_ms, fresh.sent_ms, fresh.erp_ref) == ("J1", 0, 0, 0, "")
+    books.mark_in_flight(ERP, epoch, ["J1"])
+    books.record_outcomes(ERP, epoch, [Outcome("J1", "throttled")])
+    books.mark_in_flight(ERP, epoch, ["J1"])
+    books.record_outcomes(ERP, epoch, [Outcome("J1", "accepted", "job-7")])
+    [sent] = books.deliveries(["north"], ["in_flight"], 10)
+    assert (sent.state, sent.attempts, sent.erp_ref) == ("in_flight", 2, "job-7")
+    assert NOW_MS <= sent.first_sent_ms < sent.sent_ms
+
+
+def test_deliveries_are_of_a_period_when_one_is_named(books: Books) -> None:
+    """Entries of a period that is to be closed are found without reading the others."""
+    sealed(books, "J1")
+    assert [d.entry.key for d in books.deliveries(["north"], ["sealed"], 10, PERIOD)] == ["J1"]
+    assert books.deliveries(["north"], ["sealed"], 10, "2026-09") == []
+    assert books.deliveries(["south"], ["sealed"], 10) == []
+
+
+def test_unclaimed_is_of_a_period_when_one_is_named(books: Books) -> None:
+    """So are posting sets."""
+    commit_sets(books, posting(0))
+    assert books.unclaimed(["north"], 10, PERIOD).height == books.unclaimed(["north"], 10).height > 0
+    assert books.unclaimed(["north"], 10, "2026-09").is_empty()
+
+
+def test_governor_is_kept_by_its_owner_and_with_an_intent(books: Books) -> None:
+    """What is saved last is what a successor gets, and only the newest epoch saves."""
+    assert books.governor(ERP) == ""
+    old = sealed(books, "J1")
+    books.save_governor(ERP, old, "first")
+    books.mark_in_flight(ERP, old, ["J1"], "second")
+    assert books.governor(ERP) == "second"
+    new = books.take_epoch(ERP, "poster 2").epoch
+    with pytest.raises(Fenced):
+        books.save_governor(ERP, old, "zombie")
+    with pytest.raises(Fenced):
+        books.mark_in_flight(ERP, old, ["J1"], "zombie")
+    assert books.governor(ERP) == "second"
+    books.save_governor(ERP, new, "third")
+    assert books.governor(ERP) == "third"
+
+
+def test_close_is_refused_until_everything_is_posted(books: Books) -> None:
+    """An unclaimed set, a sealed entry and a rejected one each refuse; with all posted it gets its number."""
+    position = commit_sets(books, posting(0))
+    books.order_close("north", PERIOD, NOW_MS, "ana")
+    assert books.period_left("north", PERIOD) == PeriodLeft(1, {})
+    refuse(books, "1 posting sets unclaimed")
+    epoch = books.take_epoch(ERP, "poster").epoch
+    books.seal(ERP, epoch, [entry("J1", (0, position, 0))])
+    refuse(books, "1 entries sealed")
+    books.mark_in_flight(ERP, epoch, ["J1"])
+    books.record_outcomes(ERP, epoch, [Outcome("J1", "rejected")])
+    assert books.period_left("north", PERIOD) == PeriodLeft(0, {"rejected": 1})
+    refuse(books, "1 entries rejected")
+    books.record_outcomes(ERP, epoch, [Outcome("J1", "posted", "JE-1")])
+    assert books.declare_closed("north", PERIOD, date(2026, 11, 1), "ben") == 1
+    assert books.closes() == [
+        PeriodClose("north", PERIOD, NOW_MS, "ana", "declared", 1, date(2026, 11, 1), "ben"),
+    ]
+
+
+def refuse(books: Books, why: str) -> None:
+    """The period can't be declared closed, for this reason."""
+    with pytest.raises(ValueError, match=why):
+        books.declare_closed("north", PERIOD, date(2026, 11, 1), "ben")
+
+
+def test_close_needs_an_order_and_a_later_opening(books: Books) -> None:
+    """Nobody closes what was not ordered, and late events never post into the closed period itself."""
+    refuse(books, "no close was ordered")
+    books.order_close("north", PERIOD, NOW_MS, "ana")
+    with pytest.raises(ValueError, match="not after the period"):
+        books.declare_closed("north", PERIOD, date(2026, 10, 31), "ben")
+
+
+def test_close_ordered_again_moves_its_time_until_it_is_declared(books: Books) -> None:
+    """The newest order counts; a declared close stays as it is and keeps its number."""
+    books.order_close("north", PERIOD, NOW_MS, "ana")
+    books.order_close("north", PERIOD, NOW_MS + 1, "ben")
+    books.order_close("north", "2026-09", NOW_MS, "ana")
+    assert [(c.period, c.due_ms, c.ordered_by) for c in books.closes()] == [
+        ("2026-09", NOW_MS, "ana"),
+        (PERIOD, NOW_MS + 1, "ben"),
+    ]
+    first = books.declare_closed("north", PERIOD, date(2026, 11, 1), "ben")
+    second = books.declare_closed("north", "2026-09", date(2026, 11, 1), "ben")
+    assert (first, second) == (1, 2)
+    assert books.declare_closed("north", PERIOD, date(2026, 11, 1), "eve") == 1
+    with pytest.raises(ValueError, match="declared closed already"):
+        books.order_close("north", PERIOD, NOW_MS, "ana")

@@ -1,0 +1,170 @@
+"""Cards: payouts clear to zero, refunds in parts and back, disputes won and lost, reserves, negative payouts."""
+
+from itertools import permutations
+
+import pytest
+from unit.engine.builders import DAY_MS, NOW_MS, Run, decision, event, tick
+
+
+def sale(name: str, amount_minor: int, payout: str) -> tuple[dict, ...]:
+    """A sale that is settled in a payout."""
+    return (
+        event(f"{name}-a", "card_authorised", amount_minor, document=f"a-{name}"),
+        event(f"{name}-c", "card_captured", amount_minor, document=f"c-{name}", reference=f"a-{name}"),
+        event(f"{name}-s", "card_settled", amount_minor, document=f"c-{name}", reference=payout),
+    )
+
+
+def member(name: str, kind: str, amount_minor: int, payout: str, document: str = "") -> dict:
+    """One line of a payout."""
+    return event(name, kind, amount_minor, document=document or name, reference=payout)
+
+
+def payout(name: str, net_minor: int) -> tuple[dict, dict]:
+    """A payout, and its money at the bank."""
+    return (
+        event(f"{name}-p", "payout_paid", net_minor, document=name),
+        event(f"{name}-b", "deposit_received", net_minor, document=f"b-{name}", reference=name),
+    )
+
+
+def refund(amount_minor: int) -> tuple[dict, dict]:
+    """A refund that one person asks for and another approves."""
+    return (
+        event("ask", "refund_requested", amount_minor, document="r1", person="Ann"),
+        event("sign", "refund_approved", amount_minor, document="r1", person="Bob"),
+    )
+
+
+def test_payout_of_sales_and_fees_clears_to_zero():
+    """Gross sales less fees is what the bank gets; nothing is left in clearing."""
+    run = Run()
+    rows = [*sale("x", 25000, "po1"), member("fee", "card_fee_charged", 755, "po1"), *payout("po1", 24245)]
+    run.take(*rows)
+    assert run.balances_of("mercy") == {"AR_SELF": -25000, "MERCHANT_FEES": 755, "CASH": 24245}
+
+
+DISPUTE = (
+    member("open", "chargeback_opened", 25000, "po2", "d1"),
+    member("cost", "chargeback_fee_charged", 1500, "po2", "d1"),
+    *payout("po2", -26500),
+)
+WON = (member("won", "chargeback_won", 25000, "po3", "d1"), *payout("po3", 25000))
+LOST = (event("lost", "chargeback_lost", 25000, document="d1"),)
+
+
+@pytest.mark.parametrize(
+    ("ending", "accounts"),
+    [
+        (WON, {"CHARGEBACK_FEES": 1500, "CASH": -1500}),
+        (LOST, {"CHARGEBACK_FEES": 1500, "CASH": -26500, "AR_SELF": 25000}),
+    ],
+    ids=["won", "lost"],
+)
+def test_dispute_takes_the_money_and_gives_it_back_or_bills_again(ending, accounts):
+    """A dispute is a receivable and an exception while it is open; a negative payout leaves the bank."""
+    run = Run()
+    run.take(*DISPUTE)
+    assert run.balances_of("mercy") == {"DISPUTED_RECEIVABLE": 25000, "CHARGEBACK_FEES": 1500, "CASH": -26500}
+    assert run.open_types() == ["chargeback"]
+    run.restart()
+    run.take(*ending)
+    assert run.balances_of("mercy") == accounts
+    assert run.open == {}
+
+
+def test_dispute_that_ends_before_it_is_known_leaves_no_exception():
+    """A dispute whose end comes first is never open."""
+    run = Run()
+    run.take(*LOST)
+    run.take(*DISPUTE)
+    assert run.open == {}
+    assert run.balance("DISPUTED_RECEIVABLE") == 0
+
+
+def test_dispute_that_nobody_opened_is_an_exception():
+    """A lost dispute without its beginning waits for it, and is told after its time."""
+    run = Run()
+    run.take(*LOST)
+    run.step(tick(NOW_MS + 121 * DAY_MS))
+    assert run.open_types() == ["unmatched_dispute"]
+
+
+def test_refund_in_parts_uses_up_what_was_approved():
+    """An approved refund may be paid in parts, and never beyond what was approved; people take out what exceeds it."""
+    run = Run()
+    run.take(*refund(400), *(member(f"part{n}", "refund_paid", 150, "po1", "r1") for n in range(3)))
+    assert run.state("part2") == "excepted"
+    assert run.open_types() == ["allocation_exceeded"]
+    run.take(member("rest", "refund_paid", 100, "po1", "r1"), event("p", "payout_paid", -400, document="po1"))
+    assert run.state("part0") == "pending"
+    run.step(decision(1, "exclude", *run.ids("allocation_exceeded")))
+    assert run.state("part2") == "excluded"
+    assert run.balances_of("mercy") == {"PT_CREDIT": 400, "CARD_CLEARING": -400}
+    assert run.open == {}
+
+
+def test_refund_without_approval_is_not_booked():
+    """Money that leaves without an approval is an exception after its time."""
+    run = Run()
+    run.take(member("out", "refund_paid", 100, "po1", "r1"), event("p", "payout_paid", -100, document="po1"))
+    run.step(tick(NOW_MS + 11 * DAY_MS))
+    assert "refund_without_approval" in run.open_types()
+    assert run.accounts() == {}
+
+
+def test_refund_approved_by_who_asked_for_it_is_refused():
+    """Preparer and approver of a refund are two persons."""
+    run = Run()
+    ask, sign = refund(400)
+    run.take(ask, sign | {"attributes": ask["attributes"]})
+    assert run.open_types() == ["approval_refused"]
+
+
+BACK = (
+    *refund(400),
+    member("out", "refund_paid", 400, "po1", "r1"),
+    event("p1", "payout_paid", -400, document="po1"),
+    event("back", "refund_failed", 400, document="r1", reason="CARD_EXPIRED"),
+)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(5))))
+def test_refund_that_fails_opens_the_debt_again(order):
+    """In any order of arrival, a refund that came back is owed again and can be paid once more."""
+    run = Run()
+    for at in order:
+        run.take(BACK[at])
+    assert run.balances_of("mercy") == {"PT_CREDIT": 400, "REFUND_PAYABLE": -400}
+    assert run.open_types() == ["refund_failed"]
+    run.take(event("check", "refund_paid_by_check", 400, document="r1", reference="chk1"))
+    assert run.balances_of("mercy") == {"PT_CREDIT": 400, "CASH": -400}
+
+
+def test_refund_by_check_that_fails_comes_back_as_cash():
+    """A returned check is cash again, and the debt is open."""
+    run = Run()
+    run.take(
+        *refund(400),
+        event("check", "refund_paid_by_check", 400, document="r1", reference="chk1"),
+        event("back", "refund_failed", 400, document="r1", reason="CHECK_RETURNED"),
+    )
+    assert run.balances_of("mercy") == {"PT_CREDIT": 400, "REFUND_PAYABLE": -400}
+
+
+def test_reserve_is_held_back_and_released_through_payouts():
+    """What the processor keeps back is a receivable until a later payout releases it."""
+    run = Run()
+    run.take(*sale("x", 1000, "po1"), member("hold", "reserve_held", 100, "po1"), *payout("po1", 900))
+    assert run.balances_of("mercy") == {"AR_SELF": -1000, "PROCESSOR_RESERVE": 100, "CASH": 900}
+    run.take(member("free", "reserve_released", 100, "po2"), *payout("po2", 100))
+    assert run.balances_of("mercy") == {"AR_SELF": -1000, "CASH": 1000}
+
+
+def test_payout_whose_money_differs_is_held_without_a_plug():
+    """A deposit that is not the payout's net is an exception; clearing shows what is missing."""
+    run = Run()
+    bank = payout("po1", 1000)[1] | {"amount_minor": 999}
+    run.take(*sale("x", 1000, "po1"), payout("po1", 1000)[0], bank)
+    assert run.open_types() == ["payout_mismatch"]
+    assert (run.balance("CARD_CLEARING"), run.balance("CASH")) == (1000, 0)

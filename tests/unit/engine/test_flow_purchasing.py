@@ -1,0 +1,498 @@
+"""Purchasing and payables: matches in two, three and four ways, holds, duplicates, credit memos, payments."""
+
+from itertools import permutations
+
+import pytest
+from unit.engine.builders import DAY_MS, MAPPING, NOW_MS, Run, decision, event, mapping, tick
+
+UNIT = 1000
+PRICE = 1000  # ten a unit
+
+
+def ordered(units: int = 100, price: int = PRICE, line: str = "PO1/1", **columns: object) -> dict:
+    """An order's line."""
+    named = {"document": line, "counterparty": "acme", "quantity": units * UNIT} | columns
+    return event(f"order-{line}", "po_line_approved", units * price, attributes={"price_minor": price}, **named)
+
+
+def received(units: int, name: str = "R1", line: str = "PO1/1", kind: str = "goods_received", **columns: object) -> dict:
+    """A receipt, an acceptance or a return of an order's line."""
+    return event(f"{kind}-{name}", kind, document=name, reference=line, quantity=units * UNIT, **columns)
+
+
+def bill(
+    amount_minor: int, name: str = "acme/77", supplier: str = "acme", kind: str = "invoice_received", **columns: object
+) -> dict:
+    """The head of an invoice or credit memo."""
+    return event(f"head-{name}", kind, amount_minor, document=name, counterparty=supplier, **columns)
+
+
+def billed(
+    units: int | None, amount_minor: int, of: str = "acme/77", line: str | None = "PO1/1", **columns: object
+) -> dict:
+    """A line of an invoice."""
+    quantity = None if units is None else units * UNIT
+    named = {"document": f"{of}/1", "reference": line, "correlation_id": of, "counterparty": "acme"} | columns
+    return event(f"line-{of}-{line}", "invoice_line_billed", amount_minor, quantity=quantity, **named)
+
+
+def credited(units: int | None, amount_minor: int, of: str = "acme/C1", line: str | None = "PO1/1") -> dict:
+    """A line of a credit memo."""
+    quantity = None if units is None else units * UNIT
+    named = {"document": f"{of}/1", "reference": line, "correlation_id": of, "counterparty": "acme"}
+    return event(f"line-{of}", "credit_memo_line_billed", amount_minor, quantity=quantity, **named)
+
+
+def approved(name: str = "acme/77", person: str = "Ann") -> dict:
+    """A bill's approval."""
+    return event(f"ok-{name}-{person}", "invoice_approved", document=name, person=person)
+
+
+def paid(amount_minor: int, name: str = "acme/77", payment: str = "PAY1", **columns: object) -> dict:
+    """A bill's payment."""
+    return event(f"pay-{payment}", "payment_released", amount_minor, document=payment, reference=name, **columns)
+
+
+def let_go(hold: str, person: str = "Bob", name: str = "acme/77") -> dict:
+    """The release of a hold."""
+    return event(f"free-{hold}-{person}", "hold_released", document=name, reason=hold, person=person)
+
+
+GOODS = (ordered(), received(100), billed(100, 100_000), bill(100_000))
+
+
+# ── the match ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+@pytest.mark.parametrize("together", [True, False], ids=["one step", "a step each"])
+def test_purchase_posts_the_same_in_every_order_of_arrival(order, together):
+    """Order, receipt and invoice in any order end with the goods against the payable, and no receipt open."""
+    run, rows = Run(), [GOODS[at] for at in order]
+    for step in [rows] if together else [[row] for row in rows]:
+        run.take(*step)
+    assert run.balances_of("mercy") == {"INVENTORY": 100_000, "AP": -100_000}
+    assert run.open == {}
+
+
+def test_purchase_received_and_not_billed_is_exactly_what_grni_says():
+    """GRNI is the value of open receipts at the order's price, after every event."""
+    run = Run()
+    run.take(ordered())
+    open_receipts = []
+    for row in (
+        received(60, "R1"),
+        received(30, "R2"),
+        billed(50, 52_000),
+        received(10, "R3", kind="goods_returned"),
+        billed(40, 40_000, of="acme/78"),
+    ):
+        run.take(row, *([bill(row["amount_minor"], row["correlation_id"])] if "correlation_id" in row else ()))
+        open_receipts.append(-run.balance("GRNI"))
+    assert open_receipts == [60_000, 90_000, 40_000, 30_000, 0]
+    assert (run.balance("INVOICED_NOT_RECEIVED"), run.balance("PPV")) == (10_000, 2_000)
+
+
+def test_purchase_billed_ten_units_more_than_received_is_recorded_and_not_paid():
+    """Order 100, receipt 90, invoice 100: the match fails by ten, holds the payment, and ends with the receipt."""
+    run = Run()
+    run.take(ordered(), received(90), billed(100, 100_000), bill(100_000))
+    flagged = [run.open[id] for id in run.ids("match_failed_receipt")]
+    assert flagged == [("match_failed_receipt", "line-acme/77-PO1/1")]
+    run.take(approved(), paid(100_000))
+    assert run.state("pay-PAY1") == "pending"
+    assert run.balances_of("mercy") == {"INVENTORY": 90_000, "INVOICED_NOT_RECEIVED": 10_000, "AP": -100_000}
+    run.restart()
+    run.take(received(10, "R2"))
+    assert run.state("pay-PAY1") == "booked"
+    assert run.balances_of("mercy") == {"INVENTORY": 100_000, "PAYMENT_CLEARING": -100_000}
+    assert run.open == {}
+
+
+def test_purchase_tells_consumers_what_the_match_held():
+    """The payables platform learns that the bill came, and then that its match failed."""
+    run = Run()
+    run.take(ordered(), received(90), billed(100, 100_000), bill(100_000))
+    about_bill = [(status, detail) for status, document, detail in run.statuses if document == "acme/77"]
+    assert about_bill == [("received", ""), ("match_failed", "match_failed_receipt:1")]
+
+
+def test_payment_in_the_frame_of_its_failing_bill_does_not_pass_the_hold():
+    """A payment that comes together with a bill, whose match fails, waits like one that comes later."""
+    run = Run()
+    run.take(ordered(), received(90), billed(100, 100_000), bill(100_000), approved(), paid(100_000))
+    assert run.state("pay-PAY1") == "pending"
+
+
+@pytest.mark.parametrize(
+    ("level", "rows", "fault"),
+    [
+        ("2", (billed(100, 100_000),), ""),
+        ("2", (billed(101, 101_000),), "match_failed_quantity"),
+        ("2", (billed(100, 100_001),), "match_failed_price"),
+        ("3", (received(100), billed(100, 100_000)), ""),
+        ("3", (received(99), billed(100, 100_000)), "match_failed_receipt"),
+        ("4", (received(100), received(99, "A1", kind="goods_accepted"), billed(100, 100_000)), "match_failed_acceptance"),
+        ("4", (received(100), received(100, "A1", kind="goods_accepted"), billed(100, 100_000)), ""),
+        ("4", (received(100, attributes={"rejected": 1000}), billed(100, 100_000)), "match_failed_acceptance"),
+    ],
+)
+def test_purchase_is_matched_in_the_ways_that_its_policy_says(level, rows, fault):
+    """Two ways compare with the order, three with receipts, four with what was accepted."""
+    run = Run()
+    run.step(mapping(2, [{"role": "POLICY_MATCH_LEVEL", "account": level}]))
+    run.take(ordered(), *rows, bill(rows[-1]["amount_minor"]))
+    assert set(run.open_types()) == ({fault} if fault else set())
+
+
+@pytest.mark.parametrize(
+    ("percent", "most", "amount_minor", "passes"),
+    [
+        ("2", None, 102_000, True),
+        ("2", None, 102_001, False),
+        (None, "500", 100_400, True),
+        ("2", "10", 102_000, False),
+        ("unlimited", None, 900_000, True),
+        ("0", "unlimited", 100_001, False),
+    ],
+)
+def test_purchase_price_tolerance_is_the_stricter_of_two(percent, most, amount_minor, passes):
+    """Of a percentage and an amount the stricter counts; nothing is allowed by "0", everything by "unlimited"."""
+    policies = {"POLICY_PRICE_PERCENT": percent, "POLICY_PRICE_MINOR": most}
+    run = Run()
+    run.step(mapping(2, [{"role": role, "account": told} for role, told in policies.items() if told]))
+    run.take(ordered(), received(100), billed(100, amount_minor), bill(amount_minor))
+    assert run.open_types() == ([] if passes else ["match_failed_price"])
+    assert run.balance("PPV") == amount_minor - 100_000
+
+
+def test_invoice_before_its_order_waits_and_is_told():
+    """A bill of an order that has not come waits, is an exception after three days, and books when it comes."""
+    run = Run()
+    run.take(billed(100, 100_000), bill(100_000))
+    assert run.state("line-acme/77-PO1/1") == "pending"
+    run.step(tick(NOW_MS + 4 * DAY_MS))
+    assert "missing_po_reference" in run.open_types()
+    run.take(ordered(), received(100), at_ms=NOW_MS + 4 * DAY_MS)
+    assert run.balances_of("mercy") == {"INVENTORY": 100_000, "AP": -100_000}
+    assert run.open_types() == []
+
+
+def test_receipt_in_the_frame_of_its_order_but_before_it_is_entered_after_it():
+    """The order of rows in a frame does not decide whether a receipt finds its order."""
+    run = Run()
+    run.take(received(100), ordered())
+    assert run.states() == {"goods_received-R1": "booked", "order-PO1/1": "excluded"}
+
+
+def test_invoice_of_another_supplier_than_the_order_is_held_until_it_is_tried_again():
+    """A bill line of a stranger is held; mapped as another name of the supplier, it books."""
+    run = Run()
+    run.take(ordered(), received(100), billed(100, 100_000, counterparty="ACME Corp"), bill(100_000, supplier="ACME Corp"))
+    assert run.open_types() == ["vendor_mismatch"]
+    assert run.balance("AP") == 0
+    run.step(mapping(2, [*MAPPING, {"role": "SUPPLIER_ALIAS", "account": "acme", "counterparty": "ACME Corp"}]))
+    assert run.open == {}
+    assert run.balances_of("mercy") == {"INVENTORY": 100_000, "AP": -100_000}
+
+
+def test_held_bill_line_that_is_tried_again_tells_what_its_match_finds():
+    """What a register finds while a held row is tried again is not lost: the match fails, and the bill is held."""
+    run = Run()
+    run.take(ordered(), received(90), billed(100, 100_000, counterparty="ACME Corp"), bill(100_000))
+    run.step(mapping(2, [*MAPPING, {"role": "SUPPLIER_ALIAS", "account": "acme", "counterparty": "ACME Corp"}]))
+    assert run.open_types() == ["match_failed_receipt"]
+    run.take(approved(), paid(100_000))
+    assert run.state("pay-PAY1") == "pending"
+
+
+def test_invoice_of_an_unknown_supplier_is_held_only_where_suppliers_are_mapped():
+    """A house that maps suppliers holds the bills and orders of others."""
+    run = Run()
+    run.step(mapping(2, [{"role": "SUPPLIER", "account": "acme", "counterparty": "acme"}]))
+    run.take(bill(5, "odd/1", "odd"), billed(None, 5, "odd/1", None), bill(7), billed(None, 7, "acme/77", None))
+    assert run.open_types() == ["unknown_supplier"]
+    assert run.balance("PURCHASE_EXPENSE") == 12
+
+
+def test_invoice_without_order_is_expense_beside_its_tax_and_charges():
+    """What is bought without an order is expense; tax, freight, charges, allowances and prepayments go apart."""
+    head = {"tax_minor": 750, "freight_minor": 300, "charge_minor": 50, "allowance_minor": 20, "prepaid_minor": 100}
+    run = Run()
+    run.take(bill(10_980, attributes=head), billed(None, 10_000, line=None))
+    assert run.balances_of("mercy") == {
+        "TAX": 750,
+        "FREIGHT": 300,
+        "OTHER_CHARGES": 30,
+        "PREPAYMENT": -100,
+        "PURCHASE_EXPENSE": 10_000,
+        "AP": -10_980,
+    }
+
+
+def test_invoice_whose_lines_are_not_its_total_is_held_whole():
+    """A bill that does not add up books nothing, and is told after three days."""
+    run = Run()
+    run.take(bill(10_001), billed(None, 10_000, line=None))
+    run.step(tick(NOW_MS + 4 * DAY_MS))
+    assert set(run.open_types()) == {"bill_out_of_balance"}
+    assert run.accounts() == {}
+
+
+# ── holds ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_payment_waits_for_approval_and_the_bill_says_so_after_its_time():
+    """No bill is paid unapproved; an approval that is overdue is an exception, and the approval pays it."""
+    run = Run()
+    run.take(*GOODS, paid(100_000))
+    assert run.state("pay-PAY1") == "pending"
+    run.step(tick(NOW_MS + 6 * DAY_MS))
+    assert run.open_types() == ["approval_overdue", "payment_confirmation_lost", "payment_on_hold"]
+    run.take(approved(), at_ms=NOW_MS + 6 * DAY_MS)
+    assert run.state("pay-PAY1") == "booked"
+    assert run.open_types() == ["payment_confirmation_lost"]
+
+
+def test_approval_without_a_person_is_refused():
+    """An approval that nobody signed lets nothing go."""
+    run = Run()
+    run.take(*GOODS, event("ok", "invoice_approved", document="acme/77"), paid(100_000))
+    assert run.open_types() == ["approval_refused"]
+    assert run.state("pay-PAY1") == "pending"
+
+
+def test_hold_of_a_failed_match_is_released_by_a_second_person():
+    """Who entered the bill can't release its hold; another person can, and the payment goes."""
+    run = Run()
+    run.take(ordered(), received(90), billed(100, 100_000), bill(100_000, person="Bob"))
+    run.take(approved(), paid(100_000), let_go("match_failed_receipt:1", "Bob"))
+    assert run.state("pay-PAY1") == "pending"
+    assert "approval_refused" in run.open_types()
+    run.take(let_go("match_failed_receipt:1", "Eve"))
+    assert run.state("pay-PAY1") == "booked"
+
+
+def test_hold_that_a_person_released_is_not_set_again():
+    """A released hold stays released, although the match goes on failing."""
+    run = Run()
+    run.take(ordered(), received(90), billed(100, 100_000), bill(100_000))
+    run.take(let_go("match_failed_receipt:1"))
+    run.take(received(5, "R2", kind="goods_returned"), approved(), paid(100_000))
+    assert run.state("pay-PAY1") == "booked"
+
+
+def test_payment_of_more_than_the_bill_is_held():
+    """A bill is paid up to its amount; what exceeds it is another payment of the same."""
+    run = Run()
+    run.take(*GOODS, approved())
+    run.take(paid(100_000), paid(100_000, payment="PAY2"))
+    assert run.open_types() == ["duplicate_payment_event"]
+    assert run.balance("PAYMENT_CLEARING") == -100_000
+
+
+def test_bill_that_nobody_pays_is_told_after_its_time():
+    """A payable that is open for ninety days is an exception."""
+    run = Run()
+    run.take(*GOODS, approved())
+    run.step(tick(NOW_MS + 91 * DAY_MS))
+    assert run.open_types() == ["invoice_unpaid"]
+
+
+def test_rejected_invoice_is_an_exception_and_told():
+    """Who rejects an invoice tells the supplier's channel, and somebody owns it."""
+    run = Run()
+    run.take(*GOODS, event("no", "invoice_rejected", document="acme/77", reason="DAMAGED"))
+    assert run.open_types() == ["invoice_rejected"]
+    assert ("rejected", "acme/77", "DAMAGED") in run.statuses
+
+
+# ── duplicates ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_bill_of_the_same_number_is_blocked_until_two_persons_let_it_go():
+    """The same number again books nothing; released by decision, both are one payable of both amounts."""
+    run = Run()
+    run.take(*GOODS)
+    run.take(bill(5_000, source="ocr") | {"event_id": "again"})
+    assert run.open_types() == ["duplicate_invoice_suspect"]
+    assert run.state("again") == "excepted"
+    run.step(decision(1, "release", *run.ids("duplicate_invoice_suspect")))
+    assert run.state("again") == "pending"
+    run.take(billed(None, 5_000, line=None, document="acme/77/2"))
+    assert run.state("again") == "booked"
+    run.take(approved(), paid(105_000))
+    assert run.state("pay-PAY1") == "booked"
+
+
+def test_bill_of_the_same_number_is_blocked_long_after_the_first_was_paid():
+    """A paid bill's number is remembered for two years."""
+    run = Run()
+    run.take(*GOODS, approved(), paid(100_000))
+    run.step(tick(NOW_MS + 200 * DAY_MS))
+    run.take(bill(100_000, source="ocr") | {"event_id": "again"}, at_ms=NOW_MS + 200 * DAY_MS)
+    assert "duplicate_invoice_suspect" in run.open_types()
+    run.step(tick(NOW_MS + 731 * DAY_MS))
+    run.take(bill(100_000, source="fax") | {"event_id": "much later"}, at_ms=NOW_MS + 731 * DAY_MS)
+    assert run.state("much later") == "pending"
+
+
+def test_bill_of_the_same_amount_and_date_is_recorded_and_not_paid():
+    """A strong likeness holds the later bill's payment until a second person releases it."""
+    run = Run()
+    run.take(bill(5_000, "acme/1"), billed(None, 5_000, "acme/1", None))
+    run.take(bill(5_000, "acme/900"), billed(None, 5_000, "acme/900", None))
+    assert run.balance("AP") == -10_000
+    assert run.open_types() == ["duplicate_invoice_suspect"]
+    run.take(approved("acme/1"), approved("acme/900"), paid(5_000, "acme/1", "P1"), paid(5_000, "acme/900", "P2"))
+    assert (run.state("pay-P1"), run.state("pay-P2")) == ("booked", "pending")
+    run.take(let_go("duplicate_invoice_suspect", name="acme/900"))
+    assert run.state("pay-P2") == "booked"
+
+
+def test_bill_of_nearly_the_same_amount_is_reviewed_and_can_be_paid():
+    """A faint likeness is looked at, and holds nothing."""
+    run = Run()
+    run.take(bill(5_000, "acme/1"), billed(None, 5_000, "acme/1", None))
+    run.take(bill(5_020, "acme/900"), billed(None, 5_020, "acme/900", None))
+    assert run.open_types() == ["duplicate_invoice_review"]
+    run.take(approved("acme/900"), paid(5_020, "acme/900"))
+    assert run.state("pay-PAY1") == "booked"
+
+
+# ── credit memos ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+MEMO = {"name": "acme/C1", "kind": "credit_memo_received"}
+
+
+def test_credit_memo_for_the_price_takes_back_the_variance():
+    """Billed at 10.40, credited 0.40 a unit without a quantity, and paid the rest: no variance is left."""
+    run = Run()
+    run.take(ordered(90), received(90), billed(90, 93_600), bill(93_600))
+    assert (run.balance("PPV"), run.open_types()) == (3_600, ["match_failed_price"])
+    run.take(bill(3_600, reference="acme/77", **MEMO), credited(None, 3_600))
+    assert run.open == {}
+    run.take(approved(), paid(90_000))
+    assert run.balances_of("mercy") == {"INVENTORY": 90_000, "PAYMENT_CLEARING": -90_000}
+
+
+def test_credit_memo_for_goods_ends_a_hold_of_quantity():
+    """Ten units too many, credited with their quantity, let the payment of the rest go."""
+    run = Run()
+    run.take(ordered(), received(90), billed(100, 100_000), bill(100_000), approved(), paid(90_000))
+    assert run.state("pay-PAY1") == "pending"
+    run.take(bill(10_000, reference="acme/77", **MEMO), credited(10, 10_000))
+    assert run.state("pay-PAY1") == "booked"
+    assert run.balances_of("mercy") == {"INVENTORY": 90_000, "PAYMENT_CLEARING": -90_000}
+    assert run.open == {}
+
+
+def test_credit_memo_after_the_payment_is_money_that_the_supplier_owes():
+    """A bill that is paid has nothing left to correct: the payable stands on the other side."""
+    run = Run()
+    run.take(*GOODS, approved(), paid(100_000))
+    run.take(bill(3_600, reference="acme/77", **MEMO), credited(None, 3_600))
+    assert run.state("head-acme/C1") == "booked"
+    assert run.balances_of("mercy") == {
+        "INVENTORY": 100_000,
+        "PAYMENT_CLEARING": -100_000,
+        "AP": 3_600,
+        "PPV": -3_600,
+    }
+
+
+def test_credit_memo_of_the_bill_s_own_number_is_another_document():
+    """Credit memos have a namespace of their own."""
+    run = Run()
+    run.take(*GOODS, bill(3_600, kind="credit_memo_received", reference="acme/77") | {"event_id": "memo"})
+    assert run.state("memo") == "pending"
+
+
+def test_credit_memo_gives_back_tax_and_charges():
+    """What a bill's head took is given back by a credit memo's head, with the opposite sides."""
+    head = {"tax_minor": 75, "freight_minor": 30, "charge_minor": 5}
+    run = Run()
+    run.take(bill(1_110, attributes=head, **MEMO), credited(None, 1_000, line=None))
+    assert run.balances_of("mercy") == {
+        "TAX": -75,
+        "FREIGHT": -30,
+        "OTHER_CHARGES": -5,
+        "PURCHASE_EXPENSE": -1_000,
+        "AP": 1_110,
+    }
+
+
+# ── payments ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def cleared(amount_minor: int, payment: str = "PAY1") -> dict:
+    """The bank has paid."""
+    return event(f"clear-{payment}", "payment_cleared", amount_minor, document=f"st-{payment}", reference=payment)
+
+
+def test_payment_with_discount_clears_by_what_was_paid():
+    """A discount reduces what leaves the bank, and the payable by the whole amount."""
+    run = Run()
+    run.take(*GOODS, approved(), paid(100_000, attributes={"discount_minor": 2_000}))
+    assert run.balances_of("mercy") == {
+        "INVENTORY": 100_000,
+        "PAYMENT_CLEARING": -98_000,
+        "PURCHASE_DISCOUNT": -2_000,
+    }
+    run.take(cleared(98_000))
+    assert (run.balance("PAYMENT_CLEARING"), run.balance("CASH")) == (0, -98_000)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["payment first", "bank first"])
+def test_payment_clears_in_either_order(order):
+    """The bank's news of a payment may come before the payment's own."""
+    run = Run()
+    rows = (paid(100_000), cleared(100_000))
+    run.take(*GOODS, approved())
+    for at in order:
+        run.take(rows[at])
+    assert run.balances_of("mercy") == {"INVENTORY": 100_000, "CASH": -100_000}
+
+
+def test_payment_returned_opens_the_bill_again():
+    """A returned payment is an exception; the bill is owed again and can be paid once more."""
+    run = Run()
+    run.take(*GOODS, approved(), paid(100_000))
+    back = {"document": "rt1", "reference": "PAY1", "correlation_id": "acme/77"}
+    run.take(event("back", "payment_returned", 100_000, **back))
+    assert run.balances_of("mercy") == {"INVENTORY": 100_000, "AP": -100_000}
+    assert run.open_types() == ["payment_returned"]
+    run.take(paid(100_000, payment="PAY2"))
+    assert run.state("pay-PAY2") == "booked"
+    assert ("returned", "acme/77", "") in run.statuses
+
+
+def test_payment_that_nobody_confirms_or_clears_is_told():
+    """Three days without confirmation and ten without the bank are exceptions, which end when the news comes."""
+    run = Run()
+    run.take(*GOODS, approved(), paid(100_000))
+    run.step(tick(NOW_MS + 4 * DAY_MS))
+    assert run.open_types() == ["payment_confirmation_lost"]
+    run.step(tick(NOW_MS + 11 * DAY_MS))
+    assert run.open_types() == ["payment_confirmation_lost", "payment_uncleared"]
+    confirmed = {"document": "cf1", "reference": "PAY1", "correlation_id": "acme/77"}
+    run.take(event("ok", "payment_confirmed", 100_000, **confirmed), cleared(100_000), at_ms=NOW_MS + 11 * DAY_MS)
+    assert run.open == {}
+    assert ("confirmed", "acme/77", "") in run.statuses
+
+
+def test_payment_without_invoice_is_told_and_never_booked():
+    """Money that leaves for a bill that nobody has is an exception."""
+    run = Run()
+    run.take(paid(100_000))
+    run.step(tick(NOW_MS + 6 * DAY_MS))
+    assert run.open_types() == ["payment_confirmation_lost", "payment_without_invoice"]
+    assert run.accounts() == {}
+
+
+def test_service_accrued_at_a_period_s_end_is_reversed_by_its_negative():
+    """An accrual and its reversal on the first day after it leave nothing."""
+    run = Run()
+    run.take(event("a", "service_accrued", 900, document="ac1"), event("b", "service_accrued", -900, document="ac1r"))
+    assert run.accounts() == {}
+    assert run.total("booked") == 2

@@ -1,0 +1,220 @@
+"""Implants and outsourced tests: what is bought, used, billed and charged must meet."""
+
+from itertools import permutations
+
+import pytest
+from unit.engine.builders import DAY_MS, NOW_MS, Run, event, tick
+
+PIECE = 1000
+
+
+def ordered(pieces: int = 1) -> dict:
+    """An order of implants at 500.00."""
+    columns = {"document": "PO1/1", "counterparty": "acme", "quantity": pieces * PIECE}
+    return event("order", "po_line_approved", pieces * 50_000, attributes={"price_minor": 50_000}, **columns)
+
+
+def received(pieces: int = 1) -> dict:
+    """Implants that came."""
+    return event("receipt", "goods_received", document="R1", reference="PO1/1", quantity=pieces * PIECE)
+
+
+def used(pieces: int = 1, kind: str = "implant_used") -> dict:
+    """Implants used in a case, or wasted there."""
+    return event(kind, kind, document="case1/PO1/1", reference="PO1/1", quantity=pieces * PIECE, department="or")
+
+
+def charged(pieces: int = 1) -> dict:
+    """Implants on a patient's account."""
+    columns = {"document": "ch1", "reference": "case1/PO1/1", "quantity": pieces * PIECE, "department": "or"}
+    return event("charge", "implant_charged", pieces * 90_000, **columns)
+
+
+def later(run: Run, days: float) -> list[str]:
+    """The open exceptions after so many days."""
+    run.step(tick(NOW_MS + int(days * DAY_MS)))
+    return run.open_types()
+
+
+IMPLANT = (ordered(), received(), used(), charged())
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+@pytest.mark.parametrize("together", [True, False], ids=["one step", "a step each"])
+def test_implant_is_received_used_and_charged_in_any_order(order, together):
+    """The case's cost leaves the inventory at the order's price, and the patient is charged, whatever came first."""
+    run, rows = Run(), [IMPLANT[at] for at in order]
+    for step in [rows] if together else [[row] for row in rows]:
+        run.take(*step)
+    assert run.balances_of("mercy") == {
+        "GRNI": -50_000,
+        "SUPPLY_EXPENSE": 50_000,
+        "AR_SELF": 90_000,
+        "GROSS_REV": -90_000,
+    }
+    assert later(run, 5) == []
+
+
+def test_implant_used_and_never_charged_is_lost_revenue_until_it_is_charged():
+    """A use that nobody charged in three days is an exception, and ends with the charge."""
+    run = Run()
+    run.take(*IMPLANT[:3])
+    assert later(run, 4) == ["implant_uncharged"]
+    run.take(charged(), at_ms=NOW_MS + 4 * DAY_MS)
+    assert run.open == {}
+
+
+def test_implant_charged_and_never_used_is_an_exception_beside_its_charge():
+    """A charge does not wait for the use; without one it is told, and ends when the use comes."""
+    run = Run()
+    run.take(charged())
+    assert run.state("charge") == "booked"
+    assert later(run, 4) == ["implant_charged_unreceived"]
+    run.take(*IMPLANT[:3], at_ms=NOW_MS + 4 * DAY_MS)
+    assert run.open == {}
+
+
+def test_implant_charged_twice_is_an_exception():
+    """More is charged than was used."""
+    run = Run()
+    run.take(*IMPLANT, charged() | {"event_id": "again", "document": "ch2"})
+    assert run.open_types() == ["implant_charged_unreceived"]
+
+
+def test_implant_used_without_receipt_is_an_exception_until_it_comes():
+    """A use of what nobody received is told, posts its cost, and ends with the receipt."""
+    run = Run()
+    run.take(ordered(), used(), charged())
+    assert run.open_types() == ["implant_charged_unreceived"]
+    assert run.balance("SUPPLY_EXPENSE") == 50_000
+    run.take(received())
+    assert run.open == {}
+
+
+def test_implant_of_no_order_waits_for_it():
+    """Consignment: a use may come first, waits for the order, and is told after three days."""
+    run = Run()
+    run.take(used())
+    assert run.state("implant_used") == "pending"
+    assert "missing_po_reference" in later(run, 4)
+    run.take(ordered(), received(), charged(), at_ms=NOW_MS + 4 * DAY_MS)
+    assert run.open == {}
+
+
+def test_implant_wasted_costs_and_is_charged_to_nobody():
+    """What is wasted leaves the inventory and awaits no charge."""
+    run = Run()
+    run.take(ordered(), received(), used(kind="implant_wasted"))
+    assert run.balances_of("mercy") == {"GRNI": -50_000, "SUPPLY_EXPENSE": 50_000}
+    assert later(run, 5) == []
+
+
+def test_implant_use_is_told_to_consumers():
+    """Billing learns what was received and what was used of an order's line."""
+    run = Run()
+    run.take(*IMPLANT)
+    assert [status for status, document, _ in run.statuses if document == "PO1/1"] == ["approved", "received", "used"]
+
+
+# ── outsourced tests ───────────────────────────────────────────────────────────────────────────────────────────────
+
+KEY = "acc1/80053"
+
+
+def asked(tests: int = 1) -> dict:
+    """A test ordered from a laboratory at 12.00."""
+    columns = {"document": KEY, "counterparty": "lab", "quantity": tests * PIECE}
+    return event("ask", "lab_ordered", tests * 1_200, attributes={"price_minor": 1_200}, **columns)
+
+
+def billed(tests: int = 1, amount_minor: int = 1_200, of: str = "lab/9", supplier: str = "lab") -> tuple[dict, dict]:
+    """The laboratory's bill."""
+    columns = {"document": f"{of}/1", "reference": KEY, "correlation_id": of, "counterparty": supplier}
+    return (
+        event(f"head-{of}", "invoice_received", amount_minor, document=of, counterparty=supplier),
+        event(f"line-{of}", "lab_line_billed", amount_minor, quantity=tests * PIECE, **columns),
+    )
+
+
+def charge_of(tests: int = 1, name: str = "ch1") -> dict:
+    """A test on a patient's account."""
+    return event(f"charge-{name}", "lab_charged", tests * 4_000, document=name, reference=KEY, quantity=tests * PIECE)
+
+
+TEST = (asked(), *billed(), charge_of())
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+def test_lab_order_bill_and_charge_meet_in_any_order(order):
+    """Order, bill and charge end with the purchased service, the payable and the revenue, and nothing open."""
+    run = Run()
+    for at in order:
+        run.take(TEST[at])
+    assert run.balances_of("mercy") == {
+        "PURCHASED_SERVICES": 1_200,
+        "AP": -1_200,
+        "AR_SELF": 4_000,
+        "GROSS_REV": -4_000,
+    }
+    assert set(later(run, 44)) <= {"approval_overdue"}
+
+
+def test_lab_test_that_nobody_ordered_is_held_and_told():
+    """A billed or charged test without an order is an exception; the bill waits, the charge does not."""
+    run = Run()
+    run.take(*billed(), charge_of())
+    assert (run.state("line-lab/9"), run.state("charge-ch1")) == ("pending", "booked")
+    types = later(run, 4)
+    assert types.count("lab_unordered") == 3
+    run.take(asked(), at_ms=NOW_MS + 4 * DAY_MS)
+    assert "lab_unordered" not in run.open_types()
+
+
+def test_lab_test_that_is_never_billed_is_told_for_the_accrual():
+    """What the laboratory has not billed after its time is an exception."""
+    run = Run()
+    run.take(asked(), charge_of())
+    assert later(run, 44) == []
+    assert later(run, 46) == ["lab_uninvoiced"]
+
+
+def test_lab_test_that_is_never_charged_is_told():
+    """A test that nobody charged to the patient is an exception until somebody does."""
+    run = Run()
+    run.take(asked(), *billed())
+    assert "lab_uncharged" in later(run, 4)
+    run.take(charge_of(), at_ms=NOW_MS + 4 * DAY_MS)
+    assert "lab_uncharged" not in run.open_types()
+
+
+def test_lab_test_at_another_price_than_the_contract_is_held_from_payment():
+    """The price is the contract's; a dearer bill is recorded and its payment held."""
+    run = Run()
+    run.take(asked(), *billed(amount_minor=1_201))
+    assert run.open_types() == ["lab_price_mismatch"]
+    run.take(
+        event("ok", "invoice_approved", document="lab/9", person="Ann"),
+        event("pay", "payment_released", 1_201, document="P1", reference="lab/9"),
+    )
+    assert run.state("pay") == "pending"
+
+
+def test_lab_test_billed_twice_is_an_exception():
+    """A second bill of the same test is recorded, told, and not paid."""
+    run = Run()
+    run.take(*TEST, *billed(of="lab/10", amount_minor=1_200))
+    assert "lab_billed_twice" in run.open_types()
+
+
+def test_lab_test_charged_twice_is_an_exception():
+    """A second charge of the same test is told."""
+    run = Run()
+    run.take(*TEST, charge_of(name="ch2"))
+    assert run.open_types() == ["lab_charged_twice"]
+
+
+def test_lab_test_billed_by_another_laboratory_is_held():
+    """The bill's supplier must be the one that the test was ordered from."""
+    run = Run()
+    run.take(asked(), *billed(of="other/9", supplier="other"))
+    assert "vendor_mismatch" in run.open_types()
