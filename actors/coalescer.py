@@ -5,7 +5,6 @@ goes together next. Never decides what the work is.
 """
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
@@ -20,14 +19,23 @@ class _Waiting(NamedTuple, Generic[Item, Result]):
     answer: asyncio.Future
 
 
+class Gather(NamedTuple):
+    """How long callers gather after a group of at most this weight."""
+
+    least_s: float
+    most_s: float
+    weight_max: int
+
+
 class Coalescer(Generic[Item, Result]):
     """Runs `work` on groups of items, at most `concurrency` groups at once, each of at most `weight_max` in sum.
 
     `work` gives one result an item, in order; an exception among the results is raised for that item's caller alone,
     an exception raised by `work` for all callers of the group. A single item may be heavier than `weight_max`.
 
-    Where callers come together, `gather_s` pass between one group's answers and the next group: groups that follow each
-    other at once would hold one or two of many callers, and their fixed cost would keep the loop from the others.
+    After a light group whose callers were not alone, others gather: for as long as it took, within the bounds of
+    `gather`. Light groups are worked on in the loop: if they followed each other at once, each would hold one or two of
+    many callers, and their fixed cost would keep the loop from taking in the others.
     """
 
     def __init__(
@@ -35,10 +43,10 @@ class Coalescer(Generic[Item, Result]):
         work: Callable[[list[Item]], Awaitable[Sequence[Result | Exception]]],
         weight_max: int,
         concurrency: int,
-        gather_s: float = 0.0,
+        gather: Gather | None = None,
     ) -> None:
         self._work, self._weight_max, self._concurrency = work, weight_max, concurrency
-        self._gather_s, self._gathers_until = gather_s, 0.0
+        self._gather, self._gathers_until = gather or Gather(0.0, 0.0, -1), 0.0
         self._waiting: deque[_Waiting[Item, Result]] = deque()
         self._running = 0
         self._tasks: set[asyncio.Task] = set()  # the loop itself holds only weak references
@@ -56,9 +64,10 @@ class Coalescer(Generic[Item, Result]):
         return await answer
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         try:
             while self._waiting:
-                if (left_s := self._gathers_until - time.monotonic()) > 0:
+                if (left_s := self._gathers_until - loop.time()) > 0:
                     await asyncio.sleep(left_s)
                 if group := self._next_group():
                     await self._work_off(group)
@@ -66,6 +75,8 @@ class Coalescer(Generic[Item, Result]):
             self._running -= 1
 
     async def _work_off(self, group: list[_Waiting[Item, Result]]) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             results = await self._work([waiting.item for waiting in group])
         except asyncio.CancelledError:
@@ -77,8 +88,10 @@ class Coalescer(Generic[Item, Result]):
             results = [error] * len(group)
         for waiting, result in zip(group, results, strict=True):
             _answer(waiting.answer, result)
-        if len(group) > 1 or self._waiting:
-            self._gathers_until = time.monotonic() + self._gather_s
+        alone = len(group) == 1 and not self._waiting
+        if not alone and sum(waiting.weight for waiting in group) <= self._gather.weight_max:
+            pause_s = min(max(loop.time() - began, self._gather.least_s), self._gather.most_s)
+            self._gathers_until = loop.time() + pause_s
 
     def _next_group(self) -> list[_Waiting[Item, Result]]:
         group: list[_Waiting[Item, Result]] = []

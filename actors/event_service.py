@@ -24,8 +24,8 @@ from penstock.v1 import events_pb2 as v1
 
 from actors import answers
 from actors.answers import Receipt
-from actors.coalescer import Coalescer
-from actors.gateway import LAG_EVERY_S, Gateway, numbered, off_loop
+from actors.coalescer import Coalescer, Gather
+from actors.gateway import LAG_EVERY_S, ROWS_IN_LOOP_MAX, Gateway, numbered, off_loop
 from runtime.errors import FrameError, Pressure
 from runtime.limits import Limits
 from runtime.schema import Incoming
@@ -34,7 +34,8 @@ STREAM_WAIT_S_MAX = 5.0  # how long a stream waits for a lagging shard before it
 STOP_GRACE_S = 5.0
 MESSAGE_HEADROOM_BYTES = 2**20  # so that a request slightly too large is answered by us, with the limit named
 THREAD_SWITCH_S = 0.0005  # frames are worked on in threads, each of which asks the loop for its turn dozens of times
-ROW_GROUPS_AT_ONCE, ROWS_GATHER_S = 2, 0.005
+ROW_GROUPS_AT_ONCE = 2
+ROWS_GATHER = Gather(least_s=0.005, most_s=0.02, weight_max=ROWS_IN_LOOP_MAX)
 
 _log = structlog.get_logger()
 
@@ -67,7 +68,7 @@ class EventServicer:
 
     def __init__(self, gateway: Gateway, wire: Wire) -> None:
         self._gateway, self._wire, self._limits = gateway, wire, gateway.limits
-        self._rows = Coalescer(self._store_rows, gateway.limits.frame_rows_max, ROW_GROUPS_AT_ONCE, ROWS_GATHER_S)
+        self._rows = Coalescer(self._store_rows, gateway.limits.frame_rows_max, ROW_GROUPS_AT_ONCE, ROWS_GATHER)
 
     async def submit(self, request: Submission, context: grpc.aio.ServicerContext) -> v1.SubmitResponse:
         """Answer one request."""

@@ -25,15 +25,7 @@ from runtime.flow.recent_ids import RecentIds
 from runtime.limits import Limits
 from runtime.ports import Clock, LogEntry, LogWriter, Metrics, NoMetrics, ShardLag
 from runtime.routing import Splitter
-from runtime.schema import (
-    ARROW_STAMPED,
-    REJECT_COLUMNS,
-    Checked,
-    Incoming,
-    Vocabulary,
-    conform,
-    to_arrow,
-)
+from runtime.schema import ARROW_STAMPED, REJECT_COLUMNS, Checked, Incoming, Vocabulary, conform, to_arrow
 from runtime.validation import check
 
 LAG_EVERY_S = 0.1

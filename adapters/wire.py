@@ -5,8 +5,7 @@ and a column. Never decides whether a value is allowed (`runtime.validation` doe
 """
 
 import re
-import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from functools import lru_cache
 from operator import attrgetter
@@ -18,6 +17,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from adapters import arrow_metadata
 from runtime.errors import FrameError
 from runtime.limits import Limits
 from runtime.ports import FeedMessage
@@ -278,10 +278,7 @@ _READERS: dict[str, _Reader] = {"attributes": (_attributes, frozenset((str, _NON
 
 # ── Arrow ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-_FILE_MAGIC, _FILE_END = b"ARROW1\0\0", struct.Struct("<I6s")
-_BLOCK = struct.Struct("<qi4xq")  # of a file's index: offset, size of the metadata, size of the body
-# Places of fields in the format's Message, RecordBatch, DictionaryBatch and Footer.
-_HEADER_SLOT, _COMPRESSION_SLOT, _DATA_SLOT, _BLOCKS_SLOTS = 2, 3, 1, (2, 3)
+_FILE_MAGIC = b"ARROW1\0\0"
 
 
 def from_arrow(data: bytes, limits: Limits) -> pa.RecordBatch:
@@ -307,7 +304,8 @@ def from_arrow(data: bytes, limits: Limits) -> pa.RecordBatch:
 def _table_of(data: bytes) -> pa.Table:
     is_file = data.startswith(_FILE_MAGIC)
     reader = pa.ipc.open_file(data) if is_file else pa.ipc.open_stream(data)
-    _refuse_compression(_file_messages(data) if is_file else _stream_messages(data))
+    if arrow_metadata.is_compressed(data, is_file):
+        raise FrameError("compressed", "", "send frames uncompressed, or compress the call")
     table = reader.read_all()
     table.validate()
     return table
@@ -354,53 +352,3 @@ def _sound_views(texts: pa.StringViewArray, column: str, limits: Limits) -> pa.S
 def _check_written_size(size: int, column: str, limits: Limits) -> None:
     if size > limits.frame_bytes_max:
         raise FrameError("too_large", column[:64], f"more than {limits.frame_bytes_max} bytes when written out")
-
-
-def _refuse_compression(messages: Iterable[pa.Message]) -> None:
-    for message in messages:
-        header = memoryview(message.metadata)
-        batch = _follow(header, _slot(header, _follow(header, 0), _HEADER_SLOT))
-        if message.type == "dictionary":
-            batch = _follow(header, _slot(header, batch, _DATA_SLOT))
-        if message.type != "schema" and _slot(header, batch, _COMPRESSION_SLOT):
-            raise FrameError("compressed", "", "send frames uncompressed, or compress the call")
-
-
-def _stream_messages(data: bytes) -> Iterable[pa.Message]:
-    reader = pa.ipc.MessageReader.open_stream(data)
-    while True:
-        try:
-            yield reader.read_next_message()
-        except StopIteration:
-            return
-
-
-def _file_messages(data: bytes) -> Iterable[pa.Message]:
-    end = len(data) - _FILE_END.size
-    footer = memoryview(data)[end - _FILE_END.unpack_from(data, end)[0] : end]
-    for slot in _BLOCKS_SLOTS:
-        place = _slot(footer, _follow(footer, 0), slot)
-        blocks = _follow(footer, place) if place else 0
-        for number in range(_u32(footer, blocks) if place else 0):
-            offset, metadata, body = _BLOCK.unpack_from(footer, blocks + 4 + number * _BLOCK.size)
-            yield pa.ipc.read_message(memoryview(data)[offset : offset + metadata + body])
-
-
-# The format's metadata are FlatBuffers: a table starts with the distance back to its vtable, which holds the place of
-# each field in the table (0: not given). pyarrow verified the buffer, and does not expose these fields.
-
-
-def _u32(buffer: memoryview, at: int) -> int:
-    return struct.unpack_from("<I", buffer, at)[0]
-
-
-def _follow(buffer: memoryview, at: int) -> int:
-    return at + _u32(buffer, at)
-
-
-def _slot(buffer: memoryview, table: int, slot: int) -> int:
-    vtable = table - struct.unpack_from("<i", buffer, table)[0]
-    size, _, *_ = struct.unpack_from("<HH", buffer, vtable)
-    at = 4 + 2 * slot
-    place = struct.unpack_from("<H", buffer, vtable + at)[0] if at < size else 0
-    return table + place if place else 0

@@ -196,7 +196,7 @@ class JournalEntry(msgspec.Struct, frozen=True, kw_only=True):
     sets: tuple[tuple[int, str, int], ...]  # (shard, position, set_no) of the posting sets folded into it
 
 
-EntryState = Literal["sealed", "in_flight", "posted", "rejected", "unknown", "parked"]
+EntryState = Literal["sealed", "in_flight", "posted", "rejected", "unknown", "parked", "replaced"]
 OutcomeCode = Literal["posted", "accepted", "rejected", "throttled", "unavailable", "unknown", "unauthorised", "parked"]
 
 
@@ -389,6 +389,12 @@ class Books(Protocol):
     def release_entry(self, key: str, by: str) -> None:
         """Send a rejected or parked entry back to sealed, to be sent again unchanged. Raises GovernanceError when it
         is in another state or unknown, or the name is empty."""
+        ...
+
+    def replace_entry(self, key: str, replacement: JournalEntry, by: str) -> str:
+        """Put a new, sealed entry in the place of a rejected one, which stays as it is in state replaced: the posting
+        sets go over to the new one. It gets a fresh key, whatever key it comes with, which is returned. Ends erp_rejected of the old one. Raises GovernanceError when it is in
+        another state or unknown, or the name is empty, ValueError when the sets are not the old entry's."""
         ...
 
     def governor(self, owner: str) -> str:

@@ -23,6 +23,7 @@ from adapters.archive.memory import MemoryArchive
 from adapters.feeds.memory import MemoryStream
 from adapters.outlets.memory import MemoryOutlet
 from runtime.config import ErpSection
+from runtime.errors import LogError
 from runtime.ledger.rules import Rulebook
 from runtime.ports import LogEntry, NoMetrics, ShardLag
 from runtime.routing import splitter
@@ -185,8 +186,9 @@ class World:
         return Vocabulary(kinds=self.rulebook.kind_terms(derived=derived), entities=entities)
 
     def _build_reader(self, process: LoopProcess) -> FeedReader:
+        process.feed = WaitingFeed(self.stream, "reader")
         return FeedReader(
-            self._edged("feed", WaitingFeed(self.stream, "reader"), process),
+            self._edged("feed", process.feed, process),
             self._build_gateway(process).submit,
             self._edged("books", self.books, process),
             clock=self._clock_of(process),
@@ -252,7 +254,12 @@ class World:
         """Keep note of when something last changed; the rest is the faults' to say."""
         if edge.method in CHANGES:
             self._changed_ms = self.clock.elapsed_ms
-        self.faults.cross(process, edge, args)
+        try:
+            self.faults.cross(process, edge, args)
+        except LogError:
+            if edge.port == "feed":
+                process.feed.start_over()
+            raise
 
     def delay_s(self, process: Any, edge: Any) -> float:
         """A supervisor calls without a loop, and can't wait."""

@@ -69,7 +69,7 @@ def standing(books: Books, entity: str, period: str, pace: Pace, at_ms: int) -> 
 
 def issues(books: Books, entity: str) -> dict[str, int]:
     """Open exceptions of an entity by type, and the events of it that wait for a counterpart."""
-    raised = books.exceptions("open", "", EXCEPTIONS_MAX)
+    raised = books.exceptions("open", limit=EXCEPTIONS_MAX)
     counts = Counter(raised.filter(raised["entity"] == entity)["type"].to_list())
     totals = books.totals()
     waiting = totals.filter((totals["entity"] == entity) & (totals["state"] == "pending"))["events"].sum()

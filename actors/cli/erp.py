@@ -6,7 +6,8 @@ Owns the commands. What is checked is `adapters.erp.conformance`'s; a rehearsal 
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ import typer
 
 from actors.cli.installation import Installation
 from actors.cli.terminal import AsJson, ConfigFile, load, out, print_json, print_table, told
+from actors.cli.workplace import opened_books
 from actors.wiring import open_erp
 from adapters.clock import WallClock
 from adapters.erp.conformance import Subject, findings
@@ -22,11 +24,14 @@ from adapters.erp.doubles.server import SECRETS, DoubleServer
 from adapters.erp.http.gateway import ErpConnection
 from adapters.erp.registry import open_gateway_of
 from runtime.config import Config, ErpSection
-from runtime.errors import ConfigError
-from runtime.ports import ErpGateway
+from runtime.errors import ConfigError, GovernanceError
+from runtime.ledger.compensation import Mending, compensation
+from runtime.ledger.journal import numbered
+from runtime.ports import Books, ErpGateway, JournalEntry
 
-app = typer.Typer(help="The ERP: check its connection.", no_args_is_help=True)
+app = typer.Typer(help="The ERP: check its connection, send entries again.", no_args_is_help=True)
 
+RETRIES_MAX = 10_000  # entries that one command releases
 _ENTITY, _CURRENCY = "general", "USD"  # of a rehearsal
 
 
@@ -54,6 +59,81 @@ def check(
         print_table(f"{name}, {'live' if live else 'a double of it'}", found, ["check", "verdict", "detail"])
         out.print(f"[red]{broken} broken[/red]" if broken else "[green]nothing broken[/green]")
     raise typer.Exit(1 if broken else 0)
+
+
+@app.command()
+def retry(
+    keys: Annotated[list[str] | None, typer.Argument(help="Journal entries by their keys.")] = None,
+    *,
+    by: Annotated[str, typer.Option("--by", help="Who does it; the name stays in the history.")],
+    rejected: Annotated[bool, typer.Option("--rejected", help="All rejected ones instead.")] = False,
+    entity: Annotated[str, typer.Option(help="Of the rejected ones, only those of this entity.")] = "",
+    period: Annotated[str, typer.Option(help="Of the rejected ones, only those of this period (2026-10).")] = "",
+    config: ConfigFile = "",
+    json: AsJson = False,
+) -> None:
+    """Send rejected or parked entries again as they are, once the ERP's period, account or document was mended.
+
+    A parked one is in doubt: look in the ERP for its key first, as nothing else keeps it from being booked twice.
+    """
+    with told():
+        settled = load(config)
+        with opened_books(settled) as books:
+            entities = (entity,) if entity else settled.erp_entities()
+            chosen = list(keys or [])
+            if rejected:
+                found = books.deliveries(entities, ["rejected"], RETRIES_MAX, period)
+                chosen += [delivery.entry.key for delivery in found if delivery.entry.key not in chosen]
+            for key in chosen:
+                books.release_entry(key, by)
+    if json:
+        print_json({"released": chosen})
+    else:
+        out.print(f"{len(chosen):,} entries will be sent again")
+
+
+@app.command()
+def repost(
+    keys: Annotated[list[str], typer.Argument(help="Rejected journal entries by their keys.")],
+    *,
+    by: Annotated[str, typer.Option("--by", help="Who does it; the name stays in the history.")],
+    opens_on: Annotated[str, typer.Option(help="The ERP's first open day (YYYY-MM-DD).")],
+    config: ConfigFile = "",
+    json: AsJson = False,
+) -> None:
+    """Replace entries that an ERP rejected for their date by new ones of its first open period, with the same lines.
+
+    The old entry stays as it was, and is never sent again; events keep their own dates.
+    """
+    with told():
+        settled = load(config)
+        mending = Mending(opens_on=_day(opens_on))
+        with opened_books(settled) as books:
+            rejected = books.deliveries(settled.erp_entities(), ["rejected"], RETRIES_MAX)
+            known = {delivery.entry.key: delivery.entry for delivery in rejected}
+            replaced = {key: _replaced(books, key, known, mending, by) for key in keys}
+    if json:
+        print_json({"replaced": replaced})
+    else:
+        for old, new in replaced.items():
+            out.print(f"{old} is replaced by {new}", highlight=False)
+
+
+def _replaced(books: Books, key: str, known: Mapping[str, JournalEntry], mending: Mending, by: str) -> str:
+    if key not in known:
+        raise GovernanceError(f"entry {key}: is not rejected; only a rejected one can be replaced")
+    try:
+        plan = compensation(known[key], "rejected", mending)
+    except ValueError as error:
+        raise GovernanceError(str(error)) from None
+    return books.replace_entry(key, numbered(plan.replacement, 0), by)
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"--opens-on: {text!r} is no day (2026-11-01)") from None
 
 
 @contextlib.contextmanager

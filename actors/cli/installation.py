@@ -33,6 +33,7 @@ from adapters.erp.tryton_setup import CompanySpec
 from adapters.log import redis_streams
 from runtime.config import Config
 from runtime.errors import ConfigError, PenstockError
+from runtime.ledger.rules import parse_rulebook
 
 READY_TIMEOUT_S = 120.0
 RAY_ENVIRONMENT = {
@@ -266,11 +267,16 @@ def cache_folder() -> Path:
 
 
 def companies(config: Config) -> list[CompanySpec]:
-    """What the embedded Tryton must have: a company an entity, with every account that its mapping names."""
+    """What the embedded Tryton must have: a company an entity, with every account that its mapping names.
+
+    Not every row names one: policies and partners are rows, too.
+    """
+    roles = parse_rulebook(settings.load_rulebook_text(config)).roles()
     this_year = datetime.fromtimestamp(WallClock().now_ms() / 1000, UTC).year
     specs = []
     for name, entity in config.entities.items():
-        accounts = sorted({(row.role, row.account) for row in config.mapping if row.entity in ("*", name)})
+        named = [row for row in config.mapping if row.entity in ("*", name) and row.role in roles]
+        accounts = sorted({(row.role, row.account) for row in named})
         specs.append(
             CompanySpec(
                 entity=name,

@@ -118,6 +118,6 @@ def _close_of(connection: Connection, entity: str, period: str) -> PeriodClose |
 def _left(connection: Connection, entity: str, period: str) -> PeriodLeft:
     waiting = (_sets.entry_key.is_(None), _sets.entity == entity, _sets.period == period)
     sets = connection.scalar(select(func.count()).select_from(tables.posting_sets).where(*waiting))
-    unposted = (_entries.entity == entity, _entries.period == period, _entries.state != "posted")
+    unposted = (_entries.entity == entity, _entries.period == period, _entries.state.not_in(["posted", "replaced"]))
     entries = select(_entries.state, func.count()).where(*unposted).group_by(_entries.state)
     return PeriodLeft(sets, dict(connection.execute(entries).all()))

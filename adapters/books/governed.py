@@ -41,3 +41,9 @@ def check_releasable(key: str, state: str | None) -> None:
     """GovernanceError unless the journal entry waits for somebody to release it."""
     if state not in ("rejected", "parked"):
         raise GovernanceError(f"entry {key}: is {state or 'unknown'}; only a rejected or parked one can be released")
+
+
+def check_replaceable(key: str, state: str | None) -> None:
+    """GovernanceError unless the ERP has rejected the journal entry, so that it is surely not there."""
+    if state != "rejected":
+        raise GovernanceError(f"entry {key}: is {state or 'unknown'}; only a rejected one can be replaced")

@@ -9,10 +9,11 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
+import msgspec
 import polars as pl
 
 from adapters.books import frames
-from adapters.books.governed import check_releasable
+from adapters.books.governed import check_releasable, check_replaceable
 from adapters.books.memory_changes import MemoryChanges
 from adapters.books.memory_deliveries import MemoryDeliveries
 from adapters.books.memory_exceptions import MemoryExceptions
@@ -23,6 +24,7 @@ from adapters.clock import utc_now_ms
 from runtime.effects import DELTAS, TOTALS, Effects
 from runtime.errors import Fenced
 from runtime.ledger.governance import signer
+from runtime.ledger.journal import entry_key
 from runtime.limits import TEXT_CHARS_MAX
 from runtime.ports import (
     START,
@@ -203,6 +205,21 @@ class MemoryBooks(MemoryExceptions, MemoryChanges, MemoryOutgoing, MemoryDeliver
         held.state = "sealed"
         stood_under = [exception_id(type, key) for type in ("erp_rejected", "erp_unknown_outcome")]
         self._remember(stood_under, "entry released", released, "")
+
+    def replace_entry(self, key: str, replacement: JournalEntry, by: str) -> str:
+        """See Books."""
+        replacer, held = signer(by), self._entries.get(key)
+        check_replaceable(key, held and held.state)
+        places = [_set_key(*place) for place in replacement.sets]
+        if any(self._claims.get(place) != key for place in places):
+            raise ValueError(f"{key}: a posting set is claimed already or does not exist")
+        self._entry_nos += 1
+        entry = msgspec.structs.replace(replacement, key=entry_key(replacement.entity, self._entry_nos))
+        self._entries[entry.key] = _Entry(entry)
+        self._claims.update(dict.fromkeys(places, entry.key))
+        held.state, held.detail = "replaced", f"replaced by {entry.key}"
+        self._resolve([exception_id("erp_rejected", key)], replacer, held.detail)
+        return entry.key
 
     # ── reports ──
 

@@ -64,6 +64,6 @@ class MemoryDeliveries:
         unposted = Counter(
             held.state
             for held in self._entries.values()
-            if (held.entry.entity, held.entry.period) == (entity, period) and held.state != "posted"
+            if (held.entry.entity, held.entry.period) == (entity, period) and held.state not in ("posted", "replaced")
         )
         return PeriodLeft(len(sets), dict(unposted))

@@ -17,7 +17,7 @@ from adapters.books.counters import reserve
 from adapters.books.database import Database, Write
 from adapters.books.deliveries import SqlDeliveries, hold, keep_governor, note_sending
 from adapters.books.exceptions import By, SqlExceptions, raise_all, raised_rows, remember, resolve
-from adapters.books.governed import check_releasable
+from adapters.books.governed import check_releasable, check_replaceable
 from adapters.books.outcomes import STATE_AFTER, EntryFacts, debit_minor, exception_id, raised_by, resolved_by
 from adapters.books.outgoing import SqlOutgoing, insert_of_derived, insert_of_statuses, told_sets
 from adapters.books.told import statuses_of
@@ -25,6 +25,7 @@ from adapters.clock import utc_now_ms
 from runtime.effects import TOTALS, Effects
 from runtime.errors import Fenced
 from runtime.ledger.governance import signer
+from runtime.ledger.journal import entry_key
 from runtime.limits import TEXT_CHARS_MAX
 from runtime.ports import Checkpoint, CommitMark, EntryState, JournalEntry, Lease, Outcome, position_key
 
@@ -179,6 +180,23 @@ class SqlBooks(SqlDeliveries, SqlExceptions, SqlChanges, SqlOutgoing):
             stood_under = [exception_id(type, key) for type in ("erp_rejected", "erp_unknown_outcome")]
             remember(connection, stood_under, "entry released", By(released, now_ms), "")
 
+    def replace_entry(self, key: str, replacement: JournalEntry, by: str) -> str:
+        """See Books."""
+        replacer, now_ms = By(signer(by), self._now_ms()), self._now_ms()
+        old = _entries.key == key
+        with self._database.writing() as connection:
+            check_replaceable(key, connection.scalar(select(_entries.state).where(old).with_for_update()))
+            fresh_key = entry_key(replacement.entity, reserve(self._database, connection, "entry_no"))
+            entry = msgspec.structs.replace(replacement, key=fresh_key)
+            sealed_no = reserve(self._database, connection, "sealed_no")
+            connection.execute(insert(tables.entries), _entry_row(entry, sealed_no, now_ms))
+            _claim(connection, key, [entry], held_by=key)
+            gone = {"state": "replaced", "detail": f"replaced by {entry.key}", "updated_at_ms": now_ms}
+            connection.execute(update(tables.entries).where(old).values(gone))
+            stood_under = [exception_id("erp_rejected", key)]
+            resolve(self._database, connection, stood_under, replacer, f"replaced by {entry.key}")
+        return entry.key
+
     # ── reports ──
 
     def totals(self) -> pl.DataFrame:
@@ -297,13 +315,16 @@ def _entry_row(entry: JournalEntry, sealed_no: int, now_ms: int) -> dict:
     }
 
 
-def _claim(connection: Connection, owner: str, entries: Sequence[JournalEntry]) -> None:
-    """Stamp the entries' sets, each of which must still be free."""
+def _claim(connection: Connection, owner: str, entries: Sequence[JournalEntry], held_by: str | None = None) -> None:
+    """Stamp the entries' sets, each of which must still be free, or held by one other entry."""
     columns = tables.posting_sets.c
     names = ("shard", "position_ms", "position_seq", "set_no")
     stamp = (
         update(tables.posting_sets)
-        .where(*(columns[name] == bindparam(f"of_{name}") for name in names), columns.entry_key.is_(None))
+        .where(
+            *(columns[name] == bindparam(f"of_{name}") for name in names),
+            columns.entry_key.is_not_distinct_from(held_by),
+        )
         .values(entry_key=bindparam("new_key"))
     )
     claims = [

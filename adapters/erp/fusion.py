@@ -214,12 +214,12 @@ class FusionGateway(HttpGateway):
 
     def _failures(self, job: _Job, status: str, keys: Sequence[str]) -> dict[str, Outcome]:
         """What it means that these entries of an ended job are not there."""
-        if status in ("SUCCEEDED", "FINISHED"):
-            late = f"job {job.id} {status}, but its batch is not there yet"
-            return {key: Outcome(key, "unknown", detail=late) for key in keys}
         if status in _NOT_RUN:
             return {key: Outcome(key, "unavailable", detail=f"job {job.id} {status}") for key in keys}
         told = [text for text in self._execution_report(job.id).splitlines() if re.search(self._settings.refusal, text)]
+        if not told and status in ("SUCCEEDED", "FINISHED"):
+            late = f"job {job.id} {status}, but its batch is not there yet"
+            return {key: Outcome(key, "unknown", detail=late) for key in keys}
         return self._blamed(keys, told) or self._refused_all(job, status, keys, told)
 
     def _blamed(self, keys: Sequence[str], told: Sequence[str]) -> dict[str, Outcome]:

@@ -131,7 +131,15 @@ class NetSuiteGateway(HttpGateway):
         for text in jobs:
             job, index, key = text.split("/", 2)
             by_job.setdefault(job, []).append(_Handle(job, int(index), key))
-        return [each for job, handles in by_job.items() if self._ended(job) for each in self._results(handles)]
+        outcomes, faults = [], []
+        for job, handles in by_job.items():
+            try:
+                outcomes += self._results(handles) if self._ended(job) else []
+            except ErpFault as fault:
+                faults.append(fault)
+        if faults and not outcomes:
+            raise faults[0]
+        return outcomes
 
     def turnover(self) -> list[ErpAccount]:
         entities = {company: entity for entity, company in self.companies.items()}

@@ -122,9 +122,11 @@ class RestGateway(HttpGateway):
         if reply.status in lookup.absent:
             return []
         listed = at(reply.read(Any), lookup.items.at)
-        if listed is None or isinstance(listed, str):
-            raise ErpFault("unavailable", f"the answer to a lookup has nothing at {lookup.items.at!r}")
-        return listed if isinstance(listed, list) else [listed]
+        items = listed if isinstance(listed, list) else [listed]
+        # An answer that is not as described must not look like a key that is not there: it would be sent again.
+        if not all(text_at(item, lookup.items.key) for item in items):
+            raise ErpFault("unavailable", "the answer to a lookup is not as erp.settings.lookup.items says")
+        return items
 
     # templates
 

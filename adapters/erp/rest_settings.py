@@ -97,7 +97,7 @@ class Lookup(Section):
     body: Any = None
     separator: str = ","
     items: Items
-    absent: tuple[int, ...] = Field(default=(404,), description="statuses that mean: there is none")
+    absent: tuple[int, ...] = Field(default=(), description="statuses that mean: there is none; else they are errors")
 
 
 class Settings(Section):

@@ -26,6 +26,7 @@ RETRIES_EARNED = 0.1  # at each answered call
 UNANSWERED_MAX = 5  # in a row: then the circuit opens
 CIRCUIT_OPEN_S = 30.0
 UNAUTHORISED_PAUSE_S = 300.0
+UNAUTHORISED_RESTART_S = 10.0  # of that pause, for a new sender: it may have been started with a mended password
 GHOST_S_MAX = 60.0  # how long a stopped sender's calls may still be under way
 DAY_SHARE_FREE = 0.5  # of a day's calls, that may go at the full rate; the rest is spread evenly
 
@@ -101,6 +102,9 @@ class Governor:
         self._windows = [CallWindow(limit, self._memory.ended.get(limit.name)) for limit in quota.windows]
         self._ghosts, self._memory.open = self._memory.open, 0  # of a stopped sender; they will have ended by then:
         self._ghosts_until_ms = now_ms + math.ceil(quota.ghost_s * 1000)
+        if self._memory.unauthorised:
+            soon_ms = now_ms + round(UNAUTHORISED_RESTART_S * 1000)
+            self._memory.paused_until_ms = min(self._memory.paused_until_ms, soon_ms)
         for window in self._windows if self._ghosts else ():
             window.end(self._ghosts_until_ms, self._ghosts)
 

@@ -25,8 +25,9 @@ MOVES: dict[EntryState, frozenset[EntryState]] = {
     "in_flight": frozenset({"posted", "rejected", "unknown", "parked", "sealed", "in_flight"}),
     "unknown": frozenset({"posted", "rejected", "parked", "sealed", "in_flight", "unknown"}),
     "parked": frozenset({"sealed", "posted"}),  # by a person
-    "rejected": frozenset({"sealed"}),  # by a person, or because what was wrong is mended
+    "rejected": frozenset({"sealed", "replaced"}),  # by a person, when what was wrong is mended
     "posted": frozenset(),
+    "replaced": frozenset(),  # by another entry, which has its posting sets
 }
 NOT_APPLIED: tuple[OutcomeCode, ...] = ("throttled", "unavailable", "unauthorised")
 # Of outcomes that differ within a call, the one that the governor must hear.

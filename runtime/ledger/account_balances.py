@@ -34,6 +34,7 @@ class AccountTerms(
     """`overdrawn`: the exception of an account that stands in credit for longer than `wait_days`."""
 
     PARTS: ClassVar[frozenset[str]] = frozenset()  # no kind enters it: a kind's `balance` does
+    MEASURES: ClassVar[frozenset[str]] = frozenset()
 
     overdrawn: str
     wait_days: int

@@ -31,6 +31,7 @@ class BillTerms(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag
     """
 
     PARTS: ClassVar[frozenset[str]] = frozenset(("bill", "credit"))
+    MEASURES: ClassVar[frozenset[str]] = frozenset()
 
     suspect: str
     review: str

@@ -21,6 +21,7 @@ class CandidateTerms(
     """`derives`: the kind of event that a pair becomes."""
 
     PARTS: ClassVar[frozenset[str]] = frozenset(("remit", "money", "paid"))
+    MEASURES: ClassVar[frozenset[str]] = frozenset()
 
     derives: str
     decide_after_h: int

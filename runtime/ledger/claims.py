@@ -34,6 +34,7 @@ class ClaimTerms(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", ta
     """Names of exceptions, and how long an untouched claim is remembered."""
 
     PARTS: ClassVar[frozenset[str]] = frozenset({*RANKS, "paid", "adjusted", "expected"})
+    MEASURES: ClassVar[frozenset[str]] = frozenset(("unapplied", "identified"))
 
     unmatched: str
     underpaid: str

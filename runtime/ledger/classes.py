@@ -4,8 +4,6 @@ Owns reading code tables. A table's codes may end in `*`; the longest fitting on
 code that no table knows: such an event has no rule, and is held.
 """
 
-from datetime import date
-
 import polars as pl
 
 from runtime.ledger.crosswalk import Crosswalk, Place
@@ -49,7 +47,7 @@ class Classes:
         )
 
     def _rule(self, kind: str, code: str, *place: object) -> str:
-        chosen = self._override(kind, code, *place) if place else ""
+        chosen = self._override(f"{self._classified[kind]}/{code}", place) if place else ""
         if chosen in self._cases[kind]:
             return f"{kind}/{chosen}"
         if len(self._known) > CODES_MAX:
@@ -59,9 +57,9 @@ class Classes:
             self._known[kind, code] = f"{kind}/{found}" if found else ""
         return self._known[kind, code]
 
-    def _override(self, kind: str, code: str, entity: str, facility: str, counterparty: str, on: date) -> str:
-        where = Place(entity, facility or "", "", on, counterparty or "")
-        chosen = self._crosswalk.resolve(f"{OVERRIDE}{self._classified[kind]}/{code}", where)
+    def _override(self, code: str, place: tuple) -> str:
+        entity, facility, counterparty, on = place
+        chosen = self._crosswalk.resolve(OVERRIDE + code, Place(entity, facility or "", "", on, counterparty or ""))
         return chosen.account if chosen else ""
 
 

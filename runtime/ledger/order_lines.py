@@ -59,6 +59,7 @@ class OrderTerms(
     PARTS: ClassVar[frozenset[str]] = frozenset(
         ("ordered", "received", "returned", "accepted", "billed", "credited", "used")
     )
+    MEASURES: ClassVar[frozenset[str]] = frozenset(("received", "cleared", "unreceived", "variance", "expense", "cost"))
 
     level: Literal["2", "3", "4"]
     level_policy: str

@@ -112,7 +112,8 @@ class Marks(NamedTuple):
 
 
 class Register(Protocol):
-    """Facts of one sort, by key, in one shard. Its terms name the parts that it knows, as PARTS."""
+    """Facts of one sort, by key, in one shard. Its terms name the parts that it knows, as PARTS, and the amounts that
+    it finds, as MEASURES."""
 
     def take(self, fact: Fact, now_ms: int) -> Finding:
         """Keep a fact and answer its measures; or answer a fault and keep nothing."""

@@ -330,6 +330,14 @@ def _column_faults(kind: Kind) -> list[str]:
     needed = [ref for ref in links.all if not (isinstance(ref, (ItemRef, RegisterRef)) and ref.optional)]
     faults += [f"is keyed by {ref.key!r}, which it does not require" for ref in needed if ref.key not in filled]
     faults += [fault for sum_of in _sums(kind) if (fault := _sum_fault(sum_of))]
+    if links.consumes and links.releases:
+        faults.append("consumes one item and releases another: it can wait for one alone")
+    if links.member_of and links.closes:
+        faults.append("belongs to a group and closes one: it can wait for one alone")
+    for derive in kind.derives:
+        faults += [f"derives where {c!r}, which is not a column" for c in derive.where if c not in schema.COLUMNS]
+        if derive.to == "counterparty" and "counterparty" not in {*filled, *derive.where}:
+            faults.append("derives to the counterparty, which it does not require")
     for rule in (kind, *kind.case.values()):
         if rule.entry_by and rule.entry_by not in filled:
             faults.append(f"entry_by {rule.entry_by!r} is not required")
@@ -397,7 +405,7 @@ def _match_faults(rulebook: Rulebook) -> list[str]:
     faults = [f"item.{name}: not declared" for name in sorted((opened | consumed) - set(rulebook.item))]
     faults += [f"group.{name}: not declared" for name in sorted((joined | closed) - set(rulebook.group))]
     faults += [f"register.{name}: not declared" for name in sorted(entered - set(rulebook.register))]
-    faults += _part_faults(rulebook)
+    faults += [*_part_faults(rulebook), *_measure_faults(rulebook)]
     faults += [f"item.{name}: no kind opens it" for name in sorted(set(rulebook.item) - opened)]
     faults += [f"group.{name}: no kind closes it" for name in sorted(set(rulebook.group) - closed)]
     return faults
@@ -415,10 +423,35 @@ def _part_faults(rulebook: Rulebook) -> list[str]:
     ]
 
 
+def _measure_faults(rulebook: Rulebook) -> list[str]:
+    """Amounts that nothing ever finds: a misspelt one would count as zero, and silently post nothing."""
+    return [
+        f"kind.{name}: amount {term!r} is neither its own, nor an attribute (`..._minor`), nor found by its register"
+        for name, kind in rulebook.kind.items()
+        for term in sorted(_names(kind) - _findable(kind, rulebook))
+        if not term.endswith("_minor")
+    ]
+
+
+def _names(kind: Kind) -> set[str]:
+    """Every name in its sums that can be read."""
+    return {term for sum_of in _sums(kind) if not _sum_fault(sum_of) for _, term in amounts.terms(sum_of)}
+
+
+def _findable(kind: Kind, rulebook: Rulebook) -> frozenset[str]:
+    entered = kind.links.enters.register if kind.links and kind.links.enters else ""
+    found = rulebook.register[entered].MEASURES if entered in rulebook.register else frozenset()
+    return found | {amounts.AMOUNT, "quantity"}
+
+
 def _derive_faults(rulebook: Rulebook) -> list[str]:
-    derived = {(name, rule.kind) for name, kind in rulebook.kind.items() for rule in kind.derives}
+    derived = {(f"kind.{name}", rule.kind) for name, kind in rulebook.kind.items() for rule in kind.derives}
+    registers = rulebook.register.items()
+    derived |= {(f"register.{name}", terms.derives) for name, terms in registers if isinstance(terms, CandidateTerms)}
     known = {name for name, kind in rulebook.kind.items() if kind.derived}
-    return [f"kind.{name}: derives {to!r}, which is no derived kind" for name, to in sorted(derived) if to not in known]
+    faults = [f"{place}: derives {to!r}, which is no derived kind" for place, to in sorted(derived) if to not in known]
+    held = {name: terms.payable for name, terms in registers if isinstance(terms, (OrderTerms, BillTerms))}
+    return faults + [f"register.{name}: holds {of!r}, no item" for name, of in held.items() if of not in rulebook.item]
 
 
 def _exception_faults(rulebook: Rulebook) -> list[str]:

@@ -17,6 +17,7 @@ class TakebackTerms(
     """`codes`: provider-level adjustments (PLB03-1) that announce or recover overpayments."""
 
     PARTS: ClassVar[frozenset[str]] = frozenset(("adjusted", "basis", "refunded"))
+    MEASURES: ClassVar[frozenset[str]] = frozenset(("suspense", "based"))
 
     baseless: str
     codes: tuple[str, ...]

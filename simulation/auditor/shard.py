@@ -1,8 +1,8 @@
 """What becomes of every row of one shard's log: repeat, conflict, waiting, held, booked, excluded.
 
-Owns the naive history of a shard. Follows the log's order wherever order decides. Of the cutting into steps it needs
-one thing: rows that become ready in one step are entered in registers in the order of their arrival, those that came
-with the step before those that had waited.
+Owns the naive history of a shard. Follows the log's order wherever order decides. Of the cutting into steps it takes
+what the engine promises: of the rows of one step, those that registers may hold come last, and those that came
+with it are entered in registers before those that had waited.
 """
 
 from collections import Counter
@@ -37,7 +37,9 @@ class AuditedShard:
         self._registers = Registers(rulebook, self._accounts, self.matching)
         self._contents: dict[tuple[str, str], list[tuple]] = {}
         self._held: list[int] = []
-        self._arrived: list[int] = []  # with the present step
+        self._arrived: list[tuple[int, int]] = []  # with the present step, and when
+        links = {name: kind.links.consumes for name, kind in rulebook.kind.items() if kind.links and kind.links.consumes}
+        self._held_back = {name for name, ref in links.items() if rulebook.item[ref.item].held_by and not ref.past_holds}
         self._unlinked: list[int] = []  # that came with it, and wait for nothing
         kept = [terms for terms in rulebook.register.values() if terms.__struct_config__.tag == "accounts"]
         self._balances = [Balances(terms) for terms in kept]
@@ -61,9 +63,9 @@ class AuditedShard:
                 for row in frames.decode_sealed(record.body).rows(named=True):
                     self._take_row(row)
             else:
-                self._settle_ready()
+                self._settle_step()
                 self._take_control(frames.decode_control(record.body))
-        self._settle_ready()
+        self._settle_step()
 
     def _take_row(self, row: Row) -> None:
         received_ms = round(row["received_at"].timestamp() * 1000)
@@ -83,16 +85,18 @@ class AuditedShard:
         elif self._rulebook.kind[row["kind"]].links is None:
             self._unlinked.append(number)
         else:
-            self._arrived.append(number)
-            self.matching.take(number, row, received_ms)
+            self._arrived.append((number, received_ms))
 
-    def _settle_ready(self) -> None:
-        """Settle what has become ready: what came with this step first, each in its order."""
-        ready, self.matching.ready = self.matching.ready, []
-        arrived, self._arrived = set(self._arrived), []
+    def _settle_step(self) -> None:
+        """Match what came with this step, those last that registers may hold; settle what has become ready."""
+        arrived, self._arrived = self._arrived, []
         unlinked, self._unlinked = self._unlinked, []
-        came, stayed = sorted(n for n in ready if n in arrived), [n for n in ready if n not in arrived]
-        self._settle_all([came, stayed, unlinked])
+        later = [one for one in arrived if self.rows[one[0]]["kind"] in self._held_back]
+        for part, others in (([one for one in arrived if one not in later], unlinked), (later, [])):
+            for number, received_ms in part:
+                self.matching.take(number, self.rows[number], received_ms)
+            ready, came = self._ready(), {number for number, _ in part}
+            self._settle_all([[n for n in ready if n in came], [n for n in ready if n not in came], others])
 
     def _settle_all(self, batches: list[list[int]]) -> None:
         while batches:

@@ -51,6 +51,7 @@ VENDORS = (
     Vendor("quickbooks", "quickbooks"),
     Vendor("quickbooks-single", "quickbooks", {"mode": "single"}, proven=False),
     Vendor("fusion", "fusion"),
+    Vendor("xero", "xero"),
     Vendor("rest", "rest", proven=False),
     Vendor("rest-batch", "rest", BATCH_SETTINGS),
     Vendor("rest-csv", "rest", CSV_SETTINGS),

@@ -2,10 +2,11 @@
 
 from datetime import date
 
+import msgspec
 import pytest
 from books_builders import ERP, NOW_MS, commit_sets, entry, posting, sealed
 
-from runtime.errors import Fenced
+from runtime.errors import Fenced, GovernanceError
 from runtime.ports import Books, Outcome, PeriodClose, PeriodLeft
 
 PERIOD = "2026-10"
@@ -121,3 +122,36 @@ def test_close_ordered_again_moves_its_time_until_it_is_declared(books: Books) -
     assert books.declare_closed("north", PERIOD, date(2026, 11, 1), "eve") == 1
     with pytest.raises(ValueError, match="declared closed already"):
         books.order_close("north", PERIOD, NOW_MS, "ana")
+
+
+def test_replaced_entry_stays_and_its_sets_go_over_to_the_new_one(books: Books) -> None:
+    """The old entry is history, never sent again and in nobody's way; the new one has a fresh key and is sealed."""
+    position = commit_sets(books, posting(0))
+    epoch = books.take_epoch(ERP, "poster").epoch
+    old = entry("J1", (0, position, 0))
+    books.seal(ERP, epoch, [old])
+    books.mark_in_flight(ERP, epoch, ["J1"])
+    books.record_outcomes(ERP, epoch, [Outcome("J1", "rejected", detail="period closed")])
+    moved = msgspec.structs.replace(old, key="any", period="2026-11", posted_on=date(2026, 11, 1))
+
+    key = books.replace_entry("J1", moved, "ana")
+
+    assert books.entry_counts() == {"replaced": 1, "sealed": 1}
+    assert books.deliveries(["north"], ["sealed"], 9)[0].entry == msgspec.structs.replace(moved, key=key)
+    assert set(books.posting_of(0, position, 0)["entry_key"]) == {key} != {"J1"}
+    assert books.period_left("north", PERIOD).nothing
+    assert books.exception_counts() == {}
+    with pytest.raises(GovernanceError, match="is replaced"):
+        books.replace_entry("J1", moved, "ana")
+
+
+def test_replacement_of_sets_that_are_not_the_old_entrys_is_refused(books: Books) -> None:
+    """A posting set is never in two entries, and a refusal leaves nothing behind."""
+    epoch = sealed(books, "J1")
+    position = commit_sets(books, posting(0))
+    books.mark_in_flight(ERP, epoch, ["J1"])
+    books.record_outcomes(ERP, epoch, [Outcome("J1", "rejected")])
+    with pytest.raises(ValueError, match="claimed already or does not exist"):
+        books.replace_entry("J1", entry("any", (0, position, 0)), "ana")
+    assert books.entry_counts() == {"rejected": 1}
+    assert books.unclaimed_count(["north"]) == 1

@@ -165,3 +165,26 @@ def test_rest_description_that_is_wrong_is_named_at_the_start(open_bench: Open) 
     settings = {**erp.section.settings, "lookup": {"path": "/api/journals", "items": {"key": "reference"}}}
     with pytest.raises(ConfigError, match=r"erp\.settings\.lookup"):
         erp.connect(erp.section.model_copy(update={"settings": settings}))
+
+
+@pytest.mark.parametrize(
+    "change", [{"items": {"key": "reference"}}, {"path": "/api/jurnals"}, {"items": {"at": "rows", "key": "reference"}}]
+)
+def test_rest_lookup_that_is_described_wrongly_proves_no_absence(open_bench: Open, change: dict) -> None:
+    """An answer that is not as described is none: a key is only absent where the ERP has said so."""
+    erp = open_bench("rest")
+    settings = {**erp.section.settings, "lookup": {**erp.section.settings["lookup"], **change}}
+    gateway = erp.connect(erp.section.model_copy(update={"settings": settings}))
+    erp.post(of_total(5))
+    assert gateway.lookup([of_total(5).key]) is None
+    gateway.close()
+
+
+def test_fusion_job_that_succeeded_without_its_batch_is_in_doubt(open_bench: Open) -> None:
+    """A job's good end proves nothing by itself: an entry whose batch is not there is looked up later."""
+    erp = open_bench("fusion")
+    assert isinstance(erp.double, FusionDouble)
+    [outcome] = erp.gateway.post([of_total(5)])
+    erp.clock.sleep(60)
+    erp.double.hide_batches = True
+    assert codes_of(erp.gateway.progress([outcome.erp_ref])) == ["unknown"]

@@ -77,6 +77,30 @@ def test_event_without_a_mapping_is_held_and_books_when_it_is_approved(installed
     assert all(line["erp_ref"] for line in states[-1]["postings"])
 
 
+def test_held_event_is_excluded_by_two_persons(installed, client):
+    """An event that should never have come leaves the books when two persons say so, and the history names both."""
+    held = event("adjustment_posted", department="no-such-clinic", reason="CO-45")
+    assert client.submit([held]).accepted == 1
+
+    def exceptions() -> list[dict]:
+        found = open_exceptions(installed, "mapping_missing").filter(pl.col("event_id") == held["event_id"])
+        return found.to_dicts()
+
+    until(lambda: len(exceptions()), SEEN_TIMEOUT_S, "the event is held")
+    (exception,) = (row["exception_id"] for row in exceptions())
+    change = str(installed.json("exceptions", "exclude", exception, "--by", "the clerk")["changes"][0])
+    installed.run("exceptions", "approve", change, "--by", "the controller")
+    until(lambda: not exceptions(), SEEN_TIMEOUT_S, "the exception ends")
+    assert [step["state"] for step in installed.json("trace", held["event_id"])] == ["excepted", "excluded"]
+    history = installed.json("exceptions", "show", exception)["history"]
+    assert [(row["change"], row["changed_by"].partition(":")[0]) for row in history] == [
+        ("raised", "shard"),
+        ("exclude proposed", "the clerk"),
+        ("exclude approved", "the controller"),
+        ("resolved", "shard"),
+    ]
+
+
 def test_mapping_of_an_unknown_entity_is_refused_before_it_is_stored(installed, tmp_path):
     """A mapping that names nobody is refused with a sentence, and is not even proposed."""
     with installed.books() as books:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from actors.coalescer import Coalescer
+from actors.coalescer import Coalescer, Gather
 
 
 class Gate:
@@ -152,7 +152,7 @@ def test_coalescer_after_a_group_lets_callers_gather(monkeypatch: pytest.MonkeyP
 
     async def run() -> None:
         gate = Gate(open=False)
-        coalescer = Coalescer(gate.work, weight_max=100, concurrency=1, gather_s=60.0)
+        coalescer = Coalescer(gate.work, weight_max=100, concurrency=1, gather=Gather(60.0, 60.0, 100))
         callers = []
         for item in (1, 2):
             callers.append(asyncio.create_task(coalescer.submit(item, 1)))
@@ -178,8 +178,24 @@ def test_coalescer_lone_caller_never_waits_for_others(monkeypatch: pytest.Monkey
         raise AssertionError("nobody is to wait")
 
     async def run() -> None:
-        coalescer = Coalescer(Gate().work, weight_max=100, concurrency=1, gather_s=60.0)
+        coalescer = Coalescer(Gate().work, weight_max=100, concurrency=1, gather=Gather(60.0, 60.0, 100))
         assert [await coalescer.submit(item, 1) for item in (1, 2, 3)] == [10, 20, 30]
+
+    monkeypatch.setattr(asyncio, "sleep", refuse)
+    asyncio.run(run())
+
+
+def test_coalescer_heavy_group_is_followed_at_once(monkeypatch: pytest.MonkeyPatch):
+    """After a group that is not light nobody gathers: such work does not hold up the loop."""
+
+    async def refuse(_seconds: float) -> None:
+        raise AssertionError("nobody is to wait")
+
+    async def run() -> None:
+        gate = Gate()
+        coalescer = Coalescer(gate.work, weight_max=10, concurrency=1, gather=Gather(60.0, 60.0, 9))
+        assert await asyncio.gather(*(coalescer.submit(item, 5) for item in range(4))) == [0, 10, 20, 30]
+        assert gate.groups == [[0, 1], [2, 3]]
 
     monkeypatch.setattr(asyncio, "sleep", refuse)
     asyncio.run(run())

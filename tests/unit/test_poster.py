@@ -15,7 +15,7 @@ from adapters.books.memory import MemoryBooks
 from adapters.erp.memory import TERMS
 from runtime.config import GatheringSection
 from runtime.errors import BooksUnavailable, Fenced
-from runtime.flow.governor import UNAUTHORISED_PAUSE_S
+from runtime.flow.governor import CIRCUIT_OPEN_S, UNANSWERED_MAX, UNAUTHORISED_PAUSE_S
 from runtime.flow.outcomes import CALL_START_WITHIN_S
 from runtime.ledger.journal import counted
 
@@ -398,14 +398,15 @@ def test_limits_hold_across_restarts_by_the_erps_own_count() -> None:
 
 
 def test_pause_that_an_erp_asked_for_survives_a_restart() -> None:
-    """Starting again is no way around Retry-After."""
+    """Starting again is no way around an open circuit."""
     bench = Bench()
-    bench.erp.state = "locked"
+    bench.erp.state = "stopped"
     bench.commit("R-1")
-    bench.poster().step()
+    bench.run(poster := bench.poster(), until=lambda: len(bench.erp.calls) == UNANSWERED_MAX)
+    assert poster.health().governor.health == "circuit_open"
     successor = bench.poster()
-    assert successor.step() > UNAUTHORISED_PAUSE_S - 10
-    assert successor.health().governor.health == "unauthorised"
+    assert successor.step() > CIRCUIT_OPEN_S - 1
+    assert successor.health().governor.health == "circuit_open"
 
 
 # ── what goes first ──

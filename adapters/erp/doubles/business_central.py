@@ -76,7 +76,9 @@ class Operations(msgspec.Struct, forbid_unknown_fields=True):
     requests: list[Operation]
 
 
-class _Kept(msgspec.Struct):
+class KeptJournal(msgspec.Struct):
+    """A journal that is there, posted (then it has no lines) or not."""
+
     company: str
     id: str
     journal: Journal
@@ -98,7 +100,7 @@ class BusinessCentralDouble(Double):
     def __init__(self, ledger: Ledger, *, clock: Clock, trouble: Trouble | None = None) -> None:
         limits = RequestLimits([REQUESTS], CONCURRENCY)
         super().__init__(ledger, clock=clock, access=BearerAccess(), limits=limits, trouble=trouble)
-        self._journals: dict[str, _Kept] = {}
+        self._journals: dict[str, KeptJournal] = {}
         self._numbered = 0
 
     def section(self, url: str) -> dict:
@@ -122,6 +124,10 @@ class BusinessCentralDouble(Double):
         return _error(status, codes.get(status, "BadRequest"), text)
 
     # journals
+
+    def journals(self) -> list[KeptJournal]:
+        """Every journal that is there."""
+        return list(self._journals.values())
 
     def batch(self, request: Request) -> Answer:
         """Operations one after another; with `Isolation: snapshot` the first failure takes back all of them."""
@@ -164,7 +170,7 @@ class BusinessCentralDouble(Double):
             if line.accountNumber not in self.ledger.companies[company].accounts:
                 return _error(400, _CODES["unknown_account"], f"account {line.accountNumber} does not exist")
         self._numbered += 1
-        kept = _Kept(company, f"00000000-0000-0000-0000-{self._numbered:012}", journal)
+        kept = KeptJournal(company, f"00000000-0000-0000-0000-{self._numbered:012}", journal)
         self._journals[kept.id] = kept
         return json_answer(201, {"id": kept.id, "code": journal.code})
 

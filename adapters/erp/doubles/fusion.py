@@ -88,6 +88,7 @@ class FusionDouble(Double):
         limits = RequestLimits()  # none is published
         super().__init__(ledger, clock=clock, access=BearerAccess(), limits=limits, trouble=trouble)
         self.report_names_batches = True
+        self.hide_batches = False  # as while a replica of the ledger is behind
         self._jobs: dict[str, _Job] = {}
         self._interface: list[_Row] = []
         self._batches: list[_Batch] = []
@@ -184,7 +185,7 @@ class FusionDouble(Double):
             return self.failed(400, "no such query")
         # As in SQL, an underscore stands for any one character.
         pattern = re.escape(match[1].replace("''", "'")).replace("_", ".")
-        found = [each for each in self._batches if re.match(pattern, each.name)]
+        found = [each for each in self._batches if re.match(pattern, each.name) and not self.hide_batches]
         names = ("JeBatchId", "BatchName", "BatchDescription", "Status")
         return _items([dict(zip(names, each, strict=True)) for each in found])
 

@@ -74,10 +74,17 @@ class HttpTransport:
         url = request.path if urlsplit(request.path).scheme else f"{self._base}{request.path}"
         content = request.body if isinstance(request.body, bytes) else _encoded(request.body)
         headers = {"Accept": JSON, **({"Content-Type": request.content_type} if content is not None else {})}
-        built = self._http.build_request(
-            request.method, url, params=request.params or None, content=content, headers={**headers, **request.headers}
-        )
-        built.headers.update(self._auth.headers(request.method, str(built.url)))
+        try:
+            built = self._http.build_request(
+                request.method,
+                url,
+                params=request.params or None,
+                content=content,
+                headers={**headers, **request.headers},
+            )
+            built.headers.update(self._auth.headers(request.method, str(built.url)))
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise ErpFault("unavailable", f"{request.method}: no request can be made: {type(error).__name__}") from None
         return self._exchanged(built)
 
     def _exchanged(self, built: httpx.Request) -> Reply:

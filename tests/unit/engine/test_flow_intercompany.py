@@ -21,7 +21,9 @@ def without(role: str, entity: str) -> list[dict]:
     return [row for row in rows if (row["role"], row["entity"]) != (role, entity)]
 
 
-@pytest.mark.parametrize("order", [ROWS, ROWS[::-1], (*ROWS[3:], *ROWS[:3])], ids=["usual", "backwards", "theirs first"])
+@pytest.mark.parametrize(
+    "order", [ROWS, ROWS[::-1], (*ROWS[3:], *ROWS[:3])], ids=["usual", "backwards", "theirs first"]
+)
 def test_intercompany_share_is_booked_on_both_sides(order):
     """Both entities' journals balance by themselves, and what one owes the other is what the other is owed."""
     run = Run()

@@ -15,7 +15,9 @@ def ordered(units: int = 100, price: int = PRICE, line: str = "PO1/1", **columns
     return event(f"order-{line}", "po_line_approved", units * price, attributes={"price_minor": price}, **named)
 
 
-def received(units: int, name: str = "R1", line: str = "PO1/1", kind: str = "goods_received", **columns: object) -> dict:
+def received(
+    units: int, name: str = "R1", line: str = "PO1/1", kind: str = "goods_received", **columns: object
+) -> dict:
     """A receipt, an acceptance or a return of an order's line."""
     return event(f"{kind}-{name}", kind, document=name, reference=line, quantity=units * UNIT, **columns)
 
@@ -132,7 +134,11 @@ def test_payment_in_the_frame_of_its_failing_bill_does_not_pass_the_hold():
         ("2", (billed(100, 100_001),), "match_failed_price"),
         ("3", (received(100), billed(100, 100_000)), ""),
         ("3", (received(99), billed(100, 100_000)), "match_failed_receipt"),
-        ("4", (received(100), received(99, "A1", kind="goods_accepted"), billed(100, 100_000)), "match_failed_acceptance"),
+        (
+            "4",
+            (received(100), received(99, "A1", kind="goods_accepted"), billed(100, 100_000)),
+            "match_failed_acceptance",
+        ),
         ("4", (received(100), received(100, "A1", kind="goods_accepted"), billed(100, 100_000)), ""),
         ("4", (received(100, attributes={"rejected": 1000}), billed(100, 100_000)), "match_failed_acceptance"),
     ],
@@ -188,7 +194,9 @@ def test_receipt_in_the_frame_of_its_order_but_before_it_is_entered_after_it():
 def test_invoice_of_another_supplier_than_the_order_is_held_until_it_is_tried_again():
     """A bill line of a stranger is held; mapped as another name of the supplier, it books."""
     run = Run()
-    run.take(ordered(), received(100), billed(100, 100_000, counterparty="ACME Corp"), bill(100_000, supplier="ACME Corp"))
+    run.take(
+        ordered(), received(100), billed(100, 100_000, counterparty="ACME Corp"), bill(100_000, supplier="ACME Corp")
+    )
     assert run.open_types() == ["vendor_mismatch"]
     assert run.balance("AP") == 0
     run.step(mapping(2, [*MAPPING, {"role": "SUPPLIER_ALIAS", "account": "acme", "counterparty": "ACME Corp"}]))

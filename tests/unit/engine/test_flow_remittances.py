@@ -258,7 +258,7 @@ def test_takeback_with_reversal_and_announcement_is_recovered_later():
 
 
 def test_takeback_without_basis_stands_in_suspense_until_its_letter_comes():
-    """A recovery that nobody announced is no liability yet: it is suspense, under an exception, until it has a basis."""
+    """A recovery that nobody announced is suspense, under an exception, until its letter comes."""
     run = Run()
     run.take(header("era2", 760), paid("era2", 900, "c2"), plb("era2", "WO", 140))
     assert (run.balance("SUSPENSE"), run.balance("PAYER_TAKEBACK"), clearing(run)) == (140, 0, 760)

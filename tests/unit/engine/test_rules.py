@@ -8,6 +8,13 @@ from runtime.errors import RulebookError
 from runtime.ledger.rules import parse_rulebook
 
 PLAIN = 'flow = "x"\nscope = "entity"\nmode = "summary"\n'
+NONE = PLAIN.replace("summary", "none")
+CLAIM = 'links = { enters = { register = "claims", part = "paid", key = "document" } }\n'
+TWO_ITEMS = (
+    'consumes = { item = "dispute", key = "document" }\n'
+    'releases = { item = "payable", key = "document", hold = "approval" }\n'
+)
+TWO_GROUPS = 'member_of = { group = "payout", key = "document" }\ncloses = { group = "remittance", key = "document" }\n'
 POST = 'post = [{ debit = "CASH", credit = "AR" }]\n'
 
 
@@ -66,6 +73,107 @@ MISTAKES = {
         "no kind closes it",
     ),
     "undeclared exception": (item("orphan", unopened="nobody"), "exception.nobody", "not declared"),
+    "amount that is no sum": (
+        kind(PLAIN + 'post = [{ debit = "CASH", credit = "AR", amount = "amount_minor * 2" }]'),
+        "kind.odd",
+        "names joined by + and -",
+    ),
+    "amount that nothing finds": (
+        kind(PLAIN + 'post = [{ debit = "CASH", credit = "AR", amount = "amount_minor - recieved" }]'),
+        "kind.odd",
+        "'recieved' is neither its own",
+    ),
+    "amount that another register finds": (
+        kind(PLAIN + 'post = [{ debit = "CASH", credit = "AR", amount = "based" }]\nrequires = ["document"]\n' + CLAIM),
+        "kind.odd",
+        "'based' is neither its own",
+    ),
+    "unknown register": (
+        kind(PLAIN + POST + 'requires = ["document"]\n' + CLAIM.replace("claims", "ghosts")),
+        "register.ghosts",
+        "not declared",
+    ),
+    "part that its register does not know": (
+        kind(PLAIN + POST + 'requires = ["document"]\n' + CLAIM.replace('"paid"', '"payed"')),
+        "kind.odd",
+        "enters claims as 'payed'; it knows accepted, acknowledged, adjudicated",
+    ),
+    "register of an unknown type": ('\n[register.odd]\ntype = "oracle"\n', "register.odd", "oracle"),
+    "register that holds no item": (
+        '\n[register.odd]\ntype = "bills"\nsuspect = "denial"\nreview = "denial"\npayable = "ghost"\n'
+        'alias_policy = "SUPPLIER_ALIAS"\nkeep_days = 1\n',
+        "register.odd",
+        "holds 'ghost', no item",
+    ),
+    "register that derives no kind": (
+        '\n[register.odd]\ntype = "candidates"\nderives = "ghost"\ndecide_after_h = 1\nbusiness_days = 1\n'
+        "keep_days = 1\n",
+        "register.odd",
+        "derives 'ghost', which is no derived kind",
+    ),
+    "register with an undeclared exception": (
+        '\n[register.odd]\ntype = "takebacks"\nbaseless = "nobody"\ncodes = []\n',
+        "exception.nobody",
+        "not declared",
+    ),
+    "derived kind that is none": (
+        kind(PLAIN + POST + 'derives = [{ kind = "charge_posted" }]'),
+        "kind.odd",
+        "derives 'charge_posted', which is no derived kind",
+    ),
+    "derived for a counterparty that may be empty": (
+        kind(PLAIN + POST + 'derives = [{ kind = "intercompany_due", to = "counterparty" }]'),
+        "kind.odd",
+        "counterparty, which it does not require",
+    ),
+    "derived where no column is": (
+        kind(PLAIN + POST + 'derives = [{ kind = "account_settled", where = ["colour"] }]'),
+        "kind.odd",
+        "'colour', which is not a column",
+    ),
+    "two items to wait for": (
+        kind(PLAIN + POST + 'requires = ["document"]\n[kind.odd.links]\n' + TWO_ITEMS),
+        "kind.odd",
+        "consumes one item and releases another",
+    ),
+    "two groups to wait for": (
+        kind(PLAIN + POST + 'requires = ["document"]\n[kind.odd.links]\n' + TWO_GROUPS),
+        "kind.odd",
+        "belongs to a group and closes one",
+    ),
+    "announced exception that nobody declared": (
+        item("orphan") + 'announces = "nobody"\n',
+        "exception.nobody",
+        "not declared",
+    ),
+    "table that is not there": (kind(PLAIN + 'classify = "ghost"'), "kind.odd", "classify 'ghost' is no table"),
+    "case without a table": (
+        kind(PLAIN + POST + '[kind.odd.case.x]\nmode = "none"\n'),
+        "kind.odd",
+        "has cases, but no table",
+    ),
+    "class without a case": (kind(NONE + 'classify = "estimate"'), "kind.odd", "has no case"),
+    "posting beside its cases": (
+        kind(PLAIN + POST + 'classify = "refund_failure"\n[kind.odd.case.card]\n[kind.odd.case.check]\n'),
+        "kind.odd",
+        "posts by its cases, and can't post beside them",
+    ),
+    "role by payer with other cases": (
+        '\n[role.ODD]\nby = "payer"\ncases = { insurer = "AR_INS" }\n',
+        "role.ODD",
+        "the cases insurer and patient",
+    ),
+    "role by policy without default": (
+        '\n[role.ODD]\nby = "policy"\npolicy = "POLICY_X"\ncases = { A = "CASH" }\n',
+        "role.ODD",
+        "a default that is one of its cases",
+    ),
+    "exception of a role that nobody declared": (
+        '\n[role.ODD]\nby = "known"\nmissing = "nobody"\n',
+        "exception.nobody",
+        "not declared",
+    ),
+    "policy without default": ("\n[policy.ODD]\n", "policy.ODD", "default"),
     "unknown section": ("\n[colour.red]\nx = 1", "colour", "unknown section"),
     "TOML syntax": ("\n[kind.odd\n", "rule file", "not TOML"),
 }

@@ -497,9 +497,7 @@ def test_shard_every_kind_of_the_rulebook_can_be_taken():
     """No kind of the standard rulebook is unknown to the engine."""
     run = Run()
     columns = {"reason": "x", "correlation_id": "k", "counterparty": "grace", "quantity": 1000}
-    rows = [
-        event(f"e-{name}", name, document=f"d-{name}", reference=f"r-{name}", **columns) for name in RULEBOOK.kind
-    ]
+    rows = [event(f"e-{name}", name, document=f"d-{name}", reference=f"r-{name}", **columns) for name in RULEBOOK.kind]
     run.step(relayed(*rows))
     assert run.total("accepted") == len(RULEBOOK.kind)
 

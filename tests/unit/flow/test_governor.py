@@ -16,6 +16,7 @@ from runtime.flow.governor import (
     SECOND_MS,
     UNANSWERED_MAX,
     UNAUTHORISED_PAUSE_S,
+    UNAUTHORISED_RESTART_S,
     Quota,
     quota_of,
 )
@@ -237,7 +238,7 @@ def test_half_of_a_day_flows_freely_and_the_rest_is_spread() -> None:
     assert governor.state(now_ms).left == {"day": 30}
 
 
-@pytest.mark.parametrize("codes", [["throttled"] * 3, ["unavailable"] * UNANSWERED_MAX, ["unauthorised"], ["posted"]])
+@pytest.mark.parametrize("codes", [["throttled"] * 3, ["unavailable"] * UNANSWERED_MAX, ["posted"]])
 def test_successor_goes_on_where_the_governor_stopped(codes: list[str]) -> None:
     """Health, rate, pauses and counts survive a restart."""
     first, now_ms = RealGovernor(Quota(600, (WindowLimit("minute", MINUTE_MS, 600),))), T0
@@ -246,6 +247,15 @@ def test_successor_goes_on_where_the_governor_stopped(codes: list[str]) -> None:
     successor = RealGovernor(Quota(600, (WindowLimit("minute", MINUTE_MS, 600),)), first.dump(), T0)
     assert successor.state(T0) == first.state(T0)
     assert successor.ready_at(T0) == first.ready_at(T0)
+
+
+def test_successor_tries_its_login_sooner_but_not_at_once() -> None:
+    """Who restarts Penstock may have mended the password; who restarts it again and again must not lock the account."""
+    first = RealGovernor(Quota(600))
+    called(first, T0, "unauthorised")
+    successor = RealGovernor(Quota(600), first.dump(), T0 + 1_000)
+    assert successor.state(T0).health == "unauthorised"
+    assert successor.ready_at(T0 + 1_000) == T0 + 1_000 + 1_000 * UNAUTHORISED_RESTART_S
 
 
 def test_successor_gives_open_calls_time_to_end() -> None:

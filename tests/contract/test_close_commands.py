@@ -1,0 +1,133 @@
+"""`penstock close` and `penstock erp retry` on a database of their own: what they show, store and refuse."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from books_builders import ERP, commit_sets, entry, posting
+from typer.testing import CliRunner
+
+from actors.cli import app
+from adapters.books.migrations import upgrade
+from adapters.books.sql import SqlBooks
+from runtime.ports import Books, Outcome
+
+CONFIG = """
+[runtime]
+data_dir = "{folder}"
+[erp]
+calls_per_minute = 6
+[entities.north]
+name = "North"
+opens_on = 2026-07-01
+"""
+CLOSE = ("close", "--entity", "north", "--period", "2026-10")
+
+
+class Commands:
+    """Runs commands on one installation's books."""
+
+    def __init__(self, folder: Path) -> None:
+        self._config = folder / "penstock.toml"
+        self._config.write_text(CONFIG.format(folder=folder))
+
+    def run(self, *words: str, status: int = 0) -> str:
+        """What a command says; its exit status is checked."""
+        result = CliRunner().invoke(app, [*words, "--config", str(self._config)])
+        assert result.exit_code == status, result.output
+        return result.output
+
+    def json(self, *words: str, status: int = 0) -> dict:
+        """What a command answers to a machine."""
+        return json.loads(self.run(*words, "--json", status=status))
+
+
+@pytest.fixture
+def commands(tmp_path: Path) -> Commands:
+    return Commands(tmp_path)
+
+
+@pytest.fixture
+def books(tmp_path: Path) -> Iterator[Books]:
+    """Books with one entry that its ERP rejected, and one posting set that waits."""
+    url = f"sqlite:///{tmp_path / 'books.sqlite'}"
+    upgrade(url)
+    opened = SqlBooks(url)
+    position = commit_sets(opened, posting(0), posting(1))
+    epoch = opened.take_epoch(ERP, "poster").epoch
+    opened.seal(ERP, epoch, [entry("J1", (0, position, 0))])
+    opened.mark_in_flight(ERP, epoch, ["J1"])
+    opened.record_outcomes(ERP, epoch, [Outcome("J1", "rejected", detail="period closed")])
+    yield opened
+    opened.close()
+
+
+def test_close_shows_the_forecast_and_what_is_in_the_way(commands: Commands, books: Books) -> None:
+    """Without an order it only shows, at the configured pace when nothing runs, and fails as it won't be in time."""
+    shown = commands.json(*CLOSE, status=1)
+    assert (shown["sets_unclaimed"], shown["entries_stuck"], shown["calls_left"]) == (1, 1, 1)
+    assert (shown["calls_per_minute"], shown["pace_known"], shown["drain_s"]) == (6, False, 10)
+    assert {"what": "entries rejected", "count": 1, "refuses": True} in shown["blockers"]
+    assert {"what": "exceptions: erp_rejected", "count": 1, "refuses": False} in shown["blockers"]
+    assert "in the way" in commands.run(*CLOSE, status=1)
+    assert books.closes() == []
+
+
+def test_close_by_a_time_is_ordered_and_not_declared_before_all_is_posted(commands: Commands, books: Books) -> None:
+    """The order lasts; declaring says why it is refused, and changes nothing."""
+    commands.run(*CLOSE, "--by", "17:00", "--who", "ana", status=1)
+    [order] = books.closes()
+    assert (order.entity, order.period, order.ordered_by, order.state) == ("north", "2026-10", "ana", "ordered")
+    refused = commands.json(*CLOSE, "--done", "--who", "ben", status=1)
+    assert "1 posting sets unclaimed" in refused["refused"]
+    assert books.closes() == [order]
+
+
+def test_close_of_a_drained_period_is_declared(commands: Commands, books: Books) -> None:
+    """With everything posted it is closed, and late events post from the next month's first day on."""
+    [position] = books.unclaimed(["north"], 9)["position"].unique().to_list()
+    epoch = books.take_epoch(ERP, "poster").epoch
+    books.seal(ERP, epoch, [entry("J2", (0, position, 1))])
+    books.record_outcomes(ERP, epoch, [Outcome(key, "posted", key) for key in ("J1", "J2")])
+    commands.run(*CLOSE, "--by", "2099-01-01T00:00")
+    closed = commands.json(*CLOSE, "--done", "--who", "ben")
+    assert (closed["state"], closed["done"], closed["refused"]) == ("declared", True, "")
+    [close] = books.closes()
+    assert (f"{close.opens_on}", close.declared_by, close.number) == ("2026-11-01", "ben", 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("close", "--entity", "south", "--period", "2026-10"), "--entity"),
+        (("close", "--entity", "north", "--period", "Q4"), "--period"),
+        ((*CLOSE, "--by", "teatime"), "--by"),
+        ((*CLOSE, "--opens-on", "soon"), "--opens-on"),
+    ],
+)
+def test_close_names_the_option_that_is_wrong(commands: Commands, books: Books, words: tuple, said: str) -> None:
+    """A wrong word is a sentence and status 2, and nothing is stored."""
+    assert said in commands.run(*words, status=2)
+    assert books.closes() == []
+
+
+def test_retry_sends_rejected_entries_again(commands: Commands, books: Books) -> None:
+    """Once what was wrong is mended, the entry is sealed again, unchanged; what is sealed can't be released."""
+    before = books.deliveries(["north"], ["rejected"], 9)[0].entry
+    assert commands.json("erp", "retry", "--rejected", "--period", "2026-09", "--by", "ana") == {"released": []}
+    assert commands.json("erp", "retry", "--rejected", "--period", "2026-10", "--by", "ana") == {"released": ["J1"]}
+    assert [d.entry for d in books.deliveries(["north"], ["sealed"], 9)] == [before]
+    commands.run("erp", "retry", "J1", "--by", "ana", status=2)
+
+
+def test_repost_moves_a_rejected_entry_into_the_open_period(commands: Commands, books: Books) -> None:
+    """The new entry has the same lines on the first open day; a second time there is nothing left to replace."""
+    [old] = [d.entry for d in books.deliveries(["north"], ["rejected"], 9)]
+    repost = ("erp", "repost", "J1", "--by", "ana", "--opens-on")
+    commands.run(*repost, "2026-10-01", status=2)
+    new_key = commands.json(*repost, "2026-11-01")["replaced"]["J1"]
+    [new] = [d.entry for d in books.deliveries(["north"], ["sealed"], 9)]
+    assert (new.key, new.period, f"{new.posted_on}", new.sets) == (new_key, "2026-11", "2026-11-01", old.sets)
+    assert [line[:3] for line in new.lines] == []
+    commands.run(*repost, "2026-12-01", status=2)
