@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+SEEDS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
@@ -14,7 +15,7 @@ INSTALL_SLOW = $(PIP) $(PINNED)
 PROTOS := $(wildcard proto/penstock/v1/*.proto)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint bench proto clean
+.PHONY: help venv demo test lint bench soak proto clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +34,9 @@ lint: $(STAMP) ## check style and formatting
 
 bench: $(STAMP) ## measure events per second: engine, gateway to log, end to end
 	@$(BIN)/python -m benchmarks.run $(ARGS)
+
+soak: $(STAMP) ## simulate bad days on all cores until stopped (SEEDS=1000 for so many, ARGS="--events 300")
+	@$(BIN)/penstock simulate $(if $(SEEDS),--seeds $(SEEDS),--forever) $(ARGS)
 
 proto: $(STAMP) ## generate the stubs beside the contract in proto/penstock/v1
 	@$(BIN)/python -m grpc_tools.protoc -I proto --python_out=proto --pyi_out=proto --grpc_python_out=proto $(PROTOS)

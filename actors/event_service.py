@@ -5,6 +5,7 @@ event; the gateway does.
 """
 
 import asyncio
+import gc
 import secrets
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -180,6 +181,7 @@ class GatewayServer:
         await self._report_health()
         self._reporting = asyncio.create_task(self._keep_reporting())
         await self._server.start()
+        gc.freeze()  # what was imported stays: looking through it again and again would hold up every answer
         return port
 
     async def run(self) -> None:

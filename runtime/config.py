@@ -223,13 +223,17 @@ class EntitySection(Section):
 
 
 class MappingRow(Section):
-    """One crosswalk row: a role of an entity is this account. An empty facility or department means any."""
+    """One crosswalk row: a role of an entity is this account, a policy this answer, a CLASS_table/code this class.
+
+    An empty facility, department or counterparty (a payer or supplier) means any.
+    """
 
     entity: str = Field(default="*", description="* means any")
-    role: Annotated[str, Field(pattern=r"^[A-Z][A-Z_]*$")]
+    role: Annotated[str, Field(pattern=r"^([A-Z][A-Z_]*|CLASS_[a-z_]+/\S+)$")]
     account: Annotated[str, Field(min_length=1, max_length=64)]
     facility: str = ""
     department: str = ""
+    counterparty: str = ""
     valid_from: date = date(1900, 1, 1)
 
 

@@ -203,8 +203,8 @@ OutcomeCode = Literal["posted", "accepted", "rejected", "throttled", "unavailabl
 class Outcome(NamedTuple):
     """What is known of one entry's delivery. `erp_ref`: the ERP's document number; `detail`: its reason.
 
-    `accepted`: the ERP has taken it into a job, whose id is in `erp_ref`; it is not posted yet. `parked` is no answer of
-    an ERP but delivery's own: nothing can prove what became of the call, so a person must.
+    `accepted`: the ERP has taken it into a job, whose id is in `erp_ref`; it is not posted yet. `parked` is no answer
+    of an ERP but delivery's own: nothing can prove what became of the call, so a person must.
     """
 
     key: str
@@ -393,8 +393,9 @@ class Books(Protocol):
 
     def replace_entry(self, key: str, replacement: JournalEntry, by: str) -> str:
         """Put a new, sealed entry in the place of a rejected one, which stays as it is in state replaced: the posting
-        sets go over to the new one. It gets a fresh key, whatever key it comes with, which is returned. Ends erp_rejected of the old one. Raises GovernanceError when it is in
-        another state or unknown, or the name is empty, ValueError when the sets are not the old entry's."""
+        sets go over to the new one. It gets a fresh key, whatever key it comes with, which is returned. Ends
+        erp_rejected of the old one. Raises GovernanceError when that is in another state or unknown, or the name is
+        empty, ValueError when the sets are not the old entry's."""
         ...
 
     def governor(self, owner: str) -> str:

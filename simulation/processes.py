@@ -4,6 +4,8 @@ Owns the life of a part as `actors.parts` lives it (build, run, rebuild after a 
 its threads. Decides nothing that a part decides.
 """
 
+import asyncio
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -93,7 +95,11 @@ class LoopProcess:
     def end(self) -> None:
         """The process is gone, and all that it was about to do."""
         self.dead = True
-        self.loop.close()
+        if not self.loop.is_closed():
+            for coroutine in (task.get_coro() for task in asyncio.all_tasks(self.loop)):
+                if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+                    coroutine.close()  # it had not begun, and never will
+            self.loop.close()
 
 
 class GatewayProcess(LoopProcess):

@@ -5,6 +5,7 @@ was accepted must drain, and what does not is named.
 """
 
 import contextlib
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -29,7 +30,9 @@ from simulation.workload.rows import ENTITIES, OPENS_ON
 from simulation.workload.stories import Stories
 from simulation.world import World
 
-EVENTS_DEFAULT = 150
+EVENTS_DEFAULT = 100
+SMALLER_EVENTS = (5, 10, 20, 40, 70)
+SHOWN_FAULTS, SHOWN_STEPS = 15, 30
 TROUBLED_TURNS_MAX = 6_000
 HEALED_TURNS_MAX = 30_000
 AUDIT_EVERY_TURNS = 400
@@ -79,6 +82,9 @@ def simulate(seed: int, events: int = EVENTS_DEFAULT, whole_trace: bool = False)
             run.go()
         except _Failed as failed:
             finding = Finding(failed.phase, run.history.steps, failed.what)
+        except Exception as error:  # a part, or the model, met what nobody thought of: that is a finding, too
+            what = traceback.format_exception(error)
+            finding = Finding("crash", run.history.steps, [f"{type(error).__name__}: {error}", what[-2].strip()])
     return Outcome(
         seed=seed,
         events=events,
@@ -208,3 +214,17 @@ def _listening(history: History) -> Iterator[None]:
         yield
     finally:
         structlog.configure(**before)
+
+
+def smallest(seed: int, events: int) -> Outcome:
+    """The run of a seed with the fewest events that still fails; the given number where no smaller one does."""
+    sizes = (size for size in SMALLER_EVENTS if size < events)
+    return next((run for run in (simulate(seed, size) for size in sizes) if run.finding), simulate(seed, events))
+
+
+def report(outcome: Outcome) -> str:
+    """What a failure says: the seed, the step, what did not hold, the faults before it and the last steps."""
+    phase, step, what = outcome.finding or Finding("", outcome.steps, [])
+    lines = [f"seed {outcome.seed}, {outcome.events} events: step {step}, {phase}", *(f"  {one}" for one in what)]
+    lines += ["faults before it:", *outcome.faults[-SHOWN_FAULTS:], "last steps:", *outcome.trace[-SHOWN_STEPS:]]
+    return "\n".join([*lines, f"replay: penstock simulate --seed {outcome.seed} --events {outcome.events} --trace"])

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOTS = ("runtime", "actors", "adapters", "proto", "benchmarks", "tests")
+ROOTS = ("runtime", "actors", "adapters", "simulation", "proto", "benchmarks", "tests")
 FUNCTION_LINES_MAX = 60
 FILE_LINES_MAX = 400
 POSITIONAL_MAX = 5

@@ -319,12 +319,10 @@ def _claim(connection: Connection, owner: str, entries: Sequence[JournalEntry], 
     """Stamp the entries' sets, each of which must still be free, or held by one other entry."""
     columns = tables.posting_sets.c
     names = ("shard", "position_ms", "position_seq", "set_no")
+    held = columns.entry_key.is_(None) if held_by is None else columns.entry_key == held_by
     stamp = (
         update(tables.posting_sets)
-        .where(
-            *(columns[name] == bindparam(f"of_{name}") for name in names),
-            columns.entry_key.is_not_distinct_from(held_by),
-        )
+        .where(*(columns[name] == bindparam(f"of_{name}") for name in names), held)
         .values(entry_key=bindparam("new_key"))
     )
     claims = [

@@ -69,6 +69,15 @@ class RedisOutlet:
         self._redis.close()
 
 
+def told(url: str, stream: str) -> list[bytes]:
+    """What a stream holds now, in the order of telling: each status as JSON. Raises LogUnavailable, LogRefused."""
+    with redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, protocol=2) as client:
+        try:
+            return [fields[b"status"] for _, fields in client.xrange(stream)]
+        except (RedisError, OSError) as error:
+            raise _failure(error) from None
+
+
 def _number_of(id: bytes) -> int:
     number, _, sequence = id.decode().partition("-")
     if sequence != "0":

@@ -22,7 +22,8 @@ REPEATED_PERCENT = 3
 CHARGEBACK_FEE_MINOR = 1500
 DEPOSIT_DIFFERENCE_MINOR = 250  # what the bank booked too little of the last payout
 MESSAGES_PER_CALL = 50
-UNPOSTED_KINDS = frozenset({"card_authorised", "card_captured", "payout_paid"})
+UNPOSTED_KINDS = frozenset({"card_authorised", "card_captured", "refund_requested", "payout_paid"})
+REQUESTER, APPROVER = '{"person": "r.lind"}', '{"person": "m.abara"}'  # a refund takes two persons
 PAYOUT_SIGNS = {
     "card_settled": 1,
     "card_fee_charged": -1,
@@ -132,7 +133,8 @@ class _Story:
     def _tell_refund(self, payout: str, number: int) -> None:
         amount_minor = int(self._random.integers(500, 1_500))
         refund = {"document": f"re_{number:03d}", "facility": self._any_facility(), "account": self._account()}
-        self._tell("refund_approved", amount_minor, **refund)
+        self._tell("refund_requested", amount_minor, attributes=REQUESTER, **refund)
+        self._tell("refund_approved", amount_minor, attributes=APPROVER, **refund)
         self._tell("refund_paid", amount_minor, reference=payout, **refund)
 
     def _tell_dispute(self, payout: str) -> None:

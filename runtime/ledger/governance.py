@@ -14,6 +14,7 @@ import xxhash
 from runtime.errors import GovernanceError, SameSigner
 from runtime.ledger.classes import OVERRIDE
 from runtime.ledger.crosswalk import CrosswalkRow
+from runtime.ledger.order_lines import OrderTerms
 from runtime.ledger.rules import ExceptionType, Rulebook
 
 SIGNER_CHARS_MAX = 64
@@ -59,6 +60,7 @@ class MasterData(NamedTuple):
     roles: frozenset[str]  # mapped to an account, or to a partner that is known
     answers: dict[str, frozenset[str]]  # of each policy; none named means that any is taken
     classes: dict[str, frozenset[str]]  # of each code table
+    orders: tuple[OrderTerms, ...] = ()  # whose policies are levels and tolerances
 
 
 def master_data(rulebook: Rulebook, entities: Iterable[str]) -> MasterData:
@@ -72,7 +74,8 @@ def master_data(rulebook: Rulebook, entities: Iterable[str]) -> MasterData:
         if kind.classify:
             classes[kind.classify] |= frozenset(kind.case)
     partners = {name for name, role in rulebook.role.items() if role.by == "known"}
-    return MasterData(frozenset(entities), rulebook.roles() | partners, answers, classes)
+    orders = tuple(terms for terms in rulebook.register.values() if isinstance(terms, OrderTerms))
+    return MasterData(frozenset(entities), rulebook.roles() | partners, answers, classes, orders)
 
 
 def mapping_rows(given: Sequence[Mapping[str, Any]], master: MasterData) -> list[CrosswalkRow]:
@@ -102,6 +105,8 @@ def _faults(row: CrosswalkRow, master: MasterData) -> Iterator[tuple[str, str]]:
     yield "account", "" if fits else f"has more than {ACCOUNT_CHARS_MAX} characters"
     answers = _answers(row.role, master)
     yield "role", "is nothing that a rule asks for" if answers is None else ""
+    for terms in master.orders:
+        yield "account", terms.check_policy(row.role, row.account)
     known = not answers or row.account in answers
     yield "account", "" if known else f"is no answer to {row.role}; known are {', '.join(sorted(answers))}"
 

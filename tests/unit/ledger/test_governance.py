@@ -176,3 +176,10 @@ def test_ended_exception_is_left_alone():
     for check in (governance.check_decidable, governance.check_closable):
         with pytest.raises(GovernanceError, match="is resolved already"):
             check(exception("denial", state="resolved"), TYPES)
+
+
+@pytest.mark.parametrize(("role", "value"), [("POLICY_PRICE_PERCENT", "two"), ("POLICY_MATCH_LEVEL", "5")])
+def test_governance_refuses_a_policy_value_that_matching_cannot_read(role: str, value: str) -> None:
+    """A level or tolerance is checked when it is proposed, and the refusal names the field."""
+    with pytest.raises(GovernanceError, match="account"):
+        governance.mapping_rows([{"role": role, "account": value}], governance.master_data(RULEBOOK, {"mercy"}))
