@@ -142,7 +142,7 @@ def build_relay(wiring: Wiring) -> Relay:
         books,
         BlockingLog(wiring.log_url, config.runtime.shards),
         consumers,
-        vocabulary=_vocabulary(wiring),
+        vocabulary=_vocabulary(wiring, derived=True),
         split=splitter(rulebook.scopes(), config.runtime.shards),
         clock=clock,
         limits=config.bounds(),
@@ -203,5 +203,6 @@ def _gateway(wiring: Wiring) -> Gateway:
     )
 
 
-def _vocabulary(wiring: Wiring) -> Vocabulary:
-    return Vocabulary(kinds=wiring.rulebook().kind_terms(), entities=wiring.config.entity_terms())
+def _vocabulary(wiring: Wiring, *, derived: bool = False) -> Vocabulary:
+    """What may pass: at the doors what sources send, at the relay (`derived`) also what only the runtime does."""
+    return Vocabulary(kinds=wiring.rulebook().kind_terms(derived=derived), entities=wiring.config.entity_terms())

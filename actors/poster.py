@@ -27,6 +27,8 @@ IDLE_S = 0.2  # between looks for new postings
 BOOKS_RETRY_S = 1.0
 DOUBTS_MAX = 1_000  # entries of unknown outcome at which nothing more is sent until some are resolved
 ACCEPTED_MAX = 5_000  # entries in jobs at which nothing more is sent until some have ended
+HELD_MAX = 20_000  # entries in flight or unknown that a successor takes over; more than the two above can leave
+CLOSE_WAIT_S = 10.0  # for calls under way, when the poster is stopped
 CLOSES_EVERY_S = 1.0  # between looks for ordered closes
 
 
@@ -92,9 +94,8 @@ class Poster:
             entities=self._entities,
         )
         self._jitter = random.Random(f"{self._holder}/{self._epoch}")
-        left = self._books.deliveries(self._entities, ["in_flight"], ACCEPTED_MAX + DOUBTS_MAX)
+        left = self._books.deliveries(self._entities, ["in_flight", "unknown"], HELD_MAX)
         self._record(self._desk.recall(left, now_ms))
-        self._recall_doubts()
 
     def step(self) -> float:
         """Hear what has come of calls, then start as many as may start; seconds until there may be more to do."""
@@ -108,9 +109,23 @@ class Poster:
         return self._health
 
     def close(self) -> None:
-        """Let go of the ERP and the books. What is under way is the successor's to find out."""
-        self._callers.close()
-        self._books.close()
+        """Hear the calls under way, if they end soon, and let go. What does not is the successor's to find out."""
+        try:
+            self._hear_the_last()
+        finally:
+            self._callers.close()
+            self._books.close()
+
+    def _hear_the_last(self) -> None:
+        until_ms = self._clock.now_ms() + round(CLOSE_WAIT_S * 1000)
+        while self._health and self._under_way() and (left_ms := until_ms - self._clock.now_ms()) > 0:
+            self._callers.wait(left_ms / 1000)
+            self._hear_all()
+        if self._health:
+            self._keep_governor()
+
+    def _under_way(self) -> int:
+        return self._governor.state(self._clock.now_ms()).in_flight
 
     def _advance(self) -> float:
         # Before anything else, so that nothing is judged by states that the books do not show yet. To record the same
@@ -134,7 +149,7 @@ class Poster:
 
     def _rest(self, seconds: float) -> float:
         """Wait here for calls under way, as their end may be the next thing to do; else let the shell wait."""
-        if not seconds or not self._governor.state(self._clock.now_ms()).in_flight:
+        if not seconds or not self._under_way():
             return seconds
         self._callers.wait(min(seconds, IDLE_S))
         return 0.0
@@ -244,8 +259,6 @@ class Poster:
         self._record(outcomes)
         if not self._governor.answering():
             self._keep_governor()  # a restart is no way around a pause
-        if isinstance(action, LookUp) and not self._desk.progress().unknown:
-            self._recall_doubts()
 
     def _finished(self, now_ms: int, heard: Outcome, named: str) -> None:
         self._governor.finished(now_ms, heard.code, heard.retry_after_s, self._jitter.random())
@@ -266,11 +279,6 @@ class Poster:
                 committed_ms = self._sealer.forget(outcome.key)
                 if outcome.code == "posted" and committed_ms is not None:
                     self._metrics.observe("posting_latency_s", (now_ms - committed_ms) / 1000)
-
-    def _recall_doubts(self) -> None:
-        """Take over doubts that the books hold. When they began is not known there, so they settle from now."""
-        unknown = self._books.deliveries(self._entities, ["unknown"], DOUBTS_MAX)
-        self._desk.recall(unknown, self._clock.now_ms())
 
     def _show(self) -> None:
         """Said again and again: a gauge that is not, drops out of what Ray exports."""

@@ -96,7 +96,7 @@ class ShardWorker:
             return 1.0
         after = {shard: hosted.position for shard, hosted in self._hosted.items()}
         try:
-            read = self._log_reader.read(after, self._limits.frame_rows_max, self._limits.log_read_wait_ms)
+            read = self._log_reader.read(after, self._limits.step_rows_max, self._limits.log_read_wait_ms)
         except LogUnavailable:
             self._logger.warning("log_unavailable")
             return 1.0

@@ -18,7 +18,8 @@ REJECTS_REPORTED_MAX = 10_000  # details in one answer; the counts are always co
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Bounds of one running Penstock."""
 
-    frame_rows_max: int = 65_536  # rows of one submitted frame, and of one engine step
+    frame_rows_max: int = 65_536  # rows of one submitted frame
+    step_rows_max: int = 262_144  # rows of one engine step, but for its last frame: large steps cost less a row
     frame_bytes_max: int = 32 * 2**20  # bytes of one submitted frame or row message
     gateway_inflight_bytes_max: int = 256 * 2**20  # accepted for appending, not yet acknowledged
     gateway_recent_ids_max: int = 1_000_000  # ids a gateway remembers to answer repeats itself
@@ -42,7 +43,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def __post_init__(self) -> None:
         assert 0 < self.shard_lag_resume_at_rows < self.shard_lag_pause_at_rows <= self.log_rows_pause_at
         assert 0 < self.frame_rows_max <= self.shard_lag_resume_at_rows
-        assert 2 * self.frame_rows_max * AMOUNT_MINOR_MAX < SUM_MINOR_MAX  # a step reads less than two frames' rows
+        assert (self.step_rows_max + self.frame_rows_max) * AMOUNT_MINOR_MAX < SUM_MINOR_MAX
         assert 0 < self.frame_bytes_max <= self.gateway_inflight_bytes_max
         assert 1 < self.entry_lines_max <= self.call_lines_max
         assert self.call_entries_max > 0 and self.seal_sets_max > 0 and self.retry_after_s > 0

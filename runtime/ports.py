@@ -104,7 +104,13 @@ class LogReader(Protocol):
         ...
 
     def trim(self, shard: int, through: str) -> None:
-        """Forget entries up to and including this position; only after a checkpoint made them needless."""
+        """Forget entries up to and including this position; only after a checkpoint made them needless. Does nothing
+        while the log is held."""
+        ...
+
+    def is_held(self) -> bool:
+        """Whether somebody copies log and archive just now: then nothing is trimmed, and nothing of the archive may be
+        forgotten or merged. A hold ends by itself when its holder does not renew it."""
         ...
 
     def close(self) -> None: ...
@@ -498,12 +504,34 @@ class Books(Protocol):
 # ── archive ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Archive(Protocol):
-    """Segments of outcomes and snapshots of shards under one root. What is named is complete: writes are atomic."""
+class ArchivedStep(NamedTuple):
+    """The log entries of one commit as they came, repeats and control messages too; the last one's position is its."""
 
-    def put_segment(self, shard: int, after: str, position: str, outcomes: pl.DataFrame) -> str:
-        """Write OUTCOMES of (after, position], durable on return; its name. The same range again replaces itself, a
-        longer one from the same `after` replaces it, a shorter one changes nothing that is read."""
+    records: tuple[LogRecord, ...]
+
+    @property
+    def position(self) -> str:
+        return self.records[-1].position
+
+
+class Archive(Protocol):
+    """The full record under one root: segments of what came (steps) and of what became of it (outcomes), and the
+    snapshots of shards. What is named is complete: writes are atomic."""
+
+    def put_segment(
+        self, shard: int, after: str, position: str, outcomes: pl.DataFrame, steps: Sequence[ArchivedStep] = ()
+    ) -> str:
+        """Write the steps and OUTCOMES of (after, position], durable on return; its name. The same range again replaces
+        itself, a longer one from the same `after` replaces it, a shorter one changes nothing that is read."""
+        ...
+
+    def steps(self, shard: int, after: str = START) -> Generator[ArchivedStep, None, None]:
+        """Every step of the shard after that position, oldest first, a few at a time in memory."""
+        ...
+
+    def compact(self, shard: int, through: str) -> None:
+        """Merge small neighbouring segments that end at or before `through`, a recorded checkpoint. What is read stays
+        the same, at every moment and after a crash; each call does a bounded piece of work."""
         ...
 
     def put_snapshot(self, shard: int, position: str, snapshot: bytes) -> str:
@@ -688,11 +716,15 @@ class ErpGateway(Protocol):
         `throttled`, `unavailable` and `unauthorised` promise that nothing was applied. `unknown` promises nothing.
         Where calls are all-or-nothing, one bad entry makes all `rejected` with the same detail: the caller isolates
         it. Where a call makes a job, its entries are `accepted` with the job's id in erp_ref: ask `progress` for them.
+        An entry whose key the ERP refuses because it holds it already (`native_key`) is `posted`, with its number.
         """
         ...
 
     def progress(self, jobs: Sequence[str]) -> list[Outcome]:
-        """Outcomes of the entries of those jobs that have ended, nothing of the others; empty where none are made."""
+        """Outcomes of the entries of those jobs that have ended, nothing of the others; empty where none are made.
+
+        When it can't be asked now, one outcome with an empty key may tell why (throttled, unavailable, unauthorised).
+        """
         ...
 
     def lookup(self, keys: Sequence[str]) -> dict[str, Outcome] | None:

@@ -121,6 +121,10 @@ class ShardEngine:
         if not waiting:
             return
         frame = pl.concat(waiting) if len(waiting) > 1 else waiting[0]
+        if len(waiting) > 1 and frame["kind"].is_in(self._held_back).any():
+            for one in waiting:  # a later frame's hold does not reach back, however steps are cut
+                self._take_events([one], step)
+            return
         self._now_ms = max(self._now_ms, _ms(frame["received_at"].max()))
         verdicts = pl.Series(self._seen.judge(frame["id_hash"].to_numpy(), frame["digest"].to_numpy()))
         step.read += len(frame)

@@ -97,6 +97,7 @@ def _limits(rng: random.Random) -> Limits:
     lag = rng.choice((rows, 10 * rows, 1_000_000))
     return Limits(
         frame_rows_max=rows,
+        step_rows_max=rows,
         shard_lag_resume_at_rows=lag,
         shard_lag_pause_at_rows=2 * lag,
         log_rows_pause_at=max(2 * lag, rng.choice((100, 8_000_000))),

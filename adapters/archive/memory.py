@@ -3,10 +3,12 @@
 Owns two dicts. Never fails, and never keeps more than one segment that begins at a position.
 """
 
+from collections.abc import Generator, Sequence
+
 import polars as pl
 
 from runtime.effects import OUTCOMES
-from runtime.ports import position_key
+from runtime.ports import START, ArchivedStep, position_key
 
 _SHARD = {"shard": pl.Int32()}
 
@@ -16,15 +18,28 @@ class MemoryArchive:
 
     def __init__(self) -> None:
         self._segments: dict[tuple[int, str], tuple[str, pl.DataFrame]] = {}  # (shard, after) -> position, rows
+        self._steps: dict[tuple[int, str], Sequence[ArchivedStep]] = {}  # the same segments' other half
         self._snapshots: dict[str, bytes] = {}
 
-    def put_segment(self, shard: int, after: str, position: str, outcomes: pl.DataFrame) -> str:
+    def put_segment(
+        self, shard: int, after: str, position: str, outcomes: pl.DataFrame, steps: Sequence[ArchivedStep] = ()
+    ) -> str:
         """Keep a segment; it replaces one that begins at the same position and does not reach further. See Archive."""
         rows = outcomes.select(*OUTCOMES).with_columns(pl.lit(shard, pl.Int32()).alias("shard"))
         held, _ = self._segments.get((shard, after), (after, rows))
         if position_key(held) <= position_key(position):
             self._segments[shard, after] = position, rows
+            self._steps[shard, after] = tuple(steps)
         return f"outcomes/shard={shard:04d}/{after}_{position}"
+
+    def steps(self, shard: int, after: str = START) -> Generator[ArchivedStep, None, None]:
+        """Every step after that position. See Archive."""
+        kept = [step for (owner, _), steps in self._steps.items() if owner == shard for step in steps]
+        beyond = [step for step in kept if position_key(step.position) > position_key(after)]
+        yield from sorted(beyond, key=lambda step: position_key(step.position))
+
+    def compact(self, shard: int, through: str) -> None:
+        """Nothing to merge. See Archive."""
 
     def put_snapshot(self, shard: int, position: str, snapshot: bytes) -> str:
         """Keep a snapshot; its name. See Archive."""

@@ -84,6 +84,10 @@ class MemoryLog:
         """Tell writers how far this shard is. See LogReader."""
         self._rows_committed[shard] = rows_total
 
+    def is_held(self) -> bool:
+        """Whether it is held. See LogReader."""
+        return self.held
+
     def trim(self, shard: int, through: str) -> None:
         """Forget entries up to and including this position. See LogReader."""
         self._records[shard] = self._after(shard, through)

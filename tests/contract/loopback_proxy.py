@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Sequence
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
@@ -24,14 +25,18 @@ class LoopbackProxy:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_port}"
 
-    @property
-    def armed(self) -> bool:
-        """Whether a spoiling waits for its call."""
-        return bool(self._armed)
-
     def spoil(self, method: str, how: Spoiling) -> None:
         """Spoil the next answer to a method whose name ends so."""
         self._armed.append((method, how))
+
+    def lose_every(self, nth: int, methods: Sequence[str]) -> None:
+        """Lose every nth answer to methods whose names end so, after the call was made."""
+        self._server.nth, self._server.methods = nth, tuple(methods)
+
+    @property
+    def lost(self) -> int:
+        """How many answers were lost so."""
+        return self._server.lost
 
     def close(self) -> None:
         """Stop listening. Closing twice is closing once."""
@@ -45,13 +50,21 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, target: int, armed: list[tuple[str, Spoiling]]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.target, self.armed = target, armed
+        self.nth, self.methods = 0, tuple[str, ...]()
+        self.counted = self.lost = 0
 
     def spoiling_of(self, method: str) -> Spoiling | None:
         for each in self.armed:
             if method.endswith(each[0]):
                 self.armed.remove(each)
                 return each[1]
-        return None
+        if not (self.nth and method.endswith(self.methods)):
+            return None
+        self.counted += 1
+        if self.counted % self.nth:
+            return None
+        self.lost += 1
+        return "lose_answer"
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from erp_vendors import ACCOUNTS, CURRENCIES, VENDORS, ErpBench, codes_of, entry, of_total
 
+from adapters.erp.doubles.limits import Over
 from adapters.erp.doubles.trouble import TROUBLE_S
 from adapters.erp.http.fault import NoTrialBalance
 from runtime.errors import ErpError
@@ -167,9 +168,12 @@ def test_vendor_entry_that_was_refused_can_be_sent_again(erp: ErpBench) -> None:
 
 
 def test_vendor_throttled_call_applies_nothing_and_says_so(erp: ErpBench) -> None:
-    """A call over the limit is told as throttled; the next one posts the same entry."""
+    """A call over the limit is told as throttled, with the delay that the ERP asks for; the next one posts it."""
     erp.trouble("throttle")
-    assert codes_of(erp.gateway.post([of_total(5)])) == ["throttled"]
+    asked = erp.double.limited(Over("throttle", 1.0)).headers.get("Retry-After")
+    [outcome] = erp.gateway.post([of_total(5)])
+    assert outcome.code == "throttled"
+    assert asked is None or outcome.retry_after_s == float(asked)
     assert not erp.ledger.documents
     assert codes_of(erp.post(of_total(5))) == ["posted"]
 

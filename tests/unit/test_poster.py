@@ -451,3 +451,14 @@ def test_immediate_passes_a_backlog_of_folded_summaries() -> None:
     calls = len(bench.erp.calls)
     bench.run(poster, until=lambda: any(entry.document == "R-1" for _, entry in bench.erp.moves))
     assert len(bench.erp.calls) <= calls + 1
+
+
+def test_close_hears_the_calls_under_way() -> None:
+    """A poster that is stopped leaves nothing in doubt that would have been answered soon."""
+    bench = Bench()
+    bench.commit(*FIFTY)
+    poster = bench.poster(virtual(bench, 2.0))
+    poster.step()
+    poster.close()
+    assert bench.books.entry_counts() == {"posted": 50}
+    assert bench.poster().step() == IDLE_S

@@ -30,7 +30,7 @@ from runtime.shard import ShardEngine
 
 NOW_MS = 1_790_000_000_000
 NORTH, WEST, CARDS = 0, 1, 0  # the shards of the two facilities, and of the entity
-LIMITS = Limits(frame_rows_max=8, checkpoint_commits_max=2)
+LIMITS = Limits(step_rows_max=8, checkpoint_commits_max=2)
 RULEBOOK = parse_rulebook(standard_rulebook_text())
 VOCABULARY = schema.Vocabulary(
     kinds=RULEBOOK.kind_terms(), entities={"mercy": schema.EntityTerms(currencies=frozenset(["USD"]))}

@@ -18,7 +18,7 @@ from adapters.erp.http.fault import ErpFault
 from adapters.erp.http.secret import KeptToken, read_secret
 from runtime.config import ErpAuthSection
 from runtime.errors import ConfigError
-from runtime.ports import Clock
+from runtime.ports import Clock, OutcomeCode
 
 RENEW_BEFORE_S = 60.0  # of an access token's end: a call may wait that long in a queue
 TOKEN_LIFE_S = 300.0  # of a token whose server does not say
@@ -75,11 +75,7 @@ class _Token(msgspec.Struct):
 
 
 class TokenAuth:
-    """OAuth 2: an access token from a token server, kept until shortly before its end or until a 401.
-
-    With `kept`, the grant is a refresh token that the server may replace; otherwise it is client credentials. `session`
-    is for ERPs with a log-in of their own: a function that logs in and gives the token and its life in seconds.
-    """
+    """A token that `fetch` brings from a token server or a log-in, kept until shortly before its end or until a 401."""
 
     def __init__(self, fetch: Callable[[], _Token], clock: Clock, prefix: str = "Bearer") -> None:
         self._fetch, self._clock, self._prefix = fetch, clock, prefix
@@ -156,8 +152,8 @@ def _asked(post_form: PostForm, url: str, fields: Mapping[str, str], headers: Ma
             return reply.read(_Token)
         except ErpFault:
             raise ErpFault("unavailable", "the token server's answer can't be read") from None
-    # RFC 6749, 5.2: a wrong client or grant is 400 or 401; all else is the server's own trouble.
-    code = "unauthorised" if reply.status in (400, 401, 403) else "unavailable"
+    # RFC 6749, 5.2: a wrong client or grant is 400 or 401; all else but a 403 is the server's own trouble.
+    code: OutcomeCode = "unauthorised" if reply.status in (400, 401, 403) else "unavailable"
     raise ErpFault(code, f"token server: HTTP {reply.status}")
 
 

@@ -35,8 +35,8 @@ class ErpConnection(NamedTuple):
 class HttpGateway:
     """One ERP connection over HTTP. A vendor gives `deliver` and, where its ERP can do so, the methods after it.
 
-    They talk through `self.http` and may raise ErpFault at any time. What a fault says then holds for all entries of the
-    call, so a vendor that has applied some of a call must catch it and say what is known of each.
+    They talk through `self.http` and may raise ErpFault at any time. What a fault says then holds for all entries of
+    the call, so a vendor that has applied some of a call must catch it and say what is known of each.
     """
 
     def __init__(

@@ -26,8 +26,8 @@ _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, http
 
 
 class Request(NamedTuple):
-    """What to send. `path` follows the ERP's address (or is an address itself); `body` is encoded as JSON unless it is
-    bytes. `reads` says that it changes nothing, so a lost answer is no doubt."""
+    """What to send. `path` follows the ERP's address, wherever it may point: credentials go nowhere else. `body` is
+    encoded as JSON unless it is bytes. `reads` says that it changes nothing, so a lost answer is no doubt."""
 
     method: str
     path: str
@@ -71,7 +71,7 @@ class HttpTransport:
         self._http.close()
 
     def _sent(self, request: Request) -> Reply:
-        url = request.path if urlsplit(request.path).scheme else f"{self._base}{request.path}"
+        url = f"{self._base}/{request.path.lstrip('/')}"
         content = request.body if isinstance(request.body, bytes) else _encoded(request.body)
         headers = {"Accept": JSON, **({"Content-Type": request.content_type} if content is not None else {})}
         try:

@@ -120,6 +120,7 @@ class Run:
         self.digests: list[str] = []
         self.counts: Counter[str] = Counter()
         self.statuses: list[tuple[str, str, str]] = []  # status, document, detail
+        self.relayed_rows: list[dict] = []
         self._derived: list[dict] = []
         self._first: dict[str, int] = {}  # digest of each event's first content
         self._states: dict[str, str] = {}
@@ -157,6 +158,7 @@ class Run:
         sent: list[tuple[str, str]] = []
         while self._derived:
             rows, self._derived = self._derived, []
+            self.relayed_rows += rows
             sent += [(row["kind"], row["entity"]) for row in rows]
             self.step(relayed(*rows, at_ms=at_ms))
         return sent

@@ -1,0 +1,159 @@
+"""Deliberate bugs in the real code: the simulator finds each within a bounded number of seeds."""
+
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from actors.feed_reader import FeedReader
+from actors.gateway import Gateway
+from actors.poster import Poster
+from actors.shard_worker import HostedShard, ShardWorker
+from adapters.books.memory import MemoryBooks
+from runtime.flow.dedupe import DedupeMemory
+from runtime.ledger.open_items import OpenItems
+from runtime.shard import ShardEngine
+from simulation.simulator import simulate
+
+SEEDS_MAX = 200
+EVENTS = 60
+
+Patch = pytest.MonkeyPatch
+
+
+def skip_the_fence_check(patch: Patch) -> None:
+    """The books take writes of any epoch."""
+    patch.setattr(MemoryBooks, "_held", lambda self, owner, epoch: self._owners[owner])
+
+
+def trim_before_the_snapshot(patch: Patch) -> None:
+    """The log forgets what no checkpoint holds yet."""
+    checkpoint = ShardWorker._checkpoint
+
+    def early(self: ShardWorker, hosted: HostedShard) -> None:
+        self._log_reader.trim(hosted.shard, hosted.position)
+        checkpoint(self, hosted)
+
+    patch.setattr(ShardWorker, "_checkpoint", early)
+
+
+def drop_one_dedupe_entry(patch: Patch) -> None:
+    """A snapshot forgets the last id of the memory."""
+    dump = DedupeMemory.dump
+    patch.setattr(DedupeMemory, "dump", lambda self: tuple(part[:-8] for part in dump(self)))
+
+
+def send_again_without_a_lookup(patch: Patch) -> None:
+    """A lost answer counts as "nothing was applied"."""
+    record = Poster._record
+
+    def trusting(self: Poster, outcomes: list) -> None:
+        record(self, [o._replace(code="unavailable") if o.code == "unknown" else o for o in outcomes])
+
+    patch.setattr(Poster, "_record", trusting)
+
+
+def acknowledge_before_the_append(patch: Patch) -> None:
+    """A feed's messages are acknowledged as soon as they are read."""
+    settle = FeedReader._settle
+
+    async def early(self: FeedReader, batch: object) -> None:
+        await self._feed.acknowledge([message.id for message in batch.messages])
+        await settle(self, batch)
+
+    patch.setattr(FeedReader, "_settle", early)
+
+
+def lose_a_residual(patch: Patch) -> None:
+    """Using a part of an item uses it up."""
+    use = OpenItems._use
+
+    def whole(self: OpenItems, key: tuple, item: object, rule: object, amount_minor: int) -> None:
+        use(self, key, item, rule, item.residual_minor if 0 < amount_minor < item.residual_minor else amount_minor)
+
+    patch.setattr(OpenItems, "_use", whole)
+
+
+def remember_before_the_append(patch: Patch) -> None:
+    """A door answers a repeat as a duplicate although the first one's append failed."""
+    store = Gateway.store
+
+    async def early(self: Gateway, parsed: object) -> object:
+        checked = self._check(parsed).accepted
+        known = self._recent.known(checked["id_hash"].to_numpy(), checked["digest"].to_numpy())
+        answer = store(self, parsed)
+        if not known.any():
+            try:
+                return await answer
+            except BaseException:
+                self._recent.remember(checked["id_hash"].to_numpy(), checked["digest"].to_numpy())
+                raise
+        return await answer
+
+    patch.setattr(Gateway, "store", early)
+
+
+def forget_outcomes_of_replayed_steps(patch: Patch) -> None:
+    """A recovered shard leaves out of the archive what its predecessor had committed."""
+    patch.setattr(HostedShard, "remember", lambda self, effects: setattr(self, "commits_since", self.commits_since + 1))
+
+
+def leave_waiting_rows_out_of_the_snapshot(patch: Patch) -> None:
+    """A restored shard does not know who waited for an item."""
+    load = OpenItems.load
+
+    def forgetful(self: OpenItems, state: bytes) -> None:
+        load(self, state)
+        self._consumers = {}
+
+    patch.setattr(OpenItems, "load", forgetful)
+
+
+def keep_held_rows_held(patch: Patch) -> None:
+    """A mapping that arrives books nothing that was held for want of it."""
+    patch.setattr(ShardEngine, "_retry_held", lambda self, chosen, step: None)
+
+
+def believe_a_lookup_too_early(patch: Patch) -> None:
+    """A negative lookup is trusted while the ERP may still commit."""
+    patch.setattr(Poster, "start", _impatient(Poster.start))
+
+
+def _impatient(start: Callable) -> Callable:
+    def begin(self: Poster) -> None:
+        terms = self._callers.terms()
+        self._callers.terms = lambda: msgspec.structs.replace(terms, settle_s=0.001)
+        start(self)
+
+    return begin
+
+
+MUTATIONS = (
+    skip_the_fence_check,
+    trim_before_the_snapshot,
+    drop_one_dedupe_entry,
+    send_again_without_a_lookup,
+    acknowledge_before_the_append,
+    lose_a_residual,
+    remember_before_the_append,
+    forget_outcomes_of_replayed_steps,
+    leave_waiting_rows_out_of_the_snapshot,
+    keep_held_rows_held,
+    believe_a_lookup_too_early,
+)
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.__name__)
+def test_mutation_of_the_real_code_is_caught(mutation, monkeypatch, record_property):
+    """A simulator that runs beside this bug says so within so many seeds."""
+    mutation(monkeypatch)
+    caught = next((seed for seed in range(SEEDS_MAX) if simulate(seed, EVENTS).finding), None)
+    record_property("caught_by_seed", caught)
+    assert caught is not None, f"{SEEDS_MAX} seeds did not notice: {mutation.__doc__}"
+
+
+def test_mutation_free_code_passes_the_first_seeds():
+    """What the mutations are measured by: without any of them, the same seeds hold."""
+    failed = [seed for seed in range(12) if simulate(seed, EVENTS).finding]
+    assert not failed

@@ -1,0 +1,151 @@
+"""Fresh seeds hold, every fault really happens, and a seed is the same history wherever and however often it runs."""
+
+import inspect
+import os
+import secrets
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+from runtime import ports
+from simulation.edges import NO_PORTS, PORTS, Edge, edges, methods_of
+from simulation.simulator import EVENTS_DEFAULT, report, simulate
+from simulation.soak import Summary, soak
+
+SECONDS_VARIABLE = "PENSTOCK_SIMULATION_SECONDS"
+SECONDS = float(os.environ.get(SECONDS_VARIABLE) or 60)
+SEEDS_MIN = 20  # fewer than these prove nothing about how often faults happen
+REPLAYED = (11, 12)
+
+# Families of faults, by how their names begin. Each must happen somewhere among the fresh seeds.
+ALWAYS_SOMEWHERE = (
+    "crash before",
+    "crash after",
+    "fail before",
+    "fail after",
+    "kill",
+    "zombie",
+    "replaced a hanging process",
+    "moved shard",
+    "clock jump",
+    "delayed answer",
+    "hours pass",
+    "hit by",
+    "sent again after no answer",
+    "told to wait",
+    "ERP throttle",
+    "ERP unavailable",
+    "ERP unauthorised",
+    "ERP lose_request",
+    "ERP lose_answer_after_commit",
+    "ERP commit_late",
+    "ERP over quota",
+    "ERP quota changed",
+    "ERP period closed",
+    "ERP refused a closed period",
+)
+# Methods that no process calls: people, commands and tests do.
+ASKED_BY_PEOPLE = {
+    "books": {
+        "add_mapping",
+        "propose_change",
+        "approve_change",
+        "refuse_change",
+        "changes",
+        "totals",
+        "balances",
+        "exception_history",
+        "exception_ages",
+        "exception_counts",
+        "note_exceptions",
+        "entry_counts",
+        "entries_in",
+        "shard_rows",
+        "posting_of",
+        "posting_pages",
+        "period_left",
+        "order_close",
+        "declare_closed",
+        "release_entry",
+    },
+    "archive": {"find", "scan"},
+    "erp": {"trial_balance"},
+    "log_reader": {"shards"},
+}
+
+
+@pytest.fixture(scope="module")
+def fresh() -> Summary:
+    """What came of as many fresh seeds as fit the time."""
+    return soak(secrets.randbelow(2**31), EVENTS_DEFAULT, seconds=SECONDS)
+
+
+@pytest.mark.timeout(900)
+def test_simulation_of_fresh_seeds_holds(fresh, capsys):
+    """Whatever goes wrong, books, log, archive, consumers and ERP end as the naive auditor says."""
+    with capsys.disabled():
+        print(f"\n{fresh.seeds} fresh seeds from {fresh.first_seed} in {fresh.seconds:.0f} s")
+    assert not fresh.failures, "\n\n".join(map(report, fresh.failures))
+    assert fresh.seeds > 0
+
+
+def test_simulation_over_many_seeds_meets_every_fault(fresh):
+    """Each family of faults really happened in some run."""
+    if fresh.seeds < SEEDS_MIN:
+        pytest.skip(f"only {fresh.seeds} seeds ran; raise {SECONDS_VARIABLE}")
+    never = [family for family in ALWAYS_SOMEWHERE if not any(what.startswith(family) for what in fresh.sometimes)]
+    assert not never
+
+
+def test_simulation_of_one_seed_is_the_same_history_in_every_process():
+    """Two runs of a seed, in this process and in another one with other hash seeds, have the same hash."""
+    here = [simulate(seed).digest for seed in REPLAYED]
+    assert here == [simulate(seed).digest for seed in REPLAYED]
+    script = f"from simulation.simulator import simulate\nfor seed in {REPLAYED}: print(simulate(seed).digest)"
+    environment = os.environ | {"PYTHONHASHSEED": "7"}
+    told = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert told.stdout.split() == here
+
+
+def test_simulation_of_different_seeds_are_different_histories():
+    """The seed decides: no two of a few seeds give one history."""
+    digests = [simulate(seed, events=20).digest for seed in range(4)]
+    assert len(set(digests)) == len(digests)
+
+
+def test_edges_cover_every_port_and_method():
+    """Each protocol of the ports is an edge, or named as none; each method of each port has a point before and after."""
+    protocols = {one for _, one in inspect.getmembers(ports, inspect.isclass) if getattr(one, "_is_protocol", False)}
+    assert {one for one in protocols if one.__module__ == ports.__name__} == {*PORTS.values(), *NO_PORTS}
+    listed = Counter((edge.port, edge.method) for edge in edges())
+    assert listed == {(port, method): 2 for port in PORTS for method in methods_of(port)}
+
+
+def test_edges_of_every_method_that_processes_call_are_crossed(monkeypatch):
+    """No method of a port is left out of the runs but those that only people call, which are named here."""
+    crossed: set[Edge] = set()
+    from simulation.faults import Faults
+
+    cross = Faults.cross
+
+    def watch(self, process, edge, args):
+        crossed.add(edge)
+        return cross(self, process, edge, args)
+
+    monkeypatch.setattr(Faults, "cross", watch)
+    for seed in range(40):
+        simulate(seed)
+        called = {(edge.port, edge.method) for edge in crossed}
+        left = {
+            (port, method)
+            for port in PORTS
+            for method in methods_of(port)
+            if (port, method) not in called and method not in ASKED_BY_PEOPLE.get(port, ())
+        }
+        if not left - {(port, "close") for port in PORTS}:
+            return
+    assert not left - {(port, "close") for port in PORTS}

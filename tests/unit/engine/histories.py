@@ -1,0 +1,334 @@
+"""Histories of all flows, drawn at random: rows that may come in any order and end alike.
+
+Owns what is left out, as it depends on the order by design: more consumers than an item has room for (first come,
+first served), payments of bills whose match fails in the end (a payment that came before the hold has gone), and bills
+that look alike (the later one is marked). Bills of one supplier are therefore weeks apart here.
+"""
+
+from datetime import date, timedelta
+
+from hypothesis import strategies as st
+from unit.engine.builders import BILLING_KINDS, RULEBOOK, event
+
+NEVER_TIES_MINOR = 10**9  # more than all members of a group together
+CLASSES = {"CO-45": "contractual", "PR-1": "patient", "CO-97": "denial", "OA-23": "prior_payer"}
+REASONS = {"CHARITY": "charity", "SMALL_BALANCE": "administrative", "DENIAL": "denial"}
+ESTIMATES = {"CONTRACTUAL": "contractual", "PRICE_CONCESSION": "price_concession", "DENIAL": "denial"}
+CODES = ("WO", "FB", "72", "L6")
+PRICE_MINOR = 7
+UNIT = 1000
+FIRST_BILL = date(2026, 8, 1)
+
+cents, signed_cents = st.integers(0, 5_000), st.integers(-5_000, 5_000)
+units, some_units = st.integers(0, 12), st.integers(1, 12)
+
+
+def sometimes(draw) -> bool:
+    """One time in four."""
+    return draw(st.integers(0, 3)) == 0
+
+
+def net_minor(rows: list[dict]) -> int:
+    """What the members of a group add up to."""
+    refs = ((RULEBOOK.kind[row["kind"]].links, row["amount_minor"]) for row in rows)
+    return sum(links.member_of.sign * amount for links, amount in refs if links and links.member_of)
+
+
+def _lacking(draw, rows: list[dict], *kinds: str) -> list[dict]:
+    """At times without all rows of one of these kinds."""
+    lacking = draw(st.sampled_from((None, None, *kinds)))
+    return [row for row in rows if row["kind"] != lacking]
+
+
+# ── billing ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@st.composite
+def billing(draw, name: str) -> list[dict]:
+    """Charges, corrections, transfers and payments of two entities."""
+    rows = []
+    for number in range(draw(st.integers(0, 6))):
+        kind = draw(st.sampled_from(BILLING_KINDS))
+        sign = draw(st.sampled_from((1, -1))) if RULEBOOK.kind[kind].sign == "any" else 1
+        columns = {
+            "entity": draw(st.sampled_from(("mercy", "grace"))),
+            "facility": draw(st.sampled_from(("north", "south"))),
+            "department": draw(st.sampled_from((None, "lab"))),
+            "counterparty": draw(st.sampled_from((None, "blue"))),
+            "effective_on": draw(st.sampled_from((date(2020, 2, 29), date(2026, 7, 31), date(2026, 9, 21)))),
+        }
+        rows.append(event(f"{name}-b{number}", kind, sign * draw(cents), reason="x", **columns))
+    return rows
+
+
+@st.composite
+def approvals(draw, name: str) -> list[dict]:
+    """A write-off and a true-up, signed by one or two persons, and what becomes of debts."""
+    rows = []
+    for ask, sign, reasons in (
+        ("write_off_requested", "write_off_approved", REASONS),
+        ("true_up_requested", "true_up_approved", ESTIMATES),
+    ):
+        amount, columns = draw(cents), {"document": f"{name}-{ask}", "reason": draw(st.sampled_from(sorted(reasons)))}
+        person = draw(st.sampled_from(("Ann", "Bob", "Bob", "")))
+        rows.append(event(f"{name}-{ask}", ask, amount, person="Ann", **columns))
+        rows.append(event(f"{name}-{sign}", sign, amount, person=person, **columns))
+    rows.append(event(f"{name}-bad", "bad_debt_transferred", draw(cents)))
+    rows.append(event(f"{name}-back", "bad_debt_recovered", draw(cents)))
+    return _lacking(draw, rows, "write_off_requested", "write_off_approved", "true_up_requested")
+
+
+# ── cards ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _sale(draw, name: str, payout: str) -> list[dict]:
+    amount, kept = draw(cents), draw(cents)
+    parts = (min(kept, amount), max(amount - kept, 0))
+    return [
+        event(f"{name}-auth", "card_authorised", amount, document=f"{name}-a"),
+        event(f"{name}-capture", "card_captured", amount, document=f"{name}-c", reference=f"{name}-a"),
+        *(
+            event(f"{name}-settle{number}", "card_settled", part, document=f"{name}-c", reference=payout)
+            for number, part in enumerate(parts)
+        ),
+        event(f"{name}-fee", "card_fee_charged", draw(cents), document=f"{name}-f", reference=payout),
+    ]
+
+
+def _refund(draw, name: str, payout: str) -> list[dict]:
+    amount, refund = draw(cents), {"document": f"{name}-r"}
+    rows = [
+        event(f"{name}-request", "refund_requested", amount, person="Ann", **refund),
+        event(
+            f"{name}-approve", "refund_approved", amount, person=draw(st.sampled_from(("Bob", "Bob", "Ann"))), **refund
+        ),
+        event(f"{name}-refund", "refund_paid", amount, reference=payout, **refund),
+    ]
+    if sometimes(draw):
+        rows.append(event(f"{name}-failed", "refund_failed", amount, reason="CARD_EXPIRED", **refund))
+    return rows
+
+
+def _dispute(draw, name: str, payout: str) -> list[dict]:
+    amount, ending = draw(cents), draw(st.sampled_from(("open", "won", "lost")))
+    rows = [
+        event(f"{name}-open", "chargeback_opened", amount, document=f"{name}-d", reference=payout),
+        event(f"{name}-cost", "chargeback_fee_charged", draw(cents), document=f"{name}-d", reference=payout),
+    ]
+    if ending != "open":
+        rows.append(event(f"{name}-end", f"chargeback_{ending}", amount, document=f"{name}-d", reference=payout))
+    return rows
+
+
+def _reserve(draw, name: str, payout: str) -> list[dict]:
+    kind = draw(st.sampled_from(("reserve_held", "reserve_released")))
+    return [event(f"{name}-{kind}", kind, draw(cents), document=f"{name}-v", reference=payout)]
+
+
+@st.composite
+def payout(draw, name: str) -> list[dict]:
+    """A payout that ties or does not, with what opens things lacking at times."""
+    reference = f"{name}-p"
+    rows = []
+    parts = st.lists(st.sampled_from((_sale, _refund, _dispute, _reserve)), min_size=1, max_size=3)
+    for number, part in enumerate(draw(parts)):
+        rows += part(draw, f"{name}{number}", reference)
+    total = net_minor(rows) + draw(st.sampled_from((0, 0, NEVER_TIES_MINOR)))
+    banked = total + draw(st.sampled_from((0, 0, 1)))
+    rows.append(event(f"{name}-payout", "payout_paid", total, document=reference))
+    rows.append(event(f"{name}-bank", "deposit_received", banked, document=f"{name}-b", reference=reference))
+    openers = ("card_authorised", "card_captured", "refund_requested", "refund_approved", "payout_paid")
+    return _lacking(draw, rows, *openers, "deposit_received")
+
+
+# ── claims and remittances ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@st.composite
+def remittance(draw, name: str) -> list[dict]:
+    """Claims, adjustments, provider adjustments, a header, and its money: by trace, by check, or without a trace."""
+    reference, trace, payer = f"{name}-era", f"{name}-trn", draw(st.sampled_from(("blue", "aetna")))
+    rows = []
+    for number in range(draw(st.integers(1, 3))):
+        claim = {"document": f"{name}-clm{number}", "counterparty": payer}
+        if not sometimes(draw):
+            rows.append(event(f"{name}-sub{number}", "claim_submitted", draw(cents), **claim))
+        if sometimes(draw):
+            rows.append(event(f"{name}-exp{number}", "claim_expected", draw(cents), **claim))
+        claim["reference"] = reference
+        rows.append(event(f"{name}-paid{number}", "claim_paid", draw(signed_cents), **claim))
+        code = draw(st.sampled_from(sorted(CLASSES)))
+        rows.append(event(f"{name}-adj{number}", "claim_adjusted", draw(signed_cents), reason=code, **claim))
+        rows.append(event(f"{name}-seen{number}", "claim_adjudicated", reason="1", **claim))
+    plb = {"reference": reference, "counterparty": payer, "reason": draw(st.sampled_from(CODES))}
+    rows.append(event(f"{name}-plb", "provider_adjusted", draw(signed_cents), **plb))
+    total = net_minor(rows) + draw(st.sampled_from((0, 0, NEVER_TIES_MINOR)))
+    header = {"document": reference, "reference": trace, "counterparty": payer}
+    rows.append(event(f"{name}-header", "remittance_received", total, **header))
+    banked = total + draw(st.sampled_from((0, 0, 1)))
+    rows += draw(st.sampled_from((_eft, _check, _untraced)))(name, banked, payer)
+    return _lacking(draw, rows, "remittance_received", "eft_received", "lockbox_deposited")
+
+
+def _eft(name: str, banked: int, payer: str) -> list[dict]:
+    return [event(f"{name}-eft", "eft_received", banked, document=f"{name}-b", reference=f"{name}-trn")]
+
+
+def _check(name: str, banked: int, payer: str) -> list[dict]:
+    box, amount = f"{name}-box", abs(banked)
+    check = {"document": f"{name}-chk", "reference": f"{name}-trn", "correlation_id": box}
+    return [
+        event(f"{name}-check", "check_deposited", amount, **check),
+        event(f"{name}-lockbox", "lockbox_deposited", amount, document=box),
+    ]
+
+
+def _untraced(name: str, banked: int, payer: str) -> list[dict]:
+    return [event(f"{name}-untraced", "untraced_eft_received", banked, document=f"{name}-b", counterparty=payer)]
+
+
+@st.composite
+def takeback(draw, name: str) -> list[dict]:
+    """A payer's letter, approved or not, and a refund by check."""
+    payer, amount = draw(st.sampled_from(("blue", "aetna"))), draw(cents)
+    letter = {"document": f"{name}-fcn", "counterparty": payer}
+    rows = [
+        event(f"{name}-letter", "takeback_letter_received", amount, person="Ann", **letter),
+        event(f"{name}-signed", "takeback_approved", amount, person="Bob", **letter),
+        event(f"{name}-refund", "payer_refunded", draw(cents), document=f"{name}-chk", counterparty=payer),
+    ]
+    return _lacking(draw, rows, "takeback_letter_received", "takeback_approved", "payer_refunded")
+
+
+@st.composite
+def intercompany(draw, name: str) -> list[dict]:
+    """A remittance of which a part belongs to the other entity, whose claims are that part or are not."""
+    ours, theirs = draw(cents), draw(cents)
+    era = {"reference": f"{name}-era", "facility": None}
+    header = {"document": f"{name}-era", "reference": f"{name}-trn", "facility": None}
+    other = theirs + draw(st.sampled_from((0, 0, NEVER_TIES_MINOR)))
+    share = {"document": f"{name}-era/grace", "counterparty": "grace"}
+    rows = [
+        event(f"{name}-header", "remittance_received", ours + theirs, counterparty="blue", **header),
+        event(f"{name}-ours", "claim_paid", ours, document=f"{name}-c1", **era),
+        event(f"{name}-theirs", "claim_paid", other, document=f"{name}-c2", entity="grace", **era),
+        event(f"{name}-share", "intercompany_share", theirs, **share, **era),
+        event(f"{name}-eft", "eft_received", ours + theirs, document=f"{name}-b", reference=f"{name}-trn"),
+    ]
+    return _lacking(draw, rows, "remittance_received", "intercompany_share")
+
+
+# ── purchasing ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@st.composite
+def purchase(draw, name: str) -> list[dict]:
+    """An order's line with receipts, returns, uses, bills and credit memos, in quantities that may fail."""
+    supplier, line = f"{name}-acme", f"{name}-PO/1"
+    ordered = draw(some_units)
+    at_line = {"reference": line}
+    rows = [
+        event(
+            f"{name}-order",
+            "po_line_approved",
+            ordered * PRICE_MINOR,
+            document=line,
+            counterparty=supplier,
+            quantity=ordered * UNIT,
+            attributes={"price_minor": PRICE_MINOR},
+        )
+    ]
+    kinds = ("goods_received", "goods_received", "goods_returned", "goods_accepted", "implant_used", "implant_wasted")
+    for number, kind in enumerate(draw(st.lists(st.sampled_from(kinds), max_size=4))):
+        named = f"{name}-{kind}{number}"
+        rows.append(event(named, kind, document=named, quantity=draw(units) * UNIT, **at_line))
+        if kind == "implant_used" and not sometimes(draw):
+            charge = {"document": f"{named}-ch", "reference": named, "quantity": rows[-1]["quantity"]}
+            rows.append(event(f"{named}-charge", "implant_charged", draw(cents), **charge))
+    for number in range(draw(st.integers(0, 2))):
+        rows += _bill(draw, f"{name}-n{number}", supplier, line, FIRST_BILL + timedelta(days=20 * number))
+    return _lacking(draw, rows, "po_line_approved")
+
+
+def _bill(draw, name: str, supplier: str, line: str, on: date) -> list[dict]:
+    """A bill or a credit memo of one line of an order and one without, which adds up or does not."""
+    kind = draw(st.sampled_from(("invoice", "invoice", "credit_memo")))
+    key, columns = f"{supplier}/{name}", {"effective_on": on, "counterparty": supplier}
+    quantity = draw(units)
+    amounts = (quantity * PRICE_MINOR + draw(st.sampled_from((0, 0, 3))), draw(cents))
+    lines = [
+        event(
+            f"{name}-{at}",
+            f"{kind}_line_billed",
+            amounts[at],
+            document=f"{key}/{at}",
+            correlation_id=key,
+            **columns,
+            **({"reference": line, "quantity": quantity * UNIT} if at == 0 else {}),
+        )
+        for at in range(2)
+    ]
+    tax = draw(st.integers(0, 40))
+    total = sum(amounts) + tax + draw(st.sampled_from((0, 0, 0, NEVER_TIES_MINOR)))
+    return [
+        event(f"{name}-head", f"{kind}_received", total, document=key, attributes={"tax_minor": tax}, **columns),
+        *lines,
+    ]
+
+
+@st.composite
+def payables(draw, name: str) -> list[dict]:
+    """A bill without an order, approved by somebody or not, paid in parts, with discount, return and confirmation."""
+    supplier, discount = f"{name}-acme", draw(st.integers(0, 30))
+    key, first, second = f"{supplier}/1", draw(st.integers(30, 900)), draw(cents)
+    columns = {"counterparty": supplier}
+    pay, bank = {"reference": key}, {"reference": f"{name}-P1"}
+    rows = [
+        event(f"{name}-head", "invoice_received", first + second, document=key, **columns),
+        event(
+            f"{name}-line", "invoice_line_billed", first + second, document=f"{key}/1", correlation_id=key, **columns
+        ),
+        event(f"{name}-ok", "invoice_approved", document=key, person=draw(st.sampled_from(("Ann", "Ann", "")))),
+        event(
+            f"{name}-pay1",
+            "payment_released",
+            first,
+            document=f"{name}-P1",
+            attributes={"discount_minor": discount},
+            **pay,
+        ),
+        event(f"{name}-pay2", "payment_released", second, document=f"{name}-P2", **pay),
+        event(f"{name}-clear", "payment_cleared", first - discount, document=f"{name}-st", **bank),
+        event(f"{name}-confirm", "payment_confirmed", first, document=f"{name}-cf", correlation_id=key, **bank),
+    ]
+    if sometimes(draw):
+        back = {"document": f"{name}-rt", "reference": f"{name}-P2", "correlation_id": key}
+        rows.append(event(f"{name}-return", "payment_returned", second, **back))
+    return _lacking(draw, rows, "invoice_received", "invoice_approved", "payment_cleared", "payment_confirmed")
+
+
+@st.composite
+def lab(draw, name: str) -> list[dict]:
+    """Tests ordered, billed and charged, as often as each other or not."""
+    key, supplier, tests = f"{name}-acc/80053", f"{name}-lab", draw(some_units)
+    bill, billed, charged = f"{supplier}/1", draw(st.sampled_from((1, tests))), draw(st.sampled_from((1, tests)))
+    line = {"document": f"{bill}/1", "reference": key, "correlation_id": bill, "counterparty": supplier}
+    charge = {"document": f"{name}-ch", "reference": key, "quantity": charged * UNIT}
+    rows = [
+        event(
+            f"{name}-ask",
+            "lab_ordered",
+            tests * PRICE_MINOR,
+            document=key,
+            counterparty=supplier,
+            quantity=tests * UNIT,
+            attributes={"price_minor": PRICE_MINOR},
+        ),
+        event(f"{name}-head", "invoice_received", billed * PRICE_MINOR, document=bill, counterparty=supplier),
+        event(f"{name}-line", "lab_line_billed", billed * PRICE_MINOR, quantity=billed * UNIT, **line),
+        event(f"{name}-charge", "lab_charged", draw(cents), **charge),
+    ]
+    return _lacking(draw, rows, "lab_ordered", "lab_line_billed", "lab_charged")
+
+
+FLOWS = (approvals, payout, remittance, takeback, intercompany, purchase, payables, lab)

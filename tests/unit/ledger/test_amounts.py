@@ -1,0 +1,77 @@
+"""Amounts: sums of names are read and evaluated exactly, and what is no sum is named."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.errors import RulebookError
+from runtime.ledger import amounts
+from runtime.limits import AMOUNT_MINOR_MAX
+
+NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("amount_minor", ((1, "amount_minor"),)),
+        ("- tax_minor", ((-1, "tax_minor"),)),
+        ("-tax_minor+a", ((-1, "tax_minor"), (1, "a"))),
+        ("  a -  b + c2 ", None),
+        ("a - b + c2", ((1, "a"), (-1, "b"), (1, "c2"))),
+        ("+ a", ((1, "a"),)),
+    ],
+)
+def test_sum_of_names_is_read_with_its_signs(text, terms):
+    """Names are joined by plus and minus, with or without spaces between; a space at the end is none of it."""
+    if terms is None:
+        with pytest.raises(RulebookError):
+            amounts.terms(text)
+    else:
+        assert amounts.terms(text) == terms
+
+
+@pytest.mark.parametrize("text", ["", "a b", "2 * a", "a - ", "A", "a + 5", "a, b", "_a"])
+def test_what_is_no_sum_of_names_is_refused(text):
+    """Numbers, products, capitals and loose ends are no sums."""
+    with pytest.raises(RulebookError, match="amount"):
+        amounts.terms(text)
+
+
+@given(parts=st.lists(st.tuples(st.sampled_from((1, -1)), NAMES, st.integers(-(10**12), 10**12)), min_size=1))
+def test_sum_evaluates_to_what_its_terms_add_up_to(parts):
+    """However it is written, a sum is the sum of its signed names."""
+    text = " ".join(f"{'+' if sign > 0 else '-'} {name}" for sign, name, _ in parts)
+    values = {name: value for _, name, value in parts}
+    assert amounts.evaluate(amounts.terms(text), values.__getitem__) == sum(s * values[name] for s, name, _ in parts)
+
+
+@pytest.mark.parametrize(
+    ("value", "counted"),
+    [
+        (5, 5),
+        (-5, -5),
+        (AMOUNT_MINOR_MAX, AMOUNT_MINOR_MAX),
+        (AMOUNT_MINOR_MAX + 1, 0),
+        (-AMOUNT_MINOR_MAX - 1, 0),
+        (True, 0),
+        ("5", 0),
+        (5.0, 0),
+        (None, 0),
+        ([5], 0),
+    ],
+)
+def test_attribute_counts_only_as_a_whole_number_in_range(value, counted):
+    """A text, a fraction, a truth or a number beyond all amounts counts as zero."""
+    assert amounts.whole(value) == counted
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[1]", '"a"', "5", "null"])
+def test_attributes_that_are_no_table_are_none(text):
+    """Attributes that can't be read, or are no object, are as good as absent."""
+    assert amounts.attributes_of(text) == {}
+
+
+def test_attributes_are_read_as_they_came():
+    """What an object holds is handed on as it is."""
+    assert amounts.attributes_of('{"tax_minor": 5, "person": "Ann"}') == {"tax_minor": 5, "person": "Ann"}

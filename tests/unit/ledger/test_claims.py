@@ -1,0 +1,141 @@
+"""Claims: the newest status wins by day and rank, money and promises add up in any order, and a dump keeps all."""
+
+from itertools import permutations
+
+import pytest
+from unit.ledger.facts import DAY_MS, NOW_MS, fact, flagged, policy
+
+from runtime.ledger.claims import RANKS, Claims, ClaimTerms
+
+TERMS = ClaimTerms(unmatched="unmatched", underpaid="underpaid", late="late", keep_days=10)
+UNAPPLIED = policy(POLICY_UNMATCHED_CLAIM="UNAPPLIED")
+
+
+def claims(unapplied: bool = False) -> Claims:
+    """No claims yet."""
+    return Claims(TERMS, UNAPPLIED if unapplied else policy())
+
+
+def test_claim_status_of_one_day_is_decided_by_rank_in_any_order():
+    """The last status of a day is the highest rank, however the messages came."""
+    for order in permutations(("submitted", "accepted", "adjudicated", "reversed", "corrected")):
+        register = claims()
+        for part in order:
+            register.take(fact(part, "c1"), NOW_MS)
+        told = [one.status for one in register.drain().told]
+        assert told[-1] == "corrected"
+        assert [RANKS[status] for status in told] == sorted(RANKS[status] for status in told)
+
+
+def test_claim_status_of_a_later_day_wins_over_any_rank():
+    """A claim that was corrected may be submitted anew the day after."""
+    register = claims()
+    register.take(fact("corrected", "c1"), NOW_MS)
+    register.take(fact("submitted", "c1", occurred_ms=NOW_MS + DAY_MS), NOW_MS)
+    assert [one.status for one in register.drain().told] == ["corrected", "submitted"]
+
+
+def test_claim_status_that_is_late_is_flagged_and_ended_at_once():
+    """A late message is on record and asks nothing of anybody."""
+    register = claims()
+    register.take(fact("denied", "c1"), NOW_MS)
+    register.take(fact("accepted", "c1", 5), NOW_MS)
+    assert flagged(register.drain()) == [("late", "accepted-c1-5", 5, True), ("late", "accepted-c1-5", 5, False)]
+
+
+def test_claim_told_names_kind_document_and_reason():
+    """Consumers learn what happened to which claim, and why."""
+    register = claims()
+    register.take(fact("rejected", "c1", 7, reason="A7"), NOW_MS)
+    told = register.drain().told[0]
+    assert (told.status, told.kind, told.document, told.amount_minor, told.detail) == (
+        "rejected",
+        "kind_rejected",
+        "c1",
+        7,
+        "A7",
+    )
+
+
+@pytest.mark.parametrize("order", list(permutations((("paid", 70), ("paid", -20), ("submitted", 0)))))
+def test_claim_measures_add_up_to_nothing_unapplied_once_it_is_submitted(order):
+    """What payments put into unapplied cash, the submission takes out, in every order."""
+    register = claims(unapplied=True)
+    found = [register.take(fact(part, "c1", amount), NOW_MS).measures for part, amount in order]
+    assert sum(measures["unapplied"] for measures in found) == 0
+    assert all(measures["identified"] == -measures["unapplied"] for measures in found)
+
+
+def test_claim_that_nobody_submitted_is_flagged_by_what_stands_unapplied():
+    """The exception grows and shrinks with the money, under a payment that is the same in every order."""
+    ends = []
+    for order in permutations((fact("paid", "c1", 70), fact("paid", "c1", 30), fact("paid", "c1", -20))):
+        register = claims(unapplied=True)
+        for one in order:
+            register.take(one, NOW_MS)
+        ends.append(flagged(register.drain())[-1])
+    assert set(ends) == {("unmatched", "paid-c1--20", 80, True)}
+
+
+def test_claim_money_that_comes_back_ends_its_exception():
+    """A reversal of all that was paid leaves nothing unapplied."""
+    register = claims(unapplied=True)
+    register.take(fact("paid", "c1", 70), NOW_MS)
+    register.drain()
+    register.take(fact("paid", "c1", -70), NOW_MS)
+    assert flagged(register.drain()) == [("unmatched", "paid-c1-70", 70, False)]
+
+
+@pytest.mark.parametrize(
+    ("paid", "patient", "missing", "detail"),
+    [
+        (0, 0, 100, "class unpaid"),
+        (80, 10, 10, "class short by a tenth or more"),
+        (80, 11, 9, "class short by less than a tenth"),
+        (80, 20, 0, ""),
+        (120, 0, 0, ""),
+    ],
+)
+def test_claim_is_underpaid_by_what_paid_and_patient_s_part_lack(paid, patient, missing, detail):
+    """What the contract promises less both is missing; denials and contractual adjustments do not make up for it."""
+    register = claims()
+    for one in (
+        fact("expected", "c1", 100),
+        fact("paid", "c1", paid),
+        fact("adjusted", "c1", patient, reason="PR-1"),
+        fact("adjusted", "c1", 55, reason="CO-45"),
+    ):
+        register.take(one, NOW_MS)
+    flags = register.drain().flags
+    standing = [(flag.residual_minor, flag.detail) for flag in flags if flag.raised][-1:] if missing else []
+    assert standing == ([(missing, detail)] if missing else [])
+    assert bool(flags and flags[-1].raised) == bool(missing)
+
+
+def test_claim_that_is_promised_and_never_paid_is_not_underpaid():
+    """Without a payment there is nothing to compare: that is an unpaid claim, not an underpaid one."""
+    register = claims()
+    register.take(fact("expected", "c1", 100), NOW_MS)
+    assert register.drain().flags == []
+
+
+def test_claims_that_rest_are_forgotten_unless_something_is_wrong_with_them():
+    """Memory follows the claims that still matter."""
+    register = claims(unapplied=True)
+    register.take(fact("accepted", "fine"), NOW_MS)
+    register.take(fact("paid", "odd", 5), NOW_MS)
+    register.age(NOW_MS + 10 * DAY_MS)
+    assert len(register) == 2
+    register.age(NOW_MS + 10 * DAY_MS + 1)
+    assert len(register) == 1
+
+
+def test_claims_reloaded_go_on_alike():
+    """A dump keeps status, sums, and what is flagged."""
+    register, again = claims(unapplied=True), claims(unapplied=True)
+    register.take(fact("paid", "c1", 70), NOW_MS)
+    register.drain()
+    again.load(register.dump())
+    assert again.dump() == register.dump()
+    assert again.take(fact("submitted", "c1"), NOW_MS).measures == {"unapplied": -70, "identified": 70}
+    assert flagged(again.drain()) == [("unmatched", "paid-c1-70", 70, False)]
