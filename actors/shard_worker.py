@@ -15,7 +15,7 @@ import structlog
 from runtime.effects import OUTCOMES, Effects, StepCounts, empty, of_the_runtime
 from runtime.errors import BooksUnavailable, Fenced, LogUnavailable, NonDeterministic
 from runtime.limits import Limits
-from runtime.ports import START, Archive, Books, Checkpoint, Clock, LogReader, LogRecord, Metrics
+from runtime.ports import START, Archive, ArchivedStep, Books, Checkpoint, Clock, LogReader, LogRecord, Metrics
 from runtime.shard import ShardEngine
 
 FAILURES_TOLD = 3  # in a row, before somebody is asked to look
@@ -45,16 +45,18 @@ class HostedShard:
         self.commits_since = 0
         self.counts = StepCounts()
         self.outcomes: list[pl.DataFrame] = []
+        self.steps: list[ArchivedStep] = []
 
-    def moved(self, position: str, rows: int, effects: Effects) -> None:
+    def moved(self, records: Sequence[LogRecord], effects: Effects) -> None:
         """Take note of a commit."""
-        self.position = position
-        self.rows_total += rows
-        self.remember(effects)
+        self.position = records[-1].position
+        self.rows_total += sum(record.rows for record in records)
+        self.remember(records, effects)
 
-    def remember(self, effects: Effects) -> None:
-        """Keep a committed step's outcomes for the next archive segment."""
+    def remember(self, records: Sequence[LogRecord], effects: Effects) -> None:
+        """Keep what a committed step took and what became of it for the next archive segment."""
         self.commits_since += 1
+        self.steps.append(ArchivedStep(tuple(records)))
         if len(effects.outcomes):
             self.outcomes.append(effects.outcomes)
 
@@ -170,11 +172,12 @@ class ShardWorker:
             hosted.engine.restore(self._archive.get_snapshot(lease.checkpoint.snapshot))
             hosted.position = hosted.checkpoint_position = lease.checkpoint.position
         for mark in self._books.commits(shard, hosted.position):
-            effects = hosted.engine.step(self._log_reader.read_range(shard, mark.after, mark.position))
+            records = self._log_reader.read_range(shard, mark.after, mark.position)
+            effects = hosted.engine.step(records)
             if effects.digest() != mark.digest:
                 raise NonDeterministic(f"shard {shard}: replaying up to {mark.position} gave other effects")
             hosted.position = mark.position
-            hosted.remember(effects)
+            hosted.remember(records, effects)
         if hosted.position != lease.position:
             raise NonDeterministic(f"shard {shard}: replay ended at {hosted.position}, the books at {lease.position}")
         hosted.rows_total, hosted.checkpoint_at_ms = lease.rows_total, self._clock.now_ms()
@@ -191,7 +194,7 @@ class ShardWorker:
         rows = sum(record.rows for record in records)
         position = records[-1].position
         self._books.commit(hosted.shard, hosted.epoch, hosted.position, position, rows, effects)
-        hosted.moved(position, rows, effects)
+        hosted.moved(records, effects)
         self._failures.pop(hosted.shard, None)
         self._tell_going_on(hosted.shard)
         self._log_reader.mark_committed(hosted.shard, hosted.rows_total)
@@ -221,17 +224,20 @@ class ShardWorker:
         1. Segment: dying after it leaves a file that the next segment from the same position replaces.
         2. Snapshot: dying after it leaves a file that nothing names.
         3. Checkpoint in the books: from here on, recovery starts at it. A fenced owner ends here.
-        4. Trim and forget: dying before leaves only what the next checkpoint clears.
+        4. Trim, forget and merge: dying before leaves only what the next checkpoint clears. While somebody copies log
+           and archive, all of it stays.
         """
         began_ms = self._clock.now_ms()
         outcomes = pl.concat(hosted.outcomes) if hosted.outcomes else empty(OUTCOMES)
-        self._archive.put_segment(hosted.shard, hosted.checkpoint_position, hosted.position, outcomes)
+        self._archive.put_segment(hosted.shard, hosted.checkpoint_position, hosted.position, outcomes, hosted.steps)
         name = self._archive.put_snapshot(hosted.shard, hosted.position, hosted.engine.snapshot())
         self._books.record_checkpoint(hosted.shard, hosted.epoch, Checkpoint(hosted.position, name))
         hosted.checkpoint_position, hosted.checkpoint_at_ms = hosted.position, self._clock.now_ms()
-        hosted.commits_since, hosted.outcomes = 0, []
-        self._log_reader.trim(hosted.shard, hosted.position)
-        self._archive.forget_snapshots(hosted.shard, keep=name)
+        hosted.commits_since, hosted.outcomes, hosted.steps = 0, [], []
+        if not self._log_reader.is_held():
+            self._log_reader.trim(hosted.shard, hosted.position)
+            self._archive.forget_snapshots(hosted.shard, keep=name)
+            self._archive.compact(hosted.shard, through=hosted.position)
         self._metrics.count("checkpoints", 1)
         self._metrics.observe("checkpoint_seconds", (self._clock.now_ms() - began_ms) / 1000)
 

@@ -52,14 +52,14 @@ def status(installation: Installation) -> dict[str, Any]:
         "shards": shards,
         "outbox_frames": relay.get("outbox_frames"),
         "consumers": relay.get("consumers", []),
-        "erp": _erp_state(next((part["detail"] for part in parts if part["name"] == "poster"), None)),
+        "erp": erp_state(next((part["detail"] for part in parts if part["name"] == "poster"), None)),
         "posting_sets_waiting": waiting,
         "journal_entries": entries,
         "exceptions": exceptions,
     }
 
 
-def _erp_state(poster: dict[str, Any] | None) -> dict[str, Any]:
+def erp_state(poster: dict[str, Any] | None) -> dict[str, Any]:
     """The governor's and the poster's word on the ERP connection, in one row; empty while no poster answers."""
     if not poster:
         return {}

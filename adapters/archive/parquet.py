@@ -1,36 +1,29 @@
 """The archive as files under one root folder.
 
+    steps/shard=0003/<after>_<position>.parquet       the log's entries of (after, position], each as it came
     outcomes/shard=0003/<after>_<position>.parquet    OUTCOMES of (after, position], zstd, in commit order
     snapshots/shard=0003/<position>.snap              a snapshot as the engine wrote it
+
+With the steps the archive is the full record: events with their repeats, mapping versions, decisions, period closes and
+ticks, in the order and the steps in which they were taken. The books can be derived from it anew.
 
 Owns the names and the order of writing: a temporary file, its fsync, the rename, the folder's fsync. A file with a
 final name is therefore whole. Never reads a snapshot's content, never removes a segment that nothing replaces.
 """
 
-import os
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import polars as pl
 
+from adapters.archive import segments
+from adapters.archive.steps import read as read_steps
+from adapters.archive.steps import write as write_steps
 from runtime.effects import OUTCOMES
-from runtime.ports import position_key
+from runtime.ports import START, ArchivedStep, position_key
 
 ROW_GROUP_ROWS = 262_144
 _SHARD = {"shard": pl.Int32()}
-
-
-class _Segment(NamedTuple):
-    path: Path
-    after: tuple[int, int]
-    position: tuple[int, int]
-
-    @classmethod
-    def at(cls, path: Path) -> "_Segment":
-        after, _, position = path.stem.partition("_")
-        return cls(path, position_key(after), position_key(position))
 
 
 class ParquetArchive:
@@ -39,24 +32,42 @@ class ParquetArchive:
     def __init__(self, root: str | Path) -> None:
         self._root = Path(root)
 
-    def put_segment(self, shard: int, after: str, position: str, outcomes: pl.DataFrame) -> str:
+    def put_segment(
+        self, shard: int, after: str, position: str, outcomes: pl.DataFrame, steps: Sequence[ArchivedStep] = ()
+    ) -> str:
         """Write a segment; it replaces those that begin at the same position and end before it. See Archive.
 
         One that reaches further stays: it is a successor's, and this writer is a fenced owner that does not know yet.
+        Steps come first: outcomes whose steps are missing could not be derived again.
         """
-        folder = self._folder("outcomes", shard)
-        path = folder / f"{after}_{position}.parquet"
+        if steps:
+            self._put("steps", shard, (after, position), lambda path: write_steps(steps, path))
         rows = in_commit_order(outcomes.select(*OUTCOMES))
-        _write_whole(path, lambda temporary: _write_parquet(rows, temporary))
-        for other in map(_Segment.at, folder.glob(f"{after}_*.parquet")):
-            if other.position < position_key(position):
-                other.path.unlink(missing_ok=True)
+        return self._put("outcomes", shard, (after, position), lambda path: _write_parquet(rows, path))
+
+    def _put(self, what: str, shard: int, span: tuple[str, str], write: Callable[[Path], object]) -> str:
+        folder = self._folder(what, shard)
+        path = folder / f"{span[0]}_{span[1]}.parquet"
+        segments.write_whole(path, write)
+        segments.drop_shorter(folder, *span)
         return self._name(path)
+
+    def steps(self, shard: int, after: str = START) -> Generator[ArchivedStep, None, None]:
+        """Every step after that position. See Archive."""
+        reached = position_key(after)
+        for segment in segments.counted(self._root / "steps" / f"shard={shard:04d}"):
+            if segment.position > reached:
+                yield from (step for step in read_steps(segment.path) if position_key(step.position) > reached)
+
+    def compact(self, shard: int, through: str) -> None:
+        """Merge small segments of both halves. See Archive."""
+        for what in ("steps", "outcomes"):
+            segments.compact(self._folder(what, shard), through)
 
     def put_snapshot(self, shard: int, position: str, snapshot: bytes) -> str:
         """Write a snapshot, durable on return; its name. See Archive."""
         path = self._folder("snapshots", shard) / f"{position}.snap"
-        _write_whole(path, lambda temporary: temporary.write_bytes(snapshot))
+        segments.write_whole(path, lambda temporary: temporary.write_bytes(snapshot))
         return self._name(path)
 
     def get_snapshot(self, name: str) -> bytes:
@@ -79,7 +90,7 @@ class ParquetArchive:
 
     def scan(self) -> pl.LazyFrame:
         """All outcome rows of all shards. See Archive."""
-        paths = [s.path for folder in sorted(self._root.glob("outcomes/shard=*")) for s in _counted(folder)]
+        paths = [s.path for folder in sorted(self._root.glob("outcomes/shard=*")) for s in segments.counted(folder)]
         if not paths:
             return pl.LazyFrame(schema=OUTCOMES | _SHARD)
         return pl.scan_parquet(paths, hive_partitioning=True, hive_schema=_SHARD)
@@ -89,7 +100,7 @@ class ParquetArchive:
         if not folder.is_dir():
             folder.mkdir(parents=True, exist_ok=True)
             for made in (folder.parent, self._root, self._root.parent):
-                _fsync(made)
+                segments.fsync(made)
         return folder
 
     def _name(self, path: Path) -> str:
@@ -103,43 +114,5 @@ def in_commit_order(outcomes: pl.DataFrame) -> pl.DataFrame:
     return outcomes.sort(ms, sequence, maintain_order=True)
 
 
-def _counted(folder: Path) -> list[_Segment]:
-    """The segments of a shard that make up its history, each position in one of them only, oldest first.
-
-    A crash may leave a segment beside the one that replaced it. Going back from the newest, each next one must end
-    where the last began or before; what reaches further repeats rows that are there already.
-    """
-    found = sorted(map(_Segment.at, folder.glob("[0-9]*.parquet")), key=lambda s: (s.position, s.after), reverse=True)
-    counted: list[_Segment] = []
-    for segment in found:
-        if not counted or segment.position <= counted[-1].after:
-            counted.append(segment)
-    return counted[::-1]
-
-
 def _write_parquet(rows: pl.DataFrame, path: Path) -> None:
     rows.write_parquet(path, compression="zstd", compression_level=1, row_group_size=ROW_GROUP_ROWS)
-
-
-def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file, then give it its name, durably."""
-    for left in path.parent.glob(".*.tmp"):  # of a writer that died: a shard has one at a time
-        left.unlink(missing_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        _fsync(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _fsync(path.parent)
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

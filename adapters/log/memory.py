@@ -25,6 +25,7 @@ class MemoryLog:
         self._entries_ever = [0] * shards
         self._rows_appended = [0] * shards
         self._rows_committed = [0] * shards
+        self.held = False
 
     def plan(self, *faults: AppendFault) -> None:
         """Add to the plan: one fault an append."""
@@ -90,7 +91,8 @@ class MemoryLog:
 
     def trim(self, shard: int, through: str) -> None:
         """Forget entries up to and including this position. See LogReader."""
-        self._records[shard] = self._after(shard, through)
+        if not self.held:
+            self._records[shard] = self._after(shard, through)
 
     def close(self) -> "_Closed":
         """Nothing to close; awaitable, as one of the two ports closes with `await`."""

@@ -12,6 +12,7 @@ Owns these keys (`{prefix}` in braces is a hash tag: a Redis Cluster keeps them 
                           appended:N    rows ever appended to shard N
                           committed:N   rows its owner has committed, as the books count them
                           trimmed:N     rows of entries that were trimmed away
+    {prefix}:log:hold   there while somebody copies the log: nothing is trimmed then; it expires by itself
 
 Never decodes a body, never routes. The server's own persistence decides the durability, which is read, not assumed.
 """
@@ -58,8 +59,9 @@ return positions
 """
 
 # What frees memory, or leads to it, must run when memory is full.
-# KEYS: meta, stream. ARGV: shard, last position to forget, first position to keep.
+# KEYS: meta, stream, hold. ARGV: shard, last position to forget, first position to keep.
 _TRIM = """#!lua flags=allow-oom
+if redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
 local last = redis.call('XREVRANGE', KEYS[2], ARGV[2], '-', 'COUNT', 1)[1]
 if not last then return 0 end
 redis.call('HSET', KEYS[1], 'trimmed:' .. ARGV[1], last[2][6])
@@ -72,20 +74,29 @@ return redis.call('HSET', KEYS[1], 'committed:' .. ARGV[1], ARGV[2])
 """
 
 
-class _Keys(NamedTuple):
+class Keys(NamedTuple):
+    """The names of a log's keys."""
+
     prefix: str
 
     @property
     def meta(self) -> str:
+        """The hash of counters."""
         return f"{{{self.prefix}}}:log:meta"
 
+    @property
+    def hold(self) -> str:
+        """The key that stops trimming."""
+        return f"{{{self.prefix}}}:log:hold"
+
     def stream(self, shard: int) -> str:
+        """The stream of a shard."""
         return f"{{{self.prefix}}}:log:{shard}"
 
 
 def create(url: str, shards: int, prefix: str = "penstock") -> None:
     """Create the log with S shards, or check that it has that many. ConfigError names what does not fit."""
-    meta = _Keys(prefix).meta
+    meta = Keys(prefix).meta
     client = _client(url)
     try:
         client.hsetnx(meta, "shards", shards)
@@ -121,7 +132,7 @@ class RedisLogWriter:
     """
 
     def __init__(self, url: str, prefix: str = "penstock", replicas_min: int = 0) -> None:
-        self._keys = _Keys(prefix)
+        self._keys = Keys(prefix)
         self._replicas_min = replicas_min
         self._durability: Durability = "memory"
         pool = redis.asyncio.BlockingConnectionPool.from_url(
@@ -204,7 +215,7 @@ class RedisLogReader:
     """LogReader over one connection. Remembers how large each shard's entries were, to fetch what it can use."""
 
     def __init__(self, url: str, prefix: str = "penstock") -> None:
-        self._keys = _Keys(prefix)
+        self._keys = Keys(prefix)
         self._redis = _client(url)
         self._rows_per_entry: dict[int, int] = {}
 
@@ -267,8 +278,12 @@ class RedisLogReader:
 
     def trim(self, shard: int, through: str) -> None:
         """Forget entries up to and including this position. See LogReader."""
-        keys = (self._keys.meta, self._keys.stream(shard))
+        keys = (self._keys.meta, self._keys.stream(shard), self._keys.hold)
         self._ask("EVAL", _TRIM, len(keys), *keys, shard, through, _next_position(through))
+
+    def is_held(self) -> bool:
+        """Whether it is held. See LogReader."""
+        return bool(self._ask("EXISTS", self._keys.hold))
 
     def _ask(self, *call: object) -> object:
         try:

@@ -17,6 +17,7 @@ from runtime.ledger.rules import GroupRef, Item, ItemRef, Links, RegisterRef, Re
 DAY_MS = 86_400_000
 REFUSED = "approval_refused"
 FULL = "open_items_full"
+QUANTITY = "quantity"
 Key = tuple[str, str, str]  # item or group name, entity, key
 
 
@@ -137,6 +138,7 @@ class OpenItems:
         self._rules = rulebook
         self._links = {name: kind.links for name, kind in rulebook.kind.items() if kind.links}
         self._signed = _signed_items(self._links)
+        self._counted = {ref.item for links in self._links.values() for ref in links.opened if ref.amount == QUANTITY}
         self._openers = {ref.item: name for name, links in self._links.items() for ref in links.opened}
         self._items_max = items_max
         self.items: dict[Key, OpenItem] = {}
@@ -271,7 +273,8 @@ class OpenItems:
 
     def _use_expected(self, key: Key, item: OpenItem, rule: Item, expected: Expected) -> None:
         """Use an item for an event that did not wait for it."""
-        who = (key[1], expected.source, expected.event_id, expected.currency, expected.amount_minor)
+        money = (expected.currency, self._money(key[0], expected.amount_minor))
+        who = (key[1], expected.source, expected.event_id, *money)
         if expected.flagged:
             self._flags.append(ItemFlag(rule.unopened, *who, raised=False))
         if _fits(item, rule, expected.amount_minor):
@@ -508,7 +511,8 @@ class OpenItems:
         for expected in expectations:
             if not expected.flagged and now_ms - expected.since_ms > rule.wait_days * DAY_MS:
                 expected.flagged = True
-                who = (key[1], expected.source, expected.event_id, expected.currency, expected.amount_minor)
+                money = (expected.currency, self._money(key[0], expected.amount_minor))
+                who = (key[1], expected.source, expected.event_id, *money)
                 self._flags.append(ItemFlag(rule.unopened, *who, raised=True, detail="its counterpart has not come"))
 
     def _age_holds(self, key: Key, terms: ItemTerms, now_ms: int) -> None:
@@ -552,8 +556,12 @@ class OpenItems:
     def _flag(
         self, fault: str, key: Key, item: OpenItem, *, raised: bool, detail: str = ItemFlag._field_defaults["detail"]
     ) -> None:
-        who = (key[1], item.source, item.event_id, item.currency, item.residual_minor)
+        who = (key[1], item.source, item.event_id, item.currency, self._money(key[0], item.residual_minor))
         self._flags.append(ItemFlag(fault, *who, raised, detail))
+
+    def _money(self, item: str, amount: int) -> int:
+        """The money that an exception tells of: none where an item counts pieces."""
+        return 0 if item in self._counted else amount
 
     # ── snapshot ───────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -1,8 +1,11 @@
 """What the reports conclude from what parts say of themselves."""
 
+import msgspec
 import pytest
+from unit.poster_bench import Bench
 
-from actors.cli.reports import healthy
+from actors.cli.reports import erp_state, healthy
+from adapters.erp.memory import TERMS
 
 
 def part(state: str = "running", *shards: tuple[int, str]) -> dict:
@@ -26,3 +29,16 @@ CASES = {
 def test_status_of_parts_and_shards_is_healthy_only_when_all_run(parts, expected):
     """A shard that no worker runs makes Penstock unhealthy, though every part answers."""
     assert healthy(parts, shards=2) is expected
+
+
+def test_erp_state_is_the_posters_word_in_one_row() -> None:
+    """Status shows how the ERP connection fares, and nothing while no poster answers."""
+    bench = Bench("throttle", calls_per_minute=60, terms=msgspec.structs.replace(TERMS, per_day=400))
+    bench.commit("R-1")
+    poster = bench.poster()
+    poster.step()
+    shown = erp_state(msgspec.to_builtins(poster.health()))
+    assert (shown["health"], shown["calls_per_minute"]) == ("backing_off", 42)
+    assert shown["calls_left"] == "59 a minute, 399 a day"
+    assert (shown["calls_under_way"], shown["unknown"], shown["closing"]) == (0, 0, "")
+    assert erp_state(None) == {}

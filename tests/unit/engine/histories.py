@@ -8,7 +8,7 @@ that look alike (the later one is marked). Bills of one supplier are therefore w
 from datetime import date, timedelta
 
 from hypothesis import strategies as st
-from unit.engine.builders import BILLING_KINDS, RULEBOOK, event
+from unit.engine.builders import BILLING_KINDS, DAY_MS, NOW_MS, RULEBOOK, event
 
 NEVER_TIES_MINOR = 10**9  # more than all members of a group together
 CLASSES = {"CO-45": "contractual", "PR-1": "patient", "CO-97": "denial", "OA-23": "prior_payer"}
@@ -20,7 +20,7 @@ UNIT = 1000
 FIRST_BILL = date(2026, 8, 1)
 
 cents, signed_cents = st.integers(0, 5_000), st.integers(-5_000, 5_000)
-units, some_units = st.integers(0, 12), st.integers(1, 12)
+units, some_units = st.sampled_from((4, 7, 12, 1, 0)), st.sampled_from((7, 12, 4, 1))
 
 
 def sometimes(draw) -> bool:
@@ -331,4 +331,30 @@ def lab(draw, name: str) -> list[dict]:
     return _lacking(draw, rows, "lab_ordered", "lab_line_billed", "lab_charged")
 
 
-FLOWS = (approvals, payout, remittance, takeback, intercompany, purchase, payables, lab)
+@st.composite
+def notices(draw, name: str) -> list[dict]:
+    """Messages about claims, and events of no flow: the bank's, statements, estimates, accruals, announcements."""
+    claim, rows = {"document": f"{name}-clm", "reason": "x"}, []
+    messages = (
+        "acknowledged",
+        "accepted",
+        "rejected",
+        "denied",
+        "appealed",
+        "reversed",
+        "corrected",
+        "status_reported",
+    )
+    for number, message in enumerate(draw(st.lists(st.sampled_from(messages), max_size=4))):
+        late = {"occurred_at": NOW_MS + draw(st.integers(0, 3)) * DAY_MS}
+        rows.append(event(f"{name}-m{number}", f"claim_{message}", **claim, **late))
+    kinds = ("bank_credit_received", "bank_debit_made", "service_accrued", "statement_issued", "contractual_estimated")
+    for number, kind in enumerate(draw(st.lists(st.sampled_from((*kinds, "credit_balance_moved")), max_size=4))):
+        rows.append(event(f"{name}-n{number}", kind, draw(cents), document=f"{name}-{number}"))
+    rows.append(event(f"{name}-d", "despatch_announced", document=f"{name}-d", reference="PO", quantity=UNIT))
+    rows.append(event(f"{name}-no", "invoice_rejected", document=f"{name}-i", reason="x"))
+    rows.append(event(f"{name}-999", "batch_acknowledged", document=f"{name}-b", reason="A"))
+    return rows
+
+
+FLOWS = (notices, approvals, payout, remittance, takeback, intercompany, purchase, payables, lab)

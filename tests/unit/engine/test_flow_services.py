@@ -56,10 +56,12 @@ def test_implant_is_received_used_and_charged_in_any_order(order, together):
 
 
 def test_implant_used_and_never_charged_is_lost_revenue_until_it_is_charged():
-    """A use that nobody charged in three days is an exception, and ends with the charge."""
+    """A use that nobody charged in three days is an exception without an amount (pieces are no money); the charge
+    ends it."""
     run = Run()
     run.take(*IMPLANT[:3])
-    assert later(run, 4) == ["implant_uncharged"]
+    flagged = run.step(tick(NOW_MS + 4 * DAY_MS)).exceptions
+    assert flagged.select("type", "event_id", "amount_minor").rows() == [("implant_uncharged", "implant_used", 0)]
     run.take(charged(), at_ms=NOW_MS + 4 * DAY_MS)
     assert run.open == {}
 

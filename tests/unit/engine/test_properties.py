@@ -10,7 +10,7 @@ from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit.engine.builders import DAY_MS, MAPPING, NOW_MS, Run, event, events, mapping, tick
+from unit.engine.builders import DAY_MS, MAPPING, NOW_MS, Run, event, events, mapping, period, tick
 from unit.engine.histories import FLOWS, PRICE_MINOR, UNIT, billing, payout
 from unit.engine.naive_books import Books
 
@@ -44,7 +44,7 @@ def policies(draw) -> list[dict]:
 def histories(draw) -> list[Item]:
     """Rows of all kinds and the mapping in two versions, in no order; no row conflicts with another."""
     parts = [draw(billing("x"))]
-    for number, flow in enumerate(draw(st.lists(st.sampled_from(FLOWS), min_size=1, max_size=3))):
+    for number, flow in enumerate(draw(st.lists(st.sampled_from(FLOWS), min_size=1, max_size=4))):
         parts.append(draw(flow(f"y{number}")))
     return [mapping(2, EARLY_MAPPING), *(row for part in parts for row in part), mapping(3, LATE_MAPPING)]
 
@@ -60,6 +60,7 @@ def logs(draw) -> list[LogRecord]:
         now_ms = NOW_MS + number * draw(st.sampled_from((1, 20, 200))) * DAY_MS // 24
         records += _records([*part, *_noise(items, random)], now_ms)
         records.append(tick(now_ms))
+    records.insert(random.randrange(1, len(records)), period("2026-09-01"))
     return records
 
 

@@ -17,21 +17,16 @@ NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
         ("amount_minor", ((1, "amount_minor"),)),
         ("- tax_minor", ((-1, "tax_minor"),)),
         ("-tax_minor+a", ((-1, "tax_minor"), (1, "a"))),
-        ("  a -  b + c2 ", None),
         ("a - b + c2", ((1, "a"), (-1, "b"), (1, "c2"))),
         ("+ a", ((1, "a"),)),
     ],
 )
 def test_sum_of_names_is_read_with_its_signs(text, terms):
-    """Names are joined by plus and minus, with or without spaces between; a space at the end is none of it."""
-    if terms is None:
-        with pytest.raises(RulebookError):
-            amounts.terms(text)
-    else:
-        assert amounts.terms(text) == terms
+    """Names are joined by plus and minus, with or without spaces between."""
+    assert amounts.terms(text) == terms
 
 
-@pytest.mark.parametrize("text", ["", "a b", "2 * a", "a - ", "A", "a + 5", "a, b", "_a"])
+@pytest.mark.parametrize("text", ["", "a b", "2 * a", "a - ", "A", "a + 5", "a, b", "_a", "a "])
 def test_what_is_no_sum_of_names_is_refused(text):
     """Numbers, products, capitals and loose ends are no sums."""
     with pytest.raises(RulebookError, match="amount"):
