@@ -47,6 +47,29 @@ _PORTS_OF = {
 }
 
 
+# Calls that change nothing. They are made again and again, and most of a run's trouble would befall them.
+READS = frozenset(
+    (
+        "read",
+        "lag",
+        "poll",
+        "terms",
+        "newest",
+        "closes",
+        "outbox",
+        "statuses",
+        "deliveries",
+        "exceptions",
+        "unclaimed",
+        "unclaimed_count",
+        "mapping_versions",
+        "unlogged_decisions",
+        "number_statuses",
+    )
+)
+READS_SHARE = 0.1  # of the rates
+
+
 class CrashedError(BaseException):
     """The process ends here: nothing in it may catch this."""
 
@@ -102,16 +125,17 @@ class Faults:
         self._crossings[edge] += 1
         if self.healed:
             return
-        if self.chance(self._rates.jump):
+        share = READS_SHARE if edge.method in READS else 1.0
+        if self.chance(self._rates.jump * share):
             self._clock.jump(self.rng.choice(JUMPS_MS))
             self.happened("clock jump", process.name)
-        if process.pausable and not self._paused and self.chance(self._rates.pause) and not _too_late(edge):
+        if process.pausable and not self._paused and self.chance(self._rates.pause * share) and not _too_late(edge):
             self._hang(process, edge)
-        self._break_down(process, edge)
+        self._break_down(process, edge, share)
 
-    def _break_down(self, process: Process, edge: Edge) -> None:
+    def _break_down(self, process: Process, edge: Edge, share: float) -> None:
         planned = [t.what for t in self._targets if t.edge == edge and t.crossing == self._crossings[edge]]
-        if "crash" in planned or self.chance(self._rates.crash):
+        if "crash" in planned or self.chance(self._rates.crash * share):
             process.dead = True
             self.happened(f"crash {edge}", process.name)
             raise CrashedError
@@ -119,7 +143,7 @@ class Faults:
         if away := self._out(edge):
             self.happened(f"hit by {away}", process.name)
             raise failures[-1 if away == "log full" else 0]
-        if failures and ("fail" in planned or self.chance(self._rates.fail)):
+        if failures and ("fail" in planned or self.chance(self._rates.fail * share)):
             self.happened(f"fail {edge}", process.name)
             raise self.rng.choice(failures)
 

@@ -131,10 +131,10 @@ def _rates(rng: random.Random) -> Rates:
         return rng.choice((0.0, *rates))
 
     return Rates(
-        crash=sometimes(0.002, 0.01),
-        fail=sometimes(0.004, 0.02),
-        pause=sometimes(0.002, 0.01),
-        jump=sometimes(0.003),
+        crash=sometimes(0.005, 0.02),
+        fail=sometimes(0.01, 0.03),
+        pause=sometimes(0.005, 0.02),
+        jump=sometimes(0.005),
         delay=sometimes(0.1, 0.5),
         outage=sometimes(0.004),
         kill=sometimes(0.004),

@@ -52,7 +52,7 @@ def _show_queue(out: Console, queue: list[dict[str, Any]]) -> None:
         table.add_column(name)
     for row in queue:
         due = f"{datetime.fromisoformat(row['due_at']):%m-%d %H:%M}"
-        figures = (str(row["count"]), money(row["amount_minor"]))
+        figures = (str(row["count"]), money(row["amount_minor"]) if row["amount_minor"] else "")
         table.add_row(row["type"], row["owner"], *figures, row["severity"], row["standing"], due, row["action"])
     out.print(table)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import polars as pl
 from sqlalchemy import Connection, RowMapping, Select, insert, select, update
 
-from adapters.books import exceptions, tables
+from adapters.books import chain, exceptions, tables
 from adapters.books.counters import reserve
 from adapters.books.database import Database
 from adapters.books.exceptions import By
@@ -35,7 +35,7 @@ class SqlChanges:
         """See Books."""
         with self._database.writing() as connection:
             version = reserve(self._database, connection, COUNTERS["mapping"])
-            _insert_version(connection, version, rows_json, By(author, self._now_ms()))
+            _insert_version(self._database, connection, version, rows_json, By(author, self._now_ms()))
         return version
 
     def propose_change(
@@ -46,7 +46,7 @@ class SqlChanges:
         with self._database.writing() as connection:
             change_no = reserve(self._database, connection, "change_no")
             change = {"change_no": change_no, "type": type, "body_json": body_json, "prepared_by": prepared.name}
-            _insert(connection, change, prepared.at_ms, note)
+            _insert(self._database, connection, change, prepared.at_ms, note)
             if proposal:
                 said = told(proposal, "proposed" if needs_approval else "decided")
                 exceptions.remember(connection, proposal.exceptions, said, prepared, note)
@@ -67,7 +67,7 @@ class SqlChanges:
         with self._database.writing() as connection:
             change, refuser = _open(connection, change_no), By(signer(by), self._now_ms())
             _tell(connection, change, "refused", refuser, note)
-            _decide(connection, change_no, refuser, state="refused", decided_note=note)
+            _decide(self._database, connection, change_no, refuser, state="refused", decided_note=note)
 
     def changes(self, state: ChangeState | str = "") -> pl.DataFrame:
         """See Books."""
@@ -101,14 +101,17 @@ def _unlogged(limit: int) -> Select:
     return select(*columns).where(*in_force).order_by(_changes.effect_no).limit(limit)
 
 
-def _insert(connection: Connection, change: dict, at_ms: int, note: str) -> None:
+def _insert(database: Database, connection: Connection, change: dict, at_ms: int, note: str) -> None:
     undecided = {"state": "proposed", "decided_by": "", "decided_note": ""}
-    connection.execute(insert(tables.changes), {**change, **undecided, "prepared_at_ms": at_ms, "note": note})
+    row = {**change, **undecided, "prepared_at_ms": at_ms, "note": note}
+    connection.execute(insert(tables.changes), row)
+    chain.governed(database, connection, "proposed", row, at_ms)
 
 
-def _insert_version(connection: Connection, version: int, rows_json: str, by: By) -> None:
+def _insert_version(database: Database, connection: Connection, version: int, rows_json: str, by: By) -> None:
     row = {"version": version, "rows_json": rows_json, "author": by.name, "added_at_ms": by.at_ms}
     connection.execute(insert(tables.mapping_versions), row)
+    chain.governed(database, connection, "mapping", row, by.at_ms)
 
 
 def _open(connection: Connection, change_no: int) -> RowMapping:
@@ -130,11 +133,12 @@ def _put_in_force(database: Database, connection: Connection, change: RowMapping
     """Make a change effective by that name; the number that it became."""
     effect_no = reserve(database, connection, COUNTERS[change["type"]])
     if change["type"] == "mapping":
-        _insert_version(connection, effect_no, change["body_json"], By(change["prepared_by"], by.at_ms))
-    _decide(connection, change["change_no"], by, state="approved", effect_no=effect_no)
+        _insert_version(database, connection, effect_no, change["body_json"], By(change["prepared_by"], by.at_ms))
+    _decide(database, connection, change["change_no"], by, state="approved", effect_no=effect_no)
     return effect_no
 
 
-def _decide(connection: Connection, change_no: int, by: By, **values: object) -> None:
+def _decide(database: Database, connection: Connection, change_no: int, by: By, **values: object) -> None:
     decided = update(tables.changes).where(_changes.change_no == change_no)
-    connection.execute(decided.values(decided_by=by.name, decided_at_ms=by.at_ms, **values))
+    stored = decided.values(decided_by=by.name, decided_at_ms=by.at_ms, **values).returning(tables.changes)
+    chain.governed(database, connection, "decided", connection.execute(stored).one(), by.at_ms)

@@ -4,13 +4,13 @@ Owns the tables `governors` and `period_closes`, and reading entries with their 
 pace.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 
 import msgspec
 from sqlalchemy import Connection, Select, func, select, update
 
-from adapters.books import tables
+from adapters.books import chain, tables
 from adapters.books.closing import check_declared, check_ordered
 from adapters.books.database import Database
 from runtime.errors import Fenced
@@ -45,6 +45,7 @@ class SqlDeliveries:
     """Mixed into `SqlBooks`, whose database it uses."""
 
     _database: Database
+    _now_ms: Callable[[], int]
 
     def deliveries(
         self, erp_entities: Sequence[str], states: Sequence[EntryState], limit: int, period: str = ""
@@ -91,7 +92,8 @@ class SqlDeliveries:
             number = (connection.scalar(select(func.max(_closes.number))) or 0) + 1
             declared = update(tables.period_closes).where(_closes.entity == entity, _closes.period == period)
             values = {"state": "declared", "number": number, "opens_on": opens_on, "declared_by": by}
-            connection.execute(declared.values(values))
+            row = connection.execute(declared.values(values).returning(tables.period_closes)).one()
+            chain.governed(self._database, connection, "closed", row, self._now_ms())
         return number
 
     def closes(self) -> list[PeriodClose]:

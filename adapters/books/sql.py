@@ -11,7 +11,7 @@ import polars as pl
 from sqlalchemy import Connection, RowMapping, Select, bindparam, delete, insert, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
-from adapters.books import frames, pages, queries, tables
+from adapters.books import chain, frames, pages, queries, tables
 from adapters.books.changes import SqlChanges
 from adapters.books.counters import reserve
 from adapters.books.database import Database, Write
@@ -65,6 +65,7 @@ class SqlBooks(SqlDeliveries, SqlExceptions, SqlChanges, SqlOutgoing):
         by = By(f"shard:{shard}", now_ms)
         mark = _mark_row(shard, CommitMark(after, position, rows, effects.digest()))
         place = {name: mark[name] for name in ("shard", "position_ms", "position_seq")}
+        postings_digest = chain.digest_of_postings(effects.deltas)
         writes, raised = self._writes(effects, place, now_ms), raised_rows(effects.exceptions)
         with self._database.writing() as connection:
             _advance(connection, epoch, mark, now_ms)
@@ -73,6 +74,7 @@ class SqlBooks(SqlDeliveries, SqlExceptions, SqlChanges, SqlOutgoing):
             raise_all(self._database, connection, raised, by)
             resolve(self._database, connection, effects.resolved, by)
             connection.execute(insert(tables.commit_marks), mark)
+            chain.append_commit(connection, mark, postings_digest)
 
     def _writes(self, effects: Effects, place: dict[str, int], now_ms: int) -> list[Write]:
         """What a step only adds: made ready before anything is locked."""
@@ -133,6 +135,7 @@ class SqlBooks(SqlDeliveries, SqlExceptions, SqlChanges, SqlOutgoing):
             except IntegrityError:
                 raise ValueError(f"{owner}: an entry with one of these keys is sealed already") from None
             _claim(connection, owner, entries)
+            chain.append(self._database, connection, owner, [chain.sealed(row) for row in rows], now_ms)
 
     def entries_in(self, erp_entities: Sequence[str], states: Sequence[EntryState], limit: int) -> list[JournalEntry]:
         """See Books."""
@@ -162,6 +165,7 @@ class SqlBooks(SqlDeliveries, SqlExceptions, SqlChanges, SqlOutgoing):
             fresh = [outcome for outcome in outcomes if outcome.key in facts]
             if fresh:
                 connection.execute(_MOVE_ENTRY, [_outcome_row(outcome, now_ms) for outcome in fresh])
+                chain.append(self._database, connection, owner, chain.ended(connection, facts), now_ms)
             resolve(self._database, connection, resolved_by(owner, fresh), By(owner, now_ms))
             raised = raised_rows(raised_by(owner, fresh, facts, now_ms))
             raise_all(self._database, connection, raised, By(owner, now_ms))
@@ -177,6 +181,8 @@ class SqlBooks(SqlDeliveries, SqlExceptions, SqlChanges, SqlOutgoing):
             state = connection.scalar(select(_entries.state).where(entry).with_for_update())
             check_releasable(key, state)
             connection.execute(update(tables.entries).where(entry).values(state="sealed", updated_at_ms=now_ms))
+            ledger = chain.ledger_of(connection, key)
+            chain.append(self._database, connection, ledger, [chain.released(key, released)], now_ms)
             stood_under = [exception_id(type, key) for type in ("erp_rejected", "erp_unknown_outcome")]
             remember(connection, stood_under, "entry released", By(released, now_ms), "")
 
@@ -189,10 +195,13 @@ class SqlBooks(SqlDeliveries, SqlExceptions, SqlChanges, SqlOutgoing):
             fresh_key = entry_key(replacement.entity, reserve(self._database, connection, "entry_no"))
             entry = msgspec.structs.replace(replacement, key=fresh_key)
             sealed_no = reserve(self._database, connection, "sealed_no")
-            connection.execute(insert(tables.entries), _entry_row(entry, sealed_no, now_ms))
+            row = _entry_row(entry, sealed_no, now_ms)
+            connection.execute(insert(tables.entries), row)
             _claim(connection, key, [entry], held_by=key)
             gone = {"state": "replaced", "detail": f"replaced by {entry.key}", "updated_at_ms": now_ms}
             connection.execute(update(tables.entries).where(old).values(gone))
+            acts = [*chain.ended(connection, [key]), chain.sealed(row)]
+            chain.append(self._database, connection, chain.ledger_of(connection, key), acts, now_ms)
             stood_under = [exception_id("erp_rejected", key)]
             resolve(self._database, connection, stood_under, replacer, f"replaced by {entry.key}")
         return entry.key

@@ -270,3 +270,37 @@ period_closes = Table(
     Column("opens_on", Date),
     _text("declared_by"),
 )
+
+# One row a commit, for ever: each holds the hash of the one before it. `postings_digest` is of the commit's posting
+# sets and lines as they are stored here, so that a changed line is found.
+commit_chain = Table(
+    "commit_chain",
+    metadata,
+    _int("shard", primary_key=True),
+    _bigint("position_ms", primary_key=True),
+    _bigint("position_seq", primary_key=True),
+    _bigint("after_ms"),
+    _bigint("after_seq"),
+    _bigint("row_count"),
+    *(_text(name) for name in ("digest", "postings_digest", "previous", "hash")),
+    sqlite_with_rowid=False,
+)
+
+# What people and ERPs did, one chain a ledger: "governance", and one for each owner of an ERP connection.
+audit_chain = Table(
+    "audit_chain",
+    metadata,
+    _text("ledger", primary_key=True),
+    _bigint("number", primary_key=True),
+    _text("act"),
+    _text("ref"),
+    _text("content"),
+    _bigint("at_ms"),
+    *(_text(name) for name in ("previous", "hash")),
+    Index("ix_audit_chain_ref", "ref"),
+)
+
+# How far conservation has been checked, by shard and for entries: all before it was right.
+conservation_marks = Table(
+    "conservation_marks", metadata, _text("name", primary_key=True), _bigint("place_ms"), _bigint("place_seq")
+)

@@ -196,7 +196,9 @@ class MemoryErp:
         if reasons and whole:
             return _all(entries, "rejected", next(iter(reasons.values())))
         return [
-            Outcome(entry.key, "rejected", detail=reasons[entry.key]) if entry.key in reasons else self._book(entry, at_ms)
+            Outcome(entry.key, "rejected", detail=reasons[entry.key])
+            if entry.key in reasons
+            else self._book(entry, at_ms)
             for entry in entries
         ]
 

@@ -56,9 +56,7 @@ class Forecast(msgspec.Struct, frozen=True):
     blockers: list[Blocker]
 
 
-def forecast(
-    close: PeriodClose, left: PeriodLeft, pace: Pace, now_ms: int, open_issues: Mapping[str, int]
-) -> Forecast:
+def forecast(close: PeriodClose, left: PeriodLeft, pace: Pace, now_ms: int, open_issues: Mapping[str, int]) -> Forecast:
     """The forecast of a close. `open_issues`: open exceptions of the entity by type, and "waiting items"."""
     moving = sum(left.entries.get(state, 0) for state in MOVING)
     stuck = {state: left.entries[state] for state in STUCK if left.entries.get(state)}
@@ -115,4 +113,3 @@ def _first_day(period: str) -> date:
         return datetime.strptime(period, "%Y-%m").date()
     except ValueError:
         raise ConfigError(f"--period: {period!r} is no month (2026-10)") from None
-

@@ -61,6 +61,7 @@ class Candidates:
         self._remits: dict[tuple[str, str], Side] = {}  # by entity and trace
         self._money: dict[tuple[str, str], Side] = {}  # by entity and deposit
         self._paid: dict[tuple[str, str], int] = {}  # traces whose money came, and when
+        self._next_pass_ms = 0
         self._marks = Marks([], [], [], [])
 
     def take(self, fact: Fact, now_ms: int) -> Finding:
@@ -77,14 +78,22 @@ class Candidates:
         return Finding()
 
     def age(self, now_ms: int) -> None:
-        """Pair what has stood long enough and has exactly one counterpart, on both sides."""
-        remits, money = _pooled(self._remits), _pooled(self._money)
+        """Pair what has stood long enough and has exactly one counterpart, on both sides; once a day, forget."""
         ripe = [side for side in self._money.values() if now_ms - side.since_ms > self._terms.decide_after_h * HOUR_MS]
+        if ripe:
+            self._decide(ripe)
+        if now_ms >= self._next_pass_ms:
+            self._next_pass_ms = now_ms + DAY_MS
+            self._forget(now_ms - self._terms.keep_days * DAY_MS)
+
+    def _decide(self, ripe: list[Side]) -> None:
+        remits, money = _pooled(self._remits), _pooled(self._money)
         for side in ripe:
             fitting = [other for other in remits.get(_pool(side), []) if self._near(side.on, other.on)]
             if len(fitting) == 1 and self._is_sole(fitting[0], money[_pool(side)]):
                 self._pair(side, fitting[0])
-        old = now_ms - self._terms.keep_days * DAY_MS
+
+    def _forget(self, old: int) -> None:
         self._remits = {key: side for key, side in self._remits.items() if side.since_ms >= old}
         self._money = {key: side for key, side in self._money.items() if side.since_ms >= old}
         self._paid = {key: since_ms for key, since_ms in self._paid.items() if since_ms >= old}
@@ -117,17 +126,20 @@ class Candidates:
 
     def dump(self) -> bytes:
         """Everything, for a snapshot."""
-        return msgspec.msgpack.encode([list(kept.items()) for kept in (self._remits, self._money, self._paid)])
+        kept = [list(kept.items()) for kept in (self._remits, self._money, self._paid)]
+        return msgspec.msgpack.encode((self._next_pass_ms, *kept))
 
     def load(self, state: bytes) -> None:
         """Start from a snapshot."""
-        halves, paid = list[tuple[tuple[str, str], Side]], list[tuple[tuple[str, str], int]]
-        self._remits, self._money, self._paid = map(
-            dict, msgspec.msgpack.decode(state, type=tuple[halves, halves, paid])
-        )
+        self._next_pass_ms, *kept = msgspec.msgpack.decode(state, type=_STATE)
+        self._remits, self._money, self._paid = map(dict, kept)
 
     def __len__(self) -> int:
         return len(self._remits) + len(self._money)
+
+
+_HALVES = list[tuple[tuple[str, str], Side]]
+_STATE = tuple[int, _HALVES, _HALVES, list[tuple[tuple[str, str], int]]]
 
 
 def business_days(one: date, other: date) -> int:

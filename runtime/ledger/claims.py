@@ -74,6 +74,7 @@ class Claims:
     def __init__(self, terms: ClaimTerms, policy: Policy) -> None:
         self._terms, self._policy = terms, policy
         self._claims: dict[tuple[str, str], Claim] = {}
+        self._next_pass_ms = 0
         self._marks = Marks([], [], [], [])
 
     def take(self, fact: Fact, now_ms: int) -> Finding:
@@ -139,8 +140,10 @@ class Claims:
         return found
 
     def age(self, now_ms: int) -> None:
-        """Forget claims that nothing has touched for long and that nothing is wrong with."""
-        old = now_ms - self._terms.keep_days * DAY_MS
+        """Forget claims that nothing has touched for long and that nothing is wrong with; looked for once a day."""
+        if now_ms < self._next_pass_ms:
+            return
+        self._next_pass_ms, old = now_ms + DAY_MS, now_ms - self._terms.keep_days * DAY_MS
         for key in [key for key, claim in self._claims.items() if claim.touched_ms < old and not claim.flagged]:
             del self._claims[key]
 
@@ -151,14 +154,18 @@ class Claims:
 
     def dump(self) -> bytes:
         """Everything, for a snapshot."""
-        return msgspec.msgpack.encode(list(self._claims.items()))
+        return msgspec.msgpack.encode((self._next_pass_ms, list(self._claims.items())))
 
     def load(self, state: bytes) -> None:
         """Start from a snapshot."""
-        self._claims = dict(msgspec.msgpack.decode(state, type=list[tuple[tuple[str, str], Claim]]))
+        self._next_pass_ms, claims = msgspec.msgpack.decode(state, type=_STATE)
+        self._claims = dict(claims)
 
     def __len__(self) -> int:
         return len(self._claims)
+
+
+_STATE = tuple[int, list[tuple[tuple[str, str], Claim]]]
 
 
 def _unapplied(claim: Claim) -> int:

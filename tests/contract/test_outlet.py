@@ -10,6 +10,7 @@ from valkey_fixture import Valkey, running_valkey
 
 from adapters.outlets.memory import MemoryOutlet
 from adapters.outlets.redis_outlet import RedisOutlet
+from adapters.outlets.redis_outlet import told as read_told
 from runtime.errors import LogRefused, LogUnavailable
 from runtime.ports import Outlet, Told
 
@@ -133,6 +134,13 @@ def test_outlet_emptied_by_its_reader_goes_on_with_its_numbers(real) -> None:
     real.client.xtrim(real.stream, maxlen=0, approximate=False)
     assert outlet.newest() == 2 and outlet.publish(2, told(4)) == 4
     assert real.held() == told(4)
+
+
+def test_outlet_told_reads_the_stream_as_its_consumer_does(real) -> None:
+    """Whoever looks sees the bodies in the order of telling; a stream that is not there holds nothing."""
+    assert read_told(real.server.url, real.stream) == []
+    real.outlet().publish(0, told(1, 2))
+    assert read_told(real.server.url, real.stream) == [status.body for status in told(1, 2)]
 
 
 def test_outlet_that_somebody_else_writes_to_is_refused(real) -> None:

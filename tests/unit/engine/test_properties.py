@@ -10,7 +10,7 @@ from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit.engine.builders import DAY_MS, MAPPING, NOW_MS, Run, event, events, mapping, period, tick
+from unit.engine.builders import DAY_MS, MAPPING, NOW_MS, Run, decision, event, events, mapping, period, tick
 from unit.engine.histories import FLOWS, PRICE_MINOR, UNIT, billing, payout
 from unit.engine.naive_books import Books
 
@@ -253,3 +253,22 @@ def test_history_restarted_at_any_cut_goes_on_as_if_never_stopped(records, rando
         for later in steps[cut:]:
             run.step(*later)
         assert run.digests == unbroken
+
+
+@DEADLINE_FREE
+@given(records=logs(), random=choices)
+def test_history_with_decisions_of_people_is_conserved_and_replays_alike(records, random):
+    """Whatever people decide on whatever is open, nothing is lost, and a replay with restarts commits the same."""
+    run, steps = Run(mapped=False), []
+    for number, part in enumerate(_parts(records, random)):
+        open_ids = sorted(run.open)
+        chosen = random.sample(open_ids, min(len(open_ids), random.randrange(4)))
+        step = [decision(number, random.choice(("retry", "release", "exclude")), *chosen), *part]
+        steps.append(step)
+        run.step(*step)
+    replayed = Run(mapped=False)
+    for step in steps:
+        replayed.step(*step)
+        replayed.restart()
+    assert replayed.digests == run.digests
+    assert replayed.end() == run.end()

@@ -126,8 +126,19 @@ def test_claims_that_rest_are_forgotten_unless_something_is_wrong_with_them():
     register.take(fact("paid", "odd", 5), NOW_MS)
     register.age(NOW_MS + 10 * DAY_MS)
     assert len(register) == 2
-    register.age(NOW_MS + 10 * DAY_MS + 1)
+    register.age(NOW_MS + 11 * DAY_MS)
     assert len(register) == 1
+
+
+def test_claims_are_gone_through_once_a_day():
+    """Time that enters every minute does not cost a look at every claim."""
+    register = claims()
+    register.age(NOW_MS + 20 * DAY_MS)
+    register.take(fact("accepted", "c1"), NOW_MS)
+    register.age(NOW_MS + 21 * DAY_MS - 1)
+    assert len(register) == 1
+    register.age(NOW_MS + 21 * DAY_MS)
+    assert len(register) == 0
 
 
 def test_claims_reloaded_go_on_alike():

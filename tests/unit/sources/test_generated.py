@@ -173,6 +173,19 @@ def test_card_settlement_without_capture_is_the_only_one(day: CardDay) -> None:
     assert day.truth.pending == 1
 
 
+def test_card_refunds_are_requested_by_one_person_and_approved_by_another(day: CardDay) -> None:
+    """Each refund has a request and an approval of the same amount, signed by two persons."""
+    events = distinct(day.messages).values()
+    signed = {
+        kind: {e["document"]: (e["amount_minor"], e["attributes"]) for e in events if e["kind"] == kind}
+        for kind in ("refund_requested", "refund_approved")
+    }
+    requested, approved = signed["refund_requested"], signed["refund_approved"]
+    assert requested.keys() == approved.keys() and len(approved) == 6
+    for refund, (amount, person) in approved.items():
+        assert requested[refund][0] == amount and requested[refund][1] != person
+
+
 def test_card_truth_counts_every_message(day: CardDay) -> None:
     """Messages = distinct events, repeats of the same content, one conflict, one unreadable; nothing else."""
     truth, contents = day.truth, {tuple(sorted(message.items())) for message in day.messages}
