@@ -9,12 +9,17 @@ class VirtualClock:
 
     def __init__(self, start_ms: int) -> None:
         self.elapsed_ms = 0
-        self._wall_at_start_ms = start_ms
+        self._start_ms = self._wall_at_start_ms = start_ms
 
     @property
     def wall_ms(self) -> int:
         """What an honest clock shows."""
         return self._wall_at_start_ms + self.elapsed_ms
+
+    @property
+    def steady_ms(self) -> int:
+        """Wall time without its jumps."""
+        return self._start_ms + self.elapsed_ms
 
     def advance(self, ms: int) -> None:
         """Let time pass."""
@@ -26,14 +31,14 @@ class VirtualClock:
 
 
 class ProcessClock:
-    """The Clock port of one process: wall time, off by a constant."""
+    """The Clock port of one process: wall time, off by a constant. `steady`: jumps don't reach it."""
 
-    def __init__(self, clock: VirtualClock, skew_ms: int) -> None:
-        self._clock, self._skew_ms = clock, skew_ms
+    def __init__(self, clock: VirtualClock, skew_ms: int, *, steady: bool = False) -> None:
+        self._clock, self._skew_ms, self._steady = clock, skew_ms, steady
 
     def now_ms(self) -> int:
         """Milliseconds since 1970 as this process believes."""
-        return self._clock.wall_ms + self._skew_ms
+        return (self._clock.steady_ms if self._steady else self._clock.wall_ms) + self._skew_ms
 
     def sleep(self, seconds: float) -> None:
         """Let that much time pass."""

@@ -24,6 +24,7 @@ TROUBLE = (
 )
 QUOTA_WINDOW_MS = 10_000
 QUOTAS = (1, 3, 10_000)
+JOB_SHARE = 0.1  # of the settling time
 
 
 class SimulatedErp:
@@ -32,7 +33,9 @@ class SimulatedErp:
     def __init__(self, scenario: Scenario, clock: VirtualClock, faults: Faults) -> None:
         self._rate = scenario.rates.erp
         self._clock, self._faults = clock, faults
-        self.twin = MemoryErp(scenario.erp_terms, now_ms=lambda: clock.elapsed_ms)
+        # A late call's job, too, must have ended within the time that the ERP states.
+        job_s = JOB_SHARE * scenario.erp_terms.settle_s
+        self.twin = MemoryErp(scenario.erp_terms, now_ms=lambda: clock.elapsed_ms, job_s=job_s)
         self.closed: dict[str, int] = {}  # period -> elapsed_ms at which it opens again
         self.refused: set[str] = set()  # keys that were rejected
         self._quota, self._calls, self._window_ms = QUOTAS[-1], 0, 0

@@ -30,7 +30,7 @@ from simulation.workload.rows import ENTITIES, OPENS_ON
 from simulation.workload.stories import Stories
 from simulation.world import World
 
-EVENTS_DEFAULT = 100
+EVENTS_DEFAULT = 60
 SMALLER_EVENTS = (5, 10, 20, 40, 70)
 SHOWN_FAULTS, SHOWN_STEPS = 15, 30
 TROUBLED_TURNS_MAX = 6_000
@@ -126,7 +126,9 @@ class _Run:
         self._demand("end", delivered_differences(self.world.books, self.world.erp, tuple(ENTITIES)))
         self._demand("end", self.auditor.archive_differences(self.world.archive))
         self._demand("end", intake_differences(self.world, self.sent, self.producers))
-        self._demand("end", outgoing_differences(self.auditor, self.world.log.kept, self.world.books, self.world.outlet))
+        self._demand(
+            "end", outgoing_differences(self.auditor, self.world.log.kept, self.world.books, self.world.outlet)
+        )
 
     def _live_through_trouble(self) -> None:
         for turn in range(1, TROUBLED_TURNS_MAX):

@@ -41,9 +41,9 @@ from simulation.scenario import START_MS, Scenario
 from simulation.waiting_feed import WaitingFeed
 from simulation.workload.rows import ENTITIES, OPENS_ON
 
-BUSY_MS, IDLE_MS = (5, 60), (200, 2_000)  # between two turns of a process, while things happen and while not
+BUSY_MS, IDLE_MS = (10, 120), (500, 5_000)  # between two turns of a process, while things happen and while not
 CALM_MS = 1_500  # without a durable change
-NESTED_TURNS = (2, 25)  # for each process
+NESTED_TURNS = (2, 12)  # for each process
 NOTICED = 0.8  # of hangs: longer than the supervisor bears
 LEAPS_MS = (3_600_000, 20 * 3_600_000, 9 * 86_400_000)
 CHANGES = frozenset(
@@ -214,9 +214,7 @@ class World:
     def _build_relay(self, process: ThreadProcess) -> Relay:
         books, clock = self._edged("books", self.books, process), self._clock_of(process)
         outlet = self._edged("outlet", self.outlet, process)
-        consumer = Consumer(
-            "ledger", (), outlet, calls=InlineExecutor(), books=books, clock=clock, metrics=NoMetrics()
-        )
+        consumer = Consumer("ledger", (), outlet, calls=InlineExecutor(), books=books, clock=clock, metrics=NoMetrics())
         return Relay(
             books,
             LogLine(self._edged("log_writer", self.log, process), self.scenario.shards),
@@ -246,7 +244,8 @@ class World:
 
     def _clock_of(self, process: object) -> ProcessClock:
         skew_ms = random.Random(f"{process.name} {self.scenario.seed}").randint(0, self.scenario.skew_ms_max)
-        return ProcessClock(self.clock, skew_ms)
+        # How long an ERP may still commit is measured by the poster's clock: a jump would end a doubt too early.
+        return ProcessClock(self.clock, skew_ms, steady=process.name == POSTER)
 
     # ── the observer of edges ──────────────────────────────────────────────────────────────────────────────────────
 

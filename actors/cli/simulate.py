@@ -18,7 +18,9 @@ SEED_BELOW = 2**31
 
 def command(
     *,
-    seed: Annotated[int | None, typer.Option(help="The seed to run; the first of many. A fresh one by default.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="The seed to run; the first of many. A fresh one by default.")
+    ] = None,
     events: Annotated[int, typer.Option(min=1, help="Events of each run, at least.")] = EVENTS_DEFAULT,
     seeds: Annotated[int | None, typer.Option(min=1, help="Run so many seeds, one after another.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="Go on with seeds for so long.")] = None,

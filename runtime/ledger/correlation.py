@@ -11,9 +11,10 @@ from runtime.ledger.bills import Bills
 from runtime.ledger.candidates import Candidates
 from runtime.ledger.claims import Claims
 from runtime.ledger.crosswalk import Crosswalk, Place
+from runtime.ledger.links import RegisterRef
 from runtime.ledger.order_lines import OrderLines
 from runtime.ledger.registers import Deriving, Fact, Finding, Hold, ItemFlag, Marks, Register, Told
-from runtime.ledger.rules import RegisterRef, Rulebook
+from runtime.ledger.rules import Rulebook
 from runtime.ledger.takebacks import Takebacks
 
 _TYPES = {"order_lines": OrderLines, "bills": Bills, "claims": Claims, "takebacks": Takebacks, "candidates": Candidates}

@@ -9,8 +9,9 @@ import polars as pl
 import xxhash
 
 from runtime.effects import DERIVED, STATUSES, empty
+from runtime.ledger.links import Derive
 from runtime.ledger.registers import Deriving
-from runtime.ledger.rules import DIMENSIONS, Derive, Rulebook
+from runtime.ledger.rules import DIMENSIONS, Rulebook
 from runtime.schema import SCHEMA_VERSION
 
 SOURCE = "penstock"  # of derived events

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import msgspec
 
 from runtime.ledger import amounts
+from runtime.ledger.links import GroupRef, ItemRef, Links, RegisterRef, Release
 from runtime.ledger.registers import Hold, ItemFlag, Told
-from runtime.ledger.rules import GroupRef, Item, ItemRef, Links, RegisterRef, Release, Rulebook
+from runtime.ledger.rules import Item, Rulebook
 
 DAY_MS = 86_400_000
 REFUSED = "approval_refused"

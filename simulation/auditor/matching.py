@@ -7,7 +7,8 @@ exceptions that items stand under by themselves.
 import unicodedata
 from typing import Any
 
-from runtime.ledger.rules import Item, Links, Rulebook
+from runtime.ledger.links import Links
+from runtime.ledger.rules import Item, Rulebook
 from simulation.auditor.amounts import attributes_of, sum_of
 
 Row = dict[str, Any]
@@ -153,7 +154,11 @@ class Matching:
         return bool(wait["hold"]) or not (terms and terms["holds"]) or links.consumes.past_holds
 
     def _try_consume(self, wait: Row) -> None:
-        item, rule, ref = self.items[wait["item"]], self._rulebook.item[wait["item"][0]], self._links(wait["row"]).consumes
+        item, rule, ref = (
+            self.items[wait["item"]],
+            self._rulebook.item[wait["item"][0]],
+            self._links(wait["row"]).consumes,
+        )
         if ref.at_most:
             wait["amount"] = min(wait["amount"], item["left"])
         if ref.second_person and self._is_refused(wait):

@@ -38,8 +38,12 @@ class AuditedShard:
         self._contents: dict[tuple[str, str], list[tuple]] = {}
         self._held: list[int] = []
         self._arrived: list[tuple[int, int]] = []  # with the present step, and when
-        links = {name: kind.links.consumes for name, kind in rulebook.kind.items() if kind.links and kind.links.consumes}
-        self._held_back = {name for name, ref in links.items() if rulebook.item[ref.item].held_by and not ref.past_holds}
+        links = {
+            name: kind.links.consumes for name, kind in rulebook.kind.items() if kind.links and kind.links.consumes
+        }
+        self._held_back = {
+            name for name, ref in links.items() if rulebook.item[ref.item].held_by and not ref.past_holds
+        }
         self._unlinked: list[int] = []  # that came with it, and wait for nothing
         kept = [terms for terms in rulebook.register.values() if terms.__struct_config__.tag == "accounts"]
         self._balances = [Balances(terms) for terms in kept]
@@ -241,7 +245,7 @@ class AuditedShard:
             self._retry_held([number for number in held if self.faults[number] != CONFLICT])
 
     def _named(self, number: int) -> str:
-        """The id of the exception that a row stands under: its type, and its identity or, in a conflict, its content."""
+        """The id of the exception that a row stands under: its type, and its identity (of a conflict: its content)."""
         fault, row = self.faults[number], self.rows[number]
         cause = row["digest"] if fault == CONFLICT else row["id_hash"]
         return xxhash.xxh64_hexdigest(f"{fault}\x1f{cause:016x}".encode()) if fault else ""

@@ -9,7 +9,8 @@ import re
 from datetime import date, timedelta
 from typing import Any
 
-from runtime.ledger.rules import Kind, Links, Rulebook
+from runtime.ledger.links import Links
+from runtime.ledger.rules import Kind, Rulebook
 from simulation.scenario import START_MS
 
 Row = dict[str, Any]

@@ -7,7 +7,8 @@ others; a flow whose keys meet by other means has a teller of its own in FLOWS.
 import random
 from collections.abc import Callable, Iterable, Iterator
 
-from runtime.ledger.rules import ItemRef, Kind, Links, Release, Rulebook
+from runtime.ledger.links import ItemRef, Links, Release
+from runtime.ledger.rules import Kind, Rulebook
 from simulation.auditor.registers import unmodelled
 from simulation.workload.rows import CURRENCIES, ENTITIES, Row, RowMaker
 

@@ -11,6 +11,7 @@ import pytest
 
 from runtime import ports
 from simulation.edges import NO_PORTS, PORTS, Edge, edges, methods_of
+from simulation.faults import Faults
 from simulation.simulator import EVENTS_DEFAULT, report, simulate
 from simulation.soak import Summary, soak
 
@@ -118,7 +119,7 @@ def test_simulation_of_different_seeds_are_different_histories():
 
 
 def test_edges_cover_every_port_and_method():
-    """Each protocol of the ports is an edge, or named as none; each method of each port has a point before and after."""
+    """Each protocol of the ports has edges or is named as having none; each method has a point before and after."""
     protocols = {one for _, one in inspect.getmembers(ports, inspect.isclass) if getattr(one, "_is_protocol", False)}
     assert {one for one in protocols if one.__module__ == ports.__name__} == {*PORTS.values(), *NO_PORTS}
     listed = Counter((edge.port, edge.method) for edge in edges())
@@ -128,8 +129,6 @@ def test_edges_cover_every_port_and_method():
 def test_edges_of_every_method_that_processes_call_are_crossed(monkeypatch):
     """No method of a port is left out of the runs but those that only people call, which are named here."""
     crossed: set[Edge] = set()
-    from simulation.faults import Faults
-
     cross = Faults.cross
 
     def watch(self, process, edge, args):

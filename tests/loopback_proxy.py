@@ -25,6 +25,10 @@ class LoopbackProxy:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_port}"
 
+    def forward_to(self, port: int) -> None:
+        """From the next call on, the server is at another port."""
+        self._server.target = port
+
     def spoil(self, method: str, how: Spoiling) -> None:
         """Spoil the next answer to a method whose name ends so."""
         self._armed.append((method, how))

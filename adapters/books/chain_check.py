@@ -1,0 +1,258 @@
+"""Checks the audit trail: every chain from its first row, and every row that a chain tells of against its table.
+
+Owns the comparison. Reads in one transaction, a page at a time; keeps one short record for each journal entry, mapping
+version, change and closed period. Never changes anything.
+
+Found are rows that were changed, removed or put in, of the chains and of what they tell: posting sets and lines,
+journal entries and their ends, mapping versions, changes and their approvals, closed periods. Not found is a whole
+consistent end that was cut off or written anew by whoever may write to the database: for that, compare the heads with
+some that were kept elsewhere (`known`).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain as chained
+from itertools import groupby
+from typing import NamedTuple
+
+import msgspec
+import polars as pl
+from sqlalchemy import Connection, Select, Table, func, select
+
+from adapters.books import chain, pages, tables
+from adapters.books.database import Database
+from runtime.effects import DELTAS
+
+PAGE_ROWS = 10_000
+
+_commits, _audit, _counters = tables.commit_chain.c, tables.audit_chain.c, tables.counters.c
+_OPEN = ("sealed", "in_flight", "unknown")  # states of an entry that no end is told of
+
+
+class ChainBreak(NamedTuple):
+    """Something that is not as it was written: the table, which row, and what was done to it."""
+
+    ledger: str
+    table: str
+    row: str
+    what: str
+
+
+class ChainReport(msgspec.Struct, kw_only=True):
+    """What was checked, and what was found. `heads`: the newest hash of each ledger and how many rows lead to it."""
+
+    rows: int = 0
+    posting_sets: int = 0
+    heads: dict[str, tuple[int, str]] = {}
+    breaks: list[ChainBreak] = []
+    unchained: dict[str, int] = {}  # rows by table that are older than the chains
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing was found."""
+        return not self.breaks
+
+
+def check(url: str, known: Mapping[str, tuple[int, str]] | None = None) -> ChainReport:
+    """Check every chain. `known`: heads that were kept elsewhere, which must still be there. Raises BooksUnavailable."""
+    database = Database(url)
+    try:
+        with database.snapshot() as connection:
+            return _Check(connection, dict(known or {})).run()
+    finally:
+        database.close()
+
+
+class _Check:
+    def __init__(self, connection: Connection, known: dict[str, tuple[int, str]]) -> None:
+        self._connection, self._known = connection, known
+        self._report = ChainReport()
+        self._after = {name.partition(":")[2]: value for name, value in self._rows(_begun())}
+        self._acts: dict[str, dict[str, str]] = {}  # act -> ref -> content; the last one of each
+        self._last: dict[str, str] = {}  # entry key -> its newest act
+
+    def run(self) -> ChainReport:
+        self._check_commits()
+        self._check_audit()
+        self._check_entries()
+        for act, (name, columns, key) in chain.GOVERNED.items():
+            self._check_governed(act, name, columns, key)
+        for ledger in self._known:
+            self._break(ledger, "chain", f"{ledger} {self._known[ledger][0]}", "is no longer there")
+        return self._report
+
+    def _break(self, ledger: str, table: str, row: str, what: str) -> None:
+        self._report.breaks.append(ChainBreak(ledger, table, row, what))
+
+    def _rows(self, query: Select) -> Iterator:
+        return iter(self._connection.execution_options(yield_per=PAGE_ROWS).execute(query))
+
+    # ── commits ──
+
+    def _check_commits(self) -> None:
+        """Walk each shard's chain beside its posting sets, which lie in the same order."""
+        ordered = select(tables.commit_chain).order_by(_commits.shard, _commits.position_ms, _commits.position_seq)
+        links = self._rows(ordered)
+        postings = _postings_by_commit(self._connection)
+        held = next(postings, None)
+        stands = {int(name.removeprefix("shard:")): place for name, *place in self._rows(_owners())}
+        for shard, rows in groupby(links, key=lambda row: row.shard):
+            held = self._check_shard(shard, rows, chained([held], postings) if held else iter(()), stands)
+        while held:
+            self._report.posting_sets += held[2]
+            self._break(f"shard:{held[0][0]}", "posting_sets", _place(held[0]), "inserted: no commit made it")
+            held = next(postings, None)
+
+    def _check_shard(self, shard: int, rows: Iterator, postings: Iterator, stands: dict[int, list]) -> tuple | None:
+        ledger, count, last, place = f"shard:{shard}", 0, chain.BEGIN, None
+        held = next(postings, None)
+        for row in rows:
+            stored, at = dict(row._mapping), (shard, row.position_ms, row.position_seq)
+            after = (shard, row.after_ms, row.after_seq)
+            count += 1
+            self._check_link(ledger, _place(at), stored, last, chain.commit_hash(stored))
+            if place is not None and after != place:
+                self._break(ledger, "commit_chain", f"{_place(place)} to {_place(after)}", "removed")
+            while held and held[0] < at:
+                self._check_unlinked(ledger, held, first=after if place is None else None)
+                held = next(postings, None)
+            found = held if held and held[0] == at else None
+            self._check_postings(ledger, at, row.postings_digest, found)
+            held = next(postings, None) if found else held
+            last, place = row.hash, at
+            self._see_head(ledger, count, last)
+        if place and tuple(stands.get(shard, ())) != place[1:]:
+            self._break(ledger, "commit_chain", f"after {_place(place)}", "removed: the shard stands further on")
+        while held and held[0][0] == shard:
+            self._check_unlinked(ledger, held, first=None)
+            held = next(postings, None)
+        return held
+
+    def _check_postings(self, ledger: str, at: tuple, digest: str, found: tuple | None) -> None:
+        self._report.posting_sets += found[2] if found else 0
+        if digest and not found:
+            self._break(ledger, "posting_sets", _place(at), "removed")
+        elif found and not digest:
+            self._break(ledger, "posting_sets", _place(at), "inserted")
+        elif found and found[1] != digest:
+            self._break(ledger, "posting_lines", _place(at), "changed")
+
+    def _check_unlinked(self, ledger: str, held: tuple, first: tuple | None) -> None:
+        """Postings of no commit: older than the chain, or put in."""
+        self._report.posting_sets += held[2]
+        if first is not None and held[0] <= first:
+            self._report.unchained["posting_sets"] = self._report.unchained.get("posting_sets", 0) + held[2]
+        else:
+            self._break(ledger, "posting_sets", _place(held[0]), "inserted: no commit made it")
+
+    # ── acts ──
+
+    def _check_audit(self) -> None:
+        links = self._rows(select(tables.audit_chain).order_by(_audit.ledger, _audit.number))
+        for ledger, rows in groupby(links, key=lambda row: row.ledger):
+            last, number = chain.BEGIN, 0
+            for row in rows:
+                if row.number != number + 1:
+                    self._break(ledger, "audit_chain", f"{number + 1} to {row.number - 1}", "removed")
+                else:
+                    self._check_link(ledger, str(row.number), dict(row._mapping), last, chain.act_hash(row._mapping))
+                self._acts.setdefault(row.act, {})[row.ref] = row.content
+                if row.act in ("sealed", "released", *chain.ENDED):
+                    self._last[row.ref] = row.act
+                last, number = row.hash, row.number
+                self._see_head(ledger, number, last)
+            counted = self._connection.scalar(select(_counters.value).where(_counters.name == f"chain:{ledger}"))
+            if counted != number:
+                self._break(ledger, "audit_chain", f"{number + 1} to {counted}", "removed")
+
+    def _check_link(self, ledger: str, row: str, stored: Mapping, previous: str, expected: str) -> None:
+        self._report.rows += 1
+        table = "commit_chain" if "shard" in stored else "audit_chain"
+        if stored["hash"] != expected:
+            self._break(ledger, table, row, "changed")
+        elif stored["previous"] != previous:
+            self._break(ledger, table, row, "does not follow from the row before it: one of the two was put in")
+
+    def _see_head(self, ledger: str, count: int, head: str) -> None:
+        self._report.heads[ledger] = (count, head)
+        if self._known.get(ledger) == (count, head):
+            del self._known[ledger]
+
+    def _check_entries(self) -> None:
+        """Each entry as it was sealed, and in the state that its newest act led to."""
+        sealed, chained_after = dict(self._acts.get("sealed", {})), self._after.get("entries", 0)
+        for row in self._rows(select(tables.entries)):
+            told = sealed.pop(row.key, None)
+            if told is None and row.sealed_no <= chained_after:
+                self._report.unchained["entries"] = self._report.unchained.get("entries", 0) + 1
+            elif told is None:
+                self._break("", "entries", row.key, "inserted: nobody sealed it")
+            elif told != chain.content(row, chain.SEALED):
+                self._break("", "entries", row.key, "changed")
+            else:
+                self._check_end(row)
+        for key in sealed:
+            self._break("", "entries", key, "removed")
+
+    def _check_end(self, row: NamedTuple) -> None:
+        newest = self._last[row.key]
+        if newest in chain.ENDED:
+            as_told = row.state == newest and self._acts[newest][row.key] == chain.content(row, chain.ANSWERED)
+        else:
+            as_told = row.state in _OPEN
+        if not as_told:
+            self._break("", "entries", row.key, f"changed: {row.state}, while {newest} is the newest that is told")
+
+    def _check_governed(self, act: str, name: str, columns: Sequence[str], key: Sequence[str]) -> None:
+        """Each row that people made against the act that tells of it."""
+        table, told = tables.metadata.tables[name], dict(self._acts.get(act, {}))
+        ordering = {"changes": "change_no", "mapping_versions": "version", "period_closes": "number"}[name]
+        for row in self._rows(_made(table, act)):
+            ref = f"{name}:{'/'.join(str(row._mapping[column]) for column in key)}"
+            known = told.pop(ref, None)
+            if known is None and row._mapping[ordering] <= self._after.get(name, 0):
+                self._report.unchained[name] = self._report.unchained.get(name, 0) + 1
+            elif known is None:
+                self._break(chain.GOVERNANCE, name, ref.partition(":")[2], "inserted: nobody did that")
+            elif known != chain.content(row, columns):
+                self._break(chain.GOVERNANCE, name, ref.partition(":")[2], "changed")
+        for ref in told:
+            self._break(chain.GOVERNANCE, name, ref.partition(":")[2], "removed, or its decision undone")
+
+
+def _made(table: Table, act: str) -> Select:
+    """The rows that an act of this sort must tell of."""
+    if act == "decided":
+        return select(table).where(table.c.state != "proposed")
+    return select(table).where(table.c.state == "declared") if act == "closed" else select(table)
+
+
+def _begun() -> Select:
+    return select(_counters.name, _counters.value).where(_counters.name.like("chained_after:%"))
+
+
+def _owners() -> Select:
+    columns = tables.owners.c
+    wanted = select(columns.owner, columns.position_ms, columns.position_seq)
+    return wanted.where(columns.owner.like("shard:%"), func.coalesce(columns.committed_at_ms, 0) > 0)
+
+
+def _postings_by_commit(connection: Connection) -> Iterator[tuple[tuple[int, int, int], str, int]]:
+    """(shard, position), digest and number of sets of each commit that has any, in the order of the chain."""
+    carried: pl.DataFrame | None = None
+    for page in pages.posting_pages(connection, PAGE_ROWS):
+        whole = page if carried is None else pl.concat([carried, page])
+        *commits, carried = whole.partition_by("shard", "position", maintain_order=True)
+        yield from map(_digested, commits)
+    if carried is not None:
+        yield _digested(carried)
+
+
+def _digested(lines: pl.DataFrame) -> tuple[tuple[int, int, int], str, int]:
+    shard, position = lines.select("shard", "position").row(0)
+    ms, _, sequence = position.partition("-")
+    place = (shard, int(ms), int(sequence))
+    return place, chain.digest_of_postings(lines.select(*DELTAS)), lines["set_no"].n_unique()
+
+
+def _place(at: tuple[int, int, int]) -> str:
+    return f"{at[1]}-{at[2]}"

@@ -1,0 +1,106 @@
+"""What a kind says of its postings and of its place among others: pairs, links to items, groups, registers, followers.
+
+Owns the form of these tables. Never checks that what they name is there: `rules` does.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from runtime.ledger import amounts
+
+KeyColumn = Literal["document", "reference", "correlation_id"]
+
+
+class Pair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One balanced pair of account roles. Both sides take the same amount: a sum of names (see `amounts`)."""
+
+    debit: str
+    credit: str
+    amount: str = amounts.AMOUNT
+
+
+class ItemRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An item that an event opens or consumes, and the column that holds its key.
+
+    `amount`: how much of it, a sum of names. `optional`: nothing to do where the key is empty. Of a consumer:
+    `second_person` must sign, another one than the opener's; `past_holds` uses the item although it is held,
+    `at_most` what is left of it when that is less.
+    """
+
+    item: str
+    key: KeyColumn
+    amount: str = amounts.AMOUNT
+    optional: bool = False
+    second_person: bool = False
+    past_holds: bool = False
+    at_most: bool = False
+
+
+class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A hold on an item that an event takes away; an empty `hold` is the one that its reason names."""
+
+    item: str
+    key: KeyColumn
+    hold: str = ""
+    second_person: bool = True
+
+
+class GroupRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A group that an event belongs to or closes. `sign`: how a member counts in the sum; 0 waits without counting.
+
+    `total`: the sum that a closing event announces, a sum of names.
+    """
+
+    group: str
+    key: KeyColumn
+    sign: Literal[1, -1, 0] = 1
+    total: str = amounts.AMOUNT
+
+
+class RegisterRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The register that an event is entered in when it is ready, what it is there, and the column of its key."""
+
+    register: str
+    part: str
+    key: KeyColumn
+    optional: bool = False
+
+
+class Links(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a kind matches. It waits for what it consumes, releases, belongs to or closes; what it expects it uses too,
+    but goes on without it."""
+
+    opens: ItemRef | tuple[ItemRef, ...] = ()
+    consumes: ItemRef | None = None
+    expects: tuple[ItemRef, ...] = ()
+    releases: Release | None = None
+    member_of: GroupRef | None = None
+    closes: GroupRef | None = None
+    enters: RegisterRef | None = None
+
+    @property
+    def opened(self) -> tuple[ItemRef, ...]:
+        return self.opens if isinstance(self.opens, tuple) else (self.opens,)
+
+    @property
+    def all(self) -> list[ItemRef | Release | GroupRef | RegisterRef]:
+        """Every link that is there."""
+        single = (self.consumes, self.releases, self.member_of, self.closes, self.enters)
+        return [*self.opened, *self.expects, *(link for link in single if link)]
+
+
+class Derive(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An event that follows when this one is booked or excluded. `to`: the column that names its entity; where that is
+    the counterparty, the two change places. `where`: columns without which nothing follows."""
+
+    kind: str
+    to: Literal["entity", "counterparty"] = "entity"
+    where: tuple[str, ...] = ()
+
+
+class Tell(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What consumers are told when an event is booked or excluded, and the column of the document concerned."""
+
+    status: str
+    about: KeyColumn = "document"

@@ -1,0 +1,318 @@
+"""Everything real on one machine, and the ways to end each of it: parts, servers, a worker that only sleeps.
+
+Owns the processes: PostgreSQL, Tryton behind a proxy that loses answers, an installation with Valkey and Ray, load. Kills
+by process id, and only what it started. Each of its waits has an end; what a test asserts is correctness.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+from chaos_load import Load, rulebook
+from installed import Installed, until
+from loopback_proxy import LoopbackProxy
+
+from actors.cli.installation import cache_folder, companies
+from adapters import embedded, settings
+from simulation.workload.rows import ENTITIES, OPENS_ON
+
+BACK_WITHIN_S = 90.0  # the machine may be busy: no test fails because of its speed
+CONFIG = """
+mapping = [
+    {mapping}
+]
+
+[runtime]
+data_dir = "{data_dir}"
+shards = 4
+workers = 2
+dashboard_port = 0
+metrics_port = 0
+ray_address = "{ray_address}"
+
+[gateway]
+port = 0
+
+[books]
+url = "{books_url}"
+
+[[consumer]]
+name = "ledger"
+
+[erp]
+kind = "tryton"
+url = "{erp_url}"
+password_file = "{password_file}"
+calls_per_minute = 6000
+seal_age_s = 0.5
+settings = {{ external_ref = {external_ref} }}
+
+[limits]
+checkpoint_commits_max = 100
+checkpoint_age_s_max = 3.0
+ping_timeout_s = 6.0
+{entities}
+"""
+
+
+def configuration(books_url: str, erp_url: str, password_file: Path, *, external_ref: bool, ray_address: str) -> str:
+    """The text of a configuration; {data_dir} is left for whoever installs it."""
+    with settings.DEMO_FILE.open("rb") as file:
+        everywhere = [row for row in settings.tomllib.load(file)["mapping"] if row.keys() == {"role", "account"}]
+    rows = [*everywhere, {"role": "CONTRACTUAL", "account": "4110"}]
+    entities = [f'[entities.{name}]\nname = "{name}"\ncurrency = "USD"\nopens_on = {OPENS_ON}' for name in ENTITIES]
+    return CONFIG.format(
+        mapping="\n    ".join(f'{{ role = "{row["role"]}", account = "{row["account"]}" }},' for row in rows),
+        data_dir="{data_dir}",
+        ray_address=ray_address,
+        books_url=books_url,
+        erp_url=erp_url,
+        password_file=password_file,
+        external_ref=str(external_ref).lower(),
+        entities="\n".join(entities),
+    )
+
+
+class Rig:
+    """One installation under load, its servers, and a stopwatch. Build it with `running_rig`."""
+
+    def __init__(self, folder: Path, seed: int, *, external_ref: bool = False, ray_address: str = "") -> None:
+        self.seed, self._folder, self._external_ref = seed, folder, external_ref
+        self._eye: subprocess.Popen | None = None
+        self.recoveries: list[tuple[str, float]] = []
+        self.rules = rulebook()
+        self._servers: dict[str, embedded.EmbeddedPart] = {}
+        self._servers["postgres"] = embedded.start_postgres(folder / "pg")
+        self.proxy = LoopbackProxy(0)
+        password_file = embedded.tryton_password_file(folder / "tryton")
+        text = configuration(
+            self._servers["postgres"].url,
+            self.proxy.url,
+            password_file,
+            external_ref=external_ref,
+            ray_address=ray_address,
+        )
+        self.installed = Installed(folder, "one", text)
+        self.config = settings.load(str(self.installed.config))
+        self.start_tryton()
+
+    def up(self, *, frame_rows: int, pause_s: float) -> None:
+        """Start the installation, look at it, and load it."""
+        self.installed.run("up")
+        self._eye = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("ray_eye.py")), str(self.installed.config)],
+            env=self.installed.marked.environment | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        gateway = self.installed.record().gateway
+        self.load = Load(gateway, self.seed, self.rules, frame_rows=frame_rows, pause_s=pause_s)
+        self.load.start()
+        until(lambda: self.committed() > 0 and self.posted() > 0, BACK_WITHIN_S, "the load runs through to the ERP")
+
+    # ── looking ──
+
+    def ask(self, question: str) -> Any:
+        """What the program beside Ray answers."""
+        self._eye.stdin.write(f"{question}\n")
+        self._eye.stdin.flush()
+        return json.loads(self._eye.stdout.readline())
+
+    def pid(self, name: str) -> int:
+        """The process of a part that runs."""
+        return until(lambda: self._pid_if_running(name), BACK_WITHIN_S, f"{name} runs")
+
+    def _pid_if_running(self, name: str) -> int | None:
+        told = self.ask("ping")[name]
+        return told["pid"] if told and told["state"] == "running" else None
+
+    def all_run(self) -> bool:
+        """Whether every part answers that it runs."""
+        return all(told and told["state"] == "running" for told in self.ask("ping").values())
+
+    def shards_of(self, worker: str) -> dict[int, tuple[int, int]]:
+        """Epoch and committed rows of each shard whose newest holder is this worker."""
+        with self.installed.books() as books:
+            rows = books.shard_rows().iter_rows(named=True)
+            return {r["shard"]: (r["epoch"], r["rows_total"]) for r in rows if r["holder"].startswith(f"{worker}/")}
+
+    def committed(self) -> int:
+        """Rows committed by all shards; every shard has committed some, or it is 0."""
+        with self.installed.books() as books:
+            rows = books.shard_rows()["rows_total"].to_list()
+        return sum(rows) if len(rows) == self.config.runtime.shards and all(rows) else 0
+
+    def posted(self) -> int:
+        """Entries that the ERP has, as far as the books know."""
+        with self.installed.books() as books:
+            return books.entry_counts().get("posted", 0)
+
+    # ── ending things ──
+
+    def measure(self, what: str, end: Callable[[], None], is_back: Callable[[], bool]) -> None:
+        """End something, wait until it is back, and note the time between."""
+        end()
+        began = time.monotonic()
+        until(is_back, BACK_WITHIN_S, f"back after: {what}")
+        self.recoveries.append((what, time.monotonic() - began))
+
+    def gone_on(self, worker: str) -> Callable[[], bool]:
+        """Whether each shard that this worker holds now has a newer owner and a commit of it."""
+        before = self.shards_of(worker)
+        assert before, f"{worker} holds no shard"
+
+        def is_so() -> bool:
+            with self.installed.books() as books:
+                rows = {row["shard"]: row for row in books.shard_rows().iter_rows(named=True)}
+            return all(rows[s]["epoch"] > epoch and rows[s]["rows_total"] > n for s, (epoch, n) in before.items())
+
+        return is_so
+
+    def kill_worker(self, name: str) -> None:
+        """SIGKILL of a worker, until its shards go on."""
+        pid = self.pid(name)
+        self.measure(f"{name} kill -9", lambda: os.kill(pid, signal.SIGKILL), self.gone_on(name))
+
+    def kill_gateway(self) -> None:
+        """SIGKILL of the gateway, until the load is answered again."""
+        pid = self.pid("gateway-0")
+        self.measure("gateway-0 kill -9", lambda: _kill_and_breathe(pid), self._answered_more())
+
+    def kill_poster(self) -> None:
+        """SIGKILL of the poster, until entries are posted by another."""
+        pid = self.pid("poster")
+        self.measure(
+            "poster kill -9",
+            lambda: os.kill(pid, signal.SIGKILL),
+            lambda: self._other("poster", pid) and self._posts_more(),
+        )
+
+    def kill_other(self, name: str) -> None:
+        """SIGKILL of a part, until another one runs in its place."""
+        pid = self.pid(name)
+        self.measure(f"{name} kill -9", lambda: os.kill(pid, signal.SIGKILL), lambda: self._other(name, pid))
+
+    def _other(self, name: str, pid: int) -> bool:
+        return self._pid_if_running(name) not in (None, pid)
+
+    def _answered_more(self) -> Callable[[], bool]:
+        before: list[int] = []
+
+        def is_so() -> bool:
+            before[:] = before or [self.load.answered]
+            return self.load.answered > before[0]
+
+        return is_so
+
+    def _posts_more(self) -> bool:
+        before = self.posted()
+        time.sleep(0.5)
+        return self.posted() > before
+
+    def _commits_more(self) -> bool:
+        before = self.committed()
+        time.sleep(0.3)
+        return self.committed() > before > 0
+
+    def stop_worker(self, name: str) -> tuple[int, bool]:
+        """SIGSTOP of a worker until its successor has committed, then SIGCONT; its pid, and whether it still was there.
+
+        Ray may have ended it by then: it kills what does not leave by itself in time.
+        """
+        pid = self.pid(name)
+        self.measure(f"{name} SIGSTOP", lambda: os.kill(pid, signal.SIGSTOP), self.gone_on(name))
+        there = psutil.pid_exists(pid) and psutil.Process(pid).status() == psutil.STATUS_STOPPED
+        if there:
+            os.kill(pid, signal.SIGCONT)
+        return pid, there
+
+    def kill_valkey(self) -> None:
+        """SIGKILL of the embedded Valkey; nobody helps. Until events are answered and committed again."""
+        (part,) = (part for part in self.installed.record().parts if part.name == "valkey")
+        answered = self._answered_more()
+        self.measure(
+            "Valkey kill -9",
+            lambda: _kill_and_breathe(part.pid),
+            lambda: answered() and self._commits_more(),
+        )
+
+    def kill_postgres(self) -> None:
+        """SIGKILL of PostgreSQL; its operator starts it again. Until shards commit again."""
+        self._kill_server("postgres")
+        self.measure("PostgreSQL kill -9", self._start_postgres, self._commits_more)
+
+    def _start_postgres(self) -> None:
+        self._servers["postgres"] = embedded.start_postgres(self._folder / "pg")
+
+    def kill_tryton(self) -> None:
+        """SIGKILL of Tryton; its operator starts it again. Until entries are posted again."""
+        self._kill_server("tryton")
+        self.measure("Tryton kill -9", self.start_tryton, self._posts_more)
+
+    def start_tryton(self) -> None:
+        """Start Tryton on its database, and let the proxy know where it is."""
+        part = embedded.start_tryton(
+            self._folder / "tryton", companies(self.config), cache_folder(), self._external_ref
+        )
+        self._servers["tryton"] = part
+        self.tryton_url = part.url
+        self.proxy.forward_to(int(part.url.rpartition(":")[2]))
+
+    def _kill_server(self, name: str) -> None:
+        process = psutil.Process(self._servers[name].pid)
+        family = [process, *process.children(recursive=True)]
+        for one in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        psutil.wait_procs(family, timeout=10)
+        embedded.stop(self._servers.pop(name))
+
+    # ── the end ──
+
+    def end(self) -> None:
+        """End everything, whatever has happened; fail when the installation left something running."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.proxy.close)
+            for part in self._servers.values():
+                stack.callback(embedded.stop, part)
+            stack.callback(self.installed.end)
+            if self._eye:
+                stack.callback(self._end_eye)
+            if hasattr(self, "load"):
+                stack.callback(self.load.finish)
+
+    def _end_eye(self) -> None:
+        self._eye.stdin.close()
+        self._eye.wait(timeout=20)
+
+
+def _kill_and_breathe(pid: int) -> None:
+    """Kill; an answer that was on its way is none of the successor's."""
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def running_rig(folder: Path, seed: int, *, frame_rows: int = 300, pause_s: float = 0.2, **how: Any) -> Iterator[Rig]:
+    """A rig under load; ended, whatever happens."""
+    rig = Rig(folder, seed, **how)
+    try:
+        rig.up(frame_rows=frame_rows, pause_s=pause_s)
+        yield rig
+    finally:
+        rig.end()
+
+
+def told(recoveries: list[tuple[str, float]]) -> str:
+    """Recovery times as a table."""
+    width = max((len(what) for what, _ in recoveries), default=0)
+    return "\n".join(f"  {what:<{width}}  {seconds:6.1f} s" for what, seconds in recoveries)
