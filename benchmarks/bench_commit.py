@@ -20,8 +20,8 @@ from runtime.effects import Effects
 from runtime.errors import ConfigError
 from runtime.ports import START, LogRecord
 
-EVENTS = 1_000_000
-STEP_ROWS = (4_096, 16_384, 65_536)
+EVENTS = 1_500_000
+STEP_ROWS = (16_384, 65_536, 262_144)
 
 
 class Step(NamedTuple):
@@ -33,7 +33,7 @@ class Step(NamedTuple):
 
 def results(options: Options) -> Iterator[Result]:
     """For each step size SQLite and, where there is one, PostgreSQL."""
-    load, config = workload.month_end(EVENTS, options.seed), workload.configuration()
+    load, config = workload.month_end(EVENTS, options.seed, options.mix), workload.configuration()
     rows = prepared.shard_rows(load.rows, config, BUSIEST_SHARD)
     for step_rows in STEP_ROWS:
         engine = prepared.engine(config)

@@ -1,7 +1,8 @@
 """The engine alone on one core: log records in, effects out, nothing durable.
 
-Owns the split of a step's time. The engine takes one shard's share of the mix, as a worker's does; `whole mix` gives
-all facilities to one engine, which makes more and smaller posting sets of the same rows.
+Owns the split of a step's time. The engine takes one shard's share of the mix, in the entries that gateways write and
+the steps that a worker takes; "all in one shard" gives all facilities to one engine, which makes more and smaller
+posting sets of the same rows.
 """
 
 import functools
@@ -22,88 +23,94 @@ from runtime.ports import LogRecord
 from runtime.shard import ShardEngine
 from runtime.step import Step
 
-EVENTS = 1_500_000
-FRAME_ROWS = (4_096, 16_384, 65_536)
+EVENTS = 2_400_000
+FRAME_ROWS = 16_384  # as producers send them: the shard gets its part of each
+STEP_ROWS = (16_384, 65_536, 262_144)  # the last is the most that a worker takes at once when it is behind
 BUSIEST_SHARD, CORES = 2, 1
 PARTS = {
     "decode": (frames, "decode_sealed"),
     "dedupe": (DedupeMemory, "judge"),
     "match": (ShardEngine, "_match"),
+    "register": (ShardEngine, "_enter"),
     "post": (PostingRules, "post"),
     "totals": (Step, "effects"),
 }
+Steps = Sequence[Sequence[LogRecord]]
 
 
 def results(options: Options) -> Iterator[Result]:
-    """One result for each frame size, then the whole mix in the largest frames."""
-    load, config = workload.month_end(EVENTS, options.seed), workload.configuration()
-    seconds = options.seconds / (len(FRAME_ROWS) + 1)
-    share = prepared.shard_rows(load.rows, config, BUSIEST_SHARD)
-    what = f"one shard of {prepared.SHARDS}, {share['facility'].n_unique()} facilities"
-    for frame_rows in FRAME_ROWS:
-        yield _measured(what, prepared.records(share, frame_rows), config, seconds, load)
-    whole = prepared.shard_rows(load.rows, config, None)
-    yield _measured("whole mix in one shard", prepared.records(whole, FRAME_ROWS[-1]), config, seconds, load)
+    """One result for each size of step, then the whole mix in the largest."""
+    load, config = workload.month_end(EVENTS, options.seed, options.mix), workload.configuration()
+    rows = prepared.stamped(load.rows, config)
+    share = prepared.shard_records(rows, config, FRAME_ROWS, BUSIEST_SHARD)
+    cases = [(f"steps of {most:,} rows, one shard of {prepared.SHARDS}", share, most) for most in STEP_ROWS]
+    whole = prepared.records(rows, FRAME_ROWS)
+    cases.append((f"steps of {STEP_ROWS[-1]:,} rows, all in one shard", whole, STEP_ROWS[-1]))
+    for case, entries, most in cases:
+        yield _measured(case, prepared.in_steps(entries, most), config, options.seconds / len(cases), load)
 
 
-def _measured(case: str, records: list[LogRecord], config: Config, seconds: float, load: workload.Workload) -> Result:
-    rows = sum(record.rows for record in records)
-    passes = list(_passes(records, config, seconds))
+def _measured(case: str, steps: Steps, config: Config, seconds: float, load: workload.Workload) -> Result:
+    rows = sum(record.rows for step in steps for record in step)
+    passes = list(_passes(steps, config, seconds))
     best = min(passes, key=sum)
     with _timed_parts() as spent:
-        split_s = sum(_steps(records, config))
+        split_s = sum(_steps(steps, config))
     parts = spent | {"rest": split_s - sum(spent.values())}
     return Result(
         name="engine",
         case=case,
         events_per_s=round(rows / sum(best)),
         **percentiles_ms(best),
-        frame_rows=records[0].rows,
+        frame_rows=FRAME_ROWS,
         fsync="none",
         cores=CORES,
         limit="decode the records and sum one column by one key",
-        limit_events_per_s=round(rows / min(_scan_s(records) for _ in range(2))),
+        limit_events_per_s=round(rows / min(_scan_s(steps) for _ in range(2))),
         ns_per_event={name: round(value / rows * 1e9) for name, value in parts.items()},
-        note=f"best of {len(passes)} passes over {rows:,} events; median {rows / np.median([*map(sum, passes)]):,.0f}",
+        note=f"best of {len(passes)} passes over {rows:,} events in {len(steps)} steps; "
+        f"median {rows / np.median([*map(sum, passes)]):,.0f}",
         composition=load.composition,
     )
 
 
-def _passes(records: Sequence[LogRecord], config: Config, seconds: float) -> Iterator[list[float]]:
+def _passes(steps: Steps, config: Config, seconds: float) -> Iterator[list[float]]:
     """The times of all steps of a pass, at least two passes, each with an engine that remembers nothing."""
     until_s, done = time.monotonic() + seconds, 0
     while done < 2 or time.monotonic() < until_s:
-        yield _steps(records, config)
+        yield _steps(steps, config)
         done += 1
 
 
-def _steps(records: Sequence[LogRecord], config: Config) -> list[float]:
+def _steps(steps: Steps, config: Config) -> list[float]:
     engine, times = prepared.engine(config), []
-    for record in records:
+    for step in steps:
         began = time.perf_counter()
-        engine.step([record])
+        engine.step(step)
         times.append(time.perf_counter() - began)
     return times
 
 
-def _scan_s(records: Sequence[LogRecord]) -> float:
+def _scan_s(steps: Steps) -> float:
     began = time.perf_counter()
-    for record in records:
-        frames.decode_sealed(record.body).group_by("facility").agg(pl.col("amount_minor").sum())
+    for step in steps:
+        rows = pl.concat([frames.decode_sealed(record.body) for record in step])
+        rows.group_by("facility").agg(pl.col("amount_minor").sum())
     return time.perf_counter() - began
 
 
 @contextmanager
 def _timed_parts() -> Iterator[dict[str, float]]:
     """The seconds spent in each of PARTS while the block runs."""
-    spent = dict.fromkeys(PARTS, 0.0)
-    originals = {name: getattr(*place) for name, place in PARTS.items()}
-    for name, (owner, attribute) in PARTS.items():
+    found = {name: place for name, place in PARTS.items() if hasattr(*place)}
+    originals = {name: getattr(*place) for name, place in found.items()}
+    spent = dict.fromkeys(found, 0.0)
+    for name, (owner, attribute) in found.items():
         setattr(owner, attribute, _timed(originals[name], name, spent))
     try:
         yield spent
     finally:
-        for name, (owner, attribute) in PARTS.items():
+        for name, (owner, attribute) in found.items():
             setattr(owner, attribute, originals[name])
 
 

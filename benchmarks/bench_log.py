@@ -21,7 +21,7 @@ ROWS_MAX = 8_000_000  # the log keeps all of them in memory
 
 def results(options: Options) -> Iterator[Result]:
     """Append and read for each frame size."""
-    load, config = workload.month_end(EVENTS, options.seed), workload.configuration()
+    load, config = workload.month_end(EVENTS, options.seed, options.mix), workload.configuration()
     rows = prepared.stamped(load.rows, config)
     for frame_rows in FRAME_ROWS:
         entries = prepared.entries(rows, frame_rows)

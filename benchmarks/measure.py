@@ -32,7 +32,10 @@ class Machine(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, kw_only=True):
-    """One measurement. `limit_events_per_s` is what the raw machinery named by `limit` does with the same bytes."""
+    """One measurement. `limit_events_per_s` is what the raw machinery named by `limit` does with the same bytes.
+
+    `frame_rows` is what is sent at once; `figures` are further numbers, each with its unit in its name.
+    """
 
     name: str
     case: str
@@ -46,6 +49,7 @@ class Result(msgspec.Struct, kw_only=True):
     limit_events_per_s: float | None = None
     share_of_limit: float | None = None
     ns_per_event: dict[str, int] = {}
+    figures: dict[str, float] = {}
     note: str = ""
     load_1min: float = 0.0
     composition: Composition | None = None
@@ -64,6 +68,7 @@ class Options(msgspec.Struct, frozen=True):
 
     seconds: float = 10.0
     seed: int = 1
+    mix: str = "month_end"
 
 
 def percentiles_ms(seconds: Sequence[float]) -> dict[str, float]:

@@ -4,7 +4,7 @@ Owns these forms and the engine that they are meant for. Never measures.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import polars as pl
 import pyarrow as pa
@@ -17,7 +17,7 @@ from runtime.flow import frames
 from runtime.ledger.rules import Rulebook, parse_rulebook
 from runtime.ports import LogEntry, LogRecord
 from runtime.routing import splitter
-from runtime.schema import COLUMNS, Vocabulary
+from runtime.schema import COLUMNS, Vocabulary, to_arrow
 from runtime.shard import ShardEngine
 from runtime.validation import validate
 
@@ -62,9 +62,32 @@ def shard_rows(rows: pl.DataFrame, config: Config, shard: int | None) -> pl.Data
 
 
 def records(rows: pl.DataFrame, frame_rows: int) -> list[LogRecord]:
-    """Stamped rows as log records of equal size."""
+    """Stamped rows as log records of equal size, encoded as a gateway encodes them."""
     parts = [part for part in rows.iter_slices(frame_rows) if len(part) == frame_rows]
-    return [LogRecord(f"{i}-0", "events", frame_rows, frames.encode(part)) for i, part in enumerate(parts, 1)]
+    return [_record(i, part) for i, part in enumerate(parts, 1)]
+
+
+def shard_records(rows: pl.DataFrame, config: Config, frame_rows: int, shard: int) -> list[LogRecord]:
+    """The entries that one of SHARDS shards gets of stamped rows which come to a gateway in frames of this size."""
+    split = splitter(rulebook(config).scopes(), SHARDS)
+    parts = (split(frame).get(shard) for frame in rows.iter_slices(frame_rows))
+    return [_record(i, part) for i, part in enumerate(parts, 1) if part is not None]
+
+
+def _record(number: int, rows: pl.DataFrame) -> LogRecord:
+    return LogRecord(f"{number}-0", "events", len(rows), frames.encode_arrow(to_arrow(rows)))
+
+
+def in_steps(entries: Sequence[LogRecord], step_rows: int) -> list[list[LogRecord]]:
+    """The entries as a worker reads them that is behind: as many at once as make up so many rows; whole steps only."""
+    steps, step, rows = [], [], 0
+    for entry in entries:
+        if step and rows + entry.rows > step_rows:
+            steps.append(step)
+            step, rows = [], 0
+        step.append(entry)
+        rows += entry.rows
+    return steps or [step]
 
 
 def entries(rows: pl.DataFrame, frame_rows: int) -> list[LogEntry]:

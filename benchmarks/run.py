@@ -17,6 +17,7 @@ from rich.table import Table
 
 from benchmarks import measure
 from benchmarks.measure import Options, Result
+from benchmarks.workload import MIXES
 
 # name -> its module, and how many threads Polars may use in it (empty: as many as there are cores)
 BENCHES = {
@@ -27,16 +28,20 @@ BENCHES = {
     "rows": ("bench_rows", ""),
     "single": ("bench_single", ""),
     "end_to_end": ("bench_end_to_end", "1"),
+    "files": ("bench_files", "1"),
+    "recovery": ("bench_recovery", "1"),
+    "memory": ("bench_memory", "1"),
     "erp": ("bench_erp", "1"),
 }
 GRACE_S = 240.0  # for preparing the workload, starting and stopping parts
-SIMULATED_S = {"erp": 600.0}  # what simulating takes beside that: --seconds does not shorten it
+# What takes so long beside that, however short --seconds is: simulating, making a large file, filling a shard.
+BESIDE_S = {"erp": 600.0, "files": 600.0, "recovery": 600.0, "memory": 2400.0}
 _CHILD = (
     "import sys, signal, msgspec, importlib\n"
     "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"  # so that what it started is ended
     "from benchmarks.measure import Options\n"
     "bench = importlib.import_module('benchmarks.' + sys.argv[1])\n"
-    "for result in bench.results(Options(float(sys.argv[2]), int(sys.argv[3]))):\n"
+    "for result in bench.results(Options(float(sys.argv[2]), int(sys.argv[3]), sys.argv[4])):\n"
     "    print(msgspec.json.encode(result).decode(), flush=True)\n"
 )
 
@@ -45,7 +50,7 @@ def main() -> int:
     """The command."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     asked = _arguments()
-    options = Options(asked.seconds, asked.seed)
+    options = Options(asked.seconds, asked.seed, asked.mix)
     names = list(BENCHES) if asked.what == "all" else [asked.what]
     done, failed = [], []
     for name in names:
@@ -72,6 +77,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long each measurement runs (default 10)")
     parser.add_argument("--seed", type=int, default=1, help="of the workload")
+    parser.add_argument(
+        "--mix", default="month_end", choices=MIXES, help="what engine, log, commit and end_to_end take"
+    )
     parser.add_argument("--record", action="store_true", help="append the results to benchmarks/history.jsonl")
     return parser.parse_args()
 
@@ -79,11 +87,11 @@ def _arguments() -> argparse.Namespace:
 def _run(name: str, options: Options) -> Iterator[Result]:
     """Results of one measurement, as they come from its process. RuntimeError when it fails."""
     module, threads = BENCHES[name]
-    command = [sys.executable, "-c", _CHILD, module, str(options.seconds), str(options.seed)]
+    command = [sys.executable, "-c", _CHILD, module, str(options.seconds), str(options.seed), options.mix]
     environment = {**os.environ, **({"POLARS_MAX_THREADS": threads} if threads else {})}
     child = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, cwd=measure.ROOT, text=True)
     previous = signal.signal(signal.SIGALRM, lambda *_: child.terminate())
-    signal.setitimer(signal.ITIMER_REAL, options.seconds + GRACE_S + SIMULATED_S.get(name, 0.0))
+    signal.setitimer(signal.ITIMER_REAL, options.seconds + GRACE_S + BESIDE_S.get(name, 0.0))
     try:
         for line in child.stdout:
             yield msgspec.json.decode(line, type=Result)
@@ -126,8 +134,10 @@ def _show(results: list[Result]) -> None:
     out.print(table)
     for result in results:
         detail = ", ".join(f"{name} {ns}" for name, ns in result.ns_per_event.items())
+        figures = ", ".join(f"{name} {value:,g}" for name, value in result.figures.items())
         notes = [
             result.note,
+            figures,
             f"ns an event: {detail}" if detail else "",
             f"limit: {result.limit}" if result.limit else "",
         ]

@@ -100,7 +100,8 @@ class LogReader(Protocol):
         ...
 
     def mark_committed(self, shard: int, rows_total: int) -> None:
-        """Tell writers how many rows of this shard have ever been committed (an absolute number, from the books)."""
+        """Tell writers how many rows of this shard have ever been committed (an absolute number, from the books). A
+        smaller number than was told before changes nothing: it is a former owner's, come late."""
         ...
 
     def trim(self, shard: int, through: str) -> None:

@@ -80,8 +80,11 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(spoiling, int):
             self.send_error(spoiling)
             return
-        status, headers, answer = self._forward(body)
         self.close_connection = True
+        try:
+            status, headers, answer = self._forward(body)
+        except OSError:  # the server is not there: nobody answers
+            return
         if spoiling != "lose_answer":
             self._answer(status, headers, answer)
 

@@ -63,7 +63,7 @@ IMPORT_RULES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("simulation/", ("actors.bootstrap", "actors.cli", "actors.ray_stage", "actors.wiring", "penstock"), ()),
     ("runtime/", ("simulation",), ()),
     ("adapters/", ("simulation",), ()),
-    ("actors/", ("simulation",), ("actors/cli/simulate.py",)),
+    ("actors/", ("simulation",), ("actors/cli/simulate.py", "actors/cli/verification.py")),
 )
 PORT_FOLDERS = ("log", "books", "archive", "feeds", "outlets", "payloads", "sources", "erp")
 CLOCK_READS = re.compile(r"(^|\.)(datetime\.(now|utcnow|today)|date\.today|time\.(time|time_ns))$")

@@ -14,7 +14,7 @@ import orjson
 import typer
 from rich.console import Console
 
-from actors.cli import close, erp, exceptions, mapping, payload, reports, simulate, submission
+from actors.cli import close, erp, exceptions, mapping, payload, reports, simulate, submission, verify
 from actors.cli import demo as demonstration
 from actors.cli import dry_run as rehearsal
 from actors.cli import export as exporting
@@ -33,6 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("close")(close.close)
+app.command("verify")(verify.command)
 app.add_typer(erp.app, name="erp")
 app.add_typer(exceptions.app, name="exceptions")
 app.add_typer(mapping.app, name="mapping")

@@ -56,7 +56,7 @@ def _one(out: Console, seed: int, events: int, trace: bool) -> int:
         out.print(report(outcome), markup=False)
         return 1
     out.print(
-        f"seed {seed}: {outcome.steps} steps, {len(outcome.faults)} faults in {outcome.virtual_s:,.0f} virtual seconds; "
+        f"seed {seed}: {outcome.steps} steps, {len(outcome.faults)} faults, {outcome.virtual_s:,.0f} virtual seconds; "
         f"books, log, archive and ERP agree. History {outcome.digest}"
     )
     return 0

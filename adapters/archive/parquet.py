@@ -95,6 +95,12 @@ class ParquetArchive:
             return pl.LazyFrame(schema=OUTCOMES | _SHARD)
         return pl.scan_parquet(paths, hive_partitioning=True, hive_schema=_SHARD)
 
+    def outcomes_of(self, shard: int) -> Generator[tuple[str, pl.DataFrame], None, None]:
+        """The shard's outcome rows by commit, (position, rows), oldest first; one segment at a time in memory."""
+        for segment in segments.counted(self._root / "outcomes" / f"shard={shard:04d}"):
+            commits = pl.read_parquet(segment.path).partition_by("position", maintain_order=True)
+            yield from ((rows["position"][0], rows) for rows in commits)
+
     def _folder(self, what: str, shard: int) -> Path:
         folder = self._root / what / f"shard={shard:04d}"
         if not folder.is_dir():

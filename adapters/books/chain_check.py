@@ -10,7 +10,6 @@ some that were kept elsewhere (`known`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain as chained
 from itertools import groupby
 from typing import NamedTuple
 
@@ -21,6 +20,7 @@ from sqlalchemy import Connection, Select, Table, func, select
 from adapters.books import chain, pages, tables
 from adapters.books.database import Database
 from runtime.effects import DELTAS
+from runtime.ports import position_key
 
 PAGE_ROWS = 10_000
 
@@ -53,7 +53,7 @@ class ChainReport(msgspec.Struct, kw_only=True):
 
 
 def check(url: str, known: Mapping[str, tuple[int, str]] | None = None) -> ChainReport:
-    """Check every chain. `known`: heads that were kept elsewhere, which must still be there. Raises BooksUnavailable."""
+    """Check every chain. `known`: heads that were kept elsewhere, which must be there yet. Raises BooksUnavailable."""
     database = Database(url)
     try:
         with database.snapshot() as connection:
@@ -91,58 +91,57 @@ class _Check:
     def _check_commits(self) -> None:
         """Walk each shard's chain beside its posting sets, which lie in the same order."""
         ordered = select(tables.commit_chain).order_by(_commits.shard, _commits.position_ms, _commits.position_seq)
-        links = self._rows(ordered)
-        postings = _postings_by_commit(self._connection)
-        held = next(postings, None)
-        stands = {int(name.removeprefix("shard:")): place for name, *place in self._rows(_owners())}
-        for shard, rows in groupby(links, key=lambda row: row.shard):
-            held = self._check_shard(shard, rows, chained([held], postings) if held else iter(()), stands)
-        while held:
-            self._report.posting_sets += held[2]
-            self._break(f"shard:{held[0][0]}", "posting_sets", _place(held[0]), "inserted: no commit made it")
-            held = next(postings, None)
+        rows = groupby(self._rows(ordered), key=lambda row: row.shard)
+        postings = groupby(_postings_by_commit(self._connection), key=lambda held: held.place[0])
+        stands = {int(name.removeprefix("shard:")): (ms, seq) for name, ms, seq in self._rows(_owners())}
+        for shard, links, sets in _side_by_side(rows, postings):
+            place = self._check_shard(shard, links, sets)
+            if shard in stands and stands[shard] != place[1:]:
+                what = f"removed: the shard stands at {stands[shard][0]}-{stands[shard][1]}"
+                self._break(f"shard:{shard}", "commit_chain", f"after {_place(place)}", what)
 
-    def _check_shard(self, shard: int, rows: Iterator, postings: Iterator, stands: dict[int, list]) -> tuple | None:
-        ledger, count, last, place = f"shard:{shard}", 0, chain.BEGIN, None
+    def _check_shard(self, shard: int, links: Iterator, postings: Iterator) -> tuple[int, int, int]:
+        """One shard; the place that its chain reaches."""
+        ledger, last = f"shard:{shard}", chain.BEGIN
+        place = begin = (shard, *(self._after.get(f"{ledger}/{part}", 0) for part in ("ms", "seq")))
         held = next(postings, None)
-        for row in rows:
-            stored, at = dict(row._mapping), (shard, row.position_ms, row.position_seq)
-            after = (shard, row.after_ms, row.after_seq)
-            count += 1
-            self._check_link(ledger, _place(at), stored, last, chain.commit_hash(stored))
-            if place is not None and after != place:
+        for count, row in enumerate(links, 1):
+            at, after = (shard, row.position_ms, row.position_seq), (shard, row.after_ms, row.after_seq)
+            self._check_link(ledger, _place(at), row._mapping, last, chain.commit_hash(row._mapping))
+            if after != place:
                 self._break(ledger, "commit_chain", f"{_place(place)} to {_place(after)}", "removed")
-            while held and held[0] < at:
-                self._check_unlinked(ledger, held, first=after if place is None else None)
+            while held and held.place < at:
+                self._check_unlinked(ledger, held, begin)
                 held = next(postings, None)
-            found = held if held and held[0] == at else None
+            found = held if held and held.place == at else None
             self._check_postings(ledger, at, row.postings_digest, found)
             held = next(postings, None) if found else held
             last, place = row.hash, at
             self._see_head(ledger, count, last)
-        if place and tuple(stands.get(shard, ())) != place[1:]:
-            self._break(ledger, "commit_chain", f"after {_place(place)}", "removed: the shard stands further on")
-        while held and held[0][0] == shard:
-            self._check_unlinked(ledger, held, first=None)
+        while held:
+            self._check_unlinked(ledger, held, begin)
             held = next(postings, None)
-        return held
+        return place
 
-    def _check_postings(self, ledger: str, at: tuple, digest: str, found: tuple | None) -> None:
-        self._report.posting_sets += found[2] if found else 0
+    def _check_postings(self, ledger: str, at: tuple, digest: str, found: "_Postings | None") -> None:
+        self._report.posting_sets += found.sets if found else 0
         if digest and not found:
             self._break(ledger, "posting_sets", _place(at), "removed")
         elif found and not digest:
             self._break(ledger, "posting_sets", _place(at), "inserted")
-        elif found and found[1] != digest:
+        elif found and found.digest != digest:
             self._break(ledger, "posting_lines", _place(at), "changed")
 
-    def _check_unlinked(self, ledger: str, held: tuple, first: tuple | None) -> None:
+    def _check_unlinked(self, ledger: str, held: "_Postings", begin: tuple) -> None:
         """Postings of no commit: older than the chain, or put in."""
-        self._report.posting_sets += held[2]
-        if first is not None and held[0] <= first:
-            self._report.unchained["posting_sets"] = self._report.unchained.get("posting_sets", 0) + held[2]
+        self._report.posting_sets += held.sets
+        if held.place <= begin:
+            self._count_unchained("posting_sets", held.sets)
         else:
-            self._break(ledger, "posting_sets", _place(held[0]), "inserted: no commit made it")
+            self._break(ledger, "posting_sets", _place(held.place), "inserted: no commit made it")
+
+    def _count_unchained(self, table: str, rows: int = 1) -> None:
+        self._report.unchained[table] = self._report.unchained.get(table, 0) + rows
 
     # ── acts ──
 
@@ -154,7 +153,7 @@ class _Check:
                 if row.number != number + 1:
                     self._break(ledger, "audit_chain", f"{number + 1} to {row.number - 1}", "removed")
                 else:
-                    self._check_link(ledger, str(row.number), dict(row._mapping), last, chain.act_hash(row._mapping))
+                    self._check_link(ledger, str(row.number), row._mapping, last, chain.act_hash(row._mapping))
                 self._acts.setdefault(row.act, {})[row.ref] = row.content
                 if row.act in ("sealed", "released", *chain.ENDED):
                     self._last[row.ref] = row.act
@@ -183,7 +182,7 @@ class _Check:
         for row in self._rows(select(tables.entries)):
             told = sealed.pop(row.key, None)
             if told is None and row.sealed_no <= chained_after:
-                self._report.unchained["entries"] = self._report.unchained.get("entries", 0) + 1
+                self._count_unchained("entries")
             elif told is None:
                 self._break("", "entries", row.key, "inserted: nobody sealed it")
             elif told != chain.content(row, chain.SEALED):
@@ -210,7 +209,7 @@ class _Check:
             ref = f"{name}:{'/'.join(str(row._mapping[column]) for column in key)}"
             known = told.pop(ref, None)
             if known is None and row._mapping[ordering] <= self._after.get(name, 0):
-                self._report.unchained[name] = self._report.unchained.get(name, 0) + 1
+                self._count_unchained(name)
             elif known is None:
                 self._break(chain.GOVERNANCE, name, ref.partition(":")[2], "inserted: nobody did that")
             elif known != chain.content(row, columns):
@@ -236,8 +235,16 @@ def _owners() -> Select:
     return wanted.where(columns.owner.like("shard:%"), func.coalesce(columns.committed_at_ms, 0) > 0)
 
 
-def _postings_by_commit(connection: Connection) -> Iterator[tuple[tuple[int, int, int], str, int]]:
-    """(shard, position), digest and number of sets of each commit that has any, in the order of the chain."""
+class _Postings(NamedTuple):
+    """What the tables hold of one commit: (shard, position), the digest of its lines, how many sets."""
+
+    place: tuple[int, int, int]
+    digest: str
+    sets: int
+
+
+def _postings_by_commit(connection: Connection) -> Iterator[_Postings]:
+    """Commits that have postings, in the order of the chain. A page may end within one."""
     carried: pl.DataFrame | None = None
     for page in pages.posting_pages(connection, PAGE_ROWS):
         whole = page if carried is None else pl.concat([carried, page])
@@ -247,11 +254,21 @@ def _postings_by_commit(connection: Connection) -> Iterator[tuple[tuple[int, int
         yield _digested(carried)
 
 
-def _digested(lines: pl.DataFrame) -> tuple[tuple[int, int, int], str, int]:
+def _digested(lines: pl.DataFrame) -> _Postings:
     shard, position = lines.select("shard", "position").row(0)
-    ms, _, sequence = position.partition("-")
-    place = (shard, int(ms), int(sequence))
-    return place, chain.digest_of_postings(lines.select(*DELTAS)), lines["set_no"].n_unique()
+    digest = chain.digest_of_postings(lines.select(*DELTAS))
+    return _Postings((shard, *position_key(position)), digest, lines["set_no"].n_unique())
+
+
+def _side_by_side(links: Iterator, postings: Iterator) -> Iterator[tuple[int, Iterator, Iterator]]:
+    """Each shard's links and postings; a shard may have only the one or the other."""
+    link, posting = next(links, None), next(postings, None)
+    while link or posting:
+        shard = min(one[0] for one in (link, posting) if one)
+        has_link, has_posting = bool(link) and link[0] == shard, bool(posting) and posting[0] == shard
+        yield shard, link[1] if has_link else iter(()), posting[1] if has_posting else iter(())
+        link = next(links, None) if has_link else link
+        posting = next(postings, None) if has_posting else posting
 
 
 def _place(at: tuple[int, int, int]) -> str:

@@ -103,6 +103,19 @@ def told_sets(places: Sequence[SetKey], kinds: Collection[str]) -> Select:
     )
 
 
+def claimed_lines(places: Sequence[SetKey]) -> Select:
+    """The lines of these sets, summed by the entry that each set is stamped with and what an entry's line keeps."""
+    columns = (column(name, BigInteger) for name in _SET_KEY)
+    given = values(*columns, name="given").data(places).cte()
+    sets = given.join(tables.posting_sets, _same_set(given, tables.posting_sets))
+    what = (func.coalesce(_sets.entry_key, ""), _lines.account_code, _lines.side, _lines.facility, _lines.department)
+    return (
+        select(*what, _sets.kind, _whole(func.sum(_lines.amount_minor)))
+        .select_from(sets.join(tables.posting_lines, _same_set(given, tables.posting_lines)))
+        .group_by(*what, _sets.kind)
+    )
+
+
 def balances() -> Select:
     """Debits and credits of each account over all lines, and over those whose entry is posted."""
     key = (_sets.entity, _sets.currency, _lines.account_code)

@@ -83,7 +83,7 @@ class MemoryLog:
 
     def mark_committed(self, shard: int, rows_total: int) -> None:
         """Tell writers how far this shard is. See LogReader."""
-        self._rows_committed[shard] = rows_total
+        self._rows_committed[shard] = max(rows_total, self._rows_committed[shard])
 
     def is_held(self) -> bool:
         """Whether it is held. See LogReader."""

@@ -68,9 +68,12 @@ redis.call('HSET', KEYS[1], 'trimmed:' .. ARGV[1], last[2][6])
 return redis.call('XTRIM', KEYS[2], 'MINID', '=', ARGV[3])
 """
 
+# Only ever raises: a worker that was overtaken before it could tell must not hide what its successor has committed.
 # KEYS: meta. ARGV: shard, rows.
 _MARK = """#!lua flags=allow-oom
-return redis.call('HSET', KEYS[1], 'committed:' .. ARGV[1], ARGV[2])
+local field = 'committed:' .. ARGV[1]
+if tonumber(ARGV[2]) <= tonumber(redis.call('HGET', KEYS[1], field) or 0) then return 0 end
+return redis.call('HSET', KEYS[1], field, ARGV[2])
 """
 
 

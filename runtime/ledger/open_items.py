@@ -467,8 +467,17 @@ class OpenItems:
                 self._flag(rule.unused, key, item, raised=False)
             if rule.announces:
                 self._flag(rule.announces, key, item, raised=False)
+            self._keep_holds(key, item)
             del self.items[key]
-            self.terms.pop(key, None)
+
+    def _keep_holds(self, key: Key, item: OpenItem) -> None:
+        """What registers hold stays held, whichever event opens it next; who opened it, and its approval, is gone."""
+        terms, rule = self.terms.pop(key, ItemTerms()), self._rules.item[key[0]]
+        if terms.flagged:
+            self._flag(rule.overdue, key, item, raised=False)
+        holds = [hold for hold in terms.holds if hold not in rule.held_by]
+        if holds:
+            self.terms[key] = ItemTerms(holds=holds)
 
     def _give_back(self, key: Key, amount_minor: int) -> None:
         """What an event used is there again, for those that come later."""

@@ -42,4 +42,4 @@ def _relayed(kept: list[list[LogRecord]]) -> Iterator[tuple]:
 
 
 def _content(row: Any) -> tuple:
-    return tuple(row[name] if name in row else None for name in COMPARED)
+    return tuple(row.get(name) for name in COMPARED)

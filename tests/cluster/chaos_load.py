@@ -8,6 +8,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from itertools import cycle
 from typing import Any
 
 import msgspec
@@ -17,13 +18,18 @@ from penstock import Client, SubmitSummary, SubmitTimeout
 from adapters.settings import standard_rulebook_text
 from adapters.sources.month import billing_month
 from runtime.ledger.rules import Rulebook, parse_rulebook
+from runtime.routing import shard_of
 from simulation.scenario import scenario
 from simulation.workload.deliveries import workload
 from simulation.workload.rows import ENTITIES
 from simulation.workload.stories import Stories
 
 CURRENCY = "USD"  # of every entity: Tryton's companies have one each
-HOSPITALS = [(entity, facility, CURRENCY) for entity, facilities in ENTITIES.items() for facility in facilities]
+SHARDS = 4
+HOSPITALS = [  # one of each shard, so that every shard is always at work
+    next((entity, name, CURRENCY) for name in map("clinic-{}".format, range(99)) if shard_of(entity, name, SHARDS) == i)
+    for i, entity in zip(range(SHARDS), cycle(ENTITIES), strict=False)
+]
 BILLED_MAX = 20_000_000  # more than any run can send
 CHAPTER_ROWS = 200
 ANSWER_WITHIN_S = 20.0

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from chaos_load import Load, rulebook
+from chaos_load import SHARDS, Load, rulebook
 from installed import Installed, until
 from loopback_proxy import LoopbackProxy
 
@@ -32,7 +32,7 @@ mapping = [
 
 [runtime]
 data_dir = "{data_dir}"
-shards = 4
+shards = {shards}
 workers = 2
 dashboard_port = 0
 metrics_port = 0
@@ -72,6 +72,7 @@ def configuration(books_url: str, erp_url: str, password_file: Path, *, external
     return CONFIG.format(
         mapping="\n    ".join(f'{{ role = "{row["role"]}", account = "{row["account"]}" }},' for row in rows),
         data_dir="{data_dir}",
+        shards=SHARDS,
         ray_address=ray_address,
         books_url=books_url,
         erp_url=erp_url,

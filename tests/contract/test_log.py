@@ -224,6 +224,15 @@ def test_lag_counts_rows_by_shard(log: Log) -> None:
     assert log.reader.shards() == SHARDS
 
 
+def test_committed_rows_told_late_by_a_former_owner_change_nothing(log: Log) -> None:
+    """An overtaken worker's smaller number does not hide what its successor has committed."""
+    log.append(events(0, 10))
+    log.reader.mark_committed(0, 9)
+    log.reader.mark_committed(0, 4)
+
+    assert log.lag(0).committed == 9
+
+
 # ── memory alone ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -113,6 +113,17 @@ def test_refund_without_approval_is_not_booked():
     assert run.accounts() == {}
 
 
+def test_refund_that_nobody_pays_is_told_until_it_is_paid():
+    """An approved refund is an exception after ten days, and ends when its money leaves."""
+    run = Run()
+    run.take(*refund(400))
+    run.step(tick(NOW_MS + 11 * DAY_MS))
+    assert run.open_types() == ["refund_unpaid"]
+    check = event("check", "refund_paid_by_check", 400, document="r1", reference="chk1")
+    run.take(check, at_ms=NOW_MS + 11 * DAY_MS)
+    assert run.open == {}
+
+
 def test_refund_approved_by_who_asked_for_it_is_refused():
     """Preparer and approver of a refund are two persons."""
     run = Run()

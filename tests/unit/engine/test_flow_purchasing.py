@@ -290,6 +290,21 @@ def test_hold_that_a_person_released_is_not_set_again():
     assert run.state("pay-PAY1") == "booked"
 
 
+def test_bill_taken_out_leaves_its_holds_for_the_right_one():
+    """A head with a wrong total is taken out, overdue approval and all; the right one's payment is held as before."""
+    run = Run()
+    run.take(ordered(), received(90), billed(100, 100_000), bill(100_000))
+    run.take(billed(1, 1_000, of="acme/78"), bill(9_999, "acme/78"))
+    run.step(tick(NOW_MS + 6 * DAY_MS))
+    assert run.open_types().count("approval_overdue") == 2
+    wrong = [id for id, what in run.open.items() if what == ("bill_out_of_balance", "head-acme/78")]
+    run.step(decision(1, "exclude", *wrong))
+    assert run.open_types().count("approval_overdue") == 1
+    right = bill(1_000, "acme/78") | {"event_id": "right"}
+    run.take(right, approved("acme/78"), paid(1_000, "acme/78"), at_ms=NOW_MS + 6 * DAY_MS)
+    assert (run.state("right"), run.state("pay-PAY1")) == ("booked", "pending")
+
+
 def test_payment_of_more_than_the_bill_is_held():
     """A bill is paid up to its amount; what exceeds it is another payment of the same."""
     run = Run()
@@ -495,6 +510,15 @@ def test_payment_without_invoice_is_told_and_never_booked():
     run.take(paid(100_000))
     run.step(tick(NOW_MS + 6 * DAY_MS))
     assert run.open_types() == ["payment_confirmation_lost", "payment_without_invoice"]
+    assert run.accounts() == {}
+
+
+def test_bank_s_news_of_a_payment_that_nobody_released_is_told():
+    """Money that left without a payment is an exception, and not booked."""
+    run = Run()
+    run.take(cleared(100_000))
+    run.step(tick(NOW_MS + 11 * DAY_MS))
+    assert run.open_types() == ["payment_unreleased"]
     assert run.accounts() == {}
 
 

@@ -295,6 +295,19 @@ def test_takeback_letter_signed_by_one_person_is_no_basis():
     assert run.accounts() == {}
 
 
+def test_takeback_approved_without_its_letter_waits_and_is_told():
+    """An approval of a letter that nobody entered is an exception after ten days, and no basis until then."""
+    run = Run()
+    entered, signed = letter(140)
+    run.take(signed)
+    run.step(tick(NOW_MS + 11 * DAY_MS))
+    assert run.open_types() == ["takeback_without_letter"]
+    assert run.accounts() == {}
+    run.take(entered, at_ms=NOW_MS + 11 * DAY_MS)
+    assert run.open == {}
+    assert run.balance("PAYER_TAKEBACK") == -140
+
+
 # ── lockboxes ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -51,3 +51,8 @@ def upgrade() -> None:
     )
     for name, column, table in _BEGUN:
         op.execute(f"INSERT INTO counters (name, value) SELECT '{name}', COALESCE(MAX({column}), 0) FROM {table}")
+    for part in ("ms", "seq"):
+        op.execute(
+            f"INSERT INTO counters (name, value) SELECT 'chained_after:' || owner || '/{part}', position_{part} "
+            "FROM owners WHERE owner LIKE 'shard%'"
+        )

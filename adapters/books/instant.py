@@ -1,0 +1,122 @@
+"""The books as they are at one instant, for whoever compares them with something else while they go on.
+
+Owns one transaction, in which every report is read, and the few reads that only a comparison needs. Never writes.
+"""
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import msgspec
+import polars as pl
+from sqlalchemy import Connection, Row, Select, func, select
+
+from adapters.books import frames, queries, tables
+from adapters.books.database import Database
+from adapters.books.sql import SqlBooks
+from runtime.effects import TOTALS
+from runtime.ports import JournalEntry, position_key
+
+_owners, _links, _entries = tables.owners.c, tables.commit_chain.c, tables.entries.c
+PAGE_ENTRIES, PAGE_COMMITS = 500, 10_000
+
+
+class Standing(NamedTuple):
+    """Where a shard stands, and the snapshot that recovery would start from ("" for none)."""
+
+    position: str
+    checkpoint: str
+    snapshot: str
+
+
+class StoredEntry(NamedTuple):
+    """A journal entry and what became of it."""
+
+    entry: JournalEntry
+    state: str
+    erp_ref: str
+
+
+class _Pinned:
+    """A database of one transaction, which every read shares."""
+
+    def __init__(self, database: Database, connection: Connection) -> None:
+        self.dialect, self._connection = database.dialect, connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        yield self._connection
+
+    snapshot = reading
+
+    def rows(self, query: Select) -> Sequence[Row]:
+        return self._connection.execute(query).all()
+
+
+class InstantBooks(SqlBooks):
+    """The reports of `SqlBooks`, all of one instant. What writes can't be called."""
+
+    def __init__(self, pinned: _Pinned) -> None:
+        self._database = pinned
+
+    def standings(self) -> dict[int, Standing]:
+        """Every shard that has an owner."""
+        wanted = select(tables.owners).where(_owners.owner.like("shard:%"))
+        return {int(row.owner.removeprefix("shard:")): _standing(row) for row in self._database.rows(wanted)}
+
+    def shard_totals(self, shard: int) -> pl.DataFrame:
+        """One shard's control totals: columns TOTALS."""
+        columns = tables.totals.c
+        wanted = select(*(columns[name] for name in TOTALS)).where(columns.shard == shard)
+        return frames.frame_of(self._database.rows(wanted), TOTALS)
+
+    def commit_ends(self, shard: int) -> Generator[tuple[str, str, int], None, None]:
+        """(after, position, rows) of each commit that the audit trail tells of, oldest first."""
+        columns = (_links.after_ms, _links.after_seq, _links.position_ms, _links.position_seq, _links.row_count)
+        wanted = select(*columns).where(_links.shard == shard).order_by(_links.position_ms, _links.position_seq)
+        with self._database.reading() as connection:
+            for row in connection.execution_options(yield_per=PAGE_COMMITS).execute(wanted):
+                yield f"{row[0]}-{row[1]}", f"{row[2]}-{row[3]}", row[4]
+
+    def entry_pages(self) -> Generator[list[StoredEntry], None, None]:
+        """All journal entries, in the order of sealing."""
+        after = 0
+        wanted = select(_entries.sealed_no, _entries.body, _entries.state, _entries.erp_ref)
+        while rows := self._database.rows(
+            wanted.where(_entries.sealed_no > after).order_by(_entries.sealed_no).limit(PAGE_ENTRIES)
+        ):
+            after = rows[-1].sealed_no
+            yield [StoredEntry(msgspec.json.decode(r.body, type=JournalEntry), r.state, r.erp_ref) for r in rows]
+
+    def claimed_sets(self) -> int:
+        """How many posting sets are in an entry."""
+        claimed = select(func.count()).select_from(tables.posting_sets).where(tables.posting_sets.c.entry_key != "")
+        return self._database.rows(claimed)[0][0]
+
+    def lines_of(self, entries: Sequence[JournalEntry]) -> pl.DataFrame:
+        """The lines of the sets that these entries name: entry_key (as the set is stamped), account_code, side,
+        facility, department, kind, amount_minor, summed."""
+        places = [(shard, *position_key(position), no) for entry in entries for shard, position, no in entry.sets]
+        return frames.frame_of(self._database.rows(queries.claimed_lines(places)) if places else [], CLAIMED)
+
+
+CLAIMED: dict[str, pl.DataType] = {
+    **{name: pl.String() for name in ("entry_key", "account_code", "side", "facility", "department", "kind")},
+    "amount_minor": pl.Int64(),
+}
+
+
+@contextmanager
+def at_one_instant(url: str) -> Iterator[InstantBooks]:
+    """The books of this database as they are now, until the block ends. Raises BooksUnavailable."""
+    database = Database(url)
+    try:
+        with database.snapshot() as connection:
+            yield InstantBooks(_Pinned(database, connection))
+    finally:
+        database.close()
+
+
+def _standing(row: Row) -> Standing:
+    checkpoint = "" if row.snapshot is None else f"{row.checkpoint_ms}-{row.checkpoint_seq}"
+    return Standing(f"{row.position_ms}-{row.position_seq}", checkpoint, row.snapshot or "")
