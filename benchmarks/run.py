@@ -77,9 +77,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long each measurement runs (default 10)")
     parser.add_argument("--seed", type=int, default=1, help="of the workload")
-    parser.add_argument(
-        "--mix", default="month_end", choices=MIXES, help="what engine, log, commit and end_to_end take"
-    )
+    parser.add_argument("--mix", default="month_end", choices=MIXES, help="of engine, log, commit and end_to_end")
     parser.add_argument("--record", action="store_true", help="append the results to benchmarks/history.jsonl")
     return parser.parse_args()
 

@@ -93,9 +93,15 @@ def remember_before_the_append(patch: Patch) -> None:
     patch.setattr(Gateway, "store", early)
 
 
-def forget_outcomes_of_replayed_steps(patch: Patch) -> None:
-    """A recovered shard leaves out of the archive what its predecessor had committed."""
-    patch.setattr(HostedShard, "remember", lambda self, effects: setattr(self, "commits_since", self.commits_since + 1))
+def forget_outcomes_of_committed_steps(patch: Patch) -> None:
+    """What a shard has committed never reaches the archive."""
+    remember = HostedShard.remember
+
+    def forgetful(self: HostedShard, *given: object) -> None:
+        remember(self, *given)
+        self.outcomes.clear()
+
+    patch.setattr(HostedShard, "remember", forgetful)
 
 
 def leave_waiting_rows_out_of_the_snapshot(patch: Patch) -> None:
@@ -136,7 +142,7 @@ MUTATIONS = (
     acknowledge_before_the_append,
     lose_a_residual,
     remember_before_the_append,
-    forget_outcomes_of_replayed_steps,
+    forget_outcomes_of_committed_steps,
     leave_waiting_rows_out_of_the_snapshot,
     keep_held_rows_held,
     believe_a_lookup_too_early,

@@ -1,0 +1,171 @@
+"""A small Penstock in one process over a real database and a real archive: what verification and backups are tried on.
+
+Owns a history with everything in it: two shards, repeats, a conflict, rows that wait, rows that are held until a mapping
+comes, ticks, a decision, journal entries at an ERP twin.
+"""
+
+import asyncio
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+
+from actors.cli.verification import Sources
+from actors.erp_calls import InlineCallers
+from actors.poster import Poster
+from actors.shard_worker import ShardWorker
+from adapters.archive.parquet import ParquetArchive
+from adapters.books.sql import SqlBooks
+from adapters.erp.memory import MemoryErp
+from adapters.log.memory import MemoryLog
+from adapters.settings import standard_rulebook_text
+from runtime import schema, validation
+from runtime.config import ErpSection, parse
+from runtime.flow import frames
+from runtime.ledger.rules import parse_rulebook
+from runtime.limits import Limits
+from runtime.ports import LogEntry, NoMetrics
+from runtime.shard import ShardEngine
+
+NOW_MS = 1_790_000_000_000
+RULEBOOK = parse_rulebook(standard_rulebook_text())
+VOCABULARY = schema.Vocabulary(
+    kinds=RULEBOOK.kind_terms(), entities={"mercy": schema.EntityTerms(currencies=frozenset(["USD"]))}
+)
+CONFIG = parse({"entities": {"mercy": {"name": "Mercy", "opens_on": date(2026, 7, 1)}}})
+LIMITS = Limits(frame_rows_max=8, checkpoint_commits_max=3)
+ROLES = ("AR_INS", "AR_SELF", "GROSS_REV", "CASH", "CARD_CLEARING", "MERCHANT_FEES")
+CARD = {"facility": "north"}
+
+
+class VirtualClock:
+    """Time that only the test moves."""
+
+    def __init__(self) -> None:
+        self._now_ms = NOW_MS
+
+    def now_ms(self) -> int:
+        """The present."""
+        return self._now_ms
+
+    def sleep(self, seconds: float) -> None:
+        """Move on."""
+        self._now_ms += round(seconds * 1000)
+
+
+def event(event_id: str, kind: str, amount_minor: int, **columns: object) -> dict:
+    """One row as a source sends it."""
+    given = {"source": "ehr", "entity": "mercy", "account": "token-1", "currency": "USD", "occurred_at": NOW_MS}
+    return given | {"event_id": event_id, "kind": kind, "amount_minor": amount_minor, "facility": "north"} | columns
+
+
+def events(shard: int, *rows: dict) -> LogEntry:
+    """A frame in the log."""
+    frame = schema.conform(pl.DataFrame(list(rows), infer_schema_length=None))
+    stamped = validation.validate(frame, VOCABULARY, NOW_MS).accepted.drop("row")
+    assert len(stamped) == len(rows)
+    return LogEntry(shard, "events", len(rows), frames.encode(stamped))
+
+
+def control(shard: int, message: dict) -> LogEntry:
+    """A control message in the log."""
+    return LogEntry(shard, "control", 0, frames.encode_control(message))
+
+
+def mapping(shard: int, version: int, *roles: str) -> LogEntry:
+    """A mapping version in the log: each role to an account of its own."""
+    rows = [{"role": role, "account": f"GL-{role}"} for role in roles]
+    return control(shard, {"type": "mapping", "version": version, "rows": rows})
+
+
+def history() -> list[LogEntry]:
+    """All that shards can meet. A charge of shard 1 stays held, a card of shard 0 stays open."""
+    charges = [event(f"c{i}", "charge_posted", 100 + i) for i in range(6)]
+    return [
+        mapping(0, 1, *ROLES),
+        mapping(1, 1, *ROLES),
+        events(0, *charges[:3]),
+        events(1, *(event(f"w{i}", "charge_posted", 7, facility="west", counterparty="plan") for i in range(5))),
+        events(0, event("a1", "adjustment_posted", 30, reason="CO-45"), *charges[2:4]),
+        events(0, event("s1", "card_settled", 50, document="ca-1", reference="po-1")),
+        events(0, event("c1", "charge_posted", 999), *charges[4:]),
+        events(0, event("k1", "card_captured", 50, document="ca-1", reference="au-1")),
+        events(0, event("p1", "payout_paid", 50, document="po-1", facility=None)),
+        control(0, {"type": "tick", "now_ms": NOW_MS + 60_000}),
+        events(1, event("w9", "payment_received", 20, facility="west")),
+        events(
+            0, event("t1", "card_authorised", 80, document="au-1"), event("t2", "card_authorised", 9, document="au-2")
+        ),
+        mapping(0, 2, "CONTRACTUAL"),
+        events(1, event("a2", "adjustment_posted", 5, facility="west", reason="CO-45")),
+        events(0, *charges),
+    ]
+
+
+class Recorded:
+    """Log, books, archive and ERP, with a worker and a poster that have done their work."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url, self.clock, self.log = url, VirtualClock(), MemoryLog(2)
+        self.archive, self.erp = ParquetArchive(folder), MemoryErp()
+
+    def append(self, *entries: LogEntry) -> None:
+        """Add to the log."""
+        asyncio.run(self._append(entries))
+
+    async def _append(self, entries: tuple[LogEntry, ...]) -> None:
+        await self.log.append(entries)
+
+    def worker(self) -> ShardWorker:
+        """A worker of both shards."""
+        opens_on = {name: entity.opens_on for name, entity in CONFIG.entities.items()}
+        return ShardWorker(
+            (0, 1),
+            holder="test",
+            engine=lambda: ShardEngine(RULEBOOK, opens_on, LIMITS.open_items_max),
+            log=self.log,
+            books=SqlBooks(self.url, self.clock.now_ms),
+            archive=self.archive,
+            clock=self.clock,
+            limits=LIMITS,
+            metrics=NoMetrics(),
+        )
+
+    def work(self, *, checkpoint: bool = True, steps: int = 12) -> None:
+        """Take all that is in the log, in small steps; `checkpoint` at the end."""
+        worker = self.worker()
+        for _ in range(steps):
+            worker.step()
+            self.clock.sleep(0.05)
+        if checkpoint:
+            worker.checkpoint_now()
+
+    def post(self) -> None:
+        """Seal and deliver what is booked."""
+        poster = Poster(
+            SqlBooks(self.url, self.clock.now_ms),
+            InlineCallers(self.erp),
+            clock=self.clock,
+            limits=Limits(),
+            erp_section=ErpSection(calls_per_minute=6000, seal_age_s=0.0),
+            entities=["mercy"],
+            holder="test",
+            metrics=NoMetrics(),
+        )
+        poster.start()
+        for _ in range(40):
+            self.clock.sleep(max(poster.step(), 0.05))
+
+    def sources(self) -> Sources:
+        """What verification reads."""
+        return Sources(CONFIG, RULEBOOK, self.url, self.archive, self.log)
+
+
+def filled(url: str, folder: Path) -> Recorded:
+    """The whole history, worked and posted."""
+    recorded = Recorded(url, folder)
+    for entry in history():
+        recorded.append(entry)
+    recorded.work()
+    recorded.post()
+    return recorded

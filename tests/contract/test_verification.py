@@ -1,0 +1,155 @@
+"""Verification finds everything in order where it is, and names where a difference starts where it is not."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from books_builders import Data
+from recorded import NOW_MS, RULEBOOK, Recorded, control, event, events, filled
+from sqlalchemy import text
+
+from actors.cli.verification import Verification, verify
+from adapters.books.database import Database
+
+
+@pytest.fixture
+def recorded(sql_data: Data, tmp_path: Path) -> Recorded:
+    return filled(sql_data.url, tmp_path / "archive")
+
+
+def tamper(recorded: Recorded, *statements: str) -> Verification:
+    """Change the books behind everybody's back, then verify."""
+    database = Database(recorded.url)
+    with database.writing() as connection:
+        for statement in statements:
+            assert connection.execute(text(statement)).rowcount > 0
+    database.close()
+    return verify(recorded.sources(), recorded.erp)
+
+
+def found(verification: Verification, what: str) -> list[tuple[str, str]]:
+    """Place and event of the differences of one sort."""
+    return [(one.position, one.event) for one in verification.differences if one.what == what]
+
+
+def test_verification_of_untouched_books_agrees_and_covers_all(recorded: Recorded) -> None:
+    """Every event, posting, waiting row, entry and ERP document is compared; nothing differs, nothing is left out."""
+    result = verify(recorded.sources(), recorded.erp)
+
+    assert result.differences == [] and result.uncovered == []
+    counts = result.counts
+    assert counts["events"] == 32 and counts["outcomes"] > 20 and counts["posting sets"] > 5
+    assert counts["journal entries"] == counts["ERP documents"] > 0
+    assert counts["events in ERP documents"] == 15
+    assert counts["open exceptions"] == 2 and counts["open items"] > 0 and counts["waiting rows"] == 2
+
+
+def test_verification_without_a_checkpoint_goes_on_in_the_log(recorded: Recorded) -> None:
+    """What no archive holds yet is taken from the log, up to where the books stand."""
+    recorded.append(events(0, event("late", "charge_posted", 11)), control(1, {"type": "tick", "now_ms": NOW_MS}))
+    recorded.work(checkpoint=False)
+    recorded.append(events(0, event("not yet", "charge_posted", 12)))
+
+    result = verify(recorded.sources(), recorded.erp)
+
+    assert result.differences == [] and result.uncovered == []
+    assert result.counts["events"] == 33
+
+
+def test_verification_without_the_log_says_what_it_does_not_cover(recorded: Recorded) -> None:
+    """Entries that neither the archive nor a log gives are named, and nothing is called wrong."""
+    recorded.append(events(0, event("late", "charge_posted", 11)))
+    recorded.work(checkpoint=False)
+
+    result = verify(recorded.sources()._replace(log=None), None)
+
+    assert [one.split(":")[0] for one in result.uncovered] == ["shard 0", "the ERP was not asked"]
+    assert result.right
+
+
+TAMPERED = {
+    "posting": (
+        "UPDATE posting_lines SET amount_minor = amount_minor + 1 WHERE shard = 0 AND account_code = 'GL-CASH'",
+    ),
+    "balance": ("UPDATE posting_lines SET account_code = 'GL-X' WHERE shard = 1 AND account_code = 'GL-CASH'",),
+    "control total": ("UPDATE totals SET events = events + 1 WHERE kind = 'charge_posted' AND state = 'booked'",),
+    "open exception": ("UPDATE exceptions SET state = 'resolved' WHERE type = 'event_conflict'",),
+    "claimed sets": ("UPDATE posting_sets SET entry_key = NULL WHERE shard = 1",),
+    "posting sets": (
+        "UPDATE posting_sets SET position_seq = 5 WHERE shard = 1",
+        "UPDATE posting_lines SET position_seq = 5 WHERE shard = 1",
+    ),
+    "events of a posting set": ("UPDATE posting_sets SET events = events + 1 WHERE shard = 1",),
+}
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+def test_verification_of_changed_books_finds_it(recorded: Recorded, what: str) -> None:
+    """Whatever of the books is changed, that sort of difference is found."""
+    assert found(tamper(recorded, *TAMPERED[what]), what)
+
+
+def test_verification_names_the_event_where_a_difference_starts(recorded: Recorded) -> None:
+    """A posting that is not what its event says is named by that event and its entry in the log."""
+    [line] = (
+        "UPDATE posting_lines SET amount_minor = 21 WHERE shard = 1 AND amount_minor = 20 AND side = 'D'".splitlines()
+    )
+
+    result = tamper(recorded, line)
+
+    assert found(result, "posting") == [("3-0", "ehr w9")]
+    assert not result.right
+
+
+def test_verification_of_changed_control_total_names_its_first_event(recorded: Recorded) -> None:
+    """A control total is traced to the step and the event that it began with."""
+    result = tamper(
+        recorded, "UPDATE totals SET amount_minor = 0 WHERE kind = 'payment_received' AND state = 'accepted'"
+    )
+
+    assert [event for _, event in found(result, "control total")] == ["ehr w9"]
+
+
+def test_verification_of_an_erp_that_lost_an_entry_names_the_document(recorded: Recorded) -> None:
+    """What the books call posted and the ERP does not hold is found by its key and by the turnover of its accounts."""
+    number, lost = recorded.erp.moves.pop()
+
+    result = verify(recorded.sources(), recorded.erp)
+
+    assert [one.expected for one in result.differences if one.what == "ERP document"] == [number]
+    assert {one.what for one in result.differences} == {"ERP document", "ERP turnover"}
+    assert lost.key in [one.key for one in result.differences]
+
+
+def test_verification_of_an_erp_with_an_entry_too_many_finds_its_turnover(recorded: Recorded) -> None:
+    """An entry that only the ERP knows shows as turnover that the books do not have."""
+    strange = msgspec.structs.replace(recorded.erp.moves[0][1], key="mercy-strange")
+    recorded.erp.post([strange])
+
+    result = verify(recorded.sources(), recorded.erp)
+
+    assert {one.what for one in result.differences} == {"ERP turnover"}
+
+
+def test_verification_of_an_archive_that_lacks_steps_says_so(recorded: Recorded, tmp_path: Path) -> None:
+    """A segment that is gone makes the shard impossible to derive: it is named, and the other shard is verified."""
+    first = min((tmp_path / "archive/steps/shard=0000").iterdir(), key=lambda path: int(path.name.split("-")[0]))
+    first.unlink()
+
+    result = verify(recorded.sources(), recorded.erp)
+
+    assert any(one.startswith("shard 0: the archive lacks") for one in result.uncovered)
+    assert result.positions.keys() == {1}
+
+
+def test_verification_of_a_wrong_engine_names_the_first_event(sql_data: Data, tmp_path: Path) -> None:
+    """An engine that books another amount than the rules say is caught at its first event, though all sums balance."""
+    engine_sees = {"charge_posted": 2}
+    assert "charge_posted" in RULEBOOK.kind
+    recorded = filled(sql_data.url, tmp_path / "archive")
+    result = tamper(
+        recorded,
+        f"UPDATE posting_lines SET amount_minor = amount_minor * {engine_sees['charge_posted']} WHERE shard = 0",
+    )
+    first = result.differences[0]
+    assert (first.what, first.shard, first.event) == ("posting", 0, "ehr c0")
