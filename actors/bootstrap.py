@@ -9,12 +9,14 @@ import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 from actors.consumer import Consumer
 from actors.erp_calls import ThreadCallers
 from actors.event_service import GatewayServer
 from actors.feed_reader import FeedReader
 from actors.gateway import Gateway
+from actors.mender import Mender
 from actors.metrics import RayMetrics
 from actors.parts import AsyncShell, ThreadShell
 from actors.poster import Poster
@@ -153,6 +155,8 @@ def build_relay(wiring: Wiring) -> Relay:
 
 def build_supervisor(wiring: Wiring) -> Supervisor:
     """The supervisor of every other part."""
+    from adapters.embedded import dead_parts  # the supervisor alone needs it, and all that it needs
+
     _begin(wiring, SUPERVISOR)
     specs = {name: spec for name, spec in part_specs(wiring).items() if name != SUPERVISOR}
     return Supervisor(
@@ -164,6 +168,7 @@ def build_supervisor(wiring: Wiring) -> Supervisor:
         metrics=RayMetrics(),
         silence_s=wiring.config.bounds().ping_timeout_s,
         tick_s=wiring.config.runtime.tick_s,
+        mend=Mender(wiring.run_folder, partial(dead_parts, Path(wiring.run_folder) / "run.json")),
     )
 
 

@@ -1,16 +1,17 @@
 """The supervisor: sees that every part runs and answers, and lets into the log what every shard must know.
 
 Owns nothing that must survive it: what should run comes from the configuration, what runs is asked of Ray; mapping
-versions, decisions and period closes lie in the books; time is the clock's. Never touches an event, and never decides
-on a plan; `runtime.topology` does.
+versions, decisions and period closes lie in the books; time is the clock's. Looks now and then whether the books
+contradict themselves. Never touches an event, and never decides on a plan; `runtime.topology` does.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import msgspec
 import structlog
 
+from runtime.effects import of_the_runtime
 from runtime.errors import BooksUnavailable, LogError
 from runtime.flow import frames
 from runtime.ports import Books, Clock, LogEntry, Metrics, ShardLag
@@ -18,6 +19,9 @@ from runtime.topology import Action, Observed, plan
 
 PAUSE_S = 1.0
 DECISIONS_A_ROUND = 20
+CONSERVATION_EVERY_S = 60.0
+CONSERVATION_SETS_MAX = 100_000  # new posting sets of a shard that one look takes; more wait for the next
+BROKEN = "conservation_break"
 
 
 class Stage(Protocol):
@@ -60,15 +64,17 @@ class Supervisor:
         metrics: Metrics,
         silence_s: float,
         tick_s: float,
+        mend: Callable[[], object] = lambda: None,
     ) -> None:
+        """`mend` looks after the servers that this installation brought along; called every round, it never waits."""
         self._target, self._stage = target, stage
-        self._log, self._books = log, books
+        self._log, self._books, self._mend = log, books, mend
         self._clock, self._metrics = clock, metrics
         self._silence_ms, self._tick_ms = int(silence_s * 1000), int(tick_s * 1000)
         self._answered: dict[str, int] = {}
         self._started: dict[str, int] = {}
         self._health: dict[str, object] = {}
-        self._ticked_ms, self._mapping_sent = 0, 0
+        self._ticked_ms, self._mapping_sent, self._conserved_ms = 0, 0, 0
         self._closes_sent: set[tuple[str, str]] = set()
         self._logger = structlog.get_logger("supervisor")
 
@@ -79,6 +85,7 @@ class Supervisor:
 
     def step(self) -> float:
         """Ping, plan, act; then let in what every shard must know."""
+        self._mend()
         observed = self._observe()
         for action in plan(self._target, observed, self._clock.now_ms(), self._silence_ms):
             self._act(action)
@@ -88,6 +95,7 @@ class Supervisor:
             self._send_closes()
             self._tick()
             self._measure()
+            self._check_conservation()
         except (LogError, BooksUnavailable) as error:
             self._logger.warning("control_delayed", error_type=type(error).__name__)
         return PAUSE_S
@@ -145,6 +153,21 @@ class Supervisor:
     def _measure(self) -> None:
         for shard, lag in self._log.lag().items():
             self._metrics.gauge("shard_lag_rows", lag.waiting, shard=str(shard))
+
+    def _check_conservation(self) -> None:
+        """Look whether the books contradict themselves: what they do stands as an exception until they don't."""
+        now_ms = self._clock.now_ms()
+        if now_ms - self._conserved_ms < CONSERVATION_EVERY_S * 1000:
+            return
+        breaks = self._books.conservation_breaks(CONSERVATION_SETS_MAX)
+        raised = of_the_runtime([(BROKEN, one.cause, one.detail) for one in breaks], "penstock", now_ms)
+        told = self._books.exceptions(types=[BROKEN])["exception_id"].to_list()
+        if fresh := set(raised["exception_id"]) - set(told):
+            self._books.raise_exceptions(raised.filter(raised["exception_id"].is_in(list(fresh))))
+            self._logger.error("conservation_broken", count=len(breaks))
+        if ended := set(told) - set(raised["exception_id"]):
+            self._books.resolve_exceptions(sorted(ended))
+        self._conserved_ms = now_ms
 
     def health(self) -> dict[str, object]:
         """The last answer of every part, None for those that did not answer."""

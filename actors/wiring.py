@@ -31,6 +31,7 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
     erp_password_file: str
     gateway_port: int
     logs_folder: str
+    run_folder: str = ""  # where the run record lies, on the machine that embedded servers run on
 
     def rulebook(self) -> Rulebook:
         """The rules in force."""

@@ -21,6 +21,7 @@ from contextlib import closing, contextmanager, suppress
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
@@ -54,6 +55,18 @@ class EmbeddedPart(msgspec.Struct, frozen=True):
     created: float
     url: str
 
+    @property
+    def port(self) -> int:
+        """Where it listens, for those that listen on a port."""
+        return urlsplit(self.url).port or 0
+
+
+class PartsRecord(msgspec.Struct, kw_only=True):
+    """What whoever started parts writes down: on which machine, and which."""
+
+    host: str = ""
+    parts: list[EmbeddedPart] = []
+
 
 # ── any part ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -61,6 +74,15 @@ class EmbeddedPart(msgspec.Struct, frozen=True):
 def is_running(part: EmbeddedPart) -> bool:
     """Whether that very process lives."""
     return _process_of(part) is not None
+
+
+def dead_parts(record: Path) -> list[str]:
+    """The names of this record's parts that have died. A record of another machine, or none, tells of no death."""
+    try:
+        written = msgspec.json.decode(record.read_bytes(), type=PartsRecord)
+    except FileNotFoundError:
+        return []
+    return [part.name for part in written.parts if written.host == socket.gethostname() and not is_running(part)]
 
 
 def stop(part: EmbeddedPart) -> None:
@@ -191,9 +213,13 @@ def _is_served_by(client: redis.Redis, pid: int) -> bool:
 
 
 def start_tryton(
-    folder: str | Path, companies: Sequence[CompanySpec], cache_dir: str | Path, external_ref: bool = False
+    folder: str | Path,
+    companies: Sequence[CompanySpec],
+    cache_dir: str | Path,
+    external_ref: bool = False,
+    port: int = 0,
 ) -> EmbeddedPart:
-    """Start Tryton on the SQLite database in `folder`, and see that it has these companies.
+    """Start Tryton on the SQLite database in `folder`, and see that it has these companies. Port 0 takes a free one.
 
     The first start on a machine initialises a database, which is kept in `cache_dir` for later folders to copy.
     With `external_ref` the database is given that module, new or not; once there it stays. The database is
@@ -204,7 +230,7 @@ def start_tryton(
         _copy_template(_template(_folder(cache_dir)), path)
     if external_ref:
         _ensure_external_ref(path)
-    url = f"http://127.0.0.1:{_free_port()}"
+    url = f"http://127.0.0.1:{port or _free_port()}"
     part = _launch("tryton", _tryton("trytond.cli"), path, url, _tryton_environment(path, url))
     _wait_until(lambda: _answers(url), part, path)
     try:

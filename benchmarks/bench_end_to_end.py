@@ -1,34 +1,27 @@
 """The whole way: Arrow frames over gRPC to committed books, on real Ray, with log, books, producer on the same cores.
 
-Counts what the books say was committed between two moments, after a warm-up; afterwards everything sent must be in the
-books, once. The limit is the log's own append of the same rows.
+First as fast as it goes: counts what the books say was committed between two moments, after a warm-up. Then half of
+that is offered at fixed moments: how long until the acknowledgement, and until the books have it. Afterwards everything
+sent must be in the books, once. The limit is the log's own append of the same rows.
 """
 
 import asyncio
-import contextlib
 import os
 import time
-from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import polars as pl
-import psutil
-
 from actors.cli.installation import Installation
-from adapters.books.sql import SqlBooks
 from benchmarks import bench_log, parts, prepared, workload
 from benchmarks.measure import Options, Result, percentiles_ms
 from benchmarks.producer import Producer, Sent
+from benchmarks.watching import Commits, Watch, percentile_ms
 
 EVENTS, FRAME_ROWS = 800_000, 16_384
-WORKERS, GATEWAYS = 3, 2
 UNDER_WAY, CONNECTIONS = 16, 8
 AHEAD_ROWS_MAX = 1_000_000  # the producer holds back while so many acknowledged events are not committed yet
-WARM_UP_S, DRAIN_S, POLL_S = 5.0, 120.0, 0.25
-
-
-PROCESSES = {"ray::AsyncShell": "gateways", "ray::ThreadShell": "workers", "valkey-server": "log"}
+WARM_UP_S, DRAIN_S, POLL_S = 5.0, 240.0, 0.25
+HALF_LOAD_PART = 0.5  # of the time that the full load is measured
 
 
 class Moment(NamedTuple):
@@ -46,109 +39,135 @@ class Window(NamedTuple):
     ended: Moment
     sent: Sent
     drained_s: float
+    own_share: float  # of the rows that were committed: the others were derived by steps
 
     @property
-    def seconds(self) -> float:
-        return self.ended.at_s - self.began.at_s
+    def events_per_s(self) -> float:
+        """Events of the producer that were committed, each second."""
+        return self.events / (self.ended.at_s - self.began.at_s)
 
     @property
-    def committed(self) -> int:
-        return self.ended.committed - self.began.committed
+    def events(self) -> float:
+        return (self.ended.committed - self.began.committed) * self.own_share
 
     def cpu_ns(self) -> dict[str, int]:
         """CPU time an event, by kind of process."""
         used = {name: total - self.began.cpu_s.get(name, 0.0) for name, total in self.ended.cpu_s.items()}
-        return {name: round(seconds / max(self.committed, 1) * 1e9) for name, seconds in used.items()}
+        return {name: round(seconds / max(self.events, 1) * 1e9) for name, seconds in used.items()}
+
+
+class HalfLoad(NamedTuple):
+    """Half of what was reached, offered at fixed moments: latencies from the moment that was meant."""
+
+    sent: Sent
+    committed_s: list[float]
 
 
 def results(options: Options) -> Iterator[Result]:
-    """One result: sustained for the given time."""
-    load, config = workload.month_end(EVENTS, options.seed), workload.configuration()
+    """Sustained for the given time, then half of it."""
+    load, config = workload.month_end(EVENTS, options.seed, options.mix), workload.configuration()
     requests = prepared.arrow_requests(load, FRAME_ROWS)
     raw_entries = prepared.entries(prepared.stamped(load.rows, config), FRAME_ROWS)
     raw = next(bench_log.appends(raw_entries, 4.0, load))
-    with parts.penstock(WORKERS, GATEWAYS) as installation:
-        window = asyncio.run(_measure(installation, requests, options.seconds))
-        _check(installation, window.sent)
+    with parts.penstock(options.workers, options.gateways, options.shards) as installation:
+        window, half = asyncio.run(_measure(installation, requests, options.seconds))
+    common = {
+        "name": "end_to_end",
+        "frame_rows": FRAME_ROWS,
+        "fsync": parts.FSYNC,
+        "cores": os.cpu_count() or 1,
+        "composition": load.composition,
+    }
+    how = f"{options.gateways} gateways, {options.workers} workers, {options.shards} shards"
     yield Result(
-        name="end_to_end",
-        case=f"{GATEWAYS} gateways, {WORKERS} workers",
-        events_per_s=round(window.committed / window.seconds),
+        case=how,
+        events_per_s=round(window.events_per_s),
         **percentiles_ms(window.sent.latencies_s),
-        frame_rows=FRAME_ROWS,
-        fsync=parts.FSYNC,
-        cores=os.cpu_count() or 1,
         limit="log append",
         limit_events_per_s=raw.events_per_s,
         ns_per_event=window.cpu_ns(),
-        note=f"over {window.seconds:.0f} s after a warm-up; {window.sent.events:,} sent, {window.sent.refused} calls "
+        note=f"over {options.seconds:.0f} s after a warm-up; {window.sent.events:,} sent, {window.sent.refused} calls "
         f"refused, drained in {window.drained_s:.1f} s; latency is submit to acknowledgement; "
         "ns an event are CPU time",
-        composition=load.composition,
+        **common,
+    )
+    yield Result(
+        case=f"{how}, half load",
+        events_per_s=round(half.sent.events / half.sent.seconds),
+        **percentiles_ms(half.sent.latencies_s),
+        figures={f"submit_to_committed_p{p}_ms": percentile_ms(half.committed_s, p) for p in (50, 99)},
+        note=f"{len(half.committed_s)} requests, {half.sent.refused} calls refused; "
+        "latency is submit to acknowledgement, from the moment that was meant",
+        **common,
     )
 
 
-async def _measure(installation: Installation, requests: list[bytes], seconds: float) -> Window:
-    producer = Producer(installation.record().gateway, CONNECTIONS)
-    books = SqlBooks(installation.wiring().books_url)
-    rounds = prepared.in_rounds(requests)
+async def _measure(installation: Installation, requests: list[bytes], seconds: float) -> tuple[Window, HalfLoad]:
+    watch, rounds = Watch(installation), prepared.in_rounds(requests)
+    try:
+        window = await full_load(watch, installation.record().gateway, rounds, seconds)
+        calls_per_s = window.events_per_s / 2 / FRAME_ROWS
+        half = await _half_load(watch, installation.record().gateway, rounds, calls_per_s, seconds * HALF_LOAD_PART)
+        await _drain(watch, window.sent.accepted + half.sent.accepted)
+        return window, half
+    finally:
+        await watch.close()
+
+
+async def full_load(watch: Watch, target: str, rounds: Iterator[bytes], seconds: float) -> Window:
+    """As fast as it goes, for so long after a warm-up, until all is committed."""
+    producer = Producer(target, CONNECTIONS)
     sending = asyncio.create_task(producer.send(rounds, WARM_UP_S + seconds, UNDER_WAY))
-    pacing = asyncio.create_task(_hold_back(producer, books))
+    pacing = asyncio.create_task(_hold_back(producer, watch))
     await asyncio.sleep(WARM_UP_S)
-    began = await _moment(installation, books)
+    began = await _moment(watch)
     await asyncio.sleep(seconds)
-    ended = await _moment(installation, books)
+    ended = await _moment(watch)
     sent = await sending
     pacing.cancel()
     await producer.close()
-    drained_s = await _drain(books, sent)
-    books.close()
-    return Window(began, ended, sent, drained_s)
+    drained_s = await _drain(watch, sent.accepted)
+    return Window(began, ended, sent, drained_s, sent.accepted / await watch.committed())
 
 
-async def _hold_back(producer: Producer, books: SqlBooks) -> None:
+async def _half_load(
+    watch: Watch, target: str, rounds: Iterator[bytes], calls_per_s: float, seconds: float
+) -> HalfLoad:
+    producer, commits = Producer(target, CONNECTIONS), Commits(watch)
+    producer.on_answer = commits.answered
+    following = asyncio.create_task(commits.follow())
+    sent = await producer.offer(rounds, calls_per_s, seconds)
+    await commits.all_there(DRAIN_S)
+    following.cancel()
+    await producer.close()
+    return HalfLoad(sent, commits.latencies_s)
+
+
+async def _hold_back(producer: Producer, watch: Watch) -> None:
     """Offer no more than can be committed: otherwise refusals would be measured, which cost the gateways dearly."""
     while True:
-        ahead = producer.answered - await _committed(books)
+        ahead = await watch.waiting()
         producer.may_send.clear() if ahead > AHEAD_ROWS_MAX else producer.may_send.set()
         await asyncio.sleep(POLL_S)
 
 
-async def _moment(installation: Installation, books: SqlBooks) -> Moment:
-    committed = await _committed(books)
-    return Moment(time.monotonic(), committed, await asyncio.to_thread(_cpu_s, installation))
+async def _moment(watch: Watch) -> Moment:
+    committed = await watch.committed()
+    return Moment(time.monotonic(), committed, await asyncio.to_thread(watch.cpu_s))
 
 
-def _cpu_s(installation: Installation) -> dict[str, float]:
-    record, used = installation.record(), Counter(producer=sum(psutil.Process().cpu_times()[:2]))
-    roots = [psutil.Process(part.pid) for part in (*record.parts, record.ray)]
-    for process in [child for root in roots for child in (root, *root.children(recursive=True))]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            title = " ".join(process.cmdline())
-            kind = next((kind for start, kind in PROCESSES.items() if start in title), "ray itself")
-            used[kind] += sum(process.cpu_times()[:2])
-    return dict(used)
+async def _drain(watch: Watch, accepted: int) -> float:
+    """Wait until all that was accepted is in the books, once; how long that took.
 
-
-async def _committed(books: SqlBooks) -> int:
-    rows = await asyncio.to_thread(books.shard_rows)
-    return int(rows["rows_total"].sum())
-
-
-async def _drain(books: SqlBooks, sent: Sent) -> float:
-    """Wait until all that was accepted is in the books; how long that took."""
+    Distinct events are accepted there, repeats that no gateway knew are duplicates.
+    """
     began = time.monotonic()
-    while await _committed(books) < sent.accepted:
+    while True:
+        counted = await asyncio.to_thread(watch.submitted)
+        found = counted.get("accepted", 0) + counted.get("duplicate", 0)
+        assert found <= accepted, f"{accepted:,} events were accepted, the books count {found:,}: {counted}"
+        if found == accepted:
+            return time.monotonic() - began
         if time.monotonic() > began + DRAIN_S:
-            raise TimeoutError(f"of {sent.accepted:,} accepted rows {await _committed(books):,} are in the books")
+            raise TimeoutError(f"of {accepted:,} accepted events {found:,} are in the books")
         await asyncio.sleep(POLL_S)
-    return time.monotonic() - began
-
-
-def _check(installation: Installation, sent: Sent) -> None:
-    """Every event is in the books once: distinct ones as accepted there, the others as duplicates."""
-    books = SqlBooks(installation.wiring().books_url)
-    totals = books.totals().group_by("state").agg(pl.col("events").sum())
-    books.close()
-    counted = dict(totals.rows())
-    assert counted["accepted"] + counted.get("duplicate", 0) == sent.accepted, (counted, sent.accepted)

@@ -5,16 +5,15 @@ the steps that a worker takes; "all in one shard" gives all facilities to one en
 posting sets of the same rows.
 """
 
-import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import polars as pl
 
 from benchmarks import prepared, workload
 from benchmarks.measure import Options, Result, percentiles_ms
+from benchmarks.timing import timed
 from runtime.config import Config
 from runtime.flow import frames
 from runtime.flow.dedupe import DedupeMemory
@@ -55,7 +54,7 @@ def _measured(case: str, steps: Steps, config: Config, seconds: float, load: wor
     rows = sum(record.rows for step in steps for record in step)
     passes = list(_passes(steps, config, seconds))
     best = min(passes, key=sum)
-    with _timed_parts() as spent:
+    with timed(PARTS) as spent:
         split_s = sum(_steps(steps, config))
     parts = spent | {"rest": split_s - sum(spent.values())}
     return Result(
@@ -98,30 +97,3 @@ def _scan_s(steps: Steps) -> float:
         rows = pl.concat([frames.decode_sealed(record.body) for record in step])
         rows.group_by("facility").agg(pl.col("amount_minor").sum())
     return time.perf_counter() - began
-
-
-@contextmanager
-def _timed_parts() -> Iterator[dict[str, float]]:
-    """The seconds spent in each of PARTS while the block runs."""
-    found = {name: place for name, place in PARTS.items() if hasattr(*place)}
-    originals = {name: getattr(*place) for name, place in found.items()}
-    spent = dict.fromkeys(found, 0.0)
-    for name, (owner, attribute) in found.items():
-        setattr(owner, attribute, _timed(originals[name], name, spent))
-    try:
-        yield spent
-    finally:
-        for name, (owner, attribute) in found.items():
-            setattr(owner, attribute, originals[name])
-
-
-def _timed(call: Callable, name: str, spent: dict[str, float]) -> Callable:
-    @functools.wraps(call)
-    def timed(*arguments: object, **named: object) -> object:
-        began = time.perf_counter()
-        try:
-            return call(*arguments, **named)
-        finally:
-            spent[name] += time.perf_counter() - began
-
-    return timed

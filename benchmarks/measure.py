@@ -64,11 +64,14 @@ class Result(msgspec.Struct, kw_only=True):
 
 
 class Options(msgspec.Struct, frozen=True):
-    """What the command line asks of every measurement."""
+    """What the command line asks of every measurement; each takes what concerns it."""
 
     seconds: float = 10.0
     seed: int = 1
     mix: str = "month_end"
+    workers: int = 3
+    gateways: int = 2
+    shards: int = 4
 
 
 def percentiles_ms(seconds: Sequence[float]) -> dict[str, float]:

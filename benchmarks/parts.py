@@ -66,15 +66,15 @@ def gateway() -> Iterator[tuple[str, str]]:
 
 
 @contextmanager
-def penstock(workers: int, gateways: int) -> Iterator[Installation]:
-    """A whole Penstock on real Ray, without an ERP."""
+def penstock(workers: int, gateways: int, shards: int = SHARDS, **sections: dict) -> Iterator[Installation]:
+    """A whole Penstock on real Ray; `sections` are added to its configuration, which names no ERP by itself."""
     with ExitStack() as stack:
         place = stack.enter_context(folder())
         config = workload.configuration(
-            runtime={"data_dir": str(place), "shards": SHARDS, "workers": workers, "dashboard_port": 0},
+            runtime={"data_dir": str(place), "shards": shards, "workers": workers, "dashboard_port": 0},
             log={"fsync": FSYNC},
             gateway={"port": 0, "count": gateways},
-            erp={"kind": "none"},
+            **{"erp": {"kind": "none"}, **sections},
         )
         installation = Installation(config)
         installation.up(lambda _ready: None)

@@ -5,7 +5,7 @@ Owns how calls are kept under way, repeated when refused, and timed. Never looks
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import cycle
 from typing import NamedTuple
 
@@ -61,6 +61,7 @@ class Producer:
         self._refused = 0
         self.may_send = asyncio.Event()  # cleared by who wants the producer to hold back
         self.may_send.set()
+        self.on_answer: Callable[[v1.SubmitResponse, float], None] | None = None  # told the moment it was due, too
 
     @property
     def answered(self) -> int:
@@ -106,6 +107,8 @@ class Producer:
                 self._refused += 1
                 await asyncio.sleep(_asked_s(error))
         self._latencies.append(time.monotonic() - due)
+        if self.on_answer:
+            self.on_answer(answer, due)
         for i, count in enumerate((answer.accepted, answer.duplicate, answer.rejected)):
             self._counts[i] += count
 

@@ -37,12 +37,14 @@ GRACE_S = 240.0  # for preparing the workload, starting and stopping parts
 # What takes so long beside that, however short --seconds is: simulating, making a large file, filling a shard.
 BESIDE_S = {"erp": 600.0, "files": 600.0, "recovery": 600.0, "memory": 2400.0}
 _CHILD = (
-    "import sys, signal, msgspec, importlib\n"
+    "import importlib, msgspec, os, signal, sys\n"
+    "told = os.fdopen(os.dup(1), 'w')\n"
+    "os.dup2(2, 1)\n"  # what parts of Penstock log is no result
     "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"  # so that what it started is ended
     "from benchmarks.measure import Options\n"
     "bench = importlib.import_module('benchmarks.' + sys.argv[1])\n"
-    "for result in bench.results(Options(float(sys.argv[2]), int(sys.argv[3]), sys.argv[4])):\n"
-    "    print(msgspec.json.encode(result).decode(), flush=True)\n"
+    "for result in bench.results(msgspec.json.decode(sys.argv[2], type=Options)):\n"
+    "    print(msgspec.json.encode(result).decode(), file=told, flush=True)\n"
 )
 
 
@@ -50,7 +52,7 @@ def main() -> int:
     """The command."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     asked = _arguments()
-    options = Options(asked.seconds, asked.seed, asked.mix)
+    options = Options(**{name: getattr(asked, name) for name in Options.__struct_fields__})
     names = list(BENCHES) if asked.what == "all" else [asked.what]
     done, failed = [], []
     for name in names:
@@ -78,6 +80,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=10.0, help="how long each measurement runs (default 10)")
     parser.add_argument("--seed", type=int, default=1, help="of the workload")
     parser.add_argument("--mix", default="month_end", choices=MIXES, help="of engine, log, commit and end_to_end")
+    for name, value in (("workers", Options().workers), ("gateways", Options().gateways), ("shards", Options().shards)):
+        parser.add_argument(f"--{name}", type=int, default=value, help=f"of end_to_end (default {value})")
     parser.add_argument("--record", action="store_true", help="append the results to benchmarks/history.jsonl")
     return parser.parse_args()
 
@@ -85,7 +89,7 @@ def _arguments() -> argparse.Namespace:
 def _run(name: str, options: Options) -> Iterator[Result]:
     """Results of one measurement, as they come from its process. RuntimeError when it fails."""
     module, threads = BENCHES[name]
-    command = [sys.executable, "-c", _CHILD, module, str(options.seconds), str(options.seed), options.mix]
+    command = [sys.executable, "-c", _CHILD, module, msgspec.json.encode(options).decode()]
     environment = {**os.environ, **({"POLARS_MAX_THREADS": threads} if threads else {})}
     child = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, cwd=measure.ROOT, text=True)
     previous = signal.signal(signal.SIGALRM, lambda *_: child.terminate())

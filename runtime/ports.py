@@ -259,6 +259,13 @@ class PeriodLeft(NamedTuple):
         return not self.sets and not self.entries
 
 
+class ConservationBreak(NamedTuple):
+    """Something in the books that contradicts the rest: what tells it from others, and a sentence without payload."""
+
+    cause: str
+    detail: str
+
+
 class Books(Protocol):
     """One SQL database: postings, totals, exceptions, journal entries, and who owns what.
 
@@ -441,6 +448,12 @@ class Books(Protocol):
 
     def note_exceptions(self, ids: Sequence[str], by: str, note: str) -> None:
         """Write a note into the history of these exceptions, open or not. Unknown ids are ignored."""
+        ...
+
+    def conservation_breaks(self, sets_max: int) -> list[ConservationBreak]:
+        """Where the books contradict themselves: control totals that do not add up, of each shard's posting sets the
+        first that does not balance, of journal entries the first that is not the sum of its sets. Looks at up to
+        sets_max sets a shard, from where the last call found all right; so a break comes again until it has ended."""
         ...
 
     # what people and reports read: frames with named columns, never changed by the caller

@@ -7,30 +7,17 @@ moves. Never decides where a row goes: the shard does.
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
-import msgspec
 import polars as pl
 import xxhash
 
 from runtime.effects import DELTAS, DERIVED, EXCEPTIONS, OUTCOMES, STATUSES, TOTALS, Effects, StepCounts, empty
 from runtime.ledger.conservation import assert_balanced, assert_conserved
-from runtime.ledger.open_items import Event
 from runtime.ledger.registers import ItemFlag, Told
-from runtime.schema import STAMPED, UTC_MS
+from runtime.schema import STAMPED
 
 CONFLICT, UNMAPPED, UNCLASSIFIED = "event_conflict", "mapping_missing", "unclassified_code"
 MOVES = {**STAMPED, "was": pl.String(), "fault": pl.String(), "role": pl.String()}
-ID_AT = list(STAMPED).index("id_hash")
-_PLAIN = {pl.Date(): pl.Int32(), UTC_MS: pl.Int64()}
-_KEPT = {name: _PLAIN.get(dtype, dtype) for name, dtype in STAMPED.items()}
 _MOVED = {**STAMPED, "was": pl.String(), "state": pl.String(), "set_no": pl.Int32()}
-
-
-class Parked(msgspec.Struct, array_like=True, gc=False):
-    """A row that is neither booked nor excluded: its columns, its state, and the exception it stands under, if any."""
-
-    row: tuple
-    state: str
-    fault: str
 
 
 def moves(rows: pl.DataFrame, was: str | None = None, fault: str = "") -> pl.DataFrame:
@@ -47,34 +34,6 @@ def parted(rows: pl.DataFrame, chosen: pl.Series) -> tuple[pl.DataFrame, pl.Data
     if not chosen.any():
         return rows.clear(), rows
     return (rows, rows.clear()) if chosen.all() else (rows.filter(chosen), rows.filter(~chosen))
-
-
-def kept_rows(rows: pl.DataFrame) -> list[tuple]:
-    """Rows as they are parked: plain values, times as integers, which is twice as fast both ways."""
-    return rows[list(STAMPED)].cast(_KEPT).rows()
-
-
-def frame_of(kept: Sequence[tuple]) -> pl.DataFrame:
-    """Parked rows as a frame again."""
-    return pl.DataFrame(kept, schema=_KEPT, orient="row").cast(STAMPED)
-
-
-def unparked(parked: Sequence[Parked], faults: Sequence[str] = ()) -> pl.DataFrame:
-    """Parked rows as moves; with `faults`, the exceptions they come to instead of those they stood under."""
-    rows = frame_of([p.row for p in parked])
-    return rows.with_columns(
-        pl.Series("was", [p.state or None for p in parked], pl.String()),
-        pl.Series("fault", list(faults) or [p.fault for p in parked], pl.String()),
-        pl.lit(None, pl.String()).alias("role"),
-    )
-
-
-def event_of(row: tuple) -> Event:
-    """A parked row as matching sees it."""
-    return Event(row[ID_AT], *(row[at] for at in _EVENT_AT))
-
-
-_EVENT_AT = [list(STAMPED).index(name) for name in Event._fields[1:]]
 
 
 class Step:

@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 import psutil
 
-from actors.cli.installation import RunRecord
+from actors.cli.run_record import RunRecord
 from actors.wiring import Wiring, wiring_from
 from adapters.books.sql import SqlBooks
 

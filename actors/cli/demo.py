@@ -20,7 +20,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from actors.cli import demo_screen, reports, workplace
 from actors.cli.draining import Left, drain, wait_until
-from actors.cli.installation import Installation, free_port
+from actors.cli.installation import Installation
+from actors.cli.local_ray import free_port
 from actors.cli.submission import send_file, submit
 from adapters import settings
 from adapters.books.sql import SqlBooks

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from actors.cli.installation import RunRecord
+from actors.cli.run_record import RunRecord
 from actors.cli.terminal import money
 
 CONFIG = ".penstock/demo.toml"

@@ -5,11 +5,9 @@ it was, without Penstock's actors.
 """
 
 import contextlib
+import fcntl
 import os
-import shutil
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,10 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
-import psutil
-import xxhash
 
 from actors.cli.configured import bring_mapping
+from actors.cli.local_ray import READY_TIMEOUT_S, end_ray, free_port, listens, ray_environment, ray_is_up, start_ray
+from actors.cli.run_record import RunRecord
 from actors.wiring import SUPERVISOR, Wiring, archive_root, wiring_from
 from adapters import embedded, settings
 from adapters.books.migrations import upgrade
@@ -35,33 +33,9 @@ from runtime.config import Config
 from runtime.errors import ConfigError, PenstockError
 from runtime.ledger.rules import parse_rulebook
 
-READY_TIMEOUT_S = 120.0
-RAY_ENVIRONMENT = {
-    "RAY_worker_niceness": "0",  # actors share the machine with the log and the ERP: not behind them
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_BACKEND_LOG_LEVEL": "warning",
-    "POLARS_MAX_THREADS": "1",  # a worker a core: more threads would only take each other's
-    # Polars gives freed memory back after a second, and the kernel then clears it anew: a quarter of a worker's time.
-    "_RJEM_MALLOC_CONF": "dirty_decay_ms:20000,muzzy_decay_ms:20000",
-}
-
 
 class NotRunning(PenstockError):
     """No Penstock runs from this data folder."""
-
-
-class RunRecord(msgspec.Struct, kw_only=True):
-    """What was started, written as it starts, so that `down` can end a start that was cut short."""
-
-    parts: list[embedded.EmbeddedPart] = []
-    ray: embedded.EmbeddedPart | None = None
-    ray_address: str = ""
-    ray_token_file: str = ""
-    dashboard_url: str = ""
-    metrics_url: str = ""
-    gateway: str = ""
-    erp_url: str = ""
-    wiring: dict | None = None
 
 
 class Installation:
@@ -111,7 +85,7 @@ class Installation:
                 raise ConfigError(f"already running from {self.config.runtime.data_dir}; stop it with: penstock down")
             self.down()
         self.folder.mkdir(parents=True, exist_ok=True)
-        record = RunRecord()
+        record = RunRecord(host=socket.gethostname())
         try:
             self._start_parts(record, say)
             self._start_actors(record, say)
@@ -153,17 +127,19 @@ class Installation:
             return "ERP: none"
         if section.url:
             return f"ERP: {section.kind}"
-        folder = self.folder / "tryton"
-        external_ref = settings_of(TrytonSettings, section).external_ref
-        part = embedded.start_tryton(folder, companies(self.config), cache_folder(), external_ref)
+        part = self._start_tryton()
         record.parts.append(part)
-        record.erp_url, self._password_file = part.url, str(embedded.tryton_password_file(folder))
+        record.erp_url, self._password_file = part.url, str(embedded.tryton_password_file(self.folder / "tryton"))
         return "ERP: Tryton"
+
+    def _start_tryton(self, port: int = 0) -> embedded.EmbeddedPart:
+        external_ref = settings_of(TrytonSettings, self.config.erp).external_ref
+        return embedded.start_tryton(self.folder / "tryton", companies(self.config), cache_folder(), external_ref, port)
 
     def _start_ray(self, record: RunRecord) -> str:
         address = self.config.runtime.ray_address
         if address:
-            if address != "auto" and not _listens(address):
+            if address != "auto" and not listens(address):
                 raise ConfigError(f"runtime.ray_address: no Ray answers at {address}; name the host:port of its head")
             record.ray_address = address
             return f"Ray: joined {address}"
@@ -184,6 +160,7 @@ class Installation:
             erp_password_file=self._password_file,
             gateway_port=port,
             logs_folder=str(self.folder / "logs"),
+            run_folder=str(self.folder),
         )
         wiring.check()
         record.gateway = f"{self.config.gateway.advertise or self.config.gateway.host}:{port}"
@@ -197,7 +174,7 @@ class Installation:
     def _gateway_port(self) -> int:
         """The port to serve. Gateways of one Penstock share it, so nothing else would notice a second one there."""
         section = self.config.gateway
-        if section.port and _listens(f"{section.host}:{section.port}"):
+        if section.port and listens(f"{section.host}:{section.port}"):
             raise ConfigError(f"gateway.port: something serves {section.host}:{section.port} already; choose another")
         return section.port or free_port()
 
@@ -212,7 +189,7 @@ class Installation:
     def stage(self, record: RunRecord | None = None) -> Iterator:
         """A connection to Ray, closed at the end."""
         record = record or self.record()
-        os.environ.update(_ray_environment(record))
+        os.environ.update(ray_environment(record))
         # Ray reads its environment when it is imported, and some only then.
         import ray
 
@@ -236,16 +213,44 @@ class Installation:
     def down(self) -> None:
         """Let the actors finish, then end what was started here, the log last."""
         record = self.record()
-        if record.wiring and _ray_is_up(record):
+        if record.wiring and ray_is_up(record):
             with contextlib.suppress(ConnectionError), self.stage(record) as stage:
                 stage.stop([SUPERVISOR])
                 stage.stop([name for name in stage.names if name != SUPERVISOR])
-        if record.ray:
-            _end_tree(record.ray)
-            shutil.rmtree(ray_home(self.folder), ignore_errors=True)
-        for part in reversed(record.parts):
-            embedded.stop(part)
-        self._record_path.unlink()
+        with self._changing_parts():
+            record = self.record()  # a part may have been started again while the actors stopped
+            if record.ray:
+                end_ray(self.folder, record.ray)
+            for part in reversed(record.parts):
+                embedded.stop(part)
+            self._record_path.unlink()
+
+    # ── while it runs ──
+
+    def start_dead_parts(self) -> None:
+        """Start embedded servers that have died again, on the data and the port that they had; note their processes.
+
+        Whoever is connected to them finds them there. Raises ConfigError for one that can't be started; NotRunning when
+        all was stopped meanwhile.
+        """
+        with self._changing_parts():
+            record = self.record()
+            for number, part in enumerate(record.parts):
+                if not embedded.is_running(part):
+                    record.parts[number] = self._start_again(part)
+                    self._write(record)
+
+    def _start_again(self, part: embedded.EmbeddedPart) -> embedded.EmbeddedPart:
+        if part.name == "valkey":
+            return embedded.start_valkey(self.folder / "log", part.port, self.config.log.fsync)
+        return self._start_tryton(part.port)
+
+    @contextlib.contextmanager
+    def _changing_parts(self) -> Iterator[None]:
+        """Only one process at a time starts or ends embedded servers of this installation."""
+        with (self.folder / "parts.lock").open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
 
 # ── pieces ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -290,89 +295,6 @@ def companies(config: Config) -> list[CompanySpec]:
     return specs
 
 
-def free_port(wanted: int = 0) -> int:
-    """A free loopback port: the wanted one if it is free."""
-    for port in (wanted, 0):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return probe.getsockname()[1]
-    raise ConfigError("no free port on the loopback interface")
-
-
-def ray_home(folder: Path) -> Path:
-    """Ray's own folder. Its sockets lie below it, and their paths must be short: hence the temporary folder."""
-    return Path(tempfile.gettempdir()) / f"penstock-{xxhash.xxh32_hexdigest(str(folder).encode())}"
-
-
-def start_ray(folder: Path, config: Config, record: RunRecord) -> None:
-    """A Ray head on the loopback interface, as a child that outlives this command."""
-    port, dashboard = free_port(), free_port(config.runtime.dashboard_port)
-    metrics = free_port(config.runtime.metrics_port)
-    home = ray_home(folder)
-    token = folder / "ray.token"
-    if not token.exists():
-        token.touch(mode=0o600)
-        token.write_text(os.urandom(32).hex())
-    record.ray_token_file, record.ray_address = str(token), f"127.0.0.1:{port}"
-    record.dashboard_url = f"http://127.0.0.1:{dashboard}"
-    record.metrics_url = f"http://127.0.0.1:{metrics}/metrics"
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
-    command += ["--node-ip-address", "127.0.0.1", "--port", str(port), "--temp-dir", str(home)]
-    command += ["--include-dashboard", "true", "--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard)]
-    command += ["--metrics-export-port", str(metrics), "--object-store-memory", str(100 * 2**20)]
-    with (folder / "ray.out").open("ab") as output:
-        process = subprocess.Popen(
-            command,
-            env={**os.environ, **RAY_ENVIRONMENT, **_ray_environment(record)},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    record.ray = embedded.EmbeddedPart(
-        "ray", process.pid, psutil.Process(process.pid).create_time(), record.ray_address
-    )
-    _wait_for_ray(process, dashboard)
-
-
-def _wait_for_ray(process: subprocess.Popen, dashboard_port: int) -> None:
-    deadline = time.monotonic() + READY_TIMEOUT_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise ConfigError("Ray did not start; see ray.out in the data folder")
-        if _listens(f"127.0.0.1:{dashboard_port}"):
-            return
-        time.sleep(0.1)
-    raise ConfigError(f"Ray did not answer within {READY_TIMEOUT_S:g} s; see ray.out in the data folder")
-
-
-def _ray_is_up(record: RunRecord) -> bool:
-    """Whether there is a Ray to talk to: looking for one that is gone would take it minutes."""
-    return embedded.is_running(record.ray) if record.ray else _listens(record.ray_address)
-
-
-def _listens(address: str) -> bool:
-    """Whether something takes connections at this host:port."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=1.0).close()
-    except (OSError, ValueError):
-        return False
-    return True
-
-
-def _ray_environment(record: RunRecord) -> dict[str, str]:
-    """What Ray's programs and its drivers must agree on."""
-    common = {"RAY_USAGE_STATS_ENABLED": "0"}
-    if not record.ray_token_file:
-        return common
-    # Ray listens on every interface, and whoever reaches its ports can run code: hence a token.
-    return common | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": record.ray_token_file}
-
-
 def _wait_until_running(stage, names: list[str]) -> None:
     deadline = time.monotonic() + READY_TIMEOUT_S
     missing = names
@@ -383,15 +305,3 @@ def _wait_until_running(stage, names: list[str]) -> None:
             return
         time.sleep(0.2)
     raise PenstockError(f"not running after {READY_TIMEOUT_S:g} s: {', '.join(missing)}; see the logs folder")
-
-
-def _end_tree(part: embedded.EmbeddedPart) -> None:
-    """End a process of ours and all that it started. At once: when Ray ends, its actors have, and it keeps nothing."""
-    if not embedded.is_running(part):
-        return
-    root = psutil.Process(part.pid)
-    tree = [root, *root.children(recursive=True)]
-    for process in tree:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(tree, timeout=5)

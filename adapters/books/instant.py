@@ -15,7 +15,7 @@ from adapters.books import frames, queries, tables
 from adapters.books.database import Database
 from adapters.books.sql import SqlBooks
 from runtime.effects import TOTALS
-from runtime.ports import JournalEntry, position_key
+from runtime.ports import JournalEntry
 
 _owners, _links, _entries = tables.owners.c, tables.commit_chain.c, tables.entries.c
 PAGE_ENTRIES, PAGE_COMMITS = 500, 10_000
@@ -96,7 +96,7 @@ class InstantBooks(SqlBooks):
     def lines_of(self, entries: Sequence[JournalEntry]) -> pl.DataFrame:
         """The lines of the sets that these entries name: entry_key (as the set is stamped), account_code, side,
         facility, department, kind, amount_minor, summed."""
-        places = [(shard, *position_key(position), no) for entry in entries for shard, position, no in entry.sets]
+        places = queries.places_of(entries)
         return frames.frame_of(self._database.rows(queries.claimed_lines(places)) if places else [], CLAIMED)
 
 

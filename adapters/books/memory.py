@@ -13,6 +13,7 @@ import msgspec
 import polars as pl
 
 from adapters.books import frames
+from adapters.books.conserved import totals_breaks
 from adapters.books.governed import check_releasable, check_replaceable
 from adapters.books.memory_changes import MemoryChanges
 from adapters.books.memory_deliveries import MemoryDeliveries
@@ -30,6 +31,7 @@ from runtime.ports import (
     START,
     Checkpoint,
     CommitMark,
+    ConservationBreak,
     EntryState,
     JournalEntry,
     Lease,
@@ -221,6 +223,17 @@ class MemoryBooks(MemoryExceptions, MemoryChanges, MemoryOutgoing, MemoryDeliver
         self._resolve([exception_id("erp_rejected", key)], replacer, held.detail)
         return entry.key
 
+    def conservation_breaks(self, sets_max: int) -> list[ConservationBreak]:
+        """See Books. Nothing is marked: all is looked at each time."""
+        unbalanced = [key for key in sorted(self._sets) if self._signed([key])][:1]
+        summed = [entry.entry for entry in self._entries.values() if entry.state != "replaced"]
+        wrong = [entry.key for entry in summed if entry.sets and debit_minor(entry) != self._debits(entry)][:1]
+        return [
+            *totals_breaks(self.totals()),
+            *(ConservationBreak(f"posting_set:{key}", f"posting set {key} does not balance") for key in unbalanced),
+            *(ConservationBreak(f"entry:{key}", f"journal entry {key} is not the sum of its sets") for key in wrong),
+        ]
+
     # ── reports ──
 
     def totals(self) -> pl.DataFrame:
@@ -276,6 +289,18 @@ class MemoryBooks(MemoryExceptions, MemoryChanges, MemoryOutgoing, MemoryDeliver
         """Nothing to give back: the data stays with the object."""
 
     # ── parts ──
+
+    def _signed(self, places: Iterable[SetKey]) -> int:
+        """Debits less credits of these sets."""
+        lines = chain.from_iterable(self._sets[place].lines for place in places)
+        signs = {"D": 1, "C": -1}
+        return sum(signs[line[_AT["side"]]] * line[_AT["amount_minor"]] for line in lines)
+
+    def _debits(self, entry: JournalEntry) -> int:
+        """Debits of the sets that an entry names."""
+        places = ((shard, position_key(position), set_no) for shard, position, set_no in entry.sets)
+        lines = chain.from_iterable(self._sets[place].lines for place in places)
+        return sum(line[_AT["amount_minor"]] for line in lines if line[_AT["side"]] == "D")
 
     def _held(self, owner: str, epoch: int) -> _Owner:
         known = self._owners.get(owner)

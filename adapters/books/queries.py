@@ -3,7 +3,7 @@
 Owns the shape of every report: columns come out in the order of `frames`. Runs nothing.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from sqlalchemy import (
     BigInteger,
@@ -26,7 +26,7 @@ from sqlalchemy import (
 from adapters.books import tables
 from adapters.books.frames import EXCEPTION_STATES, HISTORY
 from runtime.effects import DELTAS, TOTALS
-from runtime.ports import position_key
+from runtime.ports import JournalEntry, position_key
 
 _sets, _lines, _entries = tables.posting_sets.c, tables.posting_lines.c, tables.entries.c
 _SET_KEY = ("shard", "position_ms", "position_seq", "set_no")
@@ -101,6 +101,11 @@ def told_sets(places: Sequence[SetKey], kinds: Collection[str]) -> Select:
         .group_by(*key, *what)
         .order_by(*key)
     )
+
+
+def places_of(entries: Iterable[JournalEntry]) -> list[SetKey]:
+    """The places of all sets that these entries name."""
+    return [(shard, *position_key(position), no) for entry in entries for shard, position, no in entry.sets]
 
 
 def claimed_lines(places: Sequence[SetKey]) -> Select:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from adapters.books import chain, frames, pages, queries, tables
 from adapters.books.changes import SqlChanges
+from adapters.books.conserving import SqlConservation
 from adapters.books.counters import reserve
 from adapters.books.database import Database, Write
 from adapters.books.deliveries import SqlDeliveries, hold, keep_governor, note_sending
@@ -32,7 +33,7 @@ from runtime.ports import Checkpoint, CommitMark, EntryState, JournalEntry, Leas
 _owners, _entries = tables.owners.c, tables.entries.c
 
 
-class SqlBooks(SqlDeliveries, SqlExceptions, SqlChanges, SqlOutgoing):
+class SqlBooks(SqlDeliveries, SqlExceptions, SqlChanges, SqlOutgoing, SqlConservation):
     """Books over one database that `upgrade` has made. Threads and processes each open their own.
 
     `told_kinds`: the kinds whose documents' delivery is told, and the flow of each.

@@ -100,13 +100,13 @@ class Keys(NamedTuple):
 def create(url: str, shards: int, prefix: str = "penstock") -> None:
     """Create the log with S shards, or check that it has that many. ConfigError names what does not fit."""
     meta = Keys(prefix).meta
-    client = _client(url)
+    client = connect(url)
     try:
         client.hsetnx(meta, "shards", shards)
         found = int(client.hget(meta, "shards"))
         policy = client.info("memory").get("maxmemory_policy", "noeviction")
     except RedisError as error:
-        raise _failure(error) from None
+        raise failure(error) from None
     finally:
         client.close()
     if found != shards:
@@ -115,12 +115,13 @@ def create(url: str, shards: int, prefix: str = "penstock") -> None:
         raise ConfigError(f"log.url: maxmemory-policy {policy} would evict events; set it to noeviction")
 
 
-def _client(url: str) -> redis.Redis:
+def connect(url: str) -> redis.Redis:
+    """A connection for what may be sent twice."""
     # Everything sent through it may be sent twice, so one stale connection is worth a second try.
     return redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 1), protocol=2)
 
 
-def _failure(error: Exception) -> LogError:
+def failure(error: Exception) -> LogError:
     """What a client error means for the log. A server's answer may quote arguments, so only its code is kept."""
     if not isinstance(error, ResponseError):
         return LogUnavailable(f"the log did not answer ({type(error).__name__})")
@@ -163,7 +164,7 @@ class RedisLogWriter:
         try:
             positions, replicas = await self._store(call)
         except (RedisError, OSError) as error:
-            raise _failure(error) from None
+            raise failure(error) from None
         return Appended(tuple(position.decode() for position in positions), self._durability, replicas)
 
     async def _store(self, call: tuple) -> tuple[list[bytes], int]:
@@ -219,7 +220,7 @@ class RedisLogReader:
 
     def __init__(self, url: str, prefix: str = "penstock") -> None:
         self._keys = Keys(prefix)
-        self._redis = _client(url)
+        self._redis = connect(url)
         self._rows_per_entry: dict[int, int] = {}
 
     def shards(self) -> int:

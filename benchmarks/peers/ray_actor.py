@@ -4,13 +4,12 @@ Tuned: 1,000 calls under way at a time, answered in one `ray.get`; task events o
 Not durable.
 """
 
-import os
 from collections import Counter
 from pathlib import Path
 
 import ray
 
-from benchmarks.peers.rows_in_python import Matcher, decode
+from benchmarks.peers import rows_in_python
 from benchmarks.peers.task import Outcome, in_batches, measure
 
 UNDER_WAY = 1_000
@@ -22,12 +21,12 @@ class Books:
 
     def __init__(self) -> None:
         self.seen: dict[tuple[str, str], int] = {}
-        self.matcher = Matcher()
+        self.matcher = rows_in_python.Matcher()
         self.repeats, self.conflicts, self.sums = 0, [], Counter()
 
     def take(self, line: bytes) -> None:
         """One event."""
-        row, content = decode(line), hash(line)
+        row, content = rows_in_python.decode(line), hash(line)
         known = self.seen.setdefault((row.source, row.event_id), content)
         if known is not content:
             if known == content:
@@ -64,5 +63,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     main()

@@ -184,6 +184,7 @@ BUILT_IN_EXCEPTIONS = (
     "erp_unauthorised",
     "erp_unknown_outcome",
     "reconciliation_break",
+    "conservation_break",
     "shard_stopped",
 )
 

@@ -144,22 +144,25 @@ class ShardProof:
             self.counts["events in ERP documents"] += sets.filter(pl.col("entry_state") == "posted")["events"].sum()
             for *key, amount in held.lines.select(*POSTING_KEYS, "amount_minor").iter_rows():
                 found[tuple(key)] += amount
-        for key in _differing(self.model.booked, found):
-            self._differ("posting", key, self.model.booked[key], found[key], *self._concerned(step, key))
+        concerned = [(*self._concerned(step, key), key) for key in _differing(self.model.booked, found)]
+        for _, position, event, key in sorted(concerned, key=lambda one: one[0]):
+            self._differ("posting", key, self.model.booked[key], found[key], position, event)
 
-    def _concerned(self, step: ArchivedStep, key: tuple) -> tuple[str, str]:
-        """The log entry and the event where a posting of this step comes from, of the first that fits."""
+    def _concerned(self, step: ArchivedStep, key: tuple) -> tuple[int, str, str]:
+        """Where a posting of this step comes from: the first event that fits, by its row in the step, and its entry."""
         fitting = {
             (row["source"], row["event_id"])
             for row in (self.model.rows[number] for number in sorted(self.model.moved))
             if row["entity"] == key[_ENTITY] and row["kind"] == key[_KIND]
         }
+        came = 0
         for record in step.records:
             if record.type == "events":
-                for row in frames.decode_sealed(record.body).select("source", "event_id").iter_rows():
+                for at, row in enumerate(frames.decode_sealed(record.body).select("source", "event_id").iter_rows()):
                     if row in fitting:
-                        return record.position, " ".join(row)
-        return step.position, " ".join(min(fitting, default=()))
+                        return came + at, record.position, " ".join(row)
+                came += record.rows
+        return -1, step.position, " ".join(min(fitting, default=()))
 
     def _compare_outcomes(self, step: ArchivedStep, held: CommitPostings | None, outcomes: pl.DataFrame) -> None:
         last: dict[int, str] = {}

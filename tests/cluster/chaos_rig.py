@@ -1,7 +1,7 @@
 """Everything real on one machine, and the ways to end each of it: parts, servers, a worker that only sleeps.
 
-Owns the processes: PostgreSQL, Tryton behind a proxy that loses answers, an installation with Valkey and Ray, load. Kills
-by process id, and only what it started. Each of its waits has an end; what a test asserts is correctness.
+Owns the processes: PostgreSQL, Tryton behind a proxy that loses answers, an installation with Valkey and Ray, load.
+Kills by process id, and only what it started. Each of its waits has an end; what a test asserts is correctness.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ from loopback_proxy import LoopbackProxy
 
 from actors.cli.installation import cache_folder, companies
 from adapters import embedded, settings
+from runtime.topology import shards_of
 from simulation.workload.rows import ENTITIES, OPENS_ON
 
 BACK_WITHIN_S = 90.0  # the machine may be busy: no test fails because of its speed
@@ -86,14 +87,16 @@ class Rig:
     """One installation under load, its servers, and a stopwatch. Build it with `running_rig`."""
 
     def __init__(self, folder: Path, seed: int, *, external_ref: bool = False, ray_address: str = "") -> None:
-        self.seed, self._folder, self._external_ref = seed, folder, external_ref
+        self.seed, self._folder, self.external_ref = seed, folder, external_ref
+        self.tryton_folder = folder / "tryton"
         self._eye: subprocess.Popen | None = None
+        self._lone: subprocess.Popen | None = None
         self.recoveries: list[tuple[str, float]] = []
         self.rules = rulebook()
         self._servers: dict[str, embedded.EmbeddedPart] = {}
         self._servers["postgres"] = embedded.start_postgres(folder / "pg")
         self.proxy = LoopbackProxy(0)
-        password_file = embedded.tryton_password_file(folder / "tryton")
+        password_file = embedded.tryton_password_file(self.tryton_folder)
         text = configuration(
             self._servers["postgres"].url,
             self.proxy.url,
@@ -108,17 +111,17 @@ class Rig:
     def up(self, *, frame_rows: int, pause_s: float) -> None:
         """Start the installation, look at it, and load it."""
         self.installed.run("up")
-        self._eye = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("ray_eye.py")), str(self.installed.config)],
-            env=self.installed.marked.environment | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._eye = self._program("ray_eye.py", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         gateway = self.installed.record().gateway
         self.load = Load(gateway, self.seed, self.rules, frame_rows=frame_rows, pause_s=pause_s)
         self.load.start()
         until(lambda: self.committed() > 0 and self.posted() > 0, BACK_WITHIN_S, "the load runs through to the ERP")
+
+    def _program(self, name: str, *words: str, **streams: Any) -> subprocess.Popen:
+        """Run a program of this folder on the installation's configuration."""
+        command = [sys.executable, str(Path(__file__).with_name(name)), str(self.installed.config), *words]
+        environment = self.installed.marked.environment | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+        return subprocess.Popen(command, env=environment, **streams)
 
     # ── looking ──
 
@@ -224,17 +227,34 @@ class Rig:
         time.sleep(0.3)
         return self.committed() > before > 0
 
-    def stop_worker(self, name: str) -> tuple[int, bool]:
-        """SIGSTOP of a worker until its successor has committed, then SIGCONT; its pid, and whether it still was there.
-
-        Ray may have ended it by then: it kills what does not leave by itself in time.
-        """
+    def hang_worker(self, name: str) -> None:
+        """SIGSTOP of a worker until its successor has committed, then SIGCONT, if Ray has not ended it by then."""
         pid = self.pid(name)
-        self.measure(f"{name} SIGSTOP", lambda: os.kill(pid, signal.SIGSTOP), self.gone_on(name))
-        there = psutil.pid_exists(pid) and psutil.Process(pid).status() == psutil.STATUS_STOPPED
-        if there:
-            os.kill(pid, signal.SIGCONT)
-        return pid, there
+        process = psutil.Process(pid)
+        self.measure(f"{name} hangs", lambda: os.kill(pid, signal.SIGSTOP), self.gone_on(name))
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.resume()
+        psutil.wait_procs([process], timeout=BACK_WITHIN_S)
+        assert not process.is_running(), "a replaced worker is still there"
+
+    def wake_overtaken_worker(self) -> int:
+        """A worker that nobody can reach owns shards, sleeps until its successor has committed, and wakes up.
+
+        Returns the status that its process ends with, by itself.
+        """
+        lone = self._lone = self._program("lone_worker.py", "0", str(self._folder / "lone"))
+        until(lambda: self._owns_all(lone.pid), BACK_WITHIN_S, "the worker outside Ray owns its shards")
+        self.measure("worker cut off", lambda: os.kill(lone.pid, signal.SIGSTOP), self.gone_on("worker-0"))
+        assert not self._owns_all(lone.pid)
+        os.kill(lone.pid, signal.SIGCONT)
+        return lone.wait(timeout=BACK_WITHIN_S)
+
+    def _owns_all(self, pid: int) -> bool:
+        """Whether this process is the newest owner of every shard that worker-0 hosts."""
+        with self.installed.books() as books:
+            rows = {row["shard"]: row["holder"] for row in books.shard_rows().iter_rows(named=True)}
+        hosted = shards_of(0, self.config.runtime.workers, SHARDS)
+        return all(rows[shard] == f"worker-0/{pid}" for shard in hosted)
 
     def kill_valkey(self) -> None:
         """SIGKILL of the embedded Valkey; nobody helps. Until events are answered and committed again."""
@@ -259,11 +279,18 @@ class Rig:
         self._kill_server("tryton")
         self.measure("Tryton kill -9", self.start_tryton, self._posts_more)
 
+    def lose_an_answer(self) -> None:
+        """Wait until one more answer of the ERP has got lost, and entries are posted after that."""
+        lost = self.proxy.lost
+        self.measure(
+            "answer of the ERP lost",
+            lambda: until(lambda: self.proxy.lost > lost, BACK_WITHIN_S, "it is lost"),
+            self._posts_more,
+        )
+
     def start_tryton(self) -> None:
         """Start Tryton on its database, and let the proxy know where it is."""
-        part = embedded.start_tryton(
-            self._folder / "tryton", companies(self.config), cache_folder(), self._external_ref
-        )
+        part = embedded.start_tryton(self.tryton_folder, companies(self.config), cache_folder(), self.external_ref)
         self._servers["tryton"] = part
         self.tryton_url = part.url
         self.proxy.forward_to(int(part.url.rpartition(":")[2]))
@@ -288,12 +315,18 @@ class Rig:
             stack.callback(self.installed.end)
             if self._eye:
                 stack.callback(self._end_eye)
+            if self._lone:
+                stack.callback(self._end_lone)
             if hasattr(self, "load"):
                 stack.callback(self.load.finish)
 
     def _end_eye(self) -> None:
         self._eye.stdin.close()
         self._eye.wait(timeout=20)
+
+    def _end_lone(self) -> None:
+        self._lone.kill()
+        self._lone.wait(timeout=20)
 
 
 def _kill_and_breathe(pid: int) -> None:
@@ -311,9 +344,3 @@ def running_rig(folder: Path, seed: int, *, frame_rows: int = 300, pause_s: floa
         yield rig
     finally:
         rig.end()
-
-
-def told(recoveries: list[tuple[str, float]]) -> str:
-    """Recovery times as a table."""
-    width = max((len(what) for what, _ in recoveries), default=0)
-    return "\n".join(f"  {what:<{width}}  {seconds:6.1f} s" for what, seconds in recoveries)

@@ -1,7 +1,7 @@
 """A small Penstock in one process over a real database and a real archive: what verification and backups are tried on.
 
-Owns a history with everything in it: two shards, repeats, a conflict, rows that wait, rows that are held until a mapping
-comes, ticks, a decision, journal entries at an ERP twin.
+Owns a history with everything in it: two shards, repeats, a conflict, rows that wait, rows that are held until a
+mapping comes, ticks, journal entries at an ERP twin.
 """
 
 import asyncio
@@ -33,9 +33,8 @@ VOCABULARY = schema.Vocabulary(
     kinds=RULEBOOK.kind_terms(), entities={"mercy": schema.EntityTerms(currencies=frozenset(["USD"]))}
 )
 CONFIG = parse({"entities": {"mercy": {"name": "Mercy", "opens_on": date(2026, 7, 1)}}})
-LIMITS = Limits(frame_rows_max=8, checkpoint_commits_max=3)
+LIMITS = Limits(frame_rows_max=4, step_rows_max=4, checkpoint_commits_max=3)
 ROLES = ("AR_INS", "AR_SELF", "GROSS_REV", "CASH", "CARD_CLEARING", "MERCHANT_FEES")
-CARD = {"facility": "north"}
 
 
 class VirtualClock:

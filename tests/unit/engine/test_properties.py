@@ -111,7 +111,7 @@ def ending(run: Run) -> tuple:
 
 def open_items(run: Run) -> dict[tuple, tuple[int, bool]]:
     """What is left of every open item, and whether that was told."""
-    items = run.engine._items.items
+    items = run.engine.intake.items.items
     return {key: (item.residual_minor, item.flagged) for key, item in items.items() if item.residual_minor}
 
 

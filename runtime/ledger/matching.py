@@ -1,0 +1,312 @@
+"""Matching, in any order of arrival, one event at a time.
+
+Owns when an event is ready: when the item it consumes is there with enough left and no hold, and the group it belongs
+to is complete. Never posts; it says which events became ready, and which became exceptions and why. Reads no clock:
+times are arguments.
+"""
+
+from runtime.ledger.links import GroupRef, ItemRef, Links, Release
+from runtime.ledger.registers import Hold, ItemFlag, Told
+from runtime.ledger.rules import Item, Rulebook
+from runtime.ledger.waiting import Change, Event, Expected, GroupSum, ItemTerms, Key, OpenItem, Waiter
+
+REFUSED = "approval_refused"
+FULL = "open_items_full"
+QUANTITY = "quantity"
+
+
+class Matching:
+    """All that waits in one shard, as arrivals change it."""
+
+    def __init__(self, rulebook: Rulebook, items_max: int) -> None:
+        self._rules = rulebook
+        self._links = {name: kind.links for name, kind in rulebook.kind.items() if kind.links}
+        self._signed = _signed_items(self._links)
+        self._counted = {ref.item for links in self._links.values() for ref in links.opened if ref.amount == QUANTITY}
+        self._openers = {ref.item: name for name, links in self._links.items() for ref in links.opened}
+        self._items_max = items_max
+        self.items: dict[Key, OpenItem] = {}
+        self.terms: dict[Key, ItemTerms] = {}
+        self.groups: dict[Key, GroupSum] = {}
+        self.waiters: dict[int, Waiter] = {}
+        self._expected: dict[Key, list[Expected]] = {}
+        self._consumers: dict[Key, list[int]] = {}  # waiting for an item that is not there yet, or is held
+        self._changes: list[Change] = []
+        self._flags: list[ItemFlag] = []
+        self._told: list[Told] = []
+
+    def take(self, event: Event, now_ms: int) -> list[Change]:
+        """Match one new event; the changes of this and of every event that it made ready, in order."""
+        links = self._links[event.kind]
+        waiter = self.waiters[event.id] = Waiter(event.kind, event.entity, now_ms)
+        refused = self._refusal(event, links)
+        if refused:
+            waiter.fault = refused
+            self._tell(event.id, waiter)
+            return self.drain()
+        self._join(event, waiter, links, now_ms)
+        return self.drain()
+
+    def _join(self, event: Event, waiter: Waiter, links: Links, now_ms: int) -> None:
+        """Open, need and join everything that the event's kind links it to."""
+        for ref in links.opened:
+            self._open(event, ref, now_ms)
+        if links.consumes:
+            self._need_item(event, waiter, links.consumes)
+        for ref in links.expects:
+            self._expect(event, ref, now_ms)
+        if links.releases:
+            self._need_release(event, waiter, links.releases)
+        if links.member_of:
+            waiter.group_minor = links.member_of.sign * event.amount_minor
+            self._join_group(event, waiter, links.member_of)
+        if links.closes:
+            waiter.group_minor = event.amount(links.closes.total)
+            self._close_group(event, waiter, links.closes)
+        self._settle(event.id)
+        for ref in links.opened:
+            self._wake((ref.item, event.entity, event.key(ref)))
+
+    # ── items ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _refusal(self, event: Event, links: Links) -> str:
+        """The exception type of an event whose items can't be opened."""
+        for ref in links.opened:
+            if event.key(ref) and (ref.item, event.entity, event.key(ref)) in self.items:
+                return self._rules.item[ref.item].twice
+            if len(self.items) >= self._items_max:
+                return FULL
+        return ""
+
+    def _open(self, event: Event, ref: ItemRef, now_ms: int) -> None:
+        key = (ref.item, event.entity, event.key(ref))
+        if ref.optional and not key[2]:
+            return
+        rule, amount_minor = self._rules.item[ref.item], event.amount(ref.amount)
+        if key in self.items:  # a second one that a person let go: both are one from here on
+            self.items[key].amount_minor += amount_minor
+            return
+        item = self.items[key] = OpenItem(amount_minor, now_ms, event.source, event.event_id, event.currency)
+        if ref.item in self._signed or rule.held_by:
+            terms = self.terms.setdefault(key, ItemTerms())
+            terms.person = event.person()
+            terms.holds = [*terms.holds, *(hold for hold in rule.held_by if hold not in terms.released)]
+        if rule.announces:
+            self._flag(rule.announces, key, item, raised=True, detail="open since this event")
+        for expected in self._expected.pop(key, ()):
+            self._use_expected(key, item, rule, expected)
+
+    def _need_item(self, event: Event, waiter: Waiter, ref: ItemRef) -> None:
+        key = (ref.item, event.entity, event.key(ref))
+        if ref.optional and not key[2]:
+            return
+        waiter.item, waiter.item_minor = key[2], event.amount(ref.amount)
+        if ref.second_person:
+            waiter.person = event.person()
+        self._attempt(event.id, key, waiter)
+
+    def _expect(self, event: Event, ref: ItemRef, now_ms: int) -> None:
+        """Use an item now, or when it comes; the event does not wait for it."""
+        key = (ref.item, event.entity, event.key(ref))
+        expected = Expected(event.amount(ref.amount), now_ms, event.source, event.event_id, event.currency)
+        if key in self.items:
+            self._use_expected(key, self.items[key], self._rules.item[ref.item], expected)
+        elif key[2]:
+            self._expected.setdefault(key, []).append(expected)
+
+    def _need_release(self, event: Event, waiter: Waiter, ref: Release) -> None:
+        waiter.item, waiter.hold = event.key(ref), ref.hold or event.reason or ""
+        waiter.person = event.person()
+        self._attempt(event.id, (ref.item, event.entity, waiter.item), waiter)
+
+    def _attempt(self, id: int, key: Key, waiter: Waiter) -> None:
+        """Use an item that is there and free; otherwise wait for it."""
+        terms = self.terms.get(key)
+        if key in self.items and waiter.hold:
+            self._release(key, waiter)
+        elif key in self.items and (not (terms and terms.holds) or self._links[waiter.kind].consumes.past_holds):
+            self._consume(key, waiter)
+        else:
+            self._consumers.setdefault(key, []).append(id)
+
+    def _consume(self, key: Key, waiter: Waiter) -> None:
+        """Allocate what a waiter needs from an item that is there, or say that it does not fit."""
+        item, rule = self.items[key], self._rules.item[key[0]]
+        ref = self._links[waiter.kind].consumes
+        if ref.at_most:
+            waiter.item_minor = min(waiter.item_minor, item.residual_minor)
+        if ref.second_person and self._is_refused(key, waiter):
+            waiter.fault = REFUSED
+        elif not _fits(item, rule, waiter.item_minor):
+            waiter.fault = rule.differs
+        else:
+            self._use(key, item, rule, waiter.item_minor)
+            waiter.item = waiter.fault = ""
+
+    def _use(self, key: Key, item: OpenItem, rule: Item, amount_minor: int) -> None:
+        if rule.use == "exists":
+            return
+        item.used_minor += amount_minor
+        if item.residual_minor:
+            return
+        if item.flagged:
+            item.flagged = False
+            self._flag(rule.unused, key, item, raised=False)
+        if rule.announces:
+            self._flag(rule.announces, key, item, raised=False)
+
+    def _use_expected(self, key: Key, item: OpenItem, rule: Item, expected: Expected) -> None:
+        """Use an item for an event that did not wait for it."""
+        money = (expected.currency, self._money(key[0], expected.amount_minor))
+        who = (key[1], expected.source, expected.event_id, *money)
+        if expected.flagged:
+            self._flags.append(ItemFlag(rule.unopened, *who, raised=False))
+        if _fits(item, rule, expected.amount_minor):
+            self._use(key, item, rule, expected.amount_minor)
+        elif rule.differs:
+            self._flags.append(ItemFlag(rule.differs, *who, raised=True, detail="it does not fit its counterpart"))
+
+    def _is_refused(self, key: Key, waiter: Waiter) -> bool:
+        """Whether nobody signs, or the one who signed first (domain 5.8: preparer is not approver)."""
+        terms = self.terms.get(key)
+        opener = terms.person if terms else ""
+        return not waiter.person or waiter.person.casefold() == opener.casefold()
+
+    # ── holds ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _release(self, key: Key, waiter: Waiter) -> None:
+        if self._links[waiter.kind].releases.second_person and self._is_refused(key, waiter):
+            waiter.fault = REFUSED
+            return
+        terms = self.terms.setdefault(key, ItemTerms())
+        waiter.item = waiter.fault = ""
+        terms.released.append(waiter.hold)
+        self._unhold(key, terms, waiter.hold)
+
+    def _unhold(self, key: Key, terms: ItemTerms, hold: str) -> None:
+        if hold in terms.holds:
+            terms.holds.remove(hold)
+        rule = self._rules.item[key[0]]
+        if terms.flagged and not set(rule.held_by) & set(terms.holds):
+            terms.flagged = False
+            self._flag(rule.overdue, key, self.items[key], raised=False)
+        if not terms.holds:
+            self._wake(key)
+
+    def hold(self, hold: Hold) -> None:
+        """Hold an item, or end a hold. One that a person has released stays released. Drain the changes after it."""
+        key = (hold.item, hold.entity, hold.key)
+        terms = self.terms.setdefault(key, ItemTerms())
+        if not hold.on:
+            self._unhold(key, terms, hold.hold)
+        elif hold.hold not in terms.released and hold.hold not in terms.holds:
+            terms.holds.append(hold.hold)
+            self._tell_held(key, hold.hold)
+
+    def _tell_held(self, key: Key, hold: str) -> None:
+        item, status = self.items.get(key), self._rules.item[key[0]].tells
+        if item and status:
+            money = (item.currency, item.amount_minor, item.source, item.event_id)
+            self._told.append(Told(status, self._openers[key[0]], key[1], key[2], "", *money, hold))
+
+    # ── groups ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _join_group(self, event: Event, waiter: Waiter, ref: GroupRef) -> None:
+        group = self._group(ref.group, event, waiter, ref)
+        group.waiting.append(event.id)
+        group.waiting_minor += waiter.group_minor
+        self._tie(group)
+
+    def _close_group(self, event: Event, waiter: Waiter, ref: GroupRef) -> None:
+        group = self._group(ref.group, event, waiter, ref)
+        group.total_minor = (group.total_minor or 0) + waiter.group_minor
+        group.waiting.append(event.id)
+        self._tie(group)
+
+    def _group(self, name: str, event: Event, waiter: Waiter, ref: GroupRef) -> GroupSum:
+        waiter.group = event.key(ref)
+        return self.groups.setdefault((name, event.entity, waiter.group), GroupSum(waiter.since_ms))
+
+    def _tie(self, group: GroupSum) -> None:
+        """Release a group's waiting members when they make up exactly what its total still lacks.
+
+        A sum that ties by accident before all members have come does no harm: later members wait until they, too,
+        make up what is then lacking, which is nothing. So the end does not depend on the order of arrival.
+        """
+        if group.total_minor is None or group.booked_minor + group.waiting_minor != group.total_minor:
+            return
+        released, group.waiting = group.waiting, []
+        group.booked_minor, group.waiting_minor = group.total_minor, 0
+        for member in released:
+            waiter = self.waiters[member]
+            waiter.group = ""
+            if not waiter.item:  # a fault was then the group's, and has ended; one of a lacking item stands
+                waiter.fault = ""
+            self._settle(member)
+
+    # ── what became of events ──────────────────────────────────────────────────────────────────────────────────────
+
+    def _wake(self, key: Key) -> None:
+        """Let those that waited for an item try it, first come first served."""
+        for waiting in self._consumers.pop(key, ()):
+            if waiting in self.waiters:
+                self._attempt(waiting, key, self.waiters[waiting])
+                self._settle(waiting)
+
+    def _settle(self, id: int) -> None:
+        """Say what became of an event: ready when nothing is lacking, otherwise whether it waits or is at fault."""
+        waiter = self.waiters.get(id)
+        if waiter is None:
+            return
+        if waiter.item or waiter.group or waiter.fault:
+            self._tell(id, waiter)
+            return
+        del self.waiters[id]
+        self._changes.append(Change(id, "ready"))
+
+    def _tell(self, id: int, waiter: Waiter) -> None:
+        """Report a waiter's state once."""
+        state = waiter.fault or "waiting"
+        if waiter.told != state:
+            waiter.told = state
+            self._changes.append(Change(id, "excepted" if waiter.fault else "waiting", waiter.fault))
+
+    def drain(self) -> list[Change]:
+        """The changes since the last call, in order."""
+        changes, self._changes = self._changes, []
+        return changes
+
+    def take_flags(self) -> list[ItemFlag]:
+        """What became or ended an exception beside the events' own states, since the last call."""
+        flags, self._flags = self._flags, []
+        return flags
+
+    def take_told(self) -> list[Told]:
+        """What consumers are to be told since the last call."""
+        told, self._told = self._told, []
+        return told
+
+    def _flag(
+        self, fault: str, key: Key, item: OpenItem, *, raised: bool, detail: str = ItemFlag._field_defaults["detail"]
+    ) -> None:
+        who = (key[1], item.source, item.event_id, item.currency, self._money(key[0], item.residual_minor))
+        self._flags.append(ItemFlag(fault, *who, raised, detail))
+
+    def _money(self, item: str, amount: int) -> int:
+        """The money that an exception tells of: none where an item counts pieces."""
+        return 0 if item in self._counted else amount
+
+
+def _fits(item: OpenItem, rule: Item, amount_minor: int) -> bool:
+    if rule.use == "exists":
+        return True
+    if rule.use == "part":
+        return amount_minor <= item.residual_minor
+    return amount_minor == item.amount_minor and not item.used_minor
+
+
+def _signed_items(links: dict[str, Links]) -> frozenset[str]:
+    """Items whose opener must be remembered, as a second person must sign for them."""
+    consumed = {one.consumes.item for one in links.values() if one.consumes and one.consumes.second_person}
+    released = {one.releases.item for one in links.values() if one.releases and one.releases.second_person}
+    return frozenset(consumed | released)

@@ -1,0 +1,124 @@
+"""What waits for its counterpart, as it is kept: events, items, groups and those that wait for them.
+
+Owns the forms. Decides nothing.
+"""
+
+import unicodedata
+from typing import NamedTuple
+
+import msgspec
+
+from runtime.ledger import amounts
+from runtime.ledger.links import GroupRef, ItemRef, RegisterRef, Release
+
+Key = tuple[str, str, str]  # item or group name, entity, key
+
+
+class Event(NamedTuple):
+    """What matching needs of an event. `id` is its identity hash; `attributes` are as they came."""
+
+    id: int
+    kind: str
+    entity: str
+    amount_minor: int
+    document: str
+    reference: str
+    source: str
+    event_id: str
+    currency: str
+    correlation_id: str | None = None
+    reason: str | None = None
+    quantity: int | None = None
+    attributes: str | None = None
+
+    def key(self, ref: ItemRef | GroupRef | RegisterRef | Release) -> str:
+        """The value of the column that a link is keyed by; "" where it is empty."""
+        return getattr(self, ref.key) or ""
+
+    def amount(self, sum_of: str) -> int:
+        """A sum of the event's own numbers."""
+        if sum_of == amounts.AMOUNT:
+            return self.amount_minor
+        given = amounts.attributes_of(self.attributes)
+        own = {"amount_minor": self.amount_minor, "quantity": self.quantity or 0}
+        return amounts.evaluate(
+            amounts.terms(sum_of), lambda name: own[name] if name in own else amounts.whole(given.get(name))
+        )
+
+    def person(self) -> str:
+        """Who stands behind it: the attribute `person`, "" when nobody is named."""
+        named = amounts.attributes_of(self.attributes).get("person")
+        return unicodedata.normalize("NFKC", " ".join(named.split())) if isinstance(named, str) else ""
+
+
+class OpenItem(msgspec.Struct, array_like=True, gc=False):
+    """An amount that can be consumed. `flagged`: its residual has become an exception."""
+
+    amount_minor: int
+    since_ms: int
+    source: str
+    event_id: str
+    currency: str
+    used_minor: int = 0
+    flagged: bool = False
+
+    @property
+    def residual_minor(self) -> int:
+        return self.amount_minor - self.used_minor
+
+
+class ItemTerms(msgspec.Struct, array_like=True):
+    """What is special about one item: who opened it, what holds it, and which holds were released for good.
+
+    `flagged`: its first holds have lasted too long.
+    """
+
+    person: str = ""
+    holds: list[str] = []
+    released: list[str] = []
+    flagged: bool = False
+
+
+class GroupSum(msgspec.Struct, array_like=True):
+    """A group's announced total (None until its closer came), what is booked of it, and who waits for it."""
+
+    since_ms: int
+    total_minor: int | None = None
+    booked_minor: int = 0
+    waiting_minor: int = 0
+    waiting: list[int] = []
+
+
+class Waiter(msgspec.Struct, array_like=True):
+    """An event that is not ready: what it still needs, since when, and the exception it has become, if any."""
+
+    kind: str
+    entity: str
+    since_ms: int
+    item: str = ""  # key of the item it needs, "" when it has it
+    item_minor: int = 0  # how much of it
+    group: str = ""  # key of the group it needs to be complete
+    group_minor: int = 0  # its share in the group's sum, or the total it announces
+    person: str = ""
+    hold: str = ""  # the hold that it releases
+    fault: str = ""
+    told: str = ""  # the state last told: "", "waiting" or the fault
+
+
+class Expected(msgspec.Struct, array_like=True):
+    """A use of an item that has not come, by an event that did not wait for it."""
+
+    amount_minor: int
+    since_ms: int
+    source: str
+    event_id: str
+    currency: str
+    flagged: bool = False
+
+
+class Change(NamedTuple):
+    """What happened to an event: "ready", "waiting", or "excepted" with an exception type."""
+
+    id: int
+    state: str
+    fault: str = ""

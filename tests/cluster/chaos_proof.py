@@ -1,0 +1,112 @@
+"""What must hold once everything has healed and drained, whatever was killed before.
+
+Owns the comparison of three independent sides: the client's own record of acknowledged events, what Penstock says of
+itself (`penstock verify` with its naive second model, `verify --chain`, `reconcile`), and the ERP, read back past the
+proxy.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import polars as pl
+import redis
+from chaos_rig import BACK_WITHIN_S, Rig
+from installed import until
+from penstock import Client
+
+from adapters import embedded
+from adapters.archive.parquet import ParquetArchive
+from adapters.books.sql import SqlBooks
+from adapters.erp.tryton_rpc import Credentials, TrytonSession
+from simulation.auditor.intake import RUNTIME
+
+UNSETTLED = ("sealed", "in_flight", "unknown")
+DRAINED_WITHIN_S = 120.0
+STATUSES_MAX = 10**7
+PAGE_MOVES = 2_000
+
+
+def prove(rig: Rig) -> None:
+    """Stop the load, wait until all has drained, demand that everything agrees, and let the load go on."""
+    rig.load.halt(True)
+    until(rig.all_run, BACK_WITHIN_S, "every part runs")
+    until(lambda: not left(rig), DRAINED_WITHIN_S, "everything is booked, posted and told")
+    assert rig.load.complaints() == []
+    assert until(lambda: rig.ask("checkpoint"), BACK_WITHIN_S, "the archive holds everything")
+    assert rig.installed.json("verify", status=None)["differences"] == []
+    assert rig.installed.json("verify", "--chain", status=None)["right"] is True
+    reconciled = rig.installed.json("reconcile", status=None)
+    assert reconciled["balanced"] is True and reconciled["breaks"] == []
+    with rig.installed.books() as books:
+        found = [*not_as_acknowledged(rig, books), *not_as_delivered(rig, books), *not_as_told(rig, books)]
+    assert found == []
+    rig.load.halt(False)
+
+
+def left(rig: Rig) -> int:
+    """What is still on its way: rows, derived events, posting sets, entries, statuses."""
+    with Client(rig.installed.record().gateway) as client:
+        rows = sum(shard.waiting for shard in client.status().shards)
+    with rig.installed.books() as books:
+        sets, frames = books.unclaimed_count(rig.config.erp_entities()), len(books.outbox(1))
+        entries = sum(books.entry_counts().get(state, 0) for state in UNSETTLED)
+        return rows + sets + frames + entries + abs(len(consumed(rig)) - books.statuses(0, STATUSES_MAX).height)
+
+
+def not_as_acknowledged(rig: Rig, books: SqlBooks) -> Iterator[str]:
+    """Every acknowledged event is accepted once in the control totals and has one history in the archive."""
+    sent = rig.load.acknowledged()
+    expected = sent.group_by("source", "kind").agg(pl.len(), pl.col("amount_minor").abs().sum())
+    totals = books.totals().filter((pl.col("state") == "accepted") & (pl.col("source") != RUNTIME))
+    counted = totals.group_by("source", "kind").agg(pl.col("events").sum(), pl.col("amount_minor").sum())
+    for row in sorted(set(expected.rows()) ^ set(counted.rows())):
+        yield f"acknowledged or accepted, not both: {row}"
+    outcomes = ParquetArchive(rig.installed.wiring().archive_root).scan().filter(pl.col("source") != RUNTIME)
+    by_event = outcomes.group_by("source", "event_id", "digest").agg((pl.col("state") == "booked").sum()).collect()
+    ids = ["source", "event_id"]
+    for wrong, what in (
+        (sent.join(by_event, on=ids, how="anti"), "acknowledged, not in the archive"),
+        (by_event.join(sent, on=ids, how="anti"), "in the archive, never acknowledged"),
+        (by_event.group_by(ids).agg(pl.col("state").sum()).filter(pl.col("state") > 1), "booked twice"),
+    ):
+        if wrong.height:
+            yield f"{what}: {wrong.height}, for instance {wrong.select(ids).row(0)}"
+
+
+def not_as_delivered(rig: Rig, books: SqlBooks) -> Iterator[str]:
+    """The ERP holds every entry's key once, posted, and no other."""
+    entries = Counter(entry.key for entry in books.entries_in(rig.config.erp_entities(), ["posted"], STATUSES_MAX))
+    moves = Counter(moves_of(rig))
+    for key, state in sorted(moves.keys() - {(key, "posted") for key in entries}):
+        yield f"the ERP holds {key}, which is {state}; the books know of no such posted entry"
+    for key in sorted(entries):
+        if moves[key, "posted"] != 1:
+            yield f"the ERP holds {key} {moves[key, 'posted']} times"
+
+
+def moves_of(rig: Rig) -> Iterator[tuple[str, str]]:
+    """Key and state of every move, read from Tryton itself."""
+    password = embedded.tryton_password(rig.tryton_folder)
+    session = TrytonSession(Credentials(rig.tryton_url, embedded.TRYTON_DATABASE, embedded.TRYTON_USER, password))
+    field, last = "external_ref" if rig.external_ref else "description", 0
+    try:
+        while page := session.read(
+            "model.account.move.search_read", [["id", ">", last]], 0, PAGE_MOVES, [["id", "ASC"]], [field, "state"]
+        ):
+            yield from ((move[field] or "", move["state"]) for move in page)
+            last = page[-1]["id"]
+    finally:
+        session.close()
+
+
+def not_as_told(rig: Rig, books: SqlBooks) -> Iterator[str]:
+    """The consumer holds every status of the books under its number, each once and in order."""
+    if consumed(rig) != [f"{number}-0" for number in books.statuses(0, STATUSES_MAX)["status_no"]]:
+        yield "the consumer's stream does not hold the books' statuses, each once and in order"
+
+
+def consumed(rig: Rig) -> list[str]:
+    """The numbers in the consumer's stream."""
+    (consumer,) = rig.config.consumer
+    with redis.Redis.from_url(rig.installed.wiring().log_url) as client:
+        return [number.decode() for number, _ in client.xrange(consumer.stream_name())]
