@@ -17,9 +17,9 @@ from benchmarks.timing import timed
 from runtime.config import Config
 from runtime.flow import frames
 from runtime.flow.dedupe import DedupeMemory
+from runtime.intake import Intake
 from runtime.ledger.posting import PostingRules
 from runtime.ports import LogRecord
-from runtime.shard import ShardEngine
 from runtime.step import Step
 
 EVENTS = 1_500_000
@@ -29,10 +29,10 @@ BUSIEST_SHARD, CORES = 2, 1
 PARTS = {
     "decode": (frames, "decode_sealed"),
     "dedupe": (DedupeMemory, "judge"),
-    "match": (ShardEngine, "_match"),
-    "register": (ShardEngine, "_enter"),
+    "match": (Intake, "_match"),
+    "register": (Intake, "_enter"),
     "post": (PostingRules, "post"),
-    "follow": (ShardEngine, "_follow"),
+    "follow": (Intake, "_follow"),
     "totals": (Step, "effects"),
 }
 Steps = Sequence[Sequence[LogRecord]]

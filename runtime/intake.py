@@ -127,7 +127,7 @@ class Intake:
         self._park([change for change in changes.values() if change.state == "excepted"], fresh, arrivals, step)
         step.flag(self.items.take_flags(), self.now_ms)
         step.tell(self.items.take_told(), self._following.flows, self.now_ms)
-        return [moves(ready_now), released]
+        return [pl.concat([moves(ready_now), released]) if len(ready_now) else released]
 
     def _park(self, concerned: list[Change], fresh: pl.DataFrame, arrivals: Mapping[int, int], step: Step) -> None:
         """Keep rows that are not ready, all of one state: those that came now, and those that were kept before."""
@@ -185,20 +185,18 @@ class Intake:
 
     def _finish(self, done: Sequence[pl.DataFrame], step: Step) -> None:
         """Exclude what posts nothing, book the rest, hold what has no rule."""
-        posting = []
-        for rows in done:
-            if rows.is_empty():
-                continue
-            ruled = rows.with_columns(self.classes.rules_of(rows))
-            step.note(ruled, self._noted, self.now_ms)
-            silent, loud = parted(ruled, ruled["rule"].is_in(self._silent))
-            step.excluded(silent)
-            self._follow(silent, step)
-            unruled, to_post = parted(loud, loud["rule"] == "")
-            self._hold(unruled, UNCLASSIFIED, step)
-            posting.append(to_post)
-        if posting:
-            self._book(pl.concat(posting), step)
+        some = [rows for rows in done if len(rows)]
+        if not some:
+            return
+        rows = pl.concat(some)
+        ruled = rows.with_columns(self.classes.rules_of(rows))
+        step.note(ruled, self._noted, self.now_ms)
+        silent, loud = parted(ruled, ruled["rule"].is_in(self._silent))
+        step.excluded(silent)
+        self._follow(silent, step)
+        unruled, to_post = parted(loud, loud["rule"] == "")
+        self._hold(unruled, UNCLASSIFIED, step)
+        self._book(to_post, step)
 
     def _book(self, done: pl.DataFrame, step: Step) -> None:
         """Post what has accounts, hold the rest. Rows come with their `rule`."""

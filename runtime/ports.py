@@ -136,6 +136,18 @@ class Lease(NamedTuple):
     checkpoint: Checkpoint | None
 
 
+class CopiedShard(NamedTuple):
+    """Where a shard stands in a copy of the books: its newest commit and its newest checkpoint ("0-0" and "" for none),
+    and the rows ever taken up to each."""
+
+    shard: int
+    position: str
+    checkpoint: str
+    snapshot: str
+    rows_checkpointed: int
+    rows_committed: int
+
+
 class CommitMark(NamedTuple):
     """Where one commit began and ended in its shard's stream, and the digest of its effects."""
 

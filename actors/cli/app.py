@@ -14,7 +14,7 @@ import orjson
 import typer
 from rich.console import Console
 
-from actors.cli import close, erp, exceptions, mapping, payload, reports, simulate, submission, verify
+from actors.cli import backup, close, erp, exceptions, mapping, payload, reports, simulate, submission, verify
 from actors.cli import demo as demonstration
 from actors.cli import dry_run as rehearsal
 from actors.cli import export as exporting
@@ -34,6 +34,8 @@ app = typer.Typer(
 )
 app.command("close")(close.close)
 app.command("verify")(verify.command)
+app.command("backup")(backup.backup)
+app.command("restore")(backup.restore)
 app.add_typer(erp.app, name="erp")
 app.add_typer(exceptions.app, name="exceptions")
 app.add_typer(mapping.app, name="mapping")
@@ -278,7 +280,7 @@ def demo(
     synthea: Annotated[Path | None, typer.Option(help="Another claims_transactions.csv.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Run the whole way once: three doors, durable log, books, a real ERP, and the proof that they agree."""
+    """Run the whole way once: four doors, durable log, books, a real ERP, and the proof that they agree."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what it started is ended
     with told():
         result = demonstration.run(Console(quiet=True) if json else out, events=events, keep=keep, synthea=synthea)

@@ -18,6 +18,7 @@ from adapters.archive.parquet import ParquetArchive
 from adapters.books.instant import InstantBooks, Standing, StoredEntry, at_one_instant
 from runtime.config import Config
 from runtime.errors import ConfigError, ErpError, LogError
+from runtime.ledger.journal import entry_key
 from runtime.ledger.rules import Rulebook
 from runtime.ports import START, ArchivedStep, CommitMark, ErpGateway, JournalEntry, LogReader, position_key
 from simulation.auditor.books import Auditor
@@ -276,6 +277,7 @@ class _Run:
         posted = [one for page in self._books.entry_pages() for one in page if one.state == "posted"]
         if len(posted) > KEYS_MAX:
             self.found.uncovered.append(f"{len(posted) - KEYS_MAX} older entries were not looked up one by one")
+        self._look_beyond(erp, terms.lookup_keys_max)
         newest = posted[-KEYS_MAX:]
         for start in range(0, len(newest), terms.lookup_keys_max):
             asked = newest[start : start + terms.lookup_keys_max]
@@ -286,6 +288,17 @@ class _Run:
             for one in asked:
                 self._compare_key(one, answers.get(one.entry.key))
             self._counts["ERP documents"] += len(asked)
+
+    def _look_beyond(self, erp: ErpGateway, keys_max: int) -> None:
+        """After a restore: entries that the ERP was sent later than the copy was made, under numbers that followed."""
+        entities, given = self._sources.config.erp_entities(), self._books.restored_entry_no()
+        page = max(1, keys_max // len(entities))
+        while given:
+            numbers = range(given + 1, given + 1 + page)
+            answers = erp.lookup([entry_key(entity, number) for entity in entities for number in numbers])
+            for key, answer in (answers or {}).items():
+                self._differ("ERP document of a lost future: reverse it", key, "none", answer.erp_ref)
+            given = numbers[-1] if answers else 0
 
     def _compare_key(self, one: StoredEntry, answer: object) -> None:
         shard, position, _ = one.entry.sets[0] if one.entry.sets else (-1, "", 0)

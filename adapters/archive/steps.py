@@ -4,7 +4,7 @@ Owns the columns: one row an entry, `commit` the position of its step's last ent
 small in bytes, so that reading a long history takes little memory.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,7 +25,7 @@ _SCHEMA = pa.schema(
 )
 
 
-def write(steps: Sequence[ArchivedStep], path: Path) -> None:
+def write(steps: Iterable[ArchivedStep], path: Path) -> None:
     """All entries of these steps, in order."""
     options = {"compression": "zstd", "compression_level": 1, "use_dictionary": ["commit", "type"]}
     with pq.ParquetWriter(path, _SCHEMA, **options) as writer:

@@ -21,6 +21,7 @@ from runtime.ports import CopiedShard
 SQLITE_FILE = "books.sqlite"
 ENTRY_NO_GAP = 1_000_000  # numbers that a restored database does not give: the ERP may hold entries under them
 RESTORED = "restored_entry_no"  # the counter that keeps the last number given before a restore
+COPY_BYTES = 2**20
 _REVISION = "revision"
 
 
@@ -30,10 +31,11 @@ def copy(url: str, folder: Path) -> list[CopiedShard]:
     address = make_url(url)
     if address.get_backend_name() == "sqlite":
         # In one go: other connections go on writing, and the copy is of the moment at which it began.
-        with closing(sqlite3.connect(address.database)) as source, closing(sqlite3.connect(folder / SQLITE_FILE)) as target:
+        path = folder / SQLITE_FILE
+        with closing(sqlite3.connect(address.database)) as source, closing(sqlite3.connect(path)) as target:
             source.backup(target, pages=-1)
             target.execute("PRAGMA journal_mode=DELETE")
-        with _opened(f"sqlite:///{folder / SQLITE_FILE}") as database, database.reading() as connection:
+        with _opened(f"sqlite:///{path}") as database, database.reading() as connection:
             return _stands(connection)
     with _opened(url) as database, database.snapshot() as connection:
         stands = _stands(connection)
@@ -130,27 +132,24 @@ def _columns(table: Table) -> str:
 
 
 def _copy_out(connection: Connection, table: Table, path: Path) -> None:
-    with connection.connection.cursor() as cursor, path.open("wb") as file:
-        with cursor.copy(f"COPY {table.name} ({_columns(table)}) TO STDOUT (FORMAT binary)") as rows:
-            for part in rows:
-                file.write(part)
+    statement = f"COPY {table.name} ({_columns(table)}) TO STDOUT (FORMAT binary)"
+    with connection.connection.cursor() as cursor, path.open("wb") as file, cursor.copy(statement) as rows:
+        for part in rows:
+            file.write(part)
 
 
 def _copy_in(connection: Connection, table: Table, path: Path) -> None:
     """All rows of a table; the numbers that it counts up go on after the highest."""
-    with connection.connection.cursor() as cursor, path.open("rb") as file:
-        with cursor.copy(f"COPY {table.name} ({_columns(table)}) FROM STDIN (FORMAT binary)") as rows:
-            while part := file.read(2**20):
-                rows.write(part)
-    counted = next((column for column in table.primary_key if column.name in ("number", "change_no", "inserted_no")), None)
-    sequence = counted is not None and connection.scalar(
-        text("SELECT pg_get_serial_sequence(:table, :column)"), {"table": table.name, "column": counted.name}
-    )
-    if sequence:
-        connection.execute(
-            text(f"SELECT setval(:name, COALESCE(MAX({counted.name}), 0) + :gap) FROM {table.name}"),
-            {"name": sequence, "gap": ENTRY_NO_GAP},  # rows that have gone again had numbers, too
-        )
+    statement = f"COPY {table.name} ({_columns(table)}) FROM STDIN (FORMAT binary)"
+    with connection.connection.cursor() as cursor, path.open("rb") as file, cursor.copy(statement) as rows:
+        while part := file.read(COPY_BYTES):
+            rows.write(part)
+    for key in table.primary_key:
+        named = {"table": table.name, "column": key.name}
+        sequence = connection.scalar(text("SELECT pg_get_serial_sequence(:table, :column)"), named)
+        if sequence:  # rows that have gone again had numbers, too
+            onwards = f"SELECT setval(:name, COALESCE(MAX({key.name}), 0) + :gap) FROM {table.name}"
+            connection.execute(text(onwards), {"name": sequence, "gap": ENTRY_NO_GAP})
 
 
 @contextmanager

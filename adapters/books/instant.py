@@ -12,6 +12,7 @@ import polars as pl
 from sqlalchemy import Connection, Row, Select, func, select
 
 from adapters.books import frames, queries, tables
+from adapters.books.copying import RESTORED
 from adapters.books.database import Database
 from adapters.books.sql import SqlBooks
 from runtime.effects import TOTALS
@@ -87,6 +88,11 @@ class InstantBooks(SqlBooks):
         ):
             after = rows[-1].sealed_no
             yield [StoredEntry(msgspec.json.decode(r.body, type=JournalEntry), r.state, r.erp_ref) for r in rows]
+
+    def restored_entry_no(self) -> int:
+        """The last entry number that was given before these books were restored from a copy; 0 if they never were."""
+        wanted = select(func.coalesce(func.max(tables.counters.c.value), 0)).where(tables.counters.c.name == RESTORED)
+        return self._database.rows(wanted)[0][0]
 
     def claimed_sets(self) -> int:
         """How many posting sets are in an entry."""

@@ -6,15 +6,14 @@ back. A hold expires by itself: a copy whose process died stops nobody for longe
 
 import secrets
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import redis
 
 from adapters.log.redis_streams import Keys, RedisLogReader, connect, create, failure
 from runtime.errors import ConfigError
-from runtime.ports import START, LogRecord, position_key
+from runtime.ports import START, CopiedShard, LogRecord, position_key
 
 HOLD_MS = 60_000
 RENEW_S = 15.0
@@ -78,17 +77,6 @@ def copied(reader: RedisLogReader, shard: int, after: str, to: str) -> Iterator[
         after = wanted[-1].position
 
 
-class Copied(NamedTuple):
-    """What one shard's stream is to become: the entries after the checkpoint, where the books stand, and the rows that
-    they count: at the checkpoint and now."""
-
-    shard: int
-    pages: Iterator[Sequence[LogRecord]]
-    position: str
-    rows_checkpointed: int
-    rows_committed: int
-
-
 class LogFiller:
     """Fills an empty log, shard by shard. Positions and counters become what they were."""
 
@@ -99,10 +87,10 @@ class LogFiller:
         if any(self._redis.exists(self._keys.stream(shard)) for shard in range(shards)):
             raise ConfigError("log.url: this log holds entries; restore into an empty one")
 
-    def fill(self, copied: Copied) -> int:
-        """Append what was copied of a shard; how many rows."""
+    def fill(self, copied: CopiedShard, pages: Iterable[Sequence[LogRecord]]) -> int:
+        """Append a shard's entries after its checkpoint; how many rows."""
         stream, total, last = self._keys.stream(copied.shard), copied.rows_checkpointed, START
-        for page in copied.pages:
+        for page in pages:
             pipeline = self._redis.pipeline(transaction=False)
             for record in page:
                 total += record.rows

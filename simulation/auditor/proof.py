@@ -100,7 +100,7 @@ class ShardProof:
     def compare_snapshot(self, body: bytes) -> None:
         """Compare what waits, and how many contents are remembered, with a snapshot of this very position."""
         snapshot = msgspec.msgpack.decode(body, type=Snapshot)
-        parked = frames.decode_sealed(snapshot.parked).rename({"_state": "state", "_fault": "fault"})
+        parked = frames.decode_sealed(snapshot.parked).rename({"was": "state"})
         held = frames.decode_sealed(snapshot.held).with_columns(pl.lit("excepted").alias("state"))
         columns = ("source", "event_id", "digest", "state", "fault")
         found = Counter(row for frame in (parked, held) for row in frame.select(columns).iter_rows())

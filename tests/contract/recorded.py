@@ -153,7 +153,7 @@ class Recorded:
         )
         poster.start()
         for _ in range(40):
-            self.clock.sleep(max(poster.step(), 0.05))
+            self.clock.sleep(max(poster.step(), 0.5))
 
     def sources(self) -> Sources:
         """What verification reads."""

@@ -12,7 +12,7 @@ from polars.testing import assert_frame_equal
 from unit.engine.builders import BILLING_KINDS, MAPPING, OPENS_ON, RULEBOOK, charge, event, stamped
 
 from runtime.effects import DELTAS
-from runtime.ledger import posting
+from runtime.ledger import routes
 from runtime.ledger.crosswalk import Crosswalk, CrosswalkRow
 from runtime.ledger.posting import Posted, PostingRules
 
@@ -204,7 +204,7 @@ def test_posting_row_order_does_not_change_the_lines():
 
 def test_posting_more_places_than_are_remembered_keeps_accounts_right(monkeypatch):
     """Forgetting remembered answers never mixes up the accounts of one call, nor those of the next."""
-    monkeypatch.setattr(posting, "ANSWERS_MAX", 2)
+    monkeypatch.setattr(routes, "ANSWERS_MAX", 2)
     facilities = [f"f{i}" for i in range(9)]
     by = rules_of([*EVERY_ROLE, *(CrosswalkRow(role="CASH", account=f"CASH-{f}", facility=f) for f in facilities)])
     rows = [event(f"e-{f}", "payment_received", i + 1, facility=f) for i, f in enumerate(facilities)]

@@ -1,0 +1,72 @@
+"""One ERP double in a process of its own, for the companies and accounts of the mix: `python -m benchmarks.erp_double`.
+
+Prints what `[erp]` must say as one line of JSON, then obeys lines on its input: `out` ends serving, `back` serves the
+same books again at the same port, `quota F` cuts the quota to that part, `report` prints what is booked. Ends when its
+input does.
+"""
+
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+
+import msgspec
+
+from adapters.clock import WallClock
+from adapters.erp.doubles.catalog import doubles, section_to
+from adapters.erp.doubles.ledger import Company, Ledger
+from adapters.erp.doubles.limits import RequestLimits, Window
+from adapters.erp.doubles.server import DoubleServer
+from benchmarks import workload
+
+NAME = "business_central"
+WINDOW_S, CALLS_PER_WINDOW = 10.0, 100  # short, so that a cut quota shows within seconds
+CONCURRENCY = 5
+
+
+def company(entity: str) -> str:
+    """What the double calls an entity."""
+    return f"c-{entity}"
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    config = workload.configuration()
+    accounts = frozenset(row.account for row in config.mapping)
+    companies = {company(entity): Company("USD", accounts, date(2026, 1, 1)) for entity in config.entities}
+    double = doubles()[NAME](Ledger(companies), clock=WallClock())
+    double.limits = RequestLimits([Window("requests in 10 s", WINDOW_S, CALLS_PER_WINDOW)], CONCURRENCY)
+    server = DoubleServer(double)
+    port = int(server.url.rpartition(":")[2])
+    with tempfile.TemporaryDirectory() as folder:
+        section = section_to(double, server.url, Path(folder))
+        _say(section | {"companies": {entity: company(entity) for entity in config.entities}})
+        for line in sys.stdin:
+            word, *given = line.split()
+            if word == "out":
+                server.close()
+            elif word == "back":
+                server = DoubleServer(double, port)
+            elif word == "quota":
+                double.limits.reduce(float(given[0]))
+            elif word == "report":
+                _say(_report(double.ledger, double.limits))
+    server.close()
+
+
+def _report(ledger: Ledger, limits: RequestLimits) -> dict:
+    keys = ledger.keys()
+    return {
+        "documents": len(ledger.documents),
+        "keys_twice": sum(count > 1 for key, count in keys.items() if key),
+        "debit_minor": sum(round(line.debit * 100) for document in ledger.documents for line in document.lines),
+        "refused": dict(limits.refused),
+    }
+
+
+def _say(what: dict) -> None:
+    print(msgspec.json.encode(what).decode(), flush=True)
+
+
+if __name__ == "__main__":
+    main()

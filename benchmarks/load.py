@@ -1,0 +1,187 @@
+"""A month end on a Penstock of its own: load, an ERP that goes away and comes back with half its quota, and the proof.
+
+`python -m benchmarks.load [--seconds 600] [--events-per-s 5000]`. Starts everything, runs Locust with its live console,
+puts the ERP out and back, waits until all is posted, compares the client's own record with books and ERP, derives
+everything anew as `penstock verify` does, and writes report and plots. Ends what it started, also when interrupted.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from actors.cli.draining import Draining, Left
+from actors.cli.installation import Installation
+from adapters.books.sql import SqlBooks
+from adapters.erp.doubles.server import SECRETS
+from benchmarks import load_picture, load_proof, load_record, measure, parts
+from benchmarks.load_picture import Sample
+from benchmarks.measure import Result
+from benchmarks.watching import Watch
+
+OUT = measure.ROOT / "benchmarks" / "out" / "load"
+# Parts of the whole time: the ERP answers nothing, then it is back with half its quota until the end.
+OUTAGE_BEGINS, OUTAGE_ENDS, QUOTA_AFTER = 0.45, 0.60, 0.5
+SAMPLE_S, POLL_S, STARTED_S, DRAIN_S, STOP_S = 1.0, 0.5, 120.0, 1_800.0, 150
+WORKERS, GATEWAYS = 2, 1
+SETTINGS = ("PENSTOCK_LOAD_SECONDS", "PENSTOCK_LOAD_EVENTS_PER_S", "PENSTOCK_LOAD_RECORD")  # of the locustfile
+err = Console(stderr=True)
+
+
+def main() -> int:
+    """The command: 0 when everything agrees."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    asked = _arguments()
+    OUT.mkdir(parents=True, exist_ok=True)
+    record = OUT / "client.jsonl"
+    os.environ.update(zip(SETTINGS, (str(asked.seconds), str(asked.events_per_s), str(record)), strict=True))
+    os.environ.update(SECRETS)
+    with _erp() as erp, parts.penstock(WORKERS, GATEWAYS, erp=erp.section) as installation:
+        began_s, samples = _run(installation, erp, asked.seconds, record)
+        client = load_record.read(record)
+        drained_s = _drain(installation) - began_s - asked.seconds
+        proof = load_proof.proved(installation, client, erp.ask("report"), derive=asked.verify)
+        picture = load_picture.drawn(OUT / "load", installation, client, samples, began_s, _spans(asked.seconds))
+    result = Result(
+        name="load",
+        case=f"month end at {asked.events_per_s * 10:,.0f} events/s",
+        events_per_s=picture["accepted_per_s_at_month_end"],
+        fsync=parts.FSYNC,
+        cores=os.cpu_count() or 1,
+        figures=picture | proof.figures | {"posted_after_the_load_s": round(drained_s, 1)},
+        note="; ".join(proof.differences) or "nothing lost, nothing twice",
+    )
+    _tell(measure.stamped(result), asked.record)
+    return 1 if proof.differences else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description="A month end, and its proof.")
+    parser.add_argument("--seconds", type=float, default=600.0, help="of the load (default 600)")
+    parser.add_argument("--events-per-s", type=float, default=5_000.0, help="of an ordinary day (default 5000)")
+    parser.add_argument("--no-verify", dest="verify", action="store_false", help="do not derive everything anew")
+    parser.add_argument("--record", action="store_true", help="append the result to benchmarks/history.jsonl")
+    return parser.parse_args()
+
+
+def _tell(result: Result, to_history: bool) -> None:
+    (OUT / "result.json").write_bytes(msgspec.json.format(msgspec.json.encode(result)))
+    for name, value in result.figures.items():
+        err.print(f"  {name} {value:,g}", highlight=False)
+    err.print(f"{result.note}; report, plots and figures are in {OUT.relative_to(measure.ROOT)}", highlight=False)
+    if to_history:
+        measure.record([result])
+
+
+# ── the ERP ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Erp:
+    """The double's process."""
+
+    def __init__(self, process: subprocess.Popen) -> None:
+        self._process = process
+        self.section = msgspec.json.decode(process.stdout.readline())
+
+    def tell(self, line: str) -> None:
+        """Have it do something."""
+        err.print(f"ERP: {line}", highlight=False)
+        print(line, file=self._process.stdin, flush=True)
+
+    def ask(self, line: str) -> dict:
+        """Have it answer."""
+        self.tell(line)
+        return msgspec.json.decode(self._process.stdout.readline())
+
+
+@contextlib.contextmanager
+def _erp() -> Iterator[Erp]:
+    command = [sys.executable, "-m", "benchmarks.erp_double"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=measure.ROOT, text=True) as process:
+        yield Erp(process)
+        process.stdin.close()
+
+
+# ── the load ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _run(installation: Installation, erp: Erp, seconds: float, record: Path) -> tuple[float, list[Sample]]:
+    """The whole load; when it began, and what was seen meanwhile and until its last request was answered."""
+    samples: list[Sample] = []
+    over = threading.Event()
+    sampling = threading.Thread(target=lambda: asyncio.run(_sample(installation, samples, over)))
+    record.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "locust", "-f", "benchmarks/locustfile.py", "--headless"]
+    command += ["--host", installation.record().gateway, "--stop-timeout", str(STOP_S)]
+    command += ["--html", str(OUT / "report.html")]
+    locust = subprocess.Popen(command, cwd=measure.ROOT)
+    try:
+        began_s = _begun(record, locust)
+        sampling.start()
+        for at, line in ((OUTAGE_BEGINS, "out"), (OUTAGE_ENDS, "back"), (OUTAGE_ENDS, f"quota {QUOTA_AFTER}")):
+            time.sleep(max(began_s + at * seconds - time.time(), 0))
+            erp.tell(line)
+        locust.wait(timeout=seconds + STOP_S + STARTED_S)
+    finally:
+        over.set()
+        if locust.poll() is None:
+            locust.terminate()
+            locust.wait()
+    sampling.join()
+    return began_s, samples
+
+
+def _begun(record: Path, locust: subprocess.Popen) -> float:
+    """Wait until there are users."""
+    until = time.time() + STARTED_S
+    while time.time() < until and locust.poll() is None:
+        if record.exists() and (noted := load_record.read(record).noted) and noted[-1].users:
+            return noted[-1].at_s
+        time.sleep(POLL_S)
+    raise TimeoutError("Locust did not begin")
+
+
+async def _sample(installation: Installation, samples: list[Sample], over: threading.Event) -> None:
+    watch = Watch(installation)
+    while not over.is_set():
+        samples.append(Sample(time.time(), await watch.committed(), await watch.waiting()))
+        await asyncio.sleep(SAMPLE_S)
+    await watch.close()
+
+
+def _drain(installation: Installation) -> float:
+    """Wait until nothing is on the way; when that was so."""
+    books, left = SqlBooks(installation.wiring().books_url), Left(0, 0, 0, 0, 0)
+    draining, until = Draining(installation.wiring(), books), time.time() + DRAIN_S
+    try:
+        while any(left := draining.left()):
+            if time.time() > until:
+                raise TimeoutError(f"not drained: {left}")
+            err.print(f"draining: {left}", highlight=False)
+            time.sleep(POLL_S * 4)
+    finally:
+        draining.close()
+        books.close()
+    return time.time()
+
+
+def _spans(seconds: float) -> list[tuple[str, float, float]]:
+    return [
+        ("ERP away", OUTAGE_BEGINS * seconds, OUTAGE_ENDS * seconds),
+        ("half the quota", OUTAGE_ENDS * seconds, seconds),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

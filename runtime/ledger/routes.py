@@ -1,0 +1,224 @@
+"""Where postings go: the accounts that a rule's roles are, for each combination of what the crosswalk can tell apart.
+
+Owns looking roles up, and remembering the answers. Never sums an amount.
+"""
+
+from collections.abc import Iterable
+from datetime import date
+from typing import NamedTuple
+
+import polars as pl
+
+from runtime.ledger.classes import rules
+from runtime.ledger.crosswalk import Crosswalk, Mapped, Place
+from runtime.ledger.rules import Role, Rule, Rulebook
+
+ANSWERS_MAX = 200_000  # remembered crosswalk answers and routes; more than a shard's real combinations
+
+_ROUTE_LINES = {
+    "route": pl.Int32(),
+    "line_no": pl.Int16(),
+    "role": pl.String(),
+    "account_code": pl.String(),
+    "mapping_version": pl.Int32(),
+    "debit": pl.Boolean(),
+    "measure": pl.Int8(),
+}
+
+
+class Spot(NamedTuple):
+    """Everything that decides on accounts. What no mapping of the rule's roles asks for is left empty; `era` counts
+    the days until then on which a mapping began, `drawn` tells which pairs of a measured rule have an amount."""
+
+    entity: str
+    rule: str
+    payer: bool
+    facility: str
+    department: str
+    counterparty: str
+    era: int
+    code: str
+    drawn: str
+
+
+class Line(NamedTuple):
+    """One line of a route: the account of a role, and which of the event's measures it takes."""
+
+    role: str
+    mapped: Mapped
+    measure: int
+    debit: bool
+
+
+class Route(NamedTuple):
+    """Where a combination of dimensions posts: the accounts of each line, None where `missing` has no account."""
+
+    number: int
+    missing: str
+
+
+class Routes:
+    """The routes of a rulebook under a crosswalk."""
+
+    def __init__(self, rulebook: Rulebook, crosswalk: Crosswalk) -> None:
+        self._rules, self._roles = rules(rulebook), rulebook.role
+        self._crosswalk = crosswalk
+        self._routes: dict[Spot, Route] = {}
+        self._lines: list[tuple] = []
+        self._numbers: dict[tuple[Line, ...], int] = {}
+        self.coded = [name for name, rule in self._rules.items() if self._by_reason(rule)]
+        self.mapping_changed()
+
+    def mapping_changed(self) -> None:
+        """Forget remembered routes; called after the crosswalk took a version."""
+        self._routes.clear()
+        self._numbers.clear()
+        self._lines.clear()
+        rows = [row for _, row in self._crosswalk.dump()]
+        self._eras = pl.Series(sorted({date.min, *(row.valid_from for row in rows)}), dtype=pl.Date())
+        self._listed = {row.role for row in rows}
+        of = {
+            column: {row.role for row in rows if getattr(row, column)}
+            for column in ("facility", "department", "counterparty")
+        }
+        asked = {name: self._asked_of(rule) for name, rule in self._rules.items()}
+        self.by_partner = [name for name in self._rules if not of["counterparty"].isdisjoint(asked[name])]
+        self.rules = _rule_frame(
+            (name, rule, not of["facility"].isdisjoint(asked[name]), not of["department"].isdisjoint(asked[name]))
+            for name, rule in self._rules.items()
+        )
+
+    def routed(self, sums: pl.DataFrame) -> pl.DataFrame:
+        """Each sum with its route. Distinct spots are few, however many sums there are: only they are looked up."""
+        spotted = sums.with_columns(
+            _era=self._eras.search_sorted(sums["posted_on"], side="right").cast(pl.Int64()),
+            _facility=pl.when("_by_facility").then("facility").otherwise(pl.lit("")),
+            _department=pl.when("_by_department").then("department").otherwise(pl.lit("")),
+            _drawn=pl.when("_is_measured").then("drawn").otherwise(pl.lit("")),
+        )
+        on = ["entity", "rule", "payer", "_facility", "_department", "counterparty", "_era", "code", "_drawn"]
+        spots = spotted.select(on).unique(maintain_order=True)
+        routes = [self._route(Spot(*spot)) for spot in spots.iter_rows()]
+        found = spots.with_columns(
+            pl.Series("route", [route.number for route in routes], pl.Int32()),
+            pl.Series("missing", [route.missing for route in routes], pl.String()),
+        )
+        return spotted.join(found, on=on)
+
+    def forget_when_many(self) -> None:
+        """Keep answers bounded. Only between calls: route numbers must not change their meaning within one."""
+        if len(self._routes) > ANSWERS_MAX:
+            self.mapping_changed()
+            self._crosswalk.forget_answers()
+
+    def _route(self, spot: Spot) -> Route:
+        if spot not in self._routes:
+            self._routes[spot] = self._find_route(spot)
+        return self._routes[spot]
+
+    def _find_route(self, spot: Spot) -> Route:
+        rule = self._rules[spot.rule]
+        where = Place(spot.entity, spot.facility, spot.department, self._eras[spot.era - 1], spot.counterparty)
+        lines = []
+        for measure, name, debit in _lines_of(rule, spot.drawn):
+            role = self._actual(name, spot, where)
+            account = self._crosswalk.resolve(role, where)
+            if account is None:
+                return Route(-1, role)
+            lines.append(Line(role, account, measure, debit))
+        missing = next((role for role in rule.maps if not self._is_known(role, where)), "")
+        return Route(-1, missing) if missing else Route(self._number(tuple(lines)), "")
+
+    def _is_known(self, role: str, where: Place) -> bool:
+        """Whether a role that is only asked for is mapped; one that this house lists nowhere is not asked for."""
+        optional = role in self._roles and self._roles[role].by == "known"
+        return (optional and role not in self._listed) or self._crosswalk.resolve(role, where) is not None
+
+    def _actual(self, name: str, spot: Spot, where: Place) -> str:
+        """The role that a name stands for here; the name itself where its cases do not tell."""
+        role = self._roles.get(name)
+        if role is None:
+            return name
+        return role.cases.get(self._fact(role, spot, where), name)
+
+    def _fact(self, role: Role, spot: Spot, where: Place) -> str:
+        if role.by == "payer":
+            return "insurer" if spot.payer else "patient"
+        if role.by == "reason":
+            return spot.code
+        chosen = self._crosswalk.resolve(role.policy, where)  # a policy is mapped, dated and versioned like a role
+        return chosen.account if chosen else role.default
+
+    def _asked_of(self, rule: Rule) -> set[str]:
+        """Every role that the crosswalk may be asked for by this rule, policies among them."""
+        named = {role for pair in rule.post for role in (pair.debit, pair.credit)} | set(rule.maps)
+        chosen = [self._roles[name] for name in named if name in self._roles]
+        return named.union(*({role.policy, *role.cases.values()} for role in chosen))
+
+    def _by_reason(self, rule: Rule) -> bool:
+        roles = [self._roles.get(role) for pair in rule.post for role in (pair.debit, pair.credit)]
+        return any(role is not None and role.by == "reason" for role in roles)
+
+    def _number(self, lines: tuple[Line, ...]) -> int:
+        if lines not in self._numbers:
+            number = self._numbers[lines] = len(self._numbers)
+            self._lines += [
+                (number, line_no, line.role, line.mapped.account, line.mapped.version, line.debit, line.measure)
+                for line_no, line in enumerate(lines)
+            ]
+        return self._numbers[lines]
+
+    def lines(self) -> pl.DataFrame:
+        """The lines of every route."""
+        return pl.DataFrame(self._lines, schema=_ROUTE_LINES, orient="row")
+
+    def names(self) -> pl.DataFrame:
+        """What each route stands for, whatever was seen before."""
+        names = {
+            number: "\x1f".join(f"{line.role}\x1f{line.mapped.account}\x1f{line.mapped.version}" for line in lines)
+            for lines, number in self._numbers.items()
+        }
+        return pl.DataFrame(
+            {"route": list(names), "_accounts": list(names.values())},
+            schema={"route": pl.Int32(), "_accounts": pl.String()},
+        )
+
+
+def _lines_of(rule: Rule, drawn: str) -> Iterable[tuple[int, str, bool]]:
+    """Measure, role and side of each line of a rule; of a measured one, without the pairs that have no amount."""
+    for number, pair in enumerate(rule.post):
+        measure = number if rule.measured else 0
+        if not rule.measured or drawn[number] != "0":
+            yield measure, pair.debit, True
+            yield measure, pair.credit, False
+
+
+def _rule_frame(rules: Iterable[tuple[str, Rule, bool, bool]]) -> pl.DataFrame:
+    """Rules by name with their kind, and whether their accounts differ by facility and by department."""
+    return pl.DataFrame(
+        [
+            (
+                name,
+                name.partition("/")[0],
+                rule.mode,
+                rule.lane,
+                "facility" in rule.keep,
+                "department" in rule.keep,
+                rule.measured,
+                *differs,
+            )
+            for name, rule, *differs in rules
+        ],
+        schema={
+            "rule": pl.String(),
+            "kind": pl.String(),
+            "mode": pl.String(),
+            "lane": pl.Int16(),
+            "_keep_facility": pl.Boolean(),
+            "_keep_department": pl.Boolean(),
+            "_is_measured": pl.Boolean(),
+            "_by_facility": pl.Boolean(),
+            "_by_department": pl.Boolean(),
+        },
+        orient="row",
+    )
