@@ -31,6 +31,7 @@ BENCHES = {
     "files": ("bench_files", "1"),
     "recovery": ("bench_recovery", "1"),
     "memory": ("bench_memory", "1"),
+    "bytes": ("bench_bytes", "1"),
     "erp": ("bench_erp", "1"),
 }
 GRACE_S = 240.0  # for preparing the workload, starting and stopping parts

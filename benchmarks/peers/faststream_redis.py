@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import sqlite3
+import sys
 import tempfile
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from benchmarks.peers.task import LINKS, Outcome, in_batches, measure
 URL = "PEERS_REDIS_URL"
 MESSAGES_READ, PUBLISHED_AT_ONCE = 1_000, 1_000
 READY, HELD = 0, 1
+GROUP = "books"
 TABLES = """
 PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;
 CREATE TABLE events (source TEXT, event_id TEXT, content TEXT, held INT, PRIMARY KEY (source, event_id)) WITHOUT ROWID;
@@ -89,8 +91,9 @@ class Books:
 
 
 async def publish(folder: Path) -> None:
-    """Put the events of a folder into the stream named by its path."""
+    """Put the events of a folder into the stream named by its path; the group reads it from its beginning."""
     async with redis.from_url(os.environ[URL]) as client:
+        await client.xgroup_create(str(folder), GROUP, id="0", mkstream=True)
         with (folder / "rows.jsonl").open("rb") as file:
             for lines in in_batches(file, PUBLISHED_AT_ONCE):
                 async with client.pipeline(transaction=False) as pipeline:
@@ -102,7 +105,7 @@ async def publish(folder: Path) -> None:
 async def _run(folder: Path, events: int) -> Outcome:
     broker = RedisBroker(os.environ[URL], logger=None)
     app = FastStream(broker, logger=None)
-    stream = StreamSub(str(folder), group="books", consumer="one", max_records=MESSAGES_READ, last_id="0")
+    stream = StreamSub(str(folder), group=GROUP, consumer="one", max_records=MESSAGES_READ)
     with tempfile.TemporaryDirectory() as place:
         books, done = Books(Path(place) / "books.sqlite"), 0
 
@@ -130,8 +133,6 @@ def run(folder: Path) -> Outcome:
 def main() -> None:
     """Publish everything, then measure."""
     logging.disable()
-    import sys
-
     for name in ("warm", "small", "full"):
         asyncio.run(publish(Path(sys.argv[1]) / name))
     measure(run)

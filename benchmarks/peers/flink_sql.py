@@ -58,9 +58,9 @@ SELECT CASE WHEN content = original THEN 'repeat' ELSE 'conflict' END,
        source, event_id, '', '', '', CAST(1 AS BIGINT) FROM judged WHERE place > 1
 UNION ALL SELECT 'linked', source, event_id, '', '', '', CAST(1 AS BIGINT) FROM fresh WHERE kind IN ({linked})
 UNION ALL SELECT 'matched', source, event_id, '', '', '', CAST(1 AS BIGINT) FROM ready WHERE kind IN ({linked})
-UNION ALL SELECT 'sum', entity, COALESCE(facility, ''), COALESCE(department, ''), period, kind, SUM(amount_minor)
-FROM (SELECT *, SUBSTRING(effective_on, 1, 7) AS period FROM ready)
-GROUP BY entity, facility, department, period, kind
+UNION ALL SELECT 'sum', entity, COALESCE(facility, ''), COALESCE(department, ''), month_, kind, SUM(amount_minor)
+FROM (SELECT *, SUBSTRING(effective_on, 1, 7) AS month_ FROM ready)
+GROUP BY entity, facility, department, month_, kind
 """
 
 

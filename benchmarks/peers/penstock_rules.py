@@ -1,0 +1,90 @@
+"""The task as a rulebook of Penstock's: the same tables as `task`, in the form that its engine reads.
+
+Owns no rule of its own. Each kind is summed by itself, with facility and department kept.
+"""
+
+from pathlib import Path
+
+from benchmarks import workload
+from benchmarks.peers.task import ACCOUNTS, LINKS, Sums
+from runtime.config import Config
+
+_ITEM_DAYS = 30
+_EXCEPTION = "unmatched_card_payment"
+_KINDS_OF_ENTITY = ("card_", "refund_", "payout_", "deposit_")  # routed as in the standard rulebook
+
+
+def configuration(folder: Path, **sections: dict) -> Config:
+    """A configuration of the workload's hospitals under the task's rules, which are written into `folder`."""
+    path = folder / "task.toml"
+    path.write_text(_rulebook())
+    codes = {code for pair in ACCOUNTS.values() if pair for code in pair}
+    mapping = [{"role": _role(code), "account": code} for code in sorted(codes)]
+    return workload.configuration(rulebook=str(path), mapping=mapping, **sections)
+
+
+def _role(code: str) -> str:
+    return f"ACCOUNT_{code}"
+
+
+def _rulebook() -> str:
+    items = {link.opens[0] for link in LINKS.values() if link.opens}
+    tables = [_kind(kind) for kind in ACCOUNTS] + [_item(item) for item in sorted(items)]
+    return "\n".join([*tables, _exception(_EXCEPTION)])
+
+
+def _kind(kind: str) -> str:
+    entity = kind.startswith(_KINDS_OF_ENTITY)
+    lines = [
+        f"[kind.{kind}]",
+        'flow = "task"',
+        f'scope = "{"entity" if entity else "facility"}"',
+        'sign = "any"',
+        f"requires = {_required(kind, entity)}",
+    ]
+    if accounts := ACCOUNTS[kind]:
+        debit, credit = map(_role, accounts)
+        lines += ['mode = "summary"', 'keep = ["facility", "department"]']
+        lines += [f'post = [{{ debit = "{debit}", credit = "{credit}" }}]']
+    else:
+        lines += ['mode = "none"']
+    if kind in LINKS:
+        lines += [f"[kind.{kind}.links]", *_links(kind)]
+    return "\n".join(lines) + "\n"
+
+
+def _required(kind: str, entity: bool) -> str:
+    link = LINKS.get(kind)
+    columns = {named[1] for named in (link or ()) if named}
+    return str(sorted(columns | (set() if entity else {"facility"}))).replace("'", '"')
+
+
+def _links(kind: str) -> list[str]:
+    named = {"consumes": LINKS[kind].waits, "opens": LINKS[kind].opens}
+    return [f'{verb} = {{ item = "{item[0]}", key = "{item[1]}" }}' for verb, item in named.items() if item]
+
+
+def _item(item: str) -> str:
+    return (
+        f'[item.{item}]\nuse = "part"\nwait_days = {_ITEM_DAYS}\nunopened = "{_EXCEPTION}"\n'
+        f'unused = "expires"\ndiffers = "{_EXCEPTION}"\n'
+    )
+
+
+def _exception(name: str) -> str:
+    return (
+        f'[exception.{name}]\nowner = "finance_operations"\nseverity = "medium"\n'
+        'triage_h = 4\nresolve_h = 48\naction = "held"\n'
+    )
+
+
+def sums_of(lines: list[tuple]) -> Sums:
+    """Sums by the task's dimensions from (entity, facility, department, period, kind, side, amount) of posting lines.
+
+    Debits alone: that credits equal them is checked by Penstock, and their accounts follow from the kind as everywhere.
+    """
+    sums: Sums = {}
+    for *key, side, amount in lines:
+        if side == "D":
+            sums[tuple(key)] = sums.get(tuple(key), 0) + amount
+    return sums
