@@ -198,6 +198,8 @@ class Poster:
     def _start(self, action: Action) -> None:
         """Make the intent durable, then call. Dying in between leaves entries in flight: the successor's unknown."""
         now_ms = self._clock.now_ms()
+        if not self._desk.stands(action, now_ms):  # time passed while it was chosen: choose again
+            return
         self._governor.started(now_ms)
         self._desk.began(action, now_ms)
         try:

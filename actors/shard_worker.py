@@ -26,7 +26,7 @@ FAULTS = (Exception, pl.exceptions.PanicException)  # a panic in Polars is no Ex
 
 
 class ShardHealth(msgspec.Struct, frozen=True):
-    """What a worker says of one of its shards."""
+    """What a worker says of one of its shards: "running", "recovering", or "lost" to another owner."""
 
     shard: int
     state: str
@@ -86,6 +86,8 @@ class ShardWorker:
         self._hosted: dict[int, HostedShard] = {}
         self._failed: dict[int, int] = dict.fromkeys(shards, 0)  # shard -> time of the next attempt
         self._failures: dict[int, int] = {}
+        self._leased: set[int] = set()  # shards that this worker has owned
+        self._lost: set[int] = set()  # shards that another owner took since
         self._going_on: set[int] = set()  # shards that have moved since they were last set aside
 
     def start(self) -> None:
@@ -120,6 +122,7 @@ class ShardWorker:
         except Fenced:
             self._logger.warning("fenced", shard=shard, epoch=hosted.epoch)
             del self._hosted[shard]
+            self._lost.add(shard)
         except FAULTS as error:
             self._fail(shard, error)
 
@@ -158,6 +161,9 @@ class ShardWorker:
         for shard in due:
             try:
                 self._hosted[shard] = self._recover(shard)
+            except Fenced:
+                self._logger.warning("fenced", shard=shard)
+                self._lost.add(shard)
             except FAULTS as error:
                 self._fail(shard, error)
                 continue
@@ -167,9 +173,11 @@ class ShardWorker:
         """Take the next epoch, load the snapshot, replay committed steps with the boundaries they had.
 
         The effects of replayed steps are in the books already; they are compared by digest and dropped. Only their
-        outcomes are kept, because the archive may not hold them yet.
+        outcomes are kept, because the archive may not hold them yet. A shard that was set aside and has another owner
+        meanwhile stays with that one (Fenced).
         """
-        lease = self._books.take_epoch(f"shard:{shard}", self._holder)
+        lease = self._books.take_epoch(f"shard:{shard}", self._holder, again=shard in self._leased)
+        self._leased.add(shard)
         hosted = HostedShard(shard, self._engine(), lease.epoch)
         if lease.checkpoint:
             hosted.engine.restore(self._archive.get_snapshot(lease.checkpoint.snapshot))
@@ -258,7 +266,8 @@ class ShardWorker:
             ShardHealth(h.shard, "running", h.epoch, h.position, h.engine.remembered)
             for h in list(self._hosted.values())
         ]
-        return running + [ShardHealth(shard, "recovering", 0, "", 0) for shard in list(self._failed)]
+        others = [("recovering", list(self._failed)), ("lost", list(self._lost))]
+        return running + [ShardHealth(shard, state, 0, "", 0) for state, shards in others for shard in shards]
 
     def close(self) -> None:
         """Checkpoint, then let go of everything."""

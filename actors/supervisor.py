@@ -1,4 +1,5 @@
-"""The supervisor: sees that every part runs and answers, and lets into the log what every shard must know.
+"""The supervisor: sees that every part runs and answers, that every shard is some worker's, and lets into the log what
+every shard must know.
 
 Owns nothing that must survive it: what should run comes from the configuration, what runs is asked of Ray; mapping
 versions, decisions and period closes lie in the books; time is the clock's. Looks now and then whether the books
@@ -74,6 +75,7 @@ class Supervisor:
         self._answered: dict[str, int] = {}
         self._started: dict[str, int] = {}
         self._health: dict[str, object] = {}
+        self._lacking: dict[str, int] = {}  # workers that lost a shard which nobody runs now, and since when
         self._ticked_ms, self._mapping_sent, self._conserved_ms = 0, 0, 0
         self._closes_sent: set[tuple[str, str]] = set()
         self._logger = structlog.get_logger("supervisor")
@@ -103,11 +105,25 @@ class Supervisor:
     def _observe(self) -> Mapping[str, Observed]:
         present = [name for name in self._target if self._stage.exists(name)]
         self._health = self._stage.ping(present, PAUSE_S)
-        self._answered.update(dict.fromkeys(self._health, self._clock.now_ms()))
+        now_ms = self._clock.now_ms()
+        self._answered.update(dict.fromkeys(self._health, now_ms))
+        self._note_orphans(now_ms)
         return {
-            name: Observed(name in present, self._answered.get(name, 0), self._started.get(name, 0))
+            name: Observed(
+                name in present, self._answered.get(name, 0), self._started.get(name, 0), self._lacking.get(name, 0)
+            )
             for name in self._target
         }
+
+    def _note_orphans(self, now_ms: int) -> None:
+        """A worker that was fenced lets a shard go for good; if its other owner ends, only a new worker takes it."""
+        shards = {name: _shards(answer) for name, answer in self._health.items()}
+        kept = {shard for states in shards.values() for shard, state in states.items() if state != "lost"}
+        for name, states in shards.items():
+            if states.keys() <= kept:
+                self._lacking.pop(name, None)
+            else:
+                self._lacking.setdefault(name, now_ms)
 
     def _act(self, action: Action) -> None:
         self._logger.warning("part_acted_on", method=action.what, owner=action.name)
@@ -176,3 +192,10 @@ class Supervisor:
     def close(self) -> None:
         self._log.close()
         self._books.close()
+
+
+def _shards(answer: object) -> dict[int, str]:
+    """The states of the shards that a part tells of; none of a part that has no shards."""
+    told = getattr(answer, "detail", None)
+    told = told if isinstance(told, list) else []
+    return {one["shard"]: one["state"] for one in told if isinstance(one, dict) and "shard" in one}

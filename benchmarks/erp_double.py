@@ -40,7 +40,11 @@ def main() -> None:
     port = int(server.url.rpartition(":")[2])
     with tempfile.TemporaryDirectory() as folder:
         section = section_to(double, server.url, Path(folder))
-        _say(section | {"companies": {entity: company(entity) for entity in config.entities}})
+        per_minute = round(CALLS_PER_WINDOW * 60 / WINDOW_S)
+        companies_of = {entity: company(entity) for entity in config.entities}
+        _say(
+            section | {"companies": companies_of, "limits": {"per_minute": per_minute}, "calls_per_minute": per_minute}
+        )
         for line in sys.stdin:
             word, *given = line.split()
             if word == "out":

@@ -4,6 +4,7 @@ Owns temporary folders and child processes, on the loopback interface and free p
 """
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -76,8 +77,9 @@ def penstock(workers: int, gateways: int, shards: int = SHARDS, **sections: dict
             gateway={"port": 0, "count": gateways},
             **{"erp": {"kind": "none"}, **sections},
         )
-        installation = Installation(config)
+        installation, ending = Installation(config), signal.getsignal(signal.SIGTERM)
         installation.up(lambda _ready: None)
+        signal.signal(signal.SIGTERM, ending)  # Ray has set its own, which ends the process at once
         try:
             yield installation
         finally:

@@ -285,8 +285,12 @@ class Books(Protocol):
     may not have happened; read before repeating), Fenced when the caller's epoch is not the newest.
     """
 
-    def take_epoch(self, owner: str, holder: str) -> Lease:
-        """Make `holder` the owner of "shard:3" or "erp:main"; every earlier epoch is fenced from now on."""
+    def take_epoch(self, owner: str, holder: str, *, again: bool = False) -> Lease:
+        """Make `holder` the owner of "shard:3" or "erp:main"; every earlier epoch is fenced from now on.
+
+        `again`: it was the owner before. Raises Fenced when somebody else has become it since: whoever was overtaken
+        must not take over again.
+        """
         ...
 
     def commit(self, shard: int, epoch: int, after: str, position: str, rows: int, effects: Effects) -> None:
@@ -770,7 +774,9 @@ class ErpGateway(Protocol):
 class Clock(Protocol):
     """Wall time for shells; the core gets times as arguments."""
 
-    def now_ms(self) -> int: ...
+    def now_ms(self) -> int:
+        """Milliseconds since 1970, UTC. Goes on evenly while a process lives: differences are time that elapsed."""
+        ...
 
     def sleep(self, seconds: float) -> None: ...
 

@@ -8,22 +8,26 @@ from typing import Literal, NamedTuple
 
 
 class Observed(NamedTuple):
-    """What is known of a part now: whether it exists, when it last answered a ping, when it was started or replaced."""
+    """What is known of a part now: whether it exists, when it last answered a ping, when it was started or replaced.
+
+    `lacking_since_ms`: since when something is its to do that nobody does; 0 while there is nothing.
+    """
 
     exists: bool
     answered_at_ms: int
     started_at_ms: int
+    lacking_since_ms: int = 0
 
 
 class Action(NamedTuple):
-    """Start a part that is not there, or replace one that does not answer."""
+    """Start a part that is not there, or replace one that does not answer or does not do all of its work."""
 
     name: str
     what: Literal["start", "replace"]
 
 
 def plan(target: Sequence[str], observed: Mapping[str, Observed], now_ms: int, silence_ms_max: int) -> list[Action]:
-    """What to do so that every part of the target runs and answers.
+    """What to do so that every part of the target runs, answers, and does what is its to do.
 
     A part is given the same time after a start as between two answers, so a slow starter is not replaced for ever.
     """
@@ -32,9 +36,14 @@ def plan(target: Sequence[str], observed: Mapping[str, Observed], now_ms: int, s
         seen = observed.get(name)
         if seen is None or not seen.exists:
             actions.append(Action(name, "start"))
-        elif now_ms - max(seen.answered_at_ms, seen.started_at_ms) > silence_ms_max:
+        elif now_ms - max(_sound_at_ms(seen), seen.started_at_ms) > silence_ms_max:
             actions.append(Action(name, "replace"))
     return actions
+
+
+def _sound_at_ms(seen: Observed) -> int:
+    """When a part last answered that it lacks nothing."""
+    return min(seen.answered_at_ms, seen.lacking_since_ms) if seen.lacking_since_ms else seen.answered_at_ms
 
 
 def shards_of(worker: int, workers: int, shards: int) -> list[int]:

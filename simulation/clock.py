@@ -9,17 +9,12 @@ class VirtualClock:
 
     def __init__(self, start_ms: int) -> None:
         self.elapsed_ms = 0
-        self._start_ms = self._wall_at_start_ms = start_ms
+        self._wall_at_start_ms = start_ms
 
     @property
     def wall_ms(self) -> int:
         """What an honest clock shows."""
         return self._wall_at_start_ms + self.elapsed_ms
-
-    @property
-    def steady_ms(self) -> int:
-        """Wall time without its jumps."""
-        return self._start_ms + self.elapsed_ms
 
     def advance(self, ms: int) -> None:
         """Let time pass."""
@@ -31,14 +26,15 @@ class VirtualClock:
 
 
 class ProcessClock:
-    """The Clock port of one process: wall time, off by a constant. `steady`: jumps don't reach it."""
+    """The Clock port of one process: wall time when it began, off by a constant, and what has elapsed since."""
 
-    def __init__(self, clock: VirtualClock, skew_ms: int, *, steady: bool = False) -> None:
-        self._clock, self._skew_ms, self._steady = clock, skew_ms, steady
+    def __init__(self, clock: VirtualClock, skew_ms: int) -> None:
+        self._clock = clock
+        self._began_ms = clock.wall_ms - clock.elapsed_ms + skew_ms
 
     def now_ms(self) -> int:
         """Milliseconds since 1970 as this process believes."""
-        return (self._clock.steady_ms if self._steady else self._clock.wall_ms) + self._skew_ms
+        return self._began_ms + self._clock.elapsed_ms
 
     def sleep(self, seconds: float) -> None:
         """Let that much time pass."""

@@ -31,8 +31,7 @@ class KeptBooks(MemoryBooks):
     """Memory books that remember every commit's end."""
 
     def __init__(self, clock: VirtualClock, told_kinds: dict[str, str], shards: int) -> None:
-        # The poster reckons ages of commits by its own clock, which jumps don't reach either.
-        super().__init__(lambda: clock.steady_ms, told_kinds)
+        super().__init__(lambda: clock.wall_ms, told_kinds)
         self.cuts: list[list[str]] = [[] for _ in range(shards)]
 
     def commit(self, shard: int, epoch: int, after: str, position: str, rows: int, effects: Effects) -> None:

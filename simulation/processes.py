@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import msgspec
 import polars as pl
 
 from actors.feed_reader import FeedReader
@@ -27,6 +28,7 @@ class PartHealth(NamedTuple):
 
     name: str
     state: str
+    detail: Any = None
 
 
 class ThreadProcess:
@@ -62,7 +64,11 @@ class ThreadProcess:
 
     def health(self) -> PartHealth | None:
         """What a ping answers."""
-        return None if self.hung or self.dead else PartHealth(self.name, "running" if self.part else "starting")
+        if self.hung or self.dead:
+            return None
+        report = getattr(self.part, "health", None)
+        detail = msgspec.to_builtins(report()) if report else None
+        return PartHealth(self.name, "running" if self.part else "starting", detail)
 
     def end(self) -> None:
         """The process is gone."""

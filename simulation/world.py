@@ -244,8 +244,7 @@ class World:
 
     def _clock_of(self, process: object) -> ProcessClock:
         skew_ms = random.Random(f"{process.name} {self.scenario.seed}").randint(0, self.scenario.skew_ms_max)
-        # How long an ERP may still commit is measured by the poster's clock: a jump would end a doubt too early.
-        return ProcessClock(self.clock, skew_ms, steady=process.name == POSTER)
+        return ProcessClock(self.clock, skew_ms)
 
     # ── the observer of edges ──────────────────────────────────────────────────────────────────────────────────────
 

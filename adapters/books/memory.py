@@ -95,9 +95,11 @@ class MemoryBooks(MemoryExceptions, MemoryChanges, MemoryOutgoing, MemoryDeliver
 
     # ── owners ──
 
-    def take_epoch(self, owner: str, holder: str) -> Lease:
+    def take_epoch(self, owner: str, holder: str, *, again: bool = False) -> Lease:
         """See Books."""
         known = self._owners.setdefault(owner, _Owner())
+        if again and known.holder != holder:
+            raise Fenced(f"{owner}: {known.holder} has taken over")
         known.epoch, known.holder = known.epoch + 1, holder
         return Lease(known.epoch, known.position, known.rows_total, known.checkpoint)
 

@@ -48,17 +48,24 @@ class SqlBooks(SqlDeliveries, SqlExceptions, SqlChanges, SqlOutgoing, SqlConserv
 
     # ── owners ──
 
-    def take_epoch(self, owner: str, holder: str) -> Lease:
+    def take_epoch(self, owner: str, holder: str, *, again: bool = False) -> Lease:
         """See Books."""
         first = {"owner": owner, "holder": holder, "epoch": 1, "position_ms": 0, "position_seq": 0, "rows_total": 0}
         taken = (
             self._database.insert(tables.owners)
             .values(first)
-            .on_conflict_do_update(index_elements=["owner"], set_={"epoch": _owners.epoch + 1, "holder": holder})
+            .on_conflict_do_update(
+                index_elements=["owner"],
+                set_={"epoch": _owners.epoch + 1, "holder": holder},
+                where=_owners.holder == holder if again else None,
+            )
             .returning(tables.owners)
         )
         with self._database.writing() as connection:
-            return _lease(connection.execute(taken).mappings().one())
+            found = connection.execute(taken).mappings().one_or_none()
+        if found is None:
+            raise Fenced(f"{owner}: somebody else has taken over")
+        return _lease(found)
 
     def commit(self, shard: int, epoch: int, after: str, position: str, rows: int, effects: Effects) -> None:
         """See Books."""

@@ -14,11 +14,11 @@ import tempfile
 from pathlib import Path
 
 import redis.asyncio as redis
-from faststream import FastStream
 from faststream.redis import RedisBroker, StreamSub
+from faststream.redis.annotations import RedisStreamMessage as RedisMessage
 
 from benchmarks.peers.rows_in_python import Row, decode
-from benchmarks.peers.task import LINKS, Outcome, in_batches, measure
+from benchmarks.peers.task import LINKS, Link, Outcome, in_batches, measure
 
 URL = "PEERS_REDIS_URL"
 MESSAGES_READ, PUBLISHED_AT_ONCE = 1_000, 1_000
@@ -57,26 +57,24 @@ class Books:
         self.database.execute("COMMIT")
 
     def _match(self, row: Row, message: str) -> None:
-        waits = LINKS[row.kind].waits if row.kind in LINKS else None
-        if waits:
-            item, name = waits[0], getattr(row, waits[1])
-            if not self._one("SELECT 1 FROM opened WHERE item = ? AND name = ?", item, name):
-                self.database.execute("INSERT INTO waiting VALUES (?, ?, ?)", (item, name, message))
+        link = LINKS.get(row.kind, Link())
+        if link.opens:
+            opened = (link.opens[0], getattr(row, link.opens[1]))
+            self.database.execute("INSERT INTO opened VALUES (?, ?)", opened)
+            gone = "DELETE FROM waiting WHERE item = ? AND name = ? RETURNING content"
+            for (released,) in self.database.execute(gone, opened).fetchall():
+                self._book(decode(released))
+        if link.waits:
+            needed = (link.waits[0], getattr(row, link.waits[1]))
+            if not self._one("SELECT 1 FROM opened WHERE item = ? AND name = ?", *needed):
+                self.database.execute("INSERT INTO waiting VALUES (?, ?, ?)", (*needed, message))
                 return
         self._book(row)
 
     def _book(self, row: Row) -> None:
-        self.database.execute(
-            "UPDATE events SET held = ? WHERE source = ? AND event_id = ?", (READY, row.source, row.event_id)
-        )
+        done = "UPDATE events SET held = ? WHERE source = ? AND event_id = ?"
+        self.database.execute(done, (READY, row.source, row.event_id))
         self.database.execute(ADD, (*row.key, row.amount_minor))
-        opens = LINKS[row.kind].opens if row.kind in LINKS else None
-        if opens:
-            opened = (opens[0], getattr(row, opens[1]))
-            self.database.execute("INSERT INTO opened VALUES (?, ?)", opened)
-            gone = "DELETE FROM waiting WHERE item = ? AND name = ? RETURNING content"
-            for (message,) in self.database.execute(gone, opened).fetchall():
-                self._book(decode(message))
 
     def _one(self, query: str, *values: str) -> tuple | None:
         return self.database.execute(query, values).fetchone()
@@ -103,21 +101,22 @@ async def publish(folder: Path) -> None:
 
 
 async def _run(folder: Path, events: int) -> Outcome:
-    broker = RedisBroker(os.environ[URL], logger=None)
-    app = FastStream(broker, logger=None)
+    broker, done = RedisBroker(os.environ[URL], logger=None), asyncio.Event()
     stream = StreamSub(str(folder), group=GROUP, consumer="one", max_records=MESSAGES_READ)
     with tempfile.TemporaryDirectory() as place:
-        books, done = Books(Path(place) / "books.sqlite"), 0
+        books, taken = Books(Path(place) / "books.sqlite"), 0
 
         @broker.subscriber(stream=stream)
-        async def handle(message: bytes) -> None:
-            nonlocal done
-            books.take(message.decode())
-            done += 1
-            if done == events:
-                app.exit()
+        async def handle(message: RedisMessage) -> None:
+            nonlocal taken
+            books.take(message.body.decode())
+            taken += 1
+            if taken == events:
+                done.set()
 
-        await app.run()
+        async with broker:
+            await broker.start()
+            await done.wait()
         outcome = books.outcome()
         books.database.close()
         return outcome

@@ -48,7 +48,8 @@ VIEWS = {
     "fresh": "SELECT * FROM judged WHERE place = 1",
     "authorised": "SELECT * FROM fresh WHERE kind = 'card_authorised'",
     "captured": "SELECT c.* FROM fresh c JOIN authorised a ON c.reference = a.document WHERE c.kind = 'card_captured'",
-    "settled": "SELECT s.* FROM fresh s JOIN captured c ON s.document = c.document WHERE s.kind = 'card_settled'",
+    "settled": "SELECT s.* FROM fresh s JOIN fresh c ON s.document = c.document "
+    "WHERE s.kind = 'card_settled' AND c.kind = 'card_captured'",
     "ready": "SELECT * FROM fresh WHERE kind NOT IN ({linked}) UNION ALL SELECT * FROM authorised "
     "UNION ALL SELECT * FROM captured UNION ALL SELECT * FROM settled",
 }
@@ -84,7 +85,8 @@ def run(folder: Path) -> Outcome:
     with _environment(folder).execute_sql(ANSWERS.format(linked=linked)).collect() as changes:
         for change in changes:
             what, *key, amount = change
-            print(what, key, amount, change.get_row_kind()); 1/0
+            print(what, key, amount, change.get_row_kind())
+            1 / 0
     return Outcome(len(found["repeat"]), found["conflict"], [], dict(sums))
 
 

@@ -68,7 +68,7 @@ def _matched(first: pw.Table) -> tuple[pw.Table, pw.Table]:
     plain = first.filter(~_is_any(first.kind, LINKED))
     authorised, captured, settled = (first.filter(first.kind == kind) for kind in LINKED)
     captured_ready = _with_counterpart(captured, captured.reference, authorised)
-    settled_ready = _with_counterpart(settled, settled.document, captured_ready)
+    settled_ready = _with_counterpart(settled, settled.document, captured)
     parts = (plain, authorised, captured_ready, settled_ready)
     pw.universes.promise_are_pairwise_disjoint(*parts)  # each is of another kind
     ready = pw.Table.concat(*parts)

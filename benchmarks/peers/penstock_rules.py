@@ -1,14 +1,19 @@
 """The task as a rulebook of Penstock's: the same tables as `task`, in the form that its engine reads.
 
-Owns no rule of its own. Each kind is summed by itself, with facility and department kept.
+Owns no rule of its own, and how its effects are read as an outcome of the task. Each kind is summed by itself, with
+facility and department kept.
 """
 
 from pathlib import Path
 
-from benchmarks import workload
-from benchmarks.peers.task import ACCOUNTS, LINKS, Sums
-from runtime.config import Config
+import polars as pl
 
+from benchmarks import workload
+from benchmarks.peers.task import ACCOUNTS, DIMENSIONS, LINKS, Outcome, name_of
+from runtime.config import Config
+from runtime.ledger.rules import BUILT_IN_EXCEPTIONS
+
+_LETTERS = str.maketrans("0123456789", "ABCDEFGHIJ")  # roles have no digits
 _ITEM_DAYS = 30
 _EXCEPTION = "unmatched_card_payment"
 _KINDS_OF_ENTITY = ("card_", "refund_", "payout_", "deposit_")  # routed as in the standard rulebook
@@ -24,13 +29,13 @@ def configuration(folder: Path, **sections: dict) -> Config:
 
 
 def _role(code: str) -> str:
-    return f"ACCOUNT_{code}"
+    return "ACCOUNT_" + code.translate(_LETTERS)
 
 
 def _rulebook() -> str:
     items = {link.opens[0] for link in LINKS.values() if link.opens}
     tables = [_kind(kind) for kind in ACCOUNTS] + [_item(item) for item in sorted(items)]
-    return "\n".join([*tables, _exception(_EXCEPTION)])
+    return "\n".join([*tables, *map(_exception, (_EXCEPTION, *BUILT_IN_EXCEPTIONS))])
 
 
 def _kind(kind: str) -> str:
@@ -78,13 +83,18 @@ def _exception(name: str) -> str:
     )
 
 
-def sums_of(lines: list[tuple]) -> Sums:
-    """Sums by the task's dimensions from (entity, facility, department, period, kind, side, amount) of posting lines.
+def found(repeats: int, conflicts: pl.DataFrame, outcomes: pl.DataFrame, lines: pl.DataFrame) -> Outcome:
+    """What Penstock found, from its event conflicts, the changes of events' states in order, and its posting lines.
 
-    Debits alone: that credits equal them is checked by Penstock, and their accounts follow from the kind as everywhere.
+    The sums are what each kind's debit account shows (a negative amount is a credit there): that credits equal debits
+    Penstock proves itself. Kinds that post nothing have no sum.
     """
-    sums: Sums = {}
-    for *key, side, amount in lines:
-        if side == "D":
-            sums[tuple(key)] = sums.get(tuple(key), 0) + amount
-    return sums
+    debited = {kind: accounts[0] for kind, accounts in ACCOUNTS.items() if accounts}
+    mine = pl.col("account_code") == pl.col("kind").replace_strict(debited, default=None)
+    amount = pl.when(pl.col("side") == "D").then("amount_minor").otherwise(-pl.col("amount_minor"))
+    debits = lines.lazy().filter(mine).group_by(DIMENSIONS).agg(amount.sum().alias("amount"))
+    last = outcomes.lazy().filter(pl.col("kind").is_in(list(LINKS)))
+    held = last.unique(["source", "event_id"], keep="last", maintain_order=True).filter(pl.col("state") == "pending")
+    names = [name_of(*row) for row in held.select("source", "event_id").collect().rows()]
+    sums = {tuple(key): amount for *key, amount in debits.collect().rows()}
+    return Outcome(repeats, [name_of(*row) for row in conflicts.select("source", "event_id").rows()], names, sums)

@@ -48,23 +48,17 @@ class Matcher:
         link = LINKS.get(row.kind)
         if link is None:
             return [row]
+        ready = []
+        if link.opens:
+            opened = (link.opens[0], getattr(row, link.opens[1]))
+            self._opened.add(opened)
+            ready += self._waiting.pop(opened, ())
         if link.waits:
-            item, column = link.waits
-            needed = (item, getattr(row, column))
+            needed = (link.waits[0], getattr(row, link.waits[1]))
             if needed not in self._opened:
                 self._waiting.setdefault(needed, []).append(row)
-                return []
-        return self._ready(row, link)
-
-    def _ready(self, row: Row, link) -> list[Row]:
-        ready = [row]
-        if link.opens:
-            item, column = link.opens
-            opened = (item, getattr(row, column))
-            self._opened.add(opened)
-            for other in self._waiting.pop(opened, ()):
-                ready += self._ready(other, LINKS[other.kind])
-        return ready
+                return ready
+        return [row, *ready]
 
     def held(self) -> list[str]:
         """The names of rows that wait."""

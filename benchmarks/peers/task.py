@@ -2,8 +2,8 @@
 
 1. **Dedupe**: the first event of a (source, event_id) counts. Another one of the same content is a repeat, one of other
    content a conflict; neither changes anything.
-2. **Card match**: a capture waits for its authorisation (`reference` = its `document`), a settlement for its capture
-   (the same `document`), itself matched. What finds no counterpart is held; what finds it later goes on then.
+2. **Card match**: a capture waits until its authorisation has come (`reference` = its `document`), a settlement until
+   its capture has (the same `document`). What finds no counterpart is held; what finds it later goes on then.
 3. **Aggregate**: amounts of what is neither repeat, conflict nor held, by account, entity, facility, department, period
    and kind. Each kind debits one account and credits another (ACCOUNTS), or posts nothing.
 

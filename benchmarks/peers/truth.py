@@ -40,7 +40,7 @@ def outcome(rows: pl.DataFrame) -> dict:
 def _held(rows: list[dict]) -> set[tuple[str, str]]:
     of_kind = {kind: [row for row in rows if row["kind"] == kind] for kind in ("card_captured", "card_settled")}
     authorised = {row["document"] for row in rows if row["kind"] == "card_authorised"}
-    captured = {row["document"] for row in of_kind["card_captured"] if row["reference"] in authorised}
+    captured = {row["document"] for row in of_kind["card_captured"]}
     waiting = [row for row in of_kind["card_captured"] if row["reference"] not in authorised]
     waiting += [row for row in of_kind["card_settled"] if row["document"] not in captured]
     return {(row["source"], row["event_id"]) for row in waiting}

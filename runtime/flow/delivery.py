@@ -165,12 +165,13 @@ class Desk:
         """Take over what the books hold in flight and unknown; the outcomes to record.
 
         Who was sending may be doing so still, though no call starts later than its deadline: doubts settle from then.
+        Instants of another process say nothing of the time that elapsed since, as clocks may be set in between.
         """
         lost_ms = now_ms + round(CALL_START_WITHIN_S * 1000)
         outcomes, jobs = [], {}
         for delivery in deliveries:
             key = delivery.entry.key
-            self._first_sent[key] = delivery.first_sent_ms
+            self._first_sent[key] = self._first_use(delivery)
             if delivery.attempts > 1 or delivery.state == "unknown":
                 self._doubted.add(key)
             if delivery.state == "in_flight" and delivery.erp_ref:
@@ -241,10 +242,18 @@ class Desk:
         """The next call of entries that may be sent, or that must be tried apart."""
         for delivery in sealed:
             if delivery.first_sent_ms:
-                self._first_sent.setdefault(delivery.entry.key, delivery.first_sent_ms)
+                self._first_sent.setdefault(delivery.entry.key, self._first_use(delivery))
         self._isolation.forget(self._unprotected(now_ms))
         call = self._isolation.choose([delivery.entry for delivery in sealed], self._bounds, self._busy)
         return Send(call) if call else None
+
+    def _first_use(self, delivery: Delivery) -> int:
+        """When somebody else first used a key. Where a lookup can tell, that is not relied on (0: not known)."""
+        return 0 if self._terms.lookup else delivery.first_sent_ms
+
+    def stands(self, action: Action, now_ms: int) -> bool:
+        """Whether an action that was chosen may be begun now: of what it sends, nothing is in doubt without a key."""
+        return not isinstance(action, Send) or self._unprotected(now_ms).isdisjoint(_names(action))
 
     def _unprotected(self, now_ms: int) -> set[str]:
         """Keys in doubt that may not be sent again, though their group is being tried apart."""

@@ -8,7 +8,7 @@ times are arguments.
 from runtime.ledger.links import GroupRef, ItemRef, Links, Release
 from runtime.ledger.registers import Hold, ItemFlag, Told
 from runtime.ledger.rules import Item, Rulebook
-from runtime.ledger.waiting import Change, Event, Expected, GroupSum, ItemTerms, Key, OpenItem, Waiter
+from runtime.ledger.waiting import Change, Event, Expected, GroupKey, GroupSum, ItemTerms, Key, OpenItem, Waiter
 
 REFUSED = "approval_refused"
 FULL = "open_items_full"
@@ -27,7 +27,7 @@ class Matching:
         self._items_max = items_max
         self.items: dict[Key, OpenItem] = {}
         self.terms: dict[Key, ItemTerms] = {}
-        self.groups: dict[Key, GroupSum] = {}
+        self.groups: dict[GroupKey, GroupSum] = {}
         self.waiters: dict[int, Waiter] = {}
         self._expected: dict[Key, list[Expected]] = {}
         self._consumers: dict[Key, list[int]] = {}  # waiting for an item that is not there yet, or is held
@@ -38,7 +38,7 @@ class Matching:
     def take(self, event: Event, now_ms: int) -> list[Change]:
         """Match one new event; the changes of this and of every event that it made ready, in order."""
         links = self._links[event.kind]
-        waiter = self.waiters[event.id] = Waiter(event.kind, event.entity, now_ms)
+        waiter = self.waiters[event.id] = Waiter(event.kind, event.entity, now_ms, currency=event.currency)
         refused = self._refusal(event, links)
         if refused:
             waiter.fault = refused
@@ -137,7 +137,7 @@ class Matching:
             waiter.item_minor = min(waiter.item_minor, item.residual_minor)
         if ref.second_person and self._is_refused(key, waiter):
             waiter.fault = REFUSED
-        elif not _fits(item, rule, waiter.item_minor):
+        elif not self._fits(key[0], item, waiter.item_minor, waiter.currency):
             waiter.fault = rule.differs
         else:
             self._use(key, item, rule, waiter.item_minor)
@@ -161,10 +161,21 @@ class Matching:
         who = (key[1], expected.source, expected.event_id, *money)
         if expected.flagged:
             self._flags.append(ItemFlag(rule.unopened, *who, raised=False))
-        if _fits(item, rule, expected.amount_minor):
+        if self._fits(key[0], item, expected.amount_minor, expected.currency):
             self._use(key, item, rule, expected.amount_minor)
         elif rule.differs:
             self._flags.append(ItemFlag(rule.differs, *who, raised=True, detail="it does not fit its counterpart"))
+
+    def _fits(self, name: str, item: OpenItem, amount_minor: int, currency: str) -> bool:
+        """Whether so much of an item may be used. Money of another currency never fits; pieces have none."""
+        use = self._rules.item[name].use
+        if use == "exists":
+            return True
+        if currency != item.currency and name not in self._counted:
+            return False
+        if use == "part":
+            return amount_minor <= item.residual_minor
+        return amount_minor == item.amount_minor and not item.used_minor
 
     def _is_refused(self, key: Key, waiter: Waiter) -> bool:
         """Whether nobody signs, or the one who signed first (domain 5.8: preparer is not approver)."""
@@ -225,7 +236,8 @@ class Matching:
 
     def _group(self, name: str, event: Event, waiter: Waiter, ref: GroupRef) -> GroupSum:
         waiter.group = event.key(ref)
-        return self.groups.setdefault((name, event.entity, waiter.group), GroupSum(waiter.since_ms))
+        key = (name, event.entity, event.currency, waiter.group)
+        return self.groups.setdefault(key, GroupSum(waiter.since_ms))
 
     def _tie(self, group: GroupSum) -> None:
         """Release a group's waiting members when they make up exactly what its total still lacks.
@@ -295,14 +307,6 @@ class Matching:
     def _money(self, item: str, amount: int) -> int:
         """The money that an exception tells of: none where an item counts pieces."""
         return 0 if item in self._counted else amount
-
-
-def _fits(item: OpenItem, rule: Item, amount_minor: int) -> bool:
-    if rule.use == "exists":
-        return True
-    if rule.use == "part":
-        return amount_minor <= item.residual_minor
-    return amount_minor == item.amount_minor and not item.used_minor
 
 
 def _signed_items(links: dict[str, Links]) -> frozenset[str]:

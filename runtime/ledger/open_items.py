@@ -8,7 +8,7 @@ import msgspec
 
 from runtime.ledger.matching import FULL, REFUSED, Matching
 from runtime.ledger.registers import ItemFlag
-from runtime.ledger.waiting import Change, Event, Expected, GroupSum, ItemTerms, Key, OpenItem, Waiter
+from runtime.ledger.waiting import Change, Event, Expected, GroupKey, GroupSum, ItemTerms, Key, OpenItem, Waiter
 
 DAY_MS = 86_400_000
 
@@ -60,7 +60,7 @@ class OpenItems(Matching):
             self._give_back((links.consumes.item, event.entity, event.key(links.consumes)), waiter.item_minor)
         group_ref = links.member_of or links.closes
         if waiter.group and group_ref:
-            group = self.groups[group_ref.group, event.entity, waiter.group]
+            group = self.groups[group_ref.group, event.entity, event.currency, waiter.group]
             group.waiting.remove(event.id)
             if links.closes:
                 group.total_minor = (group.total_minor - waiter.group_minor) or None
@@ -146,7 +146,7 @@ class OpenItems(Matching):
             terms.flagged = True
             self._flag(rule.overdue, key, item, raised=True, detail=f"held by {', '.join(sorted(terms.holds))}")
 
-    def _finished(self, key: Key, group: GroupSum, now_ms: int) -> bool:
+    def _finished(self, key: GroupKey, group: GroupSum, now_ms: int) -> bool:
         tied = group.total_minor == group.booked_minor and not group.waiting
         return tied and now_ms - group.since_ms > self._rules.group[key[0]].wait_days * DAY_MS
 
@@ -192,7 +192,7 @@ class OpenItems(Matching):
 _STATE = tuple[
     list[tuple[Key, OpenItem]],
     list[tuple[Key, ItemTerms]],
-    list[tuple[Key, GroupSum]],
+    list[tuple[GroupKey, GroupSum]],
     list[tuple[int, Waiter]],
     list[tuple[Key, list[Expected]]],
     list[tuple[Key, list[int]]],

@@ -11,7 +11,8 @@ import msgspec
 from runtime.ledger import amounts
 from runtime.ledger.links import GroupRef, ItemRef, RegisterRef, Release
 
-Key = tuple[str, str, str]  # item or group name, entity, key
+Key = tuple[str, str, str]  # item name, entity, key
+GroupKey = tuple[str, str, str, str]  # group name, entity, currency, key: sums of two currencies are two sums
 
 
 class Event(NamedTuple):
@@ -99,6 +100,7 @@ class Waiter(msgspec.Struct, array_like=True):
     item_minor: int = 0  # how much of it
     group: str = ""  # key of the group it needs to be complete
     group_minor: int = 0  # its share in the group's sum, or the total it announces
+    currency: str = ""
     person: str = ""
     hold: str = ""  # the hold that it releases
     fault: str = ""

@@ -25,7 +25,7 @@ class Matching:
         self._rulebook, self._items_max = rulebook, items_max
         self.items: dict[Key, Row] = {}
         self._terms: dict[Key, Row] = {}  # of items, also of those that have not come: who opened, what holds
-        self._groups: dict[Key, Row] = {}
+        self._groups: dict[tuple[str, str, str, str], Row] = {}  # by currency, too
         self._expected: dict[Key, list[Row]] = {}
         self.waiting: dict[int, Row] = {}  # row number -> what it lacks
         self.flags: dict[FlagKey, tuple[str, str, int]] = {}  # -> entity, currency, residual when it was told
@@ -62,7 +62,7 @@ class Matching:
             wait["hold"] = needed.hold or row["reason"] or ""
         for ref in (links.member_of, links.closes):
             if ref:
-                wait["group"] = (ref.group, row["entity"], row[ref.key] or "")
+                wait["group"] = (ref.group, row["entity"], row["currency"], row[ref.key] or "")
                 group = self._groups.setdefault(wait["group"], {"since": now_ms, "sum": 0, "total": None})
                 wait["share"] = sum_of(ref.total, row) if ref is links.closes else ref.sign * row["amount_minor"]
                 self._count_in(group, wait, 1)
@@ -113,10 +113,18 @@ class Matching:
         rule = self._rulebook.item[key[0]]
         if expected["flagged"]:
             self._end(rule.unopened, expected["row"])
-        if _fits(rule, item, expected["amount"]):
+        if self._fits(key[0], item, expected["amount"], expected["row"]):
             self._use(rule, item, expected["amount"])
         elif rule.differs:
             self._raise(rule.differs, expected["row"], key[1], expected["amount"])
+
+    def _fits(self, name: str, item: Row, amount: int, user: Row) -> bool:
+        use = self._rulebook.item[name].use
+        opened = [ref for kind in self._rulebook.kind.values() if kind.links for ref in kind.links.opened]
+        is_money = not any(ref.item == name and ref.amount == "quantity" for ref in opened)
+        if use != "exists" and is_money and user["currency"] != item["row"]["currency"]:
+            return False
+        return {"exists": True, "part": amount <= item["left"], "whole": amount == item["amount"] == item["left"]}[use]
 
     def _use(self, rule: Item, item: Row, amount: int) -> None:
         if rule.use == "exists":
@@ -163,7 +171,7 @@ class Matching:
             wait["amount"] = min(wait["amount"], item["left"])
         if ref.second_person and self._is_refused(wait):
             wait["fault"] = REFUSED
-        elif not _fits(rule, item, wait["amount"]):
+        elif not self._fits(wait["item"][0], item, wait["amount"], wait["row"]):
             wait["fault"] = rule.differs
         else:
             self._use(rule, item, wait["amount"])
@@ -319,12 +327,6 @@ class Matching:
 
     def _links(self, row: Row) -> Links:
         return self._rulebook.kind[row["kind"]].links
-
-
-def _fits(rule: Item, item: Row, amount: int) -> bool:
-    if rule.use == "exists":
-        return True
-    return amount <= item["left"] if rule.use == "part" else amount == item["amount"] == item["left"]
 
 
 def _person(row: Row) -> str:

@@ -6,6 +6,7 @@ proxy.
 """
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import polars as pl
 import redis
 from chaos_rig import BACK_WITHIN_S, Rig
-from installed import until
+from installed import POLL_S, until
 from penstock import Client
 
 from adapters import embedded
@@ -29,10 +30,11 @@ PAGE_MOVES = 2_000
 
 
 def prove(rig: Rig) -> None:
-    """Stop the load, wait until all has drained, demand that everything agrees, and let the load go on."""
+    """Stop load and faults, wait until all has drained, demand that everything agrees, and let the load go on."""
     rig.load.halt(True)
+    rig.proxy.lose_every(0, ())
     until(rig.all_run, BACK_WITHIN_S, "every part runs")
-    until(lambda: not left(rig), DRAINED_WITHIN_S, "everything is booked, posted and told")
+    drain(rig)
     assert rig.load.complaints() == []
     assert until(lambda: rig.ask("checkpoint"), BACK_WITHIN_S, "the archive holds everything")
     assert says(rig, "verify")["differences"] == []
@@ -50,14 +52,27 @@ def says(rig: Rig, *words: str) -> dict[str, Any]:
     return json.loads(answer or rig.installed.run(*words, "--json"))
 
 
-def left(rig: Rig) -> int:
-    """What is still on its way: rows, derived events, posting sets, entries, statuses."""
+def drain(rig: Rig) -> None:
+    """Wait until nothing is on its way; name what is, if it stays so."""
+    deadline = time.monotonic() + DRAINED_WITHIN_S
+    while stuck := {what: count for what, count in left(rig).items() if count}:
+        assert time.monotonic() < deadline, f"not drained within {DRAINED_WITHIN_S:g} s: {stuck}"
+        time.sleep(POLL_S)
+
+
+def left(rig: Rig) -> dict[str, int]:
+    """What is still on its way."""
     with Client(rig.installed.record().gateway) as client:
         rows = sum(shard.waiting for shard in client.status().shards)
     with rig.installed.books() as books:
-        sets, frames = books.unclaimed_count(rig.config.erp_entities()), len(books.outbox(1))
-        entries = sum(books.entry_counts().get(state, 0) for state in UNSETTLED)
-        return rows + sets + frames + entries + abs(len(consumed(rig)) - books.statuses(0, STATUSES_MAX).height)
+        entries = books.entry_counts()
+        return {
+            "rows": rows,
+            "posting sets": books.unclaimed_count(rig.config.erp_entities()),
+            "derived frames": len(books.outbox(1)),
+            "statuses": abs(books.statuses(0, STATUSES_MAX).height - len(consumed(rig))),
+            **{state: entries.get(state, 0) for state in UNSETTLED},
+        }
 
 
 def not_as_acknowledged(rig: Rig, books: SqlBooks) -> Iterator[str]:

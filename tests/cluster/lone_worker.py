@@ -8,7 +8,6 @@ import time
 
 import msgspec
 
-from actors.bootstrap import build_worker
 from actors.cli.installation import Installation
 from actors.parts import ThreadShell
 from adapters import settings
@@ -18,6 +17,9 @@ if __name__ == "__main__":
     installation = Installation(settings.load(config))
     wiring = msgspec.structs.replace(installation.wiring(), logs_folder=logs)
     with installation.stage():
+        # Ray reads its environment when it is imported, and `stage` has set it.
+        from actors.bootstrap import build_worker
+
         shell = ThreadShell(f"worker-{index}", lambda: build_worker(wiring, int(index)))
         while True:
             time.sleep(1.0)

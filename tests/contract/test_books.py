@@ -55,6 +55,16 @@ def test_take_epoch_again_returns_what_was_committed(books: Books) -> None:
     ]
 
 
+def test_take_epoch_again_after_another_holder_is_fenced_and_changes_nothing(books: Books) -> None:
+    """Who was the owner gets a newer epoch only as long as nobody else has become it."""
+    books.take_epoch("shard:3", "w1")
+    assert books.take_epoch("shard:3", "w1", again=True).epoch == 2
+    books.take_epoch("shard:3", "w2")
+    with pytest.raises(Fenced):
+        books.take_epoch("shard:3", "w1", again=True)
+    assert books.shard_rows().select("epoch", "holder").rows() == [(3, "w2")]
+
+
 def test_commit_of_an_old_epoch_is_fenced_and_stores_nothing(books: Books) -> None:
     """After a newer epoch was taken the old owner's commit is refused and leaves no trace."""
     old = books.take_epoch("shard:0", "w1")

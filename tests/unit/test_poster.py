@@ -15,6 +15,7 @@ from adapters.books.memory import MemoryBooks
 from adapters.erp.memory import TERMS
 from runtime.config import GatheringSection
 from runtime.errors import BooksUnavailable, Fenced
+from runtime.flow.delivery import Desk, Send
 from runtime.flow.governor import CIRCUIT_OPEN_S, UNANSWERED_MAX, UNAUTHORISED_PAUSE_S
 from runtime.flow.outcomes import CALL_START_WITHIN_S
 from runtime.ledger.journal import counted
@@ -326,6 +327,26 @@ def test_several_calls_go_at_once_up_to_the_erps_concurrency() -> None:
     assert callers.most == 3
     assert bench.clock.now_ms() - began_ms < 10_000
     assert bench.booked_once()
+
+
+def test_send_whose_key_ends_while_it_is_chosen_is_not_begun(monkeypatch) -> None:
+    """The life of a windowed key is judged when the call begins: a poster that was frozen since looks up first."""
+    terms = msgspec.structs.replace(TERMS, native_key="windowed", key_life_s=60.0, settle_s=2.0)
+    bench = Bench("lose_answer_after_commit", terms=terms)
+    bench.commit("R-1")
+    poster = bench.poster()
+    poster.step()
+    choose = Desk.due
+
+    def frozen(self: Desk, now_ms: int) -> object:
+        action = choose(self, now_ms)
+        bench.clock.sleep(100 if isinstance(action, Send) else 0)
+        return action
+
+    monkeypatch.setattr(Desk, "due", frozen)
+    bench.run(poster)
+    assert bench.booked_once()
+    assert bench.metrics.counts["erp_calls", "looked_up"] == 1
 
 
 def test_call_of_a_frozen_sender_is_not_made_too_late() -> None:

@@ -228,12 +228,12 @@ class Bench:
         await self.log.append(entries)
         return {shard: lag.appended for shard, lag in (await self.log.lag()).items()}
 
-    def worker(self, edges: Edges | None = None, shards: tuple[int, ...] = (0, 1)) -> ShardWorker:
+    def worker(self, edges: Edges | None = None, shards: tuple[int, ...] = (0, 1), holder: str = "test") -> ShardWorker:
         """A worker of these shards; `edges` lie around its ports."""
         ports = {"log": self.log, "books": self.books, "archive": self.archive}
         worker = ShardWorker(
             shards,
-            holder="test",
+            holder=holder,
             engine=PureEngine,
             **{name: edges.around(name, port) if edges else port for name, port in ports.items()},
             clock=self.clock,
@@ -362,11 +362,31 @@ def test_worker_fenced_lets_go_of_the_shard():
     bench.worker(shards=(NORTH,)).step()
     before = bench.end()
     late.step()
-    assert late.health() == [] and bench.end() == before
+    assert states(late) == {NORTH: "lost"} and bench.end() == before
     with pytest.raises(Fenced):
         late.step()
     with pytest.raises(Fenced):
         bench.books.record_checkpoint(NORTH, 1, Checkpoint("2-0", "late"))
+
+
+def test_worker_that_set_a_shard_aside_does_not_take_it_from_its_new_owner(monkeypatch):
+    """While a shard waits to be recovered somebody else may take it over: then it stays there, and is told as lost."""
+    bench = Bench()
+    commit = bench.books.commit
+
+    def silent(*_given: object) -> None:
+        raise BooksUnavailable
+
+    first = bench.worker(holder="first")
+    monkeypatch.setattr(bench.books, "commit", silent)
+    first.step()
+    assert states(first) == {NORTH: "recovering", WEST: "recovering"}
+    monkeypatch.setattr(bench.books, "commit", commit)
+    bench.worker(shards=(NORTH,), holder="second").step()
+    bench.clock.sleep(60)
+    first.step()
+    assert states(first) == {WEST: "running", NORTH: "lost"}
+    assert bench.books.shard_rows().select("shard", "holder").sort("shard").rows() == [(0, "second"), (1, "first")]
 
 
 def states(worker: ShardWorker) -> dict[int, str]:

@@ -8,6 +8,7 @@ from datetime import date
 import pytest
 import structlog
 
+from actors.parts import PartHealth
 from actors.supervisor import Supervisor
 from adapters.books.memory import MemoryBooks
 from adapters.log.memory import MemoryLog
@@ -40,6 +41,7 @@ class MemoryStage:
     def __init__(self) -> None:
         self.present: set[str] = set()
         self.hung: set[str] = set()
+        self.shards: dict[str, dict[int, str]] = {}  # part -> the states of its shards
         self.asked: list[tuple[str, str]] = []
 
     def exists(self, name: str) -> bool:
@@ -53,7 +55,11 @@ class MemoryStage:
         self.asked.append(("kill", name))
 
     def ping(self, names: list[str], timeout_s: float) -> dict[str, object]:
-        return {name: f"{name} is well" for name in names if name not in self.hung}
+        return {name: self._health(name) for name in names if name not in self.hung}
+
+    def _health(self, name: str) -> PartHealth:
+        told = [{"shard": shard, "state": state} for shard, state in self.shards.get(name, {}).items()]
+        return PartHealth(name, 1, "running", 1, "", told)
 
 
 class MemoryLine:
@@ -144,6 +150,31 @@ def test_supervisor_with_a_hung_part_replaces_it_after_its_silence(bench):
     assert bench.stage.asked == [("kill", "worker-0")]
     bench.run(supervisor, SILENCE_S - 1)
     assert bench.stage.asked == [("kill", "worker-0")]
+
+
+def test_supervisor_with_a_shard_that_nobody_runs_replaces_the_worker_that_lost_it(bench):
+    """A worker that answers, but was fenced for a shard which no other part runs, is replaced after the silence."""
+    supervisor = bench.supervisor()
+    bench.run(supervisor, 5)
+    bench.stage.asked.clear()
+    bench.stage.shards = {"worker-0": {0: "running", 1: "lost"}}
+    bench.run(supervisor, SILENCE_S)
+    assert bench.stage.asked == []
+    bench.run(supervisor, 2)
+    assert bench.stage.asked == [("kill", "worker-0")]
+    bench.stage.shards = {"worker-0": {0: "running", 1: "recovering"}}
+    bench.run(supervisor, 60)
+    assert bench.stage.asked == [("kill", "worker-0")]
+
+
+def test_supervisor_with_a_lost_shard_that_another_worker_runs_replaces_nothing(bench):
+    """A shard that moved is not orphaned: who lost it may go on with the rest."""
+    supervisor = bench.supervisor()
+    bench.run(supervisor, 5)
+    bench.stage.asked.clear()
+    bench.stage.shards = {"worker-0": {0: "running", 1: "lost"}, "gateway-0": {1: "running"}}
+    bench.run(supervisor, 60)
+    assert bench.stage.asked == []
 
 
 def test_supervisor_with_a_slow_starter_gives_it_its_time(bench):
@@ -296,7 +327,7 @@ def test_supervisor_health_names_silent_parts(bench):
     supervisor.step()
     bench.stage.hung.add("worker-0")
     supervisor.step()
-    assert supervisor.health() == {"worker-0": None, "gateway-0": "gateway-0 is well"}
+    assert supervisor.health() == {"worker-0": None, "gateway-0": bench.stage.ping(["gateway-0"], 1.0)["gateway-0"]}
 
 
 # ── conservation ───────────────────────────────────────────────────────────────────────────────────────────────────

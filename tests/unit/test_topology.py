@@ -20,6 +20,9 @@ CASES = {
     "starting slowly": (Observed(True, 0, FRESH_MS), ""),
     "never answered since its start": (Observed(True, 0, LATE_MS), "replace"),
     "silent": (Observed(True, LATE_MS, 0), "replace"),
+    "lacking something": (Observed(True, NOW_MS, 0, FRESH_MS), ""),
+    "lacking something for long": (Observed(True, NOW_MS, 0, LATE_MS), "replace"),
+    "lacking something since before it was replaced": (Observed(True, NOW_MS, FRESH_MS, LATE_MS), ""),
 }
 
 

@@ -21,6 +21,7 @@ class Row(NamedTuple):
     document: str
     reference: str = ""
     attributes: str | None = None
+    currency: str = "USD"
 
 
 class Register:
@@ -36,7 +37,7 @@ class Register:
         for row in rows:
             id = int.from_bytes(row.name.ljust(8).encode(), "big")
             keys = (row.document, row.reference)
-            event = Event(id, row.kind, "mercy", row.amount_minor, *keys, "ehr", row.name, "USD")
+            event = Event(id, row.kind, "mercy", row.amount_minor, *keys, "ehr", row.name, row.currency)
             self._hear(self.items.take(event._replace(attributes=row.attributes), now_ms))
 
     def age(self, days: float) -> list[ItemFlag]:
@@ -135,6 +136,35 @@ def test_open_items_event_before_its_item_waits_until_it_comes():
     assert register.said == {"capture": "waiting"}
     register.take(AUTHORISED)
     assert register.ready == ["auth", "capture"]
+
+
+def test_open_items_use_in_another_currency_does_not_fit():
+    """Whatever its amount, money of another currency uses up nothing: it is a difference, in both orders."""
+    for order in permutations((AUTHORISED, CAPTURED._replace(currency="EUR"))):
+        register = arrived(order)
+        assert register.said == {"auth": "ready", "capture": "allocation_exceeded"}
+        assert register.residuals() == {("authorisation", "a1"): 1000, ("capture", "c1"): 1000}
+
+
+def test_open_items_count_of_pieces_has_no_currency():
+    """An item that counts pieces is used by pieces, whatever the money beside them is in."""
+    opener = next(name for name, kind in RULEBOOK.kind.items() if _counts(kind, "lab_bill"))
+    register = Register()
+    register.take(Row("billed", opener, 100, "l1", "l1", quantity=1000))
+    register.take(Row("charged", "lab_charged", 100, "l2", "l1", currency="EUR", quantity=1000))
+    assert not [flag for flag in register.age(0) if flag.raised and flag.fault == "lab_billed_twice"]
+
+
+def test_open_items_sums_of_two_currencies_are_two_sums():
+    """Members in another currency than their closer's wait, though the amounts would tie, and become a mismatch."""
+    rows = (*SALE[:3], FEE._replace(currency="EUR"), PAYOUT)
+    for order in permutations(rows):
+        register = arrived(order)
+        assert {name: register.said[name] for name in ("settle", "fee", "payout")} == dict.fromkeys(
+            ("settle", "fee", "payout"), "waiting"
+        )
+        register.age(100)
+        assert {register.said[name] for name in ("settle", "fee", "payout")} == {RULEBOOK.group["payout"].mismatch}
 
 
 def test_open_items_parts_share_an_item_up_to_its_amount():

@@ -233,9 +233,29 @@ def test_desk_relies_on_a_windowed_key_only_inside_its_life() -> None:
 
 def test_desk_knows_the_first_use_of_a_key_from_the_books() -> None:
     """A key that was used before a restart is not younger for it."""
+    at = desk(native_key="windowed", key_life_s=360.0, lookup=False)
+    at.recall([delivery("a", "unknown", attempts=1, sent_ms=after(-300))], T0)
+    assert isinstance(at.due(after(20)), Send)
+    assert at.due(after(40)) is None
+    assert [o.code for o in at.give_up(after(40))] == ["parked"]
+
+
+def test_desk_does_not_rely_on_another_process_s_clock_where_a_lookup_can_tell() -> None:
+    """The clock may have been set since a predecessor used a windowed key, so its age is not known."""
     at = desk(native_key="windowed", key_life_s=360.0)
-    at.recall([delivery("a", "unknown", attempts=1, sent_ms=after(-340))], T0)
+    at.recall([delivery("a", "unknown", attempts=1, sent_ms=after(-1))], T0)
+    assert at.due(after(1)) is None
     assert at.due(after(10)) == LookUp(("a",))
+
+
+def test_desk_whose_send_was_chosen_too_long_ago_does_not_stand_by_it() -> None:
+    """A key's life is judged when the call begins, not when it was chosen."""
+    at = desk(native_key="windowed", key_life_s=360.0)
+    sent(at, "a", code="unknown")
+    action = at.due(after(300))
+    assert isinstance(action, Send)
+    assert at.stands(action, after(300)) and not at.stands(action, after(335))
+    assert at.stands(at.due(after(335)), after(9_999))
 
 
 def test_desk_without_key_and_lookup_parks() -> None:
