@@ -7,6 +7,8 @@ SEEDS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
+BENCH_STAMP := $(VENV)/.stamp-bench
+WHAT ?= engine
 PINNED := -c constraints.txt -e '.[dev]'
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 INSTALL_UV = $(PIP) -c constraints.txt uv 2>/dev/null
@@ -15,10 +17,10 @@ INSTALL_SLOW = $(PIP) $(PINNED)
 PROTOS := $(wildcard proto/penstock/v1/*.proto)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint bench soak proto clean
+.PHONY: help venv demo test lint bench bench-compare growth load load-short profile soak proto clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(STAMP) ## build .venv with pinned dependencies (once, then only when a pin changes)
 
@@ -32,8 +34,23 @@ lint: $(STAMP) ## check style and formatting
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
-bench: $(STAMP) ## measure events per second: engine, gateway to log, end to end
+bench: $(STAMP) ## measure events per second of each part and the whole (ARGS="engine --json")
 	@$(BIN)/python -m benchmarks.run $(ARGS)
+
+bench-compare: $(STAMP) ## measure BASE=REV and this tree by turns, as ratios (WHAT=end_to_end ARGS="--rounds 5")
+	@$(BIN)/python -m benchmarks.compare $(BASE) $(WHAT) $(ARGS)
+
+growth: $(BENCH_STAMP) ## plot events per second as work grows (ARGS="accounts --short")
+	@$(BIN)/python -m benchmarks.growth $(ARGS)
+
+load: $(BENCH_STAMP) ## a month end with Locust: an ERP outage, half the quota after it, plots and proof
+	@$(BIN)/python -m benchmarks.load $(ARGS)
+
+load-short: $(BENCH_STAMP) ## the same in a minute
+	@$(BIN)/python -m benchmarks.load --seconds 60 --events-per-s 300 $(ARGS)
+
+profile: $(BENCH_STAMP) ## flame graphs of a worker and a gateway under full load
+	@$(BIN)/python -m benchmarks.flame $(ARGS)
 
 soak: $(STAMP) ## simulate bad days on all cores until stopped (SEEDS=1000 for so many, ARGS="--events 300")
 	@$(BIN)/penstock simulate $(if $(SEEDS),--seeds $(SEEDS),--forever) $(ARGS)
@@ -52,4 +69,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Building .venv with pinned dependencies: up to a minute and a half, only this once."
 	@$(PYTHON) -m venv $(VENV)
 	@$(INSTALL_UV) && $(INSTALL_FAST) || { echo "uv can't install here; pip does it."; $(INSTALL_SLOW); }
+	@touch $@
+
+$(BENCH_STAMP): $(STAMP)
+	@$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev,bench]' 2>/dev/null || $(PIP) -c constraints.txt -e '.[dev,bench]'
 	@touch $@

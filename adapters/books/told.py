@@ -3,7 +3,7 @@
 Owns which outcomes are told and how such a status is made. Stores nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import polars as pl
@@ -42,14 +42,23 @@ def statuses_of(
     told_kinds: Mapping[str, str],
     at_ms: int,
 ) -> pl.DataFrame:
-    """The statuses (columns STATUSES) of these outcomes, by their entries' sets. Only told kinds have any."""
+    """The statuses (columns STATUSES) of these outcomes, one a document of an entry, with the sum of its sets' debits.
+    Only told kinds have any; of several in one document, the first set's kind is named."""
     rows = [
         _status(owner, outcome, one, told_kinds[one.kind], at_ms)
         for outcome in told_outcomes(outcomes, told_kinds)
-        for one in sets.get(outcome.key, ())
-        if one.kind in told_kinds and one.document
+        for one in _documents(one for one in sets.get(outcome.key, ()) if one.kind in told_kinds and one.document)
     ]
     return frame_of(rows, STATUSES)
+
+
+def _documents(sets: Iterable[ToldSet]) -> list[ToldSet]:
+    """Sets of one document as one."""
+    first: dict[str, ToldSet] = {}
+    for one in sorted(sets):
+        known = first.setdefault(one.document, one._replace(amount_minor=0))
+        first[one.document] = known._replace(amount_minor=known.amount_minor + one.amount_minor)
+    return list(first.values())
 
 
 def _status(owner: str, outcome: Outcome, one: ToldSet, flow: str, at_ms: int) -> tuple:

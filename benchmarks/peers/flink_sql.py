@@ -5,13 +5,13 @@ sums change seldom (without them every event gives two changes of its sum). One 
 conflicts. Not durable: no checkpoints, state on the heap.
 """
 
-import tempfile
 from collections import Counter
 from pathlib import Path
 
+from pyflink.common import RowKind
 from pyflink.table import EnvironmentSettings, TableEnvironment
 
-from benchmarks.peers.task import DIMENSIONS, LINKS, Outcome, measure, name_of
+from benchmarks.peers.task import LINKS, Outcome, measure, name_of
 
 SETTINGS = {
     "parallelism.default": "1",
@@ -35,6 +35,7 @@ COLUMNS = (
 CONTENT = ", ".join(
     f"CAST({column.split()[0]} AS STRING)" for column in COLUMNS.split(", ") if column.split()[0] != "source"
 )
+KINDS_LINKED = ", ".join(f"'{kind}'" for kind in LINKS)
 SOURCE = """
 CREATE TEMPORARY TABLE events (seq BIGINT, {columns}, came AS PROCTIME()) WITH (
   'connector' = 'filesystem', 'path' = '{path}', 'format' = 'csv')
@@ -69,25 +70,28 @@ def _environment(folder: Path) -> TableEnvironment:
     tables = TableEnvironment.create(EnvironmentSettings.in_streaming_mode())
     for name, value in SETTINGS.items():
         tables.get_config().set(name, value)
-    linked = ", ".join(f"'{kind}'" for kind in LINKS)
     tables.execute_sql(SOURCE.format(columns=COLUMNS, path=(folder / "rows").resolve()))
     tables.execute_sql(JUDGED)
     for name, query in VIEWS.items():
-        tables.execute_sql(f"CREATE TEMPORARY VIEW {name} AS {query.format(linked=linked)}")
+        tables.execute_sql(f"CREATE TEMPORARY VIEW {name} AS {query.format(linked=KINDS_LINKED)}")
     return tables
 
 
 def run(folder: Path) -> Outcome:
     """The task over a folder of events."""
-    linked = ", ".join(f"'{kind}'" for kind in LINKS)
-    found: dict[str, list[str]] = {what: [] for what in ("repeat", "conflict", "linked", "matched")}
-    sums: Counter = Counter()
-    with _environment(folder).execute_sql(ANSWERS.format(linked=linked)).collect() as changes:
+    found: dict[str, set[str]] = {what: set() for what in ("repeat", "conflict", "linked", "matched")}
+    repeats, sums = 0, Counter()
+    with _environment(folder).execute_sql(ANSWERS.format(linked=KINDS_LINKED)).collect() as changes:
         for change in changes:
             what, *key, amount = change
-            print(what, key, amount, change.get_row_kind())
-            1 / 0
-    return Outcome(len(found["repeat"]), found["conflict"], [], dict(sums))
+            if what == "sum":
+                added = change.get_row_kind() in (RowKind.INSERT, RowKind.UPDATE_AFTER)
+                sums[tuple(key)] += amount if added else -amount
+            elif what == "repeat":
+                repeats += 1
+            else:
+                found[what].add(name_of(*key[:2]))
+    return Outcome(repeats, list(found["conflict"]), list(found["linked"] - found["matched"]), dict(sums))
 
 
 if __name__ == "__main__":

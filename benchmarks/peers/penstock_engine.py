@@ -1,7 +1,7 @@
 """Penstock without its log and its books: Arrow frames → validated and hashed as in a gateway → one engine → effects.
 
-One Polars thread, frames of 65,536 events, the task's rulebook. Beyond the task it keeps control totals and every event's
-outcome, and proves in each step that all of it balances. Not durable.
+One Polars thread, frames of 65,536 events, the task's rulebook. Beyond the task it keeps control totals and every
+event's outcome, and proves in each step that all of it balances. Not durable.
 """
 
 import tempfile

@@ -1,7 +1,7 @@
 """Ray as it is often used: one actor with the state, one remote call for each event.
 
-Tuned: 1,000 calls under way at a time, answered in one `ray.get`; task events off; events go as the bytes of their line.
-Not durable.
+Tuned: 1,000 calls under way at a time, answered in one `ray.get`; task events off; events go as the bytes of their
+line. Not durable.
 """
 
 from collections import Counter

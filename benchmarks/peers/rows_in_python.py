@@ -37,7 +37,7 @@ decode = msgspec.json.Decoder(Row).decode  # the typed decoder skips what the ta
 
 
 class Matcher:
-    """Rows that wait, and what they wait for. `take` gives the rows that are ready now: the new one, and others by it."""
+    """Rows that wait, and what they wait for. `take` gives the rows that are ready now: the new one, others by it."""
 
     def __init__(self) -> None:
         self._opened: set[tuple[str, str]] = set()

@@ -236,7 +236,7 @@ def _cores() -> set[int]:
 
 @contextlib.contextmanager
 def _on(core: int) -> Iterator[None]:
-    """What is started inside runs on this core alone, with all its children. Where that can't be asked for: anywhere."""
+    """What is started inside runs on this core alone, with its children (anywhere, where none can be chosen)."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return

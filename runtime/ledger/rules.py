@@ -150,8 +150,11 @@ class Rulebook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         }
 
     def told_kinds(self) -> dict[str, str]:
-        """kind -> flow, for kinds whose documents consumers are told of."""
-        return {name: kind.flow for name, kind in self.kind.items() if kind.tells}
+        """kind -> flow, for kinds whose documents consumers are told of: those that tell, and the lines of such."""
+        telling = {name: kind for name, kind in self.kind.items() if kind.tells}
+        flows = {kind.flow for kind in telling.values()}
+        lines = {name: kind for name, kind in self.kind.items() if kind.entry_by == "correlation_id"}
+        return {name: kind.flow for name, kind in (telling | lines).items() if kind.flow in flows}
 
     def scopes(self) -> dict[str, str]:
         """kind -> scope, for routing."""

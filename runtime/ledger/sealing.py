@@ -13,6 +13,7 @@ import polars as pl
 
 from runtime.ledger.journal import LINE, SET, Draft, build_drafts
 
+CLOCKS_APART_S = 60.0  # how far machines' clocks may differ; a set from later than that comes of a clock that was set
 _GROUP = ("mode", "entity", "currency", "period", "document")  # only sets that agree in these share an entry
 
 
@@ -135,7 +136,8 @@ def _pack(sets: Iterable[tuple[int, Sequence[int]]], lines_max: int) -> _Packed:
 
 def _ripe(lines_of: Sequence[int], now_ms: int, policy: SealPolicy) -> pl.Expr:
     """Immediate sets, groups of which a set has waited long enough or must, and entries that can take no more."""
-    aged = (_due(policy) <= now_ms).any().over("group")
+    clock_was_set = pl.col("committed_at") > now_ms + round(CLOCKS_APART_S * 1000)  # so its age is not known
+    aged = ((_due(policy) <= now_ms) | clock_was_set).any().over("group")
     followed = pl.col("entry") < pl.col("entry").max().over("group")
     full = [entry for entry, lines in enumerate(lines_of) if lines >= policy.entry_lines_max]
     return (pl.col("mode") == "immediate") | aged | followed | pl.col("entry").is_in(full)

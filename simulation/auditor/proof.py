@@ -95,7 +95,7 @@ class ShardProof:
         expected, found = self.model.totals(), totals_of(totals)
         for key in _differing(expected, found):
             first = self._first(lambda row, of=key: tuple(row[name] or "" for name in TOTAL_KEYS) == of[:5])
-            self._differ("control total", key, expected[key], found[key], *first)
+            self._differ("control total", key, expected[key], found[key], first)
 
     def compare_snapshot(self, body: bytes) -> None:
         """Compare what waits, and how many contents are remembered, with a snapshot of this very position."""
@@ -110,10 +110,10 @@ class ShardProof:
                 expected[row["source"], row["event_id"], row["digest"], state, fault] += 1
         for key in _differing(expected, found):
             first = self._first(lambda row, of=key: (row["source"], row["event_id"], row["digest"]) == of[:3])
-            self._differ("waiting row", key[:2] + key[3:], expected[key], found[key], *first)
+            self._differ("waiting row", key[:2] + key[3:], expected[key], found[key], first)
         remembered = len(snapshot.ids) // 8
         if remembered != len(self.model.rows):
-            self._differ("remembered events", (), len(self.model.rows), remembered, self.position, "")
+            self._differ("remembered events", (), len(self.model.rows), remembered, (self.position, ""))
         self._compare_items(msgspec.msgpack.decode(snapshot.items)[0])
         self.counts["waiting rows"] += sum(found.values())
 
@@ -123,7 +123,7 @@ class ShardProof:
         for key in _differing(expected, found):
             item = self.model.matching.items.get(key)
             event = f"{item['row']['source']} {item['row']['event_id']}" if item else ""
-            self._differ("open item", key, expected.get(key), found.get(key), self.position, event)
+            self._differ("open item", key, expected.get(key), found.get(key), (self.position, event))
         self.counts["open items"] += len(found)
 
     # ── one commit ──
@@ -146,7 +146,7 @@ class ShardProof:
                 found[tuple(key)] += amount
         concerned = [(*self._concerned(step, key), key) for key in _differing(self.model.booked, found)]
         for _, position, event, key in sorted(concerned, key=lambda one: one[0]):
-            self._differ("posting", key, self.model.booked[key], found[key], position, event)
+            self._differ("posting", key, self.model.booked[key], found[key], (position, event))
 
     def _concerned(self, step: ArchivedStep, key: tuple) -> tuple[int, str, str]:
         """Where a posting of this step comes from: the first event that fits, by its row in the step, and its entry."""
@@ -175,7 +175,7 @@ class ShardProof:
             if expected != found:
                 row = self.model.rows[number] if number >= 0 else {"source": "", "event_id": ""}
                 event = f"{row['source']} {row['event_id']}"
-                self._differ("archived state", (event,), expected, found, step.position, event)
+                self._differ("archived state", (event,), expected, found, (step.position, event))
         self.counts["outcomes"] += outcomes.height
         self._compare_sets(step, held, outcomes)
 
@@ -187,7 +187,7 @@ class ShardProof:
         for set_no in _differing(named, Counter(dict(sets))):
             event = booked.filter(pl.col("set_no") == set_no).select("source", "event_id").head(1).rows()
             where = (step.position, " ".join(event[0]) if event else "")
-            self._differ("events of a posting set", (set_no,), named[set_no], dict(sets).get(set_no, 0), *where)
+            self._differ("events of a posting set", (set_no,), named[set_no], dict(sets).get(set_no, 0), where)
 
     # ── findings ──
 
@@ -198,7 +198,8 @@ class ShardProof:
                 return self._steps[self._came[number]], f"{row['source']} {row['event_id']}"
         return "", ""
 
-    def _differ(self, what: str, key: tuple, expected: object, found: object, position: str, event: str) -> None:
+    def _differ(self, what: str, key: tuple, expected: object, found: object, where: tuple[str, str]) -> None:
+        """Note a difference; `where` is the position and the event where it starts."""
         self._found[what] += 1
         self.counts["differences"] += 1
         if self._found[what] <= DIFFERENCES_MAX:
@@ -209,8 +210,8 @@ class ShardProof:
                     expected=str(expected),
                     found=str(found),
                     shard=self.shard,
-                    position=position,
-                    event=event,
+                    position=where[0],
+                    event=where[1],
                 )
             )
 

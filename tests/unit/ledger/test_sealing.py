@@ -191,6 +191,12 @@ def test_plan_set_larger_than_the_limit_is_one_entry() -> None:
     assert len(draft.lines) == 10
 
 
+def test_plan_of_a_set_whose_commit_lies_ahead_does_not_wait_for_that_hour() -> None:
+    """A clock that was set back since a commit leaves its age unknown: nothing gathers for longer than clocks differ."""
+    assert not plan(PostingSet(age_s=-30))
+    assert claimed(plan(PostingSet(age_s=-3_600))) == [0]
+
+
 def test_plan_orders_by_lane_then_age() -> None:
     """What is urgent by rule comes first, then what waits longest."""
     sets = [
