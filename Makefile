@@ -4,6 +4,8 @@
 PYTHON ?= python3
 ARGS ?=
 SEEDS ?=
+SEED ?=
+MINUTES ?= 10
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
@@ -54,6 +56,10 @@ profile: $(BENCH_STAMP) ## flame graphs of a worker and a gateway under full loa
 
 soak: $(STAMP) ## simulate bad days on all cores until stopped (SEEDS=1000 for so many, ARGS="--events 300")
 	@$(BIN)/penstock simulate $(if $(SEEDS),--seeds $(SEEDS),--forever) $(ARGS)
+
+chaos: $(STAMP) ## kill everything real under load for MINUTES=10, and prove that nothing is lost (SEED=7)
+	@CHAOS_MINUTES=$(MINUTES) SEED=$(SEED) $(BIN)/python -m pytest -s tests/cluster/test_chaos_parts.py \
+		tests/cluster/test_chaos_node.py tests/cluster/test_chaos_random.py $(ARGS)
 
 proto: $(STAMP) ## generate the stubs beside the contract in proto/penstock/v1
 	@$(BIN)/python -m grpc_tools.protoc -I proto --python_out=proto --pyi_out=proto --grpc_python_out=proto $(PROTOS)

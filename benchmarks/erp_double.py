@@ -1,4 +1,4 @@
-"""One ERP double in a process of its own, for the companies and accounts of the mix: `python -m benchmarks.erp_double`.
+"""An ERP double in a process of its own, for the companies and accounts of the mix: `benchmarks.erp_double NAME`.
 
 Prints what `[erp]` must say as one line of JSON, then obeys lines on its input: `out` ends serving, `back` serves the
 same books again at the same port, `quota F` cuts the quota to that part, `report` prints what is booked. Ends when its
@@ -19,7 +19,6 @@ from adapters.erp.doubles.limits import RequestLimits, Window
 from adapters.erp.doubles.server import DoubleServer
 from benchmarks import workload
 
-NAME = "business_central"
 WINDOW_S, CALLS_PER_WINDOW = 10.0, 100  # short, so that a cut quota shows within seconds
 CONCURRENCY = 5
 
@@ -34,7 +33,7 @@ def main() -> None:
     config = workload.configuration()
     accounts = frozenset(row.account for row in config.mapping)
     companies = {company(entity): Company("USD", accounts, date(2026, 1, 1)) for entity in config.entities}
-    double = doubles()[NAME](Ledger(companies), clock=WallClock())
+    double = doubles()[sys.argv[1]](Ledger(companies), clock=WallClock())
     double.limits = RequestLimits([Window("requests in 10 s", WINDOW_S, CALLS_PER_WINDOW)], CONCURRENCY)
     server = DoubleServer(double)
     port = int(server.url.rpartition(":")[2])

@@ -23,6 +23,7 @@ from rich.console import Console
 from actors.cli.draining import Draining, Left
 from actors.cli.installation import Installation
 from adapters.books.sql import SqlBooks
+from adapters.erp.doubles.catalog import doubles
 from adapters.erp.doubles.server import SECRETS
 from benchmarks import load_picture, load_proof, load_record, measure, parts
 from benchmarks.load_picture import Sample
@@ -48,7 +49,7 @@ def main() -> int:
     record = OUT / "client.jsonl"
     os.environ.update(zip(SETTINGS, (str(asked.seconds), str(asked.events_per_s), str(record)), strict=True))
     os.environ.update(SECRETS)
-    with _erp() as erp, parts.penstock(WORKERS, GATEWAYS, erp=erp.section) as installation:
+    with _erp(asked.erp) as erp, parts.penstock(WORKERS, GATEWAYS, erp=erp.section) as installation:
         began_s, samples = _run(installation, erp, asked.seconds, record)
         client = load_record.read(record)
         ended_s, left = _drain(installation, max(DRAIN_S_MIN, asked.seconds * DRAIN_PART_MAX))
@@ -71,6 +72,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description="A month end, and its proof.")
     parser.add_argument("--seconds", type=float, default=600.0, help="of the load (default 600)")
     parser.add_argument("--events-per-s", type=float, default=5_000.0, help="of an ordinary day (default 5000)")
+    parser.add_argument("--erp", default="xero", choices=sorted(doubles()), help="which double (default xero)")
     parser.add_argument("--no-verify", dest="verify", action="store_false", help="do not derive everything anew")
     parser.add_argument("--record", action="store_true", help="append the result to benchmarks/history.jsonl")
     return parser.parse_args()
@@ -107,8 +109,8 @@ class Erp:
 
 
 @contextlib.contextmanager
-def _erp() -> Iterator[Erp]:
-    command = [sys.executable, "-m", "benchmarks.erp_double"]
+def _erp(name: str) -> Iterator[Erp]:
+    command = [sys.executable, "-m", "benchmarks.erp_double", name]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=measure.ROOT, text=True) as process:
         yield Erp(process)

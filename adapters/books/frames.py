@@ -75,7 +75,7 @@ POSTING: dict[str, pl.DataType] = {
 }
 POSTING_PAGE: dict[str, pl.DataType] = {**POSTING, "shard": pl.Int32(), "position": pl.String()}
 
-_DIMENSIONS = ("document", "facility", "department")
+DIMENSIONS = ("document", "facility", "department")  # empty texts where a line does not keep them
 
 
 def frame_of(rows: Iterable[tuple], columns: dict[str, pl.DataType]) -> pl.DataFrame:
@@ -85,7 +85,7 @@ def frame_of(rows: Iterable[tuple], columns: dict[str, pl.DataType]) -> pl.DataF
 
 def without_gaps(deltas: pl.DataFrame) -> pl.LazyFrame:
     """Deltas with an empty text for every dimension that a line does not keep."""
-    return deltas.lazy().with_columns(pl.col(_DIMENSIONS).fill_null(""))
+    return deltas.lazy().with_columns(pl.col(DIMENSIONS).fill_null(""))
 
 
 def keyed_totals(totals: pl.DataFrame) -> pl.DataFrame:

@@ -36,7 +36,7 @@ from runtime.config import Config
 from runtime.limits import Limits
 from runtime.ports import NoMetrics
 
-PAUSE_S = 0.005
+PAUSE_S = 0.02
 STOP_S = 30.0
 LINES = """
 SELECT s.entity, l.facility, l.department, s.period, s.kind, l.account_code, l.side, l.amount_minor
@@ -87,25 +87,25 @@ class Books:
         """Events that are in the books."""
         return int(self.sql.shard_rows()["rows_total"].sum())
 
-    def outcome(self) -> Outcome:
-        """What the books and the archive hold, once the worker has been closed."""
+    def outcome(self, repeats: int) -> Outcome:
+        """What the books and the archive hold, once the worker has been closed, and `repeats` that the gateway knew."""
         with closing(sqlite3.connect(self.path)) as books:
             lines = pl.DataFrame(books.execute(LINES).fetchall(), schema=list(LINE_COLUMNS), orient="row")
             conflicts = pl.DataFrame(books.execute(CONFLICTS).fetchall(), schema=list(NAME_COLUMNS), orient="row")
-            repeats = books.execute(REPEATS).fetchone()[0] or 0
+            repeats += books.execute(REPEATS).fetchone()[0] or 0
         return found(repeats, conflicts, in_commit_order(self.archive.scan().collect()), lines)
 
 
-def _send(address: str, folder: Path) -> int:
-    """Submit the frames one after another, as a source does whose order counts; how many events were acknowledged."""
-    acknowledged = 0
+def _send(address: str, folder: Path) -> tuple[int, int]:
+    """Submit the frames one after another, as a source does whose order counts. (events in the log, repeats answered)"""
+    logged = repeats = 0
     with grpc.insecure_channel(address, OPTIONS) as channel:
         submit = channel.unary_unary(METHOD, response_deserializer=ANSWER)
         for path in sorted(folder.glob("*.arrow")):
             answer = submit(v1.SubmitRequest(arrow_frame=path.read_bytes()).SerializeToString())
             assert not answer.rejected
-            acknowledged += answer.accepted + answer.duplicate
-    return acknowledged
+            logged, repeats = logged + answer.accepted, repeats + answer.duplicate
+    return logged, repeats
 
 
 def run_and_look(folder: Path) -> tuple[float, Outcome]:
@@ -120,14 +120,14 @@ def run_and_look(folder: Path) -> tuple[float, Outcome]:
         working.start()
         stack.callback(lambda: (ended.set(), working.join()))
         began = time.perf_counter()
-        acknowledged = _send(address, folder)
-        while books.committed() < acknowledged:
+        logged, repeats = _send(address, folder)
+        while books.committed() < logged:
             time.sleep(PAUSE_S)
         seconds = time.perf_counter() - began
         ended.set()
         working.join()
         books.worker.close()
-        return seconds, books.outcome()
+        return seconds, books.outcome(repeats)
 
 
 if __name__ == "__main__":

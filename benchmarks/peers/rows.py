@@ -15,6 +15,7 @@ MIX = "billing_and_cards"
 SPARE = 1.1  # the workload is larger than the prefix, so that some card rows stay without their counterpart
 FRAME_ROWS = 65_536
 WARM, SMALL = 20_000, 1_000
+EVENTS_MIN = 2 * SMALL
 
 
 def events(count: int, seed: int) -> pl.DataFrame:
@@ -27,7 +28,7 @@ def events(count: int, seed: int) -> pl.DataFrame:
 
 def write(rows: pl.DataFrame, root: Path, form: str) -> None:
     """The folders `full`, `small` and `warm` under `root`, each with the events in this form."""
-    for name, count in {"full": len(rows), "small": SMALL, "warm": WARM}.items():
+    for name, count in {"full": len(rows), "small": SMALL, "warm": min(WARM, len(rows) // 5)}.items():
         folder = root / name
         folder.mkdir(parents=True)
         _FORMS[form](rows.head(count), folder)

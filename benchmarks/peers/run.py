@@ -146,7 +146,7 @@ def _arguments() -> argparse.Namespace:
 
 def _measured(name: str, asked: argparse.Namespace, root: Path) -> Figure:
     peer = PEERS[name]
-    events = max(round(asked.events * peer.share), rows.WARM)
+    events = max(round(asked.events * peer.share), rows.EVENTS_MIN)
     figure = Figure(name, peer.title, events, peer.durable)
     figure.fault = _missing(peer)
     if figure.fault:

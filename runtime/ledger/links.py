@@ -10,6 +10,7 @@ import msgspec
 from runtime.ledger import amounts
 
 KeyColumn = Literal["document", "reference", "correlation_id"]
+ALIAS = "correlation_id_or_document"  # what others know a document by, where that is told; otherwise the document
 
 
 class Pair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,7 +30,7 @@ class ItemRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     item: str
-    key: KeyColumn
+    key: KeyColumn | Literal["correlation_id_or_document"]
     amount: str = amounts.AMOUNT
     optional: bool = False
     second_person: bool = False

@@ -15,7 +15,7 @@ from runtime.ledger.account_balances import AccountTerms
 from runtime.ledger.bills import BillTerms
 from runtime.ledger.candidates import CandidateTerms
 from runtime.ledger.claims import ClaimTerms
-from runtime.ledger.links import Derive, ItemRef, KeyColumn, Links, Pair, RegisterRef, Tell
+from runtime.ledger.links import ALIAS, Derive, ItemRef, KeyColumn, Links, Pair, RegisterRef, Tell
 from runtime.ledger.order_lines import OrderTerms
 from runtime.ledger.takebacks import TakebackTerms
 
@@ -236,6 +236,7 @@ def _spoken(fault: str) -> str:
 def _column_faults(kind: Kind) -> list[str]:
     faults = [f"requires {c!r}, which is not a column" for c in kind.requires if c not in schema.COLUMNS]
     filled = {*kind.requires, *schema.REQUIRED}
+    filled |= {ALIAS} if "document" in filled else set()
     links = kind.links or Links()
     needed = [ref for ref in links.all if not (isinstance(ref, (ItemRef, RegisterRef)) and ref.optional)]
     faults += [f"is keyed by {ref.key!r}, which it does not require" for ref in needed if ref.key not in filled]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from runtime.ledger import amounts
-from runtime.ledger.links import GroupRef, ItemRef, RegisterRef, Release
+from runtime.ledger.links import ALIAS, GroupRef, ItemRef, RegisterRef, Release
 
 Key = tuple[str, str, str]  # item name, entity, key
 GroupKey = tuple[str, str, str, str]  # group name, entity, currency, key: sums of two currencies are two sums
@@ -34,6 +34,8 @@ class Event(NamedTuple):
 
     def key(self, ref: ItemRef | GroupRef | RegisterRef | Release) -> str:
         """The value of the column that a link is keyed by; "" where it is empty."""
+        if ref.key == ALIAS:
+            return self.correlation_id or self.document
         return getattr(self, ref.key) or ""
 
     def amount(self, sum_of: str) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 import xxhash
 
 from runtime.flow import frames
+from runtime.ledger.links import ALIAS
 from runtime.ledger.rules import Rule, Rulebook
 from runtime.ports import LogRecord
 from runtime.schema import COLUMNS
@@ -65,6 +66,7 @@ class AuditedShard:
         for record in records:
             if record.type == "events":
                 for row in frames.decode_sealed(record.body).rows(named=True):
+                    row[ALIAS] = row["correlation_id"] or row["document"]
                     self._take_row(row)
             else:
                 self._settle_step()
