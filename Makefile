@@ -16,10 +16,11 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 INSTALL_UV = $(PIP) -c constraints.txt uv 2>/dev/null
 INSTALL_FAST = $(BIN)/python -m uv pip install --quiet --python $(BIN)/python --compile-bytecode $(PINNED) 2>/dev/null
 INSTALL_SLOW = $(PIP) $(PINNED)
+PEERS := $(basename $(notdir $(wildcard benchmarks/peers/venvs/*.txt)))
 PROTOS := $(wildcard proto/penstock/v1/*.proto)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint bench bench-compare growth load load-short profile soak proto clean
+.PHONY: help venv demo test lint bench peers bench-compare growth load load-short profile soak proto clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +54,15 @@ load-short: $(BENCH_STAMP) ## the same in a minute
 
 profile: $(BENCH_STAMP) ## flame graphs of a worker and a gateway under full load
 	@$(BIN)/python -m benchmarks.flame $(ARGS)
+
+peers: $(PEERS:%=.venv-peers/%/.stamp) ## build an environment for each tool of benchmarks/peers
+
+.venv-peers/%/.stamp: benchmarks/peers/venvs/%.txt
+	@echo "$*: into .venv-peers/$*"
+	@$(PYTHON) -m venv --clear .venv-peers/$*
+	@.venv-peers/$*/bin/python -m pip install -qq --disable-pip-version-check 'setuptools<81' wheel
+	@.venv-peers/$*/bin/python -m pip install -qq --disable-pip-version-check -r $< && touch $@ \
+	  || { rm -rf .venv-peers/$*; echo "$*: can't be installed here; runs will say so."; }
 
 soak: $(STAMP) ## simulate bad days on all cores until stopped (SEEDS=1000 for so many, ARGS="--events 300")
 	@$(BIN)/penstock simulate $(if $(SEEDS),--seeds $(SEEDS),--forever) $(ARGS)

@@ -19,6 +19,7 @@ from runtime.ports import Books, Clock, LogEntry, Metrics, ShardLag
 from runtime.topology import Action, Observed, plan
 
 PAUSE_S = 1.0
+PATIENCE_MS_MAX = 60_000  # beyond the usual silence, for a part that was started again and again and never answered
 DECISIONS_A_ROUND = 20
 CONSERVATION_EVERY_S = 60.0
 CONSERVATION_SETS_MAX = 100_000  # new posting sets of a shard that one look takes; more wait for the next
@@ -74,6 +75,7 @@ class Supervisor:
         self._silence_ms, self._tick_ms = int(silence_s * 1000), int(tick_s * 1000)
         self._answered: dict[str, int] = {}
         self._started: dict[str, int] = {}
+        self._tries: dict[str, int] = {}  # how often each part was started since it last answered
         self._health: dict[str, object] = {}
         self._lacking: dict[str, int] = {}  # workers that lost a shard which nobody runs now, and since when
         self._ticked_ms, self._mapping_sent, self._conserved_ms = 0, 0, 0
@@ -131,7 +133,13 @@ class Supervisor:
             self._stage.kill(action.name)
         else:
             self._stage.start(action.name)
-        self._started[action.name] = self._clock.now_ms()
+        self._started[action.name] = self._clock.now_ms() + self._patience_ms(action.name)
+
+    def _patience_ms(self, name: str) -> int:
+        """How much longer to wait for this start than for the first one: on a slow machine a start that is cut short
+        again and again would never end."""
+        tries = self._tries[name] = self._tries.get(name, 0) + 1
+        return min(self._silence_ms * (2 ** min(tries - 1, 10) - 1), PATIENCE_MS_MAX)
 
     def _send_mappings(self) -> None:
         """Bring new mapping versions to every shard. After a restart all are sent again; shards know them."""

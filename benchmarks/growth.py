@@ -30,6 +30,7 @@ from runtime.shard import ShardEngine, Snapshot
 
 PLOTS = measure.ROOT / "benchmarks" / "plots"
 EVENTS, SEED, STEP_ROWS, PASSES = 800_000, 1, 65_536, 2
+STEPS_MAX = 60  # of small frames: enough to know their cost
 WORKERS_S, POINT_S_MAX = 20.0, 1_800.0
 IDS_BYTES = 120  # that a remembered id takes at most while a memory of so many is made: several copies of 16 bytes
 SHORT_VALUES = 3
@@ -134,7 +135,7 @@ def _workers(count: int) -> float:
 def _frame_rows(rows: int) -> float:
     config = workload.configuration()
     share = prepared.shard_rows(workload.month_end(EVENTS, SEED).rows, config, BUSIEST_SHARD)
-    return _rate(lambda: prepared.engine(config), [[record] for record in prepared.records(share, rows)])
+    return _rate(lambda: prepared.engine(config), [[record] for record in prepared.records(share, rows)[:STEPS_MAX]])
 
 
 def _facilities(count: int) -> float:

@@ -54,7 +54,8 @@ def main() -> int:
         client = load_record.read(record)
         ended_s, left = _drain(installation, max(DRAIN_S_MIN, asked.seconds * DRAIN_PART_MAX))
         proof = load_proof.proved(installation, client, erp.ask("report"), left, derive=asked.verify)
-        picture = load_picture.drawn(OUT / "load", installation, client, samples, began_s, _spans(asked.seconds))
+        spans = _spans(asked.seconds)
+        picture = load_picture.drawn(OUT / "load", installation, client, samples, began_s=began_s, spans=spans)
     result = Result(
         name="load",
         case=f"month end at {asked.events_per_s * 10:,.0f} events/s",

@@ -49,6 +49,7 @@ def drawn(
     installation: Installation,
     client: Client,
     samples: Sequence[Sample],
+    *,
     began_s: float,
     spans: Sequence[tuple[str, float, float]],
 ) -> dict[str, float]:

@@ -45,8 +45,9 @@ def write(path: Path, panels: Sequence[Panel], x: str, *, spans: Sequence[Span] 
     figure.tight_layout()
     figure.savefig(path.with_suffix(".png"), dpi=110)
     plt.close(figure)
-    told = {"x": x, "spans": spans, "panels": panels}
-    path.with_suffix(".json").write_bytes(msgspec.json.format(msgspec.json.encode(told), indent=1))
+    told = {"x": x, "spans": [one._asdict() for one in spans], "panels": [one._asdict() for one in panels]}
+    plain = msgspec.json.encode(told, enc_hook=lambda drawn: drawn.tolist())
+    path.with_suffix(".json").write_bytes(msgspec.json.format(plain, indent=1))
 
 
 def _draw(axis: plt.Axes, panel: Panel, spans: Sequence[Span], log_x: bool) -> None:
@@ -63,4 +64,4 @@ def _draw(axis: plt.Axes, panel: Panel, spans: Sequence[Span], log_x: bool) -> N
     axis.set_title(panel.title, loc="left")
     axis.set_ylabel(panel.y)
     axis.grid(alpha=0.3)
-    axis.legend(loc="upper left", fontsize="small", ncols=2)
+    axis.legend(loc="upper right", fontsize="small", ncols=2)

@@ -177,7 +177,7 @@ class Intake:
         step.flag(marks.flags, self.now_ms)
         step.tell(marks.told, self._following.flows, self.now_ms)
         step.derive(self._following.derivings(marks.derived))
-        for hold in marks.holds:
+        for hold in sorted(marks.holds, key=lambda hold: not hold.on):  # nobody slips through between two holds
             self.items.hold(hold)
         return self.changed({change.id: change for change in self.items.drain()}, step)
 

@@ -29,6 +29,8 @@ class Rates(msgspec.Struct, frozen=True):
     move: float  # at a turn: another worker takes a shard over
     leap: float  # at a turn: hours pass in which nobody moves
     erp: float  # of a call: the ERP does not simply post it
+    decide: float  # at a turn: people decide on exceptions
+    close: float  # at a turn: people order or declare the close of a period
     repeat: float  # of a row: sent once more
     conflict: float  # of a row: its id is sent with other content
     invalid: float  # of a row: it is no event
@@ -141,6 +143,8 @@ def _rates(rng: random.Random) -> Rates:
         move=sometimes(0.006),
         leap=sometimes(0.002, 0.01),
         erp=sometimes(0.1, 0.5),
+        decide=sometimes(0.005, 0.03),
+        close=sometimes(0.005),
         repeat=sometimes(0.05, 0.3),
         conflict=sometimes(0.02, 0.1),
         invalid=sometimes(0.02, 0.1),

@@ -23,6 +23,7 @@ from simulation.auditor.delivery import delivered_differences, delivery_differen
 from simulation.auditor.intake import intake_differences
 from simulation.auditor.outgoing import outgoing_differences
 from simulation.history import History
+from simulation.people import Deciders
 from simulation.producers import Operator, Producers
 from simulation.scenario import scenario
 from simulation.workload.deliveries import workload
@@ -107,7 +108,8 @@ class _Run:
         sent = workload(Stories(self.rulebook, rng).tell(events), self.scenario, rng)
         self.producers = Producers(self.world, sent)
         self.operator = Operator(self.world, self.rulebook)
-        self.world.errands += [self.producers, self.operator]
+        self.deciders = Deciders(self.world, self.rulebook)
+        self.world.errands += [self.producers, self.operator, self.deciders]
         opens_on = dict.fromkeys(ENTITIES, OPENS_ON)
         self.auditor = Auditor(
             self.rulebook, opens_on, self.scenario.limits.open_items_max, shards=self.scenario.shards
@@ -126,9 +128,8 @@ class _Run:
         self._demand("end", delivered_differences(self.world.books, self.world.erp, tuple(ENTITIES)))
         self._demand("end", self.auditor.archive_differences(self.world.archive))
         self._demand("end", intake_differences(self.world, self.sent, self.producers))
-        self._demand(
-            "end", outgoing_differences(self.auditor, self.world.log.kept, self.world.books, self.world.outlet)
-        )
+        sources = (self.world.log.kept, self.world.books, self.world.outlet)
+        self._demand("end", outgoing_differences(self.auditor, self.rulebook, *sources))
 
     def _live_through_trouble(self) -> None:
         for turn in range(1, TROUBLED_TURNS_MAX):
@@ -155,6 +156,7 @@ class _Run:
         world = self.world
         stuck = [f"delivery {number} has no answer" for number in self.producers.unanswered()[:3]]
         stuck += [] if self.operator.done else ["mapping versions are not proposed yet"]
+        stuck += ["decisions are not in the log yet"] if world.books.unlogged_decisions(1) else []
         if world.stream.waiting or world.stream.pending:
             stuck.append(f"feed: {len(world.stream.waiting)} unread, {len(world.stream.pending)} unacknowledged")
         running = {told.shard for worker in self._workers() for told in worker.health() if told.state == "running"}
@@ -194,8 +196,7 @@ class _Run:
         self._demand(phase, self.auditor.books_differences(self.world.books))
         moves = self.world.erp.twin.moves
         self._demand(phase, delivery_differences(self.world.books, moves, tuple(ENTITIES)))
-        if self.producers.complaints:
-            raise _Failed(phase, self.producers.complaints)
+        self._demand(phase, iter([*self.producers.complaints, *self.deciders.complaints]))
 
     def _demand(self, phase: str, found: Iterator[str]) -> None:
         if what := list(found):

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import redis
 
 from adapters.log.redis_streams import Keys, RedisLogReader, connect, create, failure
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, LogUnavailable
 from runtime.ports import START, CopiedShard, LogRecord, position_key
 
 HOLD_MS = 60_000
@@ -26,20 +26,23 @@ _CODES = {"events": "e", "control": "c"}
 
 @contextmanager
 def held(url: str, prefix: str = "penstock") -> Iterator[None]:
-    """Nothing is trimmed from this log while the block runs. ConfigError when somebody else holds it."""
+    """Nothing is trimmed from this log while the block runs. ConfigError when somebody else holds it, LogUnavailable at
+    the end when the hold was lost meanwhile: what was copied may then lack entries."""
     client, key, mine = connect(url), Keys(prefix).hold, secrets.token_hex(8)
     done = threading.Event()
+    renewer = threading.Thread(target=_renew, args=(client, key, done), name="log-hold", daemon=True)
     try:
         if not client.set(key, mine, nx=True, px=HOLD_MS):
             raise ConfigError("a backup of this log is under way; wait for it, or a minute if it died")
-        renewer = threading.Thread(target=_renew, args=(client, key, done), name="log-hold", daemon=True)
         renewer.start()
         try:
             yield
         finally:
             done.set()
             renewer.join()
-            client.eval(_RELEASE, 1, key, mine)
+            kept = client.eval(_RELEASE, 1, key, mine)
+        if not kept:
+            raise LogUnavailable("the log could not be held while it was copied; make the copy again")
     except redis.RedisError as error:
         raise failure(error) from None
     finally:

@@ -42,7 +42,8 @@ class Event(pw.Schema):
     attributes: str
 
 
-CONTENT = [name for name in Event.column_names() if name not in ("seq", "source", "event_id")]
+NUMBERS = ("amount_minor", "occurred_at", "schema_version")
+NEEDED = ("seq", "source", "event_id", "kind", "entity", "facility", "document", "reference", "department")
 LINKED = tuple(LINKS)
 
 
@@ -50,15 +51,25 @@ def _is_any(column: pw.ColumnExpression, names: tuple[str, ...]) -> pw.ColumnExp
     return functools.reduce(operator.or_, (column == name for name in names))
 
 
+def _narrow(events: pw.Table) -> pw.Table:
+    """Only the columns that the task needs, and the whole content as one text."""
+    texts = (events[n].to_string() if n in NUMBERS else events[n] for n in Event.column_names() if n != "seq")
+    content = functools.reduce(lambda whole, text: whole + "|" + text, texts)
+    period = events.effective_on.str.slice(0, 7)
+    return events.select(*(events[n] for n in NEEDED), events.amount_minor, period=period, content=content)
+
+
 def _deduped(events: pw.Table) -> tuple[pw.Table, pw.Table]:
     """First events, and the others with whether their content is the first one's."""
     ids = events.groupby(events.source, events.event_id).reduce(
-        events.source, events.event_id, first=pw.reducers.argmin(events.seq), count=pw.reducers.count()
+        first=pw.reducers.argmin(events.seq), count=pw.reducers.count()
     )
-    first = ids.select(**{name: events.ix(ids.first)[name] for name in Event.column_names()})
-    originals = first.restrict(ids.filter(ids.count > 1))
+    firsts = ids.with_id(ids.first)
+    pw.universes.promise_is_subset_of(firsts, events)
+    first = events.restrict(firsts)
+    originals = first.restrict(firsts.filter(firsts.count > 1))
     others = events.join(originals, pw.left.source == pw.right.source, pw.left.event_id == pw.right.event_id)
-    same = functools.reduce(operator.and_, (pw.left[name] == pw.right[name] for name in CONTENT))
+    same = pw.left.content == pw.right.content
     differing = others.select(pw.left.source, pw.left.event_id, seq=pw.left.seq, first=pw.right.seq, same=same)
     return first, differing.filter(differing.seq != differing.first)
 
@@ -86,18 +97,10 @@ def run(folder: Path) -> Outcome:
     """The task over a folder of events."""
     G.clear()
     events = pw.io.csv.read(folder / "rows.csv", schema=Event, mode="static")
-    first, others = _deduped(events)
+    first, others = _deduped(_narrow(events))
     ready, held = _matched(first)
-    keyed = ready.select(
-        ready.entity,
-        ready.facility,
-        ready.department,
-        ready.kind,
-        ready.amount_minor,
-        period=ready.effective_on.str.slice(0, 7),
-    )
-    keys = (keyed.entity, keyed.facility, keyed.department, keyed.period, keyed.kind)
-    sums = keyed.groupby(*keys).reduce(*keys, amount=pw.reducers.sum(keyed.amount_minor))
+    keys = (ready.entity, ready.facility, ready.department, ready.period, ready.kind)
+    sums = ready.groupby(*keys).reduce(*keys, amount=pw.reducers.sum(ready.amount_minor))
     with tempfile.TemporaryDirectory() as place:
         out = Path(place)
         pw.io.csv.write(others, out / "others.csv")

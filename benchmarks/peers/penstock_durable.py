@@ -97,7 +97,7 @@ class Books:
 
 
 def _send(address: str, folder: Path) -> tuple[int, int]:
-    """Submit the frames one after another, as a source does whose order counts. (events in the log, repeats answered)"""
+    """Submit the frames one after another, as a source does whose order counts: (logged, repeats)"""
     logged = repeats = 0
     with grpc.insecure_channel(address, OPTIONS) as channel:
         submit = channel.unary_unary(METHOD, response_deserializer=ANSWER)

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import polars as pl
 
+from adapters import wire
 from benchmarks import prepared
 from benchmarks.peers.penstock_rules import configuration, found
 from benchmarks.peers.task import Outcome, measure
 from runtime.flow import frames
+from runtime.limits import Limits
 from runtime.ports import LogRecord
-from runtime.validation import validate
+from runtime.validation import check
 
 
 def run(folder: Path) -> Outcome:
@@ -23,12 +25,12 @@ def run(folder: Path) -> Outcome:
     with tempfile.TemporaryDirectory() as place:
         config = configuration(Path(place))
         engine, vocabulary = prepared.engine(config), prepared.vocabulary(config)
-    effects = []
+    limits, effects = Limits(), []
     for number, path in enumerate(sorted(folder.glob("*.arrow")), 1):
-        validated = validate(pl.read_ipc_stream(path), vocabulary, time.time_ns() // 1_000_000)
-        assert validated.rejected.is_empty()
-        body = frames.encode(validated.accepted.drop("row"))
-        effects.append(engine.step([LogRecord(f"{number}-0", "events", len(validated.accepted), body)]))
+        checked = check(wire.from_arrow(path.read_bytes(), limits), vocabulary, time.time_ns() // 1_000_000)
+        assert checked.rejected.is_empty()
+        record = LogRecord(f"{number}-0", "events", len(checked.rows), frames.encode_arrow(checked.accepted))
+        effects.append(engine.step([record]))
     lines = pl.concat(step.deltas for step in effects)
     outcomes = pl.concat(step.outcomes for step in effects)
     conflicts = pl.concat(step.exceptions for step in effects).filter(pl.col("type") == "event_conflict")

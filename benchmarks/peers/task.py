@@ -12,6 +12,7 @@ result. Not counted: imports, a pass over `warm`, and what a job costs that has 
 """
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -109,6 +110,7 @@ def measure(run: Callable[[Path], Outcome]) -> None:
 
 def measure_timed(run: Callable[[Path], tuple[float, Outcome]]) -> None:
     """The same for a peer whose own clock leaves out starting and stopping its servers."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what it started is ended
     root = Path(sys.argv[1])
     run(root / "warm")
     small_s, _ = run(root / "small")

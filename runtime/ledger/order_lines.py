@@ -106,7 +106,7 @@ class OrderLines:
         self._lines: dict[Key, OrderLine] = {}
         self._next_pass_ms = 0
         self._flags: dict[FlagKey, ItemFlag] = {}
-        self._holds: dict[tuple[str, str, str], Hold] = {}
+        self._holds: dict[tuple[str, ...], Hold] = {}
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -240,7 +240,7 @@ class OrderLines:
         if entry.bill:
             name = f"{flag.fault}:{entry.document.rpartition('/')[2]}"
             hold = Hold(self._terms.payable, entity, entry.bill, name, flag.raised)
-            _net(self._holds, (entity, entry.bill, name), hold)
+            _net(self._holds, (entity, entry.bill, name, entry.source, entry.event_id), hold)
 
 
 _STATE = tuple[int, list[tuple[Key, OrderLine]]]

@@ -4,6 +4,18 @@ from typing import Any
 
 Row = dict[str, Any]
 DAY_MS = 24 * 60 * 60 * 1000
+LIFE = (  # of a claim: what comes earlier on one day does not take back what comes later
+    ("submitted",),
+    ("acknowledged",),
+    ("rejected", "accepted"),
+    ("status",),
+    ("adjudicated",),
+    ("denied",),
+    ("appealed",),
+    ("reversed",),
+    ("corrected",),
+)
+REVERSAL = "22"
 
 
 class Claims:
@@ -19,9 +31,20 @@ class Claims:
         claim["touched"], before = now_ms, _unapplied(claim["facts"])
         unapplied = part == "paid" and self._accounts.policy("POLICY_UNMATCHED_CLAIM", row, row["effective_on"])
         claim["facts"].append((part, row, unapplied == "UNAPPLIED"))
+        self._tell(claim, part, row)
         change = _unapplied(claim["facts"]) - before
         self._reflag(claim)
         return {"measures": {"unapplied": change, "identified": -change}}
+
+    def _tell(self, claim: Row, part: str, row: Row) -> None:
+        """Consumers are told where a claim stands, unless that is older than what they know."""
+        name = "reversed" if part == "adjudicated" and row["reason"] == REVERSAL else part
+        rank = next((rank for rank, names in enumerate(LIFE) if name in names), -1)
+        moment = round(row["occurred_at"].timestamp() * 1000)
+        at = (moment // DAY_MS, rank, moment)
+        if rank >= 0 and at >= claim.get("at", at):
+            claim["at"] = at
+            self._asks.tell(name, row)
 
     def _reflag(self, claim: Row) -> None:
         wrong, payments = {}, [row for part, row, _ in claim["facts"] if part == "paid"]

@@ -23,12 +23,16 @@ class Matching:
 
     def __init__(self, rulebook: Rulebook, items_max: int) -> None:
         self._rulebook, self._items_max = rulebook, items_max
+        links = [kind.links for kind in rulebook.kind.values() if kind.links]
+        # Items that count pieces: they have no currency, and exceptions tell no money of them.
+        self._pieces = {ref.item for one in links for ref in one.opened if ref.amount == "quantity"}
         self.items: dict[Key, Row] = {}
         self._terms: dict[Key, Row] = {}  # of items, also of those that have not come: who opened, what holds
         self._groups: dict[tuple[str, str, str, str], Row] = {}  # by currency, too
         self._expected: dict[Key, list[Row]] = {}
         self.waiting: dict[int, Row] = {}  # row number -> what it lacks
         self.flags: dict[FlagKey, tuple[str, str, int]] = {}  # -> entity, currency, residual when it was told
+        self.told: set[tuple[str, str, str]] = set()  # status, source, event_id of what opened an item
         self.ready: list[int] = []
 
     def take(self, number: int, row: Row, now_ms: int) -> None:
@@ -37,32 +41,32 @@ class Matching:
         self.waiting[number] = wait
         links = self._links(row)
         for ref in links.opened:
-            if row[ref.key] and (ref.item, row["entity"], row[ref.key]) in self.items:
+            if _key_of(row, ref.key) and (ref.item, row["entity"], _key_of(row, ref.key)) in self.items:
                 wait["fault"] = self._rulebook.item[ref.item].twice
                 return
             if len(self.items) >= self._items_max:
                 wait["fault"] = FULL
                 return
         self._join(row, wait, now_ms)
-        self.look()
+        self.look(None if wait["group"] else number)
 
     def _join(self, row: Row, wait: Row, now_ms: int) -> None:
         links = self._links(row)
         for ref in links.opened:
-            if not (ref.optional and not row[ref.key]):
-                self._open((ref.item, row["entity"], row[ref.key] or ""), row, sum_of(ref.amount, row), now_ms)
+            if not (ref.optional and not _key_of(row, ref.key)):
+                self._open((ref.item, row["entity"], _key_of(row, ref.key)), row, sum_of(ref.amount, row), now_ms)
         needed = links.consumes or links.releases
-        if links.consumes and not (links.consumes.optional and not row[links.consumes.key]):
+        if links.consumes and not (links.consumes.optional and not _key_of(row, links.consumes.key)):
             wait["amount"] = sum_of(links.consumes.amount, row)
-            wait["item"] = (needed.item, row["entity"], row[needed.key] or "")
+            wait["item"] = (needed.item, row["entity"], _key_of(row, needed.key))
         for ref in links.expects:
-            self._expect((ref.item, row["entity"], row[ref.key] or ""), row, sum_of(ref.amount, row), now_ms)
+            self._expect((ref.item, row["entity"], _key_of(row, ref.key)), row, sum_of(ref.amount, row), now_ms)
         if links.releases:
-            wait["item"] = (needed.item, row["entity"], row[needed.key] or "")
+            wait["item"] = (needed.item, row["entity"], _key_of(row, needed.key))
             wait["hold"] = needed.hold or row["reason"] or ""
         for ref in (links.member_of, links.closes):
             if ref:
-                wait["group"] = (ref.group, row["entity"], row["currency"], row[ref.key] or "")
+                wait["group"] = (ref.group, row["entity"], row["currency"], _key_of(row, ref.key))
                 group = self._groups.setdefault(wait["group"], {"since": now_ms, "sum": 0, "total": None})
                 wait["share"] = sum_of(ref.total, row) if ref is links.closes else ref.sign * row["amount_minor"]
                 self._count_in(group, wait, 1)
@@ -89,7 +93,7 @@ class Matching:
             terms["person"] = _person(row)
             terms["holds"] += [hold for hold in rule.held_by if hold not in terms["released"]]
         if rule.announces:
-            self._raise(rule.announces, item["row"], key[1], item["left"])
+            self._raise(rule.announces, item["row"], key, item["left"])
         for expected in self._expected.pop(key, []):
             self._use_expected(key, item, expected)
 
@@ -116,13 +120,11 @@ class Matching:
         if self._fits(key[0], item, expected["amount"], expected["row"]):
             self._use(rule, item, expected["amount"])
         elif rule.differs:
-            self._raise(rule.differs, expected["row"], key[1], expected["amount"])
+            self._raise(rule.differs, expected["row"], key, expected["amount"])
 
     def _fits(self, name: str, item: Row, amount: int, user: Row) -> bool:
         use = self._rulebook.item[name].use
-        opened = [ref for kind in self._rulebook.kind.values() if kind.links for ref in kind.links.opened]
-        is_money = not any(ref.item == name and ref.amount == "quantity" for ref in opened)
-        if use != "exists" and is_money and user["currency"] != item["row"]["currency"]:
+        if use != "exists" and name not in self._pieces and user["currency"] != item["row"]["currency"]:
             return False
         return {"exists": True, "part": amount <= item["left"], "whole": amount == item["amount"] == item["left"]}[use]
 
@@ -140,14 +142,14 @@ class Matching:
 
     # ── looking through everything that waits ──────────────────────────────────────────────────────────────────────
 
-    def look(self) -> None:
-        """Serve rows in their order until nothing changes any more."""
+    def look(self, newcomer: int | None = None) -> None:
+        """Serve rows in their order until nothing changes any more. A newcomer goes on before those it serves."""
         while self._served() or self._tied():
             pass
-        for number, wait in list(self.waiting.items()):
-            if not (wait["item"] or wait["group"] or wait["fault"]):
-                del self.waiting[number]
-                self.ready.append(number)
+        ready = [n for n, wait in self.waiting.items() if not (wait["item"] or wait["group"] or wait["fault"])]
+        for number in sorted(ready, key=lambda number: number != newcomer):
+            del self.waiting[number]
+            self.ready.append(number)
 
     def _served(self) -> bool:
         for wait in self.waiting.values():
@@ -200,6 +202,9 @@ class Matching:
         terms = self._terms_of(key)
         if hold not in terms["released"] and hold not in terms["holds"]:
             terms["holds"].append(hold)
+            status, item = self._rulebook.item[key[0]].tells, self.items.get(key)
+            if item and status:
+                self.told.add((status, item["row"]["source"], item["row"]["event_id"]))
 
     def _is_refused(self, wait: Row) -> bool:
         opener, signer = self._terms.get(wait["item"], {}).get("person", ""), _person(wait["row"])
@@ -225,7 +230,7 @@ class Matching:
             rule = self._rulebook.item[key[0]]
             if not expected["flagged"] and now_ms - expected["since"] > rule.wait_days * DAY_MS:
                 expected["flagged"] = True
-                self._raise(rule.unopened, expected["row"], key[1], expected["amount"])
+                self._raise(rule.unopened, expected["row"], key, expected["amount"])
         for key, item in list(self.items.items()):
             self._age_item(key, item, now_ms)
         for key, group in list(self._groups.items()):
@@ -239,7 +244,7 @@ class Matching:
         overdue = terms and rule.overdue and not terms["flagged"] and set(rule.held_by) & set(terms["holds"])
         if overdue and age_ms > rule.wait_days * DAY_MS:
             terms["flagged"] = True
-            self._raise(rule.overdue, item["row"], key[1], item["left"])
+            self._raise(rule.overdue, item["row"], key, item["left"])
         if item["flagged"] or age_ms <= (rule.keep_days or rule.wait_days) * DAY_MS:
             return
         if item["left"] == 0 and age_ms <= rule.remember_days * DAY_MS:
@@ -249,7 +254,7 @@ class Matching:
             self._terms.pop(key, None)
             return
         item["flagged"] = True
-        self._raise(rule.unused, item["row"], key[1], item["left"])
+        self._raise(rule.unused, item["row"], key, item["left"])
 
     def _patience(self, wait: Row) -> tuple[int, str]:
         if wait["item"]:
@@ -298,9 +303,9 @@ class Matching:
             group["total"] = (group["total"] or None) if self._links(row).closes else group["total"]
         consumed = self._links(row).consumes
         if consumed and not wait["item"]:
-            self._give_back((consumed.item, row["entity"], row[consumed.key] or ""), wait.get("amount", 0))
+            self._give_back((consumed.item, row["entity"], _key_of(row, consumed.key)), wait.get("amount", 0))
         for ref in self._links(row).opened:
-            key = (ref.item, row["entity"], row[ref.key] or "")
+            key = (ref.item, row["entity"], _key_of(row, ref.key))
             item, rule = self.items.get(key), self._rulebook.item[ref.item]
             own = item and (item["row"]["source"], item["row"]["event_id"]) == (row["source"], row["event_id"])
             if own and item["left"] == item["amount"]:
@@ -314,19 +319,25 @@ class Matching:
         item, rule = self.items.get(key), self._rulebook.item[key[0]]
         if item and rule.use != "exists" and amount:
             if rule.announces and not item["left"]:
-                self._raise(rule.announces, item["row"], key[1], item["left"])
+                self._raise(rule.announces, item["row"], key, item["left"])
             item["left"] += amount
 
     # ── exceptions of items ────────────────────────────────────────────────────────────────────────────────────────
 
-    def _raise(self, type: str, row: Row, entity: str, amount: int) -> None:
-        self.flags.setdefault((type, row["source"], row["event_id"]), (entity, row["currency"], amount))
+    def _raise(self, type: str, row: Row, key: Key, amount: int) -> None:
+        told = (key[1], row["currency"], 0 if key[0] in self._pieces else amount)
+        self.flags.setdefault((type, row["source"], row["event_id"]), told)
 
     def _end(self, type: str, row: Row) -> None:
         self.flags.pop((type, row["source"], row["event_id"]), None)
 
     def _links(self, row: Row) -> Links:
         return self._rulebook.kind[row["kind"]].links
+
+
+def _key_of(row: Row, column: str) -> str:
+    """A key, "" for none. Of columns joined by "_or_" the first counts that is not empty."""
+    return next((row[name] for name in column.split("_or_") if row[name]), "")
 
 
 def _person(row: Row) -> str:

@@ -8,31 +8,52 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
+import polars as pl
 
 from runtime.flow import frames
+from runtime.ledger.rules import Rulebook
 from runtime.ports import LogRecord
-from simulation.auditor.books import differences
+from simulation.auditor.books import PAGE_SETS, differences
 from simulation.auditor.intake import RUNTIME
 
 COMPARED = ("kind", "event_id", "entity", "document", "reference", "counterparty", "amount_minor", "currency")
+DELIVERED = ("status", "entity", "document", "currency", "amount_minor")
 STATUSES_MAX = 10**6
 
 
-def outgoing_differences(auditor: Any, kept: list[list[LogRecord]], books: Any, outlet: Any) -> Iterator[str]:
+def outgoing_differences(
+    auditor: Any, rulebook: Rulebook, kept: list[list[LogRecord]], books: Any, outlet: Any
+) -> Iterator[str]:
     """Where less, more or something else went out."""
     expected = {_content(row) for shard in auditor.shards for row in shard.derived.values()}
     yield from differences("derived event", Counter(expected), Counter(set(_relayed(kept))))
     statuses = books.statuses(0, STATUSES_MAX)
-    found = Counter(statuses.select("status", "source", "event_id").iter_rows())
-    told = {one for shard in auditor.shards for one in shard.told}
-    for one in sorted(told - found.keys())[:4]:
-        yield f"status {one}: nobody was told"
+    of_events = statuses.filter(pl.col("event_id") != "").select("status", "source", "event_id")
+    yield from differences(
+        "status",
+        Counter({one for shard in auditor.shards for one in shard.told_of_events()}),
+        Counter(set(of_events.iter_rows())),
+    )
+    of_entries = statuses.filter(pl.col("event_id") == "").select(*DELIVERED)
+    yield from differences("status of a delivery", _deliveries(rulebook, books), Counter(of_entries.iter_rows()))
     numbers = [one.status_no for one in outlet.entries]
     if numbers != list(range(1, statuses.height + 1)):
         yield f"the consumer holds {len(numbers)} statuses, not 1 to {statuses.height} in order"
     bodies = [msgspec.json.decode(one.body)["status_id"] for one in outlet.entries]
     if bodies != statuses["status_id"].to_list():
         yield "the consumer was told other statuses than the books hold"
+
+
+def _deliveries(rulebook: Rulebook, books: Any) -> Counter[tuple]:
+    """What must be told of each document in each entry that was posted or rejected: the sum of its debits."""
+    told_kinds = rulebook.told_kinds()
+    sums: Counter[tuple] = Counter()
+    for page in books.posting_pages(PAGE_SETS):
+        for row in page.iter_rows(named=True):
+            if row["entry_state"] in ("posted", "rejected") and row["kind"] in told_kinds and row["document"]:
+                key = (row["entry_state"], row["entity"], row["document"], row["currency"], row["entry_key"])
+                sums[key] += row["amount_minor"] if row["side"] == "D" else 0
+    return Counter((*key[:-1], amount) for key, amount in sums.items())
 
 
 def _relayed(kept: list[list[LogRecord]]) -> Iterator[tuple]:

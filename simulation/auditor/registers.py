@@ -7,15 +7,25 @@ Owns which registers have such a model: kinds that enter another one are left ou
 from collections.abc import Callable
 from typing import Any
 
+import xxhash
+
 from runtime.ledger.rules import Rulebook
 from simulation.auditor.accounts import Accounts
+from simulation.auditor.bills import Bills
 from simulation.auditor.candidates import Candidates
 from simulation.auditor.claims import Claims
 from simulation.auditor.matching import FlagKey, Matching
+from simulation.auditor.order_lines import OrderLines
 from simulation.auditor.takebacks import Takebacks
 
 Row = dict[str, Any]
-MODELS: dict[str, Callable] = {"claims": Claims, "takebacks": Takebacks, "candidates": Candidates}
+MODELS: dict[str, Callable] = {
+    "order_lines": OrderLines,
+    "bills": Bills,
+    "claims": Claims,
+    "takebacks": Takebacks,
+    "candidates": Candidates,
+}
 NOTHING: Row = {"measures": {}, "fault": "", "facility": "", "department": ""}
 
 
@@ -32,7 +42,8 @@ class Registers:
     def __init__(self, rulebook: Rulebook, accounts: Accounts, matching: Matching) -> None:
         self._rulebook, self._matching = rulebook, matching
         self._findings: dict[int, Row] = {}
-        self._holds: list[tuple[tuple[str, str, str], str, bool]] = []
+        self._holds: dict[tuple, bool] = {}
+        self.told: set[tuple[str, str, str]] = set()  # status, source, event_id
         self._derived: list[Row] = []
         self.flags: dict[FlagKey, tuple[str, str, int]] = {}
         self._models = {
@@ -78,13 +89,20 @@ class Registers:
         """End it."""
         self.flags.pop((type, who["source"], who["event_id"]), None)
 
-    def hold(self, key: tuple[str, str, str], hold: str, on: bool) -> None:
-        """Hold an open item, or end a hold."""
-        self._holds.append((key, hold, on))
+    def hold(self, key: tuple[str, str, str], hold: str, who: Row, *, on: bool) -> None:
+        """Hold an open item because of a row, or end that hold. What begins and ends between two looks is nothing."""
+        asked = (key, hold, who["source"], who["event_id"])
+        if self._holds.pop(asked, on) == on:
+            self._holds[asked] = on
+
+    def tell(self, status: str, who: Row) -> None:
+        """Consumers are told something of a row."""
+        self.told.add((status, who["source"], who["event_id"]))
 
     def derive(self, kind: str, cause: str, columns: Row) -> None:
         """An event that follows."""
-        self._derived.append({**columns, "kind": kind, "event_id": f"{kind}:{cause}", "source": "penstock"})
+        event_id = f"{kind}:{xxhash.xxh64_hexdigest(cause.encode())}"
+        self._derived.append({**columns, "kind": kind, "event_id": event_id, "source": "penstock"})
 
     def take_derived(self) -> list[Row]:
         """Events that followed since the last call."""
@@ -93,6 +111,8 @@ class Registers:
 
     def apply_holds(self) -> None:
         """Do what was asked of open items."""
-        holds, self._holds = self._holds, []
-        for key, hold, on in holds:
-            self._matching.hold(key, hold) if on else self._matching.unhold(key, hold)
+        holds, self._holds = self._holds, {}
+        for key, hold, *_ in (asked for asked, on in holds.items() if on):
+            self._matching.hold(key, hold)
+        for key, hold, *_ in (asked for asked, on in holds.items() if not on):
+            self._matching.unhold(key, hold)

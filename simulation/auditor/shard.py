@@ -1,13 +1,14 @@
 """What becomes of every row of one shard's log: repeat, conflict, waiting, held, booked, excluded.
 
 Owns the naive history of a shard. Follows the log's order wherever order decides. Of the cutting into steps it takes
-what the engine promises: of the rows of one step, those that registers may hold come last, and those that came
+what the engine promises: of the rows of one frame, those that registers may hold come last, and those that came
 with it are entered in registers before those that had waited.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import date
+from itertools import pairwise
 from typing import Any
 
 import xxhash
@@ -39,6 +40,7 @@ class AuditedShard:
         self._contents: dict[tuple[str, str], list[tuple]] = {}
         self._held: list[int] = []
         self._arrived: list[tuple[int, int]] = []  # with the present step, and when
+        self._frames: list[int] = []  # how many had arrived at the end of each frame
         links = {
             name: kind.links.consumes for name, kind in rulebook.kind.items() if kind.links and kind.links.consumes
         }
@@ -68,6 +70,7 @@ class AuditedShard:
                 for row in frames.decode_sealed(record.body).rows(named=True):
                     row[ALIAS] = row["correlation_id"] or row["document"]
                     self._take_row(row)
+                self._frames.append(len(self._arrived))
             else:
                 self._settle_step()
                 self._take_control(frames.decode_control(record.body))
@@ -94,15 +97,27 @@ class AuditedShard:
             self._arrived.append((number, received_ms))
 
     def _settle_step(self) -> None:
-        """Match what came with this step, those last that registers may hold; settle what has become ready."""
-        arrived, self._arrived = self._arrived, []
+        """Match what came with this step, those of a frame last that registers may hold; settle what became ready."""
+        for frame in self._uncut():
+            later = [one for one in frame if self.rows[one[0]]["kind"] in self._held_back]
+            for part in ([one for one in frame if one not in later], later):
+                for number, received_ms in part:
+                    self.matching.take(number, self.rows[number], received_ms)
+                ready, came = self._ready(), {number for number, _ in part}
+                self._settle_all([[n for n in ready if n in came], [n for n in ready if n not in came]])
         unlinked, self._unlinked = self._unlinked, []
-        later = [one for one in arrived if self.rows[one[0]]["kind"] in self._held_back]
-        for part, others in (([one for one in arrived if one not in later], unlinked), (later, [])):
-            for number, received_ms in part:
-                self.matching.take(number, self.rows[number], received_ms)
-            ready, came = self._ready(), {number for number, _ in part}
-            self._settle_all([[n for n in ready if n in came], [n for n in ready if n not in came], others])
+        self._settle_all([unlinked])
+
+    def _uncut(self) -> list[list[tuple[int, int]]]:
+        """What came with this step, cut after each frame that holds a row which registers may hold."""
+        arrived, self._arrived = self._arrived, []
+        ends, self._frames = self._frames, []
+        groups: list[list[tuple[int, int]]] = [[]]
+        for begin, end in pairwise([0, *ends]):
+            groups[-1] += arrived[begin:end]
+            if any(self.rows[number]["kind"] in self._held_back for number, _ in arrived[begin:end]):
+                groups.append([])
+        return groups
 
     def _settle_all(self, batches: list[list[int]]) -> None:
         while batches:
@@ -258,6 +273,10 @@ class AuditedShard:
         key = tuple(row[name] or "" for name in TOTAL_KEYS)
         totals[(*key, state, "events")] += 1
         totals[(*key, state, "amount_minor")] += amount
+
+    def told_of_events(self) -> set[tuple[str, str, str]]:
+        """Status, source and event_id of all that consumers must be told of this shard's events."""
+        return self.told | self._registers.told | self.matching.told
 
     def totals(self) -> Counter[tuple]:
         """The control totals."""

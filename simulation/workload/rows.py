@@ -91,6 +91,11 @@ class RowMaker:
         return self.rng.choice((*codes, UNKNOWN_CODE)) if codes else None
 
 
+def key_of(row: Row, column: str) -> str | None:
+    """What a row opens is known by: of columns joined by "_or_", the first that is not empty."""
+    return next((row.get(name) for name in column.split("_or_") if row.get(name)), None)
+
+
 def _named_amounts(kind: Kind) -> set[str]:
     """Names in the sums that a kind writes down, but its own columns."""
     links = kind.links or Links()

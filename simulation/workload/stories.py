@@ -1,21 +1,21 @@
 """Rows that belong together, told from the rulebook's links: what opens, what consumes, what makes up a sum.
 
 Owns amounts and keys that meet, and those that nearly do. A kind that is added with links is told from them like the
-others; a flow whose keys meet by other means has a teller of its own in FLOWS.
+others; a flow whose keys meet by other means has a teller of its own in `flows`.
 """
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from runtime.ledger.links import ItemRef, Links, Release
 from runtime.ledger.rules import Kind, Rulebook
 from simulation.auditor.registers import unmodelled
-from simulation.workload.rows import CURRENCIES, ENTITIES, Row, RowMaker
+from simulation.workload.flows import FLOWS
+from simulation.workload.rows import CURRENCIES, ENTITIES, Row, RowMaker, key_of
 
 PARTS_MAX = 4
 DEPTH_MAX = 4  # of rows that use what the one before has opened
 NEEDED = 0.9  # of rows: what they need is sent, too
-Teller = Callable[["Stories"], list[Row]]
 
 
 class Stories:
@@ -31,14 +31,14 @@ class Stories:
         self._members = _by((one.member_of.group, name) for name, one in links.items() if one.member_of)
         self._closers = _by((one.closes.group, name) for name, one in links.items() if one.closes)
         self._plain_kinds = [name for name, one in links.items() if _is_plain(one)]
-        self._place: Row = {}
+        self.place: Row = {}
 
     def tell(self, rows_min: int) -> list[list[Row]]:
         """Stories, each with its rows in their usual order."""
         told: list[list[Row]] = []
         tellers = [*(self._tellers())]
         while sum(map(len, told)) < rows_min:
-            self._place = {"entity": self.rng.choice(tuple(ENTITIES)), "currency": self.rng.choice(CURRENCIES)}
+            self.place = {"entity": self.rng.choice(tuple(ENTITIES)), "currency": self.rng.choice(CURRENCIES)}
             told.append(self.rng.choice(tellers)())
         return told
 
@@ -61,20 +61,30 @@ class Stories:
 
     def _sum(self, group: str) -> list[Row]:
         """Members, what they need, and the row that announces their sum."""
-        key, rows = self.maker.key(group), []
+        key = self.maker.key(group)
+        rows = self.members(group, key)
+        return [*rows, *self.closing(group, key, rows)]
+
+    def members(self, group: str, key: str, apart: Collection[str] = ()) -> list[Row]:
+        """Members of a group and what they need, but of the kinds that stand apart."""
+        rows: list[Row] = []
         for _ in range(self.rng.randrange(1, PARTS_MAX + 1)):
-            kind = self.rng.choice(self._members[group])
+            kind = self.rng.choice([kind for kind in self._members[group] if kind not in apart])
             before, amount, columns = self._needs(kind)
-            member = self._row(kind, amount, **{**columns, self._kind(kind).links.member_of.key: key})
+            member = self.row(kind, amount, **{**columns, self._kind(kind).links.member_of.key: key})
             rows += [*before, member, *self._followers(member, key)]
-        closer, total = self.rng.choice(self._closers[group]), sum(self._counted(row, group, key) for row in rows)
+        return rows
+
+    def closing(self, group: str, key: str, rows: Sequence[Row]) -> list[Row]:
+        """The row that announces the sum of these, or nearly, and who uses what it opens."""
+        closer, total = self.rng.choice(self._closers[group]), sum(self.counted(row, group, key) for row in rows)
         if self._kind(closer).sign == "positive":
             total = max(total, 0)
         total += self.rng.choice((0, 0, 0, 1, 10**9))
-        announced = self._row(closer, total, **{self._kind(closer).links.closes.key: key})
-        return [*rows, announced, *self._followers(announced, key)]
+        announced = self.row(closer, total, **{self._kind(closer).links.closes.key: key})
+        return [announced, *self._followers(announced, key)]
 
-    def _counted(self, row: Row, group: str, key: str) -> int:
+    def counted(self, row: Row, group: str, key: str) -> int:
         """What a row adds to a group's sum, in a story whose closer announces its own amount."""
         ref = (self._kind(row["kind"]).links or Links()).member_of
         return ref.sign * row["amount_minor"] if ref and ref.group == group and row[ref.key] == key else 0
@@ -83,7 +93,7 @@ class Stories:
         """An item and who uses it up, apart from any sum that they are part of."""
         kind = self.rng.choice(self._openers[item])
         before, amount, columns = self._needs(kind)
-        opener = self._row(kind, amount, **columns)
+        opener = self.row(kind, amount, **columns)
         return [*before, opener, *self._followers(opener, self.maker.key("apart"))]
 
     # ── parts ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -96,9 +106,9 @@ class Stories:
             if ref.item in self._openers and ref.key not in columns and self.rng.random() < NEEDED:
                 opener = self.rng.choice(self._openers[ref.item])
                 before, _, keys = self._needs(opener) if self.rng.random() < NEEDED else ([], 0, {})
-                opened = self._row(opener, self._opened(ref, amount, self._kind(opener)), **keys)
+                opened = self.row(opener, self._opened(ref, amount, self._kind(opener)), **keys)
                 rows += [*before, opened]
-                columns[ref.key] = opened[_opening(self._kind(opener).links, ref.item).key]
+                columns[ref.key] = key_of(opened, _opening(self._kind(opener).links, ref.item).key)
         return rows, amount, columns
 
     def _opened(self, ref: ItemRef | Release, amount: int, opener: Kind) -> int:
@@ -116,7 +126,7 @@ class Stories:
                 kind = self.rng.choice(self._consumers[opens.item])
                 part = self.rng.choice((left, left, left // 2, left + 1))
                 part = max(part, 0) if self._kind(kind).sign == "positive" else part
-                row = self._row(kind, part, **self._keys(kind, opens, opener, group_key))
+                row = self.row(kind, part, **self._keys(kind, opens, opener, group_key))
                 rows += [row, *self._followers(row, group_key, depth + 1)]
                 left -= part
         return rows
@@ -124,10 +134,11 @@ class Stories:
     def _keys(self, kind: str, opens: ItemRef, opener: Row, group_key: str) -> Row:
         links = self._kind(kind).links
         keys = {links.member_of.key: group_key} if links.member_of else {}
-        return keys | {ref.key: opener[opens.key] for ref in _users(links) if ref.item == opens.item}
+        return keys | {ref.key: key_of(opener, opens.key) for ref in _users(links) if ref.item == opens.item}
 
-    def _row(self, kind: str, amount: int, **columns: object) -> Row:
-        return self.maker.row(kind, amount, **{**self._place, **columns})
+    def row(self, kind: str, amount: int, **columns: object) -> Row:
+        """A row of this story: at its entity, in its currency."""
+        return self.maker.row(kind, amount, **{**self.place, **columns})
 
     def _kind(self, name: str) -> Kind:
         return self.rulebook.kind[name]
@@ -153,6 +164,3 @@ def _opening(links: Links, item: str) -> ItemRef:
 def _is_plain(links: Links) -> bool:
     """Whether a kind waits for nothing and opens nothing. It may enter a register."""
     return not (links.opened or _users(links) or links.member_of or links.closes)
-
-
-FLOWS: dict[str, Teller] = {}

@@ -87,24 +87,28 @@ class Rig:
     """One installation under load, its servers, and a stopwatch. Build it with `running_rig`."""
 
     def __init__(self, folder: Path, seed: int, *, external_ref: bool = False, ray_address: str = "") -> None:
-        self.seed, self._folder, self.external_ref = seed, folder, external_ref
-        self.tryton_folder = folder / "tryton"
-        self._eye: subprocess.Popen | None = None
-        self._lone: subprocess.Popen | None = None
-        self.recoveries: list[tuple[str, float]] = []
+        self.seed, self.external_ref, self._ray_address = seed, external_ref, ray_address
+        self._folder, self.tryton_folder = folder, folder / "tryton"
         self.rules = rulebook()
+        self.recoveries: list[tuple[str, float]] = []
         self._servers: dict[str, embedded.EmbeddedPart] = {}
-        self._servers["postgres"] = embedded.start_postgres(folder / "pg")
+        self._to_end = contextlib.ExitStack()
+
+    def start_servers(self) -> None:
+        """What an installation finds there: PostgreSQL, Tryton and the proxy before it."""
+        self._to_end.callback(self._stop_servers)
+        self._start_postgres()
         self.proxy = LoopbackProxy(0)
-        password_file = embedded.tryton_password_file(self.tryton_folder)
+        self._to_end.callback(self.proxy.close)
         text = configuration(
             self._servers["postgres"].url,
             self.proxy.url,
-            password_file,
-            external_ref=external_ref,
-            ray_address=ray_address,
+            embedded.tryton_password_file(self.tryton_folder),
+            external_ref=self.external_ref,
+            ray_address=self._ray_address,
         )
-        self.installed = Installed(folder, "one", text)
+        self.installed = Installed(self._folder, "one", text)
+        self._to_end.callback(self.installed.end)
         self.config = settings.load(str(self.installed.config))
         self.start_tryton()
 
@@ -112,8 +116,10 @@ class Rig:
         """Start the installation, look at it, and load it."""
         self.installed.run("up")
         self._eye = self._program("ray_eye.py", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._to_end.callback(self._end_eye)
         gateway = self.installed.record().gateway
         self.load = Load(gateway, self.seed, self.rules, frame_rows=frame_rows, pause_s=pause_s)
+        self._to_end.callback(self.load.finish)
         self.load.start()
         until(lambda: self.committed() > 0 and self.posted() > 0, BACK_WITHIN_S, "the load runs through to the ERP")
 
@@ -242,7 +248,8 @@ class Rig:
 
         Returns the status that its process ends with, by itself.
         """
-        lone = self._lone = self._program("lone_worker.py", "0", str(self._folder / "lone"))
+        lone = self._program("lone_worker.py", "0", str(self._folder / "lone"))
+        self._to_end.callback(_end_program, lone)
         until(lambda: self._owns_all(lone.pid), BACK_WITHIN_S, "the worker outside Ray owns its shards")
         self.measure("worker cut off", lambda: os.kill(lone.pid, signal.SIGSTOP), self.gone_on("worker-0"))
         assert not self._owns_all(lone.pid)
@@ -308,25 +315,23 @@ class Rig:
 
     def end(self) -> None:
         """End everything, whatever has happened; fail when the installation left something running."""
-        with contextlib.ExitStack() as stack:
-            stack.callback(self.proxy.close)
-            for part in self._servers.values():
-                stack.callback(embedded.stop, part)
-            stack.callback(self.installed.end)
-            if self._eye:
-                stack.callback(self._end_eye)
-            if self._lone:
-                stack.callback(self._end_lone)
-            if hasattr(self, "load"):
-                stack.callback(self.load.finish)
+        self._to_end.close()
+
+    def _stop_servers(self) -> None:
+        for part in self._servers.values():
+            embedded.stop(part)
 
     def _end_eye(self) -> None:
         self._eye.stdin.close()
-        self._eye.wait(timeout=20)
+        _end_program(self._eye)
 
-    def _end_lone(self) -> None:
-        self._lone.kill()
-        self._lone.wait(timeout=20)
+
+def _end_program(program: subprocess.Popen) -> None:
+    """Give it a moment to end by itself."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        program.wait(timeout=10)
+    program.kill()
+    program.wait()
 
 
 def _kill_and_breathe(pid: int) -> None:
@@ -340,6 +345,7 @@ def running_rig(folder: Path, seed: int, *, frame_rows: int = 300, pause_s: floa
     """A rig under load; ended, whatever happens."""
     rig = Rig(folder, seed, **how)
     try:
+        rig.start_servers()
         rig.up(frame_rows=frame_rows, pause_s=pause_s)
         yield rig
     finally:

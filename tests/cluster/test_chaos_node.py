@@ -1,4 +1,4 @@
-"""A whole node of a Ray cluster is lost under load: its workers go on elsewhere, and all that was acknowledged is there."""
+"""A node of a Ray cluster is lost under load: its workers go on elsewhere, and what was acknowledged is there once."""
 
 import contextlib
 import json

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 from books_builders import Data
 from recorded import Recorded, event, events, filled
 from valkey_fixture import running_valkey
@@ -17,7 +18,7 @@ from adapters.books import copying as books_copying
 from adapters.books.sql import SqlBooks
 from adapters.log import copying as log_copying
 from adapters.log.redis_streams import RedisLogReader, RedisLogWriter, create
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, LogUnavailable
 from runtime.ports import CopiedShard, LogEntry
 
 NOW_MS = 1_790_000_999_000
@@ -193,6 +194,15 @@ def test_log_that_is_held_forgets_nothing_until_it_is_let_go(valkey: str) -> Non
     reader.trim(0, first)
     assert len(reader.read_range(0, "0-0", "+")) == 2
     reader.close()
+
+
+def test_log_whose_hold_was_lost_fails_the_copy(valkey: str) -> None:
+    """A copy during which trimming was possible again is not taken for a whole one."""
+    create(valkey, 1, "lost")
+    client = redis.Redis.from_url(valkey)
+    with pytest.raises(LogUnavailable, match="again"), log_copying.held(valkey, "lost"):
+        client.delete("{lost}:log:hold")
+    client.close()
 
 
 def test_log_filled_from_a_copy_is_the_same_log(valkey: str) -> None:

@@ -19,6 +19,8 @@ from adapters.embedded import (
     TRYTON_DATABASE,
     TRYTON_USER,
     EmbeddedPart,
+    PartsRecord,
+    dead_parts,
     is_running,
     start_postgres,
     start_tryton,
@@ -174,3 +176,33 @@ def test_postgres_restarted_on_its_folder_has_its_data(tmp_path: Path, running: 
     with again.connect() as connection:
         assert connection.execute(sqlalchemy.text("select number from kept")).scalar() == 7
     again.dispose()
+
+
+# ── the record ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_dead_parts_of_a_record_are_those_that_have_ended_on_this_machine(tmp_path: Path, running: Running) -> None:
+    """A killed part is named and a running one is not; another machine's record, or none, says nothing."""
+    alive, killed = running(start_valkey(tmp_path / "a")), running(start_valkey(tmp_path / "b"))
+    stop(killed)
+    path, record = tmp_path / "run.json", PartsRecord(host=socket.gethostname(), parts=[alive, killed])
+    assert dead_parts(path) == []
+    path.write_bytes(msgspec.json.encode(record))
+    assert dead_parts(path) == ["valkey"]
+    record.host = "another-machine"
+    path.write_bytes(msgspec.json.encode(record))
+    assert dead_parts(path) == []
+
+
+def test_part_killed_and_started_again_on_its_port_is_found_there(tmp_path: Path, running: Running) -> None:
+    """Whoever knows the address of a killed part finds its successor under it, with the data."""
+    first = running(start_valkey(tmp_path))
+    with redis.Redis.from_url(first.url) as client:
+        client.set("kept", "yes")
+    killed = psutil.Process(first.pid)
+    killed.kill()
+    psutil.wait_procs([killed], timeout=10)
+    second = running(start_valkey(tmp_path, first.port))
+    assert second.url == first.url
+    with redis.Redis.from_url(first.url) as client:
+        assert client.get("kept") == b"yes"

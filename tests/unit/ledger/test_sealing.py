@@ -192,7 +192,7 @@ def test_plan_set_larger_than_the_limit_is_one_entry() -> None:
 
 
 def test_plan_of_a_set_whose_commit_lies_ahead_does_not_wait_for_that_hour() -> None:
-    """A clock that was set back since a commit leaves its age unknown: nothing gathers for longer than clocks differ."""
+    """A clock that was set back leaves a commit's age unknown: nothing gathers longer than clocks differ."""
     assert not plan(PostingSet(age_s=-30))
     assert claimed(plan(PostingSet(age_s=-3_600))) == [0]
 

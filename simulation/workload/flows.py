@@ -1,0 +1,145 @@
+"""Stories whose keys meet by other means than one row's links: purchasing, and what one entity receives for another.
+
+Owns what belongs together in them, and what is a little wrong now and then.
+"""
+
+import json
+from typing import TYPE_CHECKING
+
+from simulation.workload.rows import ENTITIES, PERSONS, Row
+
+if TYPE_CHECKING:
+    from simulation.workload.stories import Stories
+
+SUPPLIERS = ("acme", "acme", "globex")
+LINES_MAX = 3
+HOLDS = ("match_failed_receipt", "match_failed_price", "match_failed_quantity")
+
+
+class Purchase:
+    """One order with its receipts, its bill, its payment, and what is given back."""
+
+    def __init__(self, stories: "Stories") -> None:
+        self._stories, self._rng, self._key = stories, stories.rng, stories.maker.key
+        self._supplier = self._rng.choice(SUPPLIERS)
+        self._rows: list[Row] = []
+
+    def tell(self) -> list[Row]:
+        """The rows in their usual order, or with the bill before the goods."""
+        lines = [self._order(f"{self._key('po')}/{n}") for n in range(self._rng.randrange(1, LINES_MAX + 1))]
+        receipts_first = self._rng.random() < 0.7
+        if receipts_first:
+            self._receive(lines)
+        bill, total = self._bill(lines)
+        if not receipts_first:
+            self._receive(lines)
+        self._approve(bill)
+        self._pay(bill, total)
+        if self._rng.random() < 0.4:
+            self._give_back(bill, lines)
+        return self._rows
+
+    def _add(self, kind: str, amount: int, **columns: object) -> None:
+        supplier = self._supplier if self._rng.random() < 0.95 else None
+        self._rows.append(self._stories.row(kind, amount, **{"counterparty": supplier, **columns}))
+
+    def _order(self, key: str) -> tuple[str, int, int]:
+        """A line; its key, its quantity, its price in minor units."""
+        quantity, price = self._rng.randrange(1, 20) * 1000, self._rng.randrange(1, 5_000)
+        by_amount = self._rng.random() < 0.1
+        given = {"quantity": 0} if by_amount else {"quantity": quantity}
+        self._add("po_line_approved", quantity * price // 1000, document=key, counterparty=self._supplier, **given)
+        return key, quantity, price
+
+    def _part(self, quantity: int) -> int:
+        """All of it, some of it, or more."""
+        return self._rng.choice((quantity, quantity, quantity, quantity // 2, quantity - 500, quantity + 1000))
+
+    def _receive(self, lines: list[tuple[str, int, int]]) -> None:
+        for key, quantity, price in lines:
+            for kind, share in (("goods_received", 0.9), ("goods_accepted", 0.2), ("goods_returned", 0.1)):
+                if self._rng.random() >= share:
+                    continue
+                part = self._part(quantity)
+                rejected = {"attributes": json.dumps({"rejected": self._rng.choice((500, 10**9))})}
+                given = rejected if kind == "goods_received" and self._rng.random() < 0.2 else {}
+                amount = part * price // 1000
+                self._add(kind, amount, document=self._key(kind), reference=key, quantity=part, **given)
+            if self._rng.random() < 0.2:
+                self._use(key, quantity)
+
+    def _use(self, key: str, quantity: int) -> None:
+        kind = self._rng.choice(("implant_used", "implant_wasted"))
+        self._add(kind, 0, document=self._key("use"), reference=key, quantity=self._part(quantity))
+
+    def _bill(self, lines: list[tuple[str, int, int]]) -> tuple[str, int]:
+        """A bill and its lines, which tie; its key and its total."""
+        bill, total = f"{self._supplier}/{self._key('inv')}", self._lines("invoice_line_billed", lines)
+        for row in self._rows:
+            if row["kind"] == "invoice_line_billed" and row["correlation_id"] is None:
+                row["correlation_id"] = bill
+        tax = self._rng.choice((0, 0, 88))
+        total += tax + self._rng.choice((0, 0, 0, 0, 1))
+        attributes = json.dumps({"person": self._rng.choice(PERSONS), "tax_minor": tax})
+        self._add("invoice_received", total, document=bill, counterparty=self._supplier, attributes=attributes)
+        return bill, total
+
+    def _lines(self, kind: str, lines: list[tuple[str, int, int]]) -> int:
+        """Lines of a bill or a memo whose key is not told yet; their sum."""
+        total = 0
+        for key, quantity, price in lines:
+            part = self._part(quantity)
+            amount = part * (price + self._rng.choice((0, 0, 0, 0, 7, -3))) // 1000
+            reference = key if self._rng.random() < 0.9 else None
+            given = {"document": self._key(kind), "reference": reference, "quantity": part, "correlation_id": None}
+            self._add(kind, amount, **given)
+            total += amount
+        return total
+
+    def _approve(self, bill: str) -> None:
+        attributes = json.dumps({"person": self._rng.choice(PERSONS)})
+        if self._rng.random() < 0.9:
+            self._add("invoice_approved", 0, document=bill, attributes=attributes)
+        if self._rng.random() < 0.2:
+            held = [row["document"] for row in self._rows if row["kind"] == "invoice_line_billed"]
+            hold = f"{self._rng.choice(HOLDS)}:{self._rng.choice(held)}"
+            self._add("hold_released", 0, document=bill, reason=hold, attributes=attributes)
+
+    def _pay(self, bill: str, total: int) -> None:
+        payment, amount = self._key("pay"), max(0, total + self._rng.choice((0, 0, 0, 1)))
+        self._add("payment_released", amount, document=payment, reference=bill)
+        if self._rng.random() < 0.8:
+            self._add("payment_confirmed", amount, document=self._key("confirm"), reference=payment)
+        if self._rng.random() < 0.8:
+            self._add("payment_cleared", amount, document=self._key("clear"), reference=payment)
+        elif self._rng.random() < 0.5:
+            keys = {"reference": payment, "correlation_id": bill}
+            self._add("payment_returned", amount, document=self._key("return"), **keys)
+
+    def _give_back(self, bill: str, lines: list[tuple[str, int, int]]) -> None:
+        memo, total = f"{self._supplier}/{self._key('memo')}", self._lines("credit_memo_line_billed", lines[:1])
+        self._rows[-1]["correlation_id"] = memo
+        self._add("credit_memo_received", total, document=memo, reference=bill, counterparty=self._supplier)
+
+
+def purchase(stories: "Stories") -> list[Row]:
+    """An order from its approval to its payment."""
+    return Purchase(stories).tell()
+
+
+def intercompany(stories: "Stories") -> list[Row]:
+    """A remittance of which a part belongs to another entity, where its claims' payments add up to that part."""
+    here, there = stories.rng.sample(sorted(ENTITIES), 2)
+    stories.place["entity"] = there
+    key = stories.maker.key("remittance")
+    theirs = stories.members("remittance", key, apart=("intercompany_share",))
+    share = max(0, sum(stories.counted(row, "remittance", key) for row in theirs))
+    stories.place["entity"] = here
+    ours = stories.members("remittance", key, apart=("intercompany_share",))
+    ours.append(
+        stories.row("intercompany_share", share, reference=key, counterparty=there, document=stories.maker.key("share"))
+    )
+    return [*theirs, *ours, *stories.closing("remittance", key, ours)]
+
+
+FLOWS = {"purchase": purchase, "intercompany": intercompany}
