@@ -18,7 +18,7 @@ from benchmarks.bench_end_to_end import EVENTS, FRAME_ROWS, WARM_UP_S, full_load
 from benchmarks.watching import PROCESSES, Watch
 
 OUT = measure.ROOT / "benchmarks" / "out"
-RATE_HZ = 200
+RATE_HZ = 100
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """Plain Python: an asyncio reader and a loop over dictionaries, one SQLite transaction for each batch.
 
-Tuned: msgspec with only the needed columns; batches of 10,000 (1,000 and 50,000 tried); sums gathered in a batch before
+Tuned: msgspec with only the needed columns; batches of 10,000; sums gathered in a batch before
 they are written; write-ahead log with a full sync. Durable after each batch: ids with the hash of their content,
 states, sums. Its memory holds every id, as a dictionary.
 """
