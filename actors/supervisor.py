@@ -109,6 +109,7 @@ class Supervisor:
         self._health = self._stage.ping(present, PAUSE_S)
         now_ms = self._clock.now_ms()
         self._answered.update(dict.fromkeys(self._health, now_ms))
+        self._tries = {name: tries for name, tries in self._tries.items() if name not in self._health}
         self._note_orphans(now_ms)
         return {
             name: Observed(

@@ -95,7 +95,7 @@ class Faults:
         self._rates, self._targets = scenario.rates, scenario.targets
         self._clock, self._history, self._meanwhile = clock, history, meanwhile
         self.rng = random.Random(f"faults {scenario.seed}")
-        self._crossings: Counter[Edge] = Counter()
+        self.crossings: Counter[Edge] = Counter()
         self._outages: dict[str, int] = {}  # outage -> elapsed_ms at which it ends
         self._paused = False
         self.healed = False
@@ -122,7 +122,7 @@ class Faults:
         if process.dead:
             raise CrashedError
         self._history.note(self._clock.elapsed_ms, process.name, str(edge), *args)
-        self._crossings[edge] += 1
+        self.crossings[edge] += 1
         if self.healed:
             return
         share = READS_SHARE if edge.method in READS else 1.0
@@ -134,7 +134,7 @@ class Faults:
         self._break_down(process, edge, share)
 
     def _break_down(self, process: Process, edge: Edge, share: float) -> None:
-        planned = [t.what for t in self._targets if t.edge == edge and t.crossing == self._crossings[edge]]
+        planned = [t.what for t in self._targets if t.edge == edge and t.crossing == self.crossings[edge]]
         if "crash" in planned or self.chance(self._rates.crash * share):
             process.dead = True
             self.happened(f"crash {edge}", process.name)

@@ -57,6 +57,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     steps: int
     virtual_s: float
     sometimes: Counter[str]
+    crossed: Counter[str]  # edges
     finding: Finding | None
     trace: list[str]
     faults: list[str]
@@ -93,6 +94,7 @@ def simulate(seed: int, events: int = EVENTS_DEFAULT, whole_trace: bool = False)
         steps=run.history.steps,
         virtual_s=run.world.clock.elapsed_ms / 1000,
         sometimes=run.world.faults.sometimes,
+        crossed=Counter({str(edge): times for edge, times in run.world.faults.crossings.items()}),
         finding=finding,
         trace=list(run.history.lines),
         faults=run.history.happened,

@@ -28,11 +28,17 @@ class Summary(msgspec.Struct):
     seconds: float = 0.0
     failures: list[Outcome] = []
     sometimes: Counter[str] = msgspec.field(default_factory=Counter)
+    crossed: Counter[str] = msgspec.field(default_factory=Counter)  # edges
 
     @property
     def per_second(self) -> float:
         """Seeds a second."""
         return self.seeds / self.seconds if self.seconds else 0.0
+
+    @property
+    def survived(self) -> list[str]:
+        """Edges that were crossed and at which no process ever died."""
+        return sorted(edge for edge in self.crossed if not self.sometimes[f"crash {edge}"])
 
 
 def soak(
@@ -53,6 +59,7 @@ def soak(
             summary.seeds += 1
             summary.seconds = time.monotonic() - began
             summary.sometimes.update(outcome.sometimes)
+            summary.crossed.update(outcome.crossed)
             if outcome.finding:
                 summary.failures.append(outcome)
             show(summary)

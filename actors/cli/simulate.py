@@ -77,3 +77,7 @@ def _summarise(out: Console, summary: Summary) -> None:
     )
     for what, times in sorted(summary.sometimes.items()):
         out.print(f"  {times:7} × {what}", markup=False)
+    died = len(summary.crossed) - len(summary.survived)
+    out.print(f"processes died at {died} of the {len(summary.crossed)} edges that they crossed")
+    for edge in summary.survived:
+        out.print(f"    never {edge}", markup=False)

@@ -1,7 +1,8 @@
 """Bytewax: a dataflow on one worker, its state in three keyed, stateful operators.
 
 Tuned: keyed by entity, as a repeat and its counterpart always have the same one (a key for each event id would make a
-state object of each); batches of 1,000 lines; decoding a batch at a time; sums are emitted once, at the end. Not durable: without a recovery store, which would snapshot the states at intervals.
+state object of each); batches of 1,000 lines; decoding a batch at a time; sums are emitted once, at the end.
+Not durable: without a recovery store, which would snapshot the states at intervals.
 """
 
 from collections import Counter

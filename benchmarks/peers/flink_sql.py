@@ -2,8 +2,8 @@
 
 Tuned: streaming mode with object reuse, parallelism 1, mini-batches in joins and sums of up to 100,000 rows, so that
 sums change seldom (without them every event gives two changes of its sum). One OVER window judges repeats and
-conflicts. Changes go to the print sink (fetched row by row through Python, 100,000 events did not end in two minutes). Planning the
-statement takes seconds and is not counted. Not durable: no checkpoints, state on the heap.
+conflicts. Changes go to the print sink (fetched row by row through Python, 100,000 events did not end in two minutes).
+Planning the statement takes seconds and is not counted. Not durable: no checkpoints, state on the heap.
 """
 
 import os

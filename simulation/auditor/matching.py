@@ -312,7 +312,11 @@ class Matching:
                 self._end(rule.unused, row)
                 self._end(rule.announces, row)
                 del self.items[key]
-                self._terms.pop(key, None)
+                terms = self._terms.pop(key, {"flagged": False, "holds": []})
+                if terms["flagged"]:
+                    self._end(rule.overdue, row)
+                if kept := [hold for hold in terms["holds"] if hold not in rule.held_by]:
+                    self._terms_of(key)["holds"] = kept  # what registers hold stays held
         self.look()
 
     def _give_back(self, key: Key, amount: int) -> None:

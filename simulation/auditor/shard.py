@@ -2,7 +2,7 @@
 
 Owns the naive history of a shard. Follows the log's order wherever order decides. Of the cutting into steps it takes
 what the engine promises: of the rows of one frame, those that registers may hold come last, and those that came
-with it are entered in registers before those that had waited.
+with it are entered in registers before those that had waited, all at once.
 """
 
 from collections import Counter
@@ -14,7 +14,6 @@ from typing import Any
 import xxhash
 
 from runtime.flow import frames
-from runtime.ledger.links import ALIAS
 from runtime.ledger.rules import Rule, Rulebook
 from runtime.ports import LogRecord
 from runtime.schema import COLUMNS
@@ -68,7 +67,6 @@ class AuditedShard:
         for record in records:
             if record.type == "events":
                 for row in frames.decode_sealed(record.body).rows(named=True):
-                    row[ALIAS] = row["correlation_id"] or row["document"]
                     self._take_row(row)
                 self._frames.append(len(self._arrived))
             else:
@@ -104,7 +102,7 @@ class AuditedShard:
                 for number, received_ms in part:
                     self.matching.take(number, self.rows[number], received_ms)
                 ready, came = self._ready(), {number for number, _ in part}
-                self._settle_all([[n for n in ready if n in came], [n for n in ready if n not in came]])
+                self._settle_all([sorted(ready, key=lambda number: number not in came)])
         unlinked, self._unlinked = self._unlinked, []
         self._settle_all([unlinked])
 

@@ -6,6 +6,7 @@ all did. A command of its own connects anew each time, which takes seconds.
 
 import contextlib
 import json
+import os
 import sys
 from typing import Any
 
@@ -35,6 +36,8 @@ def checkpoint(stage: Any) -> bool:
 
 
 if __name__ == "__main__":
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # Ray tells whoever listens to standard output that a node has died
     with Installation(settings.load(sys.argv[1])).stage() as stage:
         for line in sys.stdin:
-            print(json.dumps({"ping": ping, "checkpoint": checkpoint}[line.strip()](stage)), flush=True)
+            print(json.dumps({"ping": ping, "checkpoint": checkpoint}[line.strip()](stage)), file=answers, flush=True)

@@ -73,7 +73,7 @@ def test_joined_ray_runs_the_parts_and_outlives_them(folder, ray, without_erp):
     penstock = Installed(folder, "joined", without_erp)
     try:
         where = penstock.json("up", "--address", f"127.0.0.1:{port}")
-        assert where["dashboard"] == "" and len(parts_in(theirs)) == 5
+        assert where["dashboard"] == "" and len(parts_in(theirs)) == 6
         row = {"event_id": "e1", "source": "ehr", "kind": "charge_posted", "entity": "lakeside"}
         row |= {"facility": "lakeside-main", "account": "token-1", "currency": "USD", "amount_minor": 100}
         with Client(where["gateway"]) as client:

@@ -9,6 +9,7 @@ from actors.feed_reader import FeedReader
 from actors.gateway import Gateway
 from actors.poster import Poster
 from actors.shard_worker import HostedShard, ShardWorker
+from actors.supervisor import Supervisor
 from adapters.books.memory import MemoryBooks
 from runtime.flow.dedupe import DedupeMemory
 from runtime.ledger.open_items import OpenItems
@@ -120,6 +121,22 @@ def keep_held_rows_held(patch: Patch) -> None:
     patch.setattr(ShardEngine, "_retry_held", lambda self, chosen, step: None)
 
 
+def leave_orphaned_shards_alone(patch: Patch) -> None:
+    """The supervisor looks at processes only, not at what they have lost."""
+    patch.setattr(Supervisor, "_note_orphans", lambda self, now_ms: None)
+
+
+def add_up_different_currencies(patch: Patch) -> None:
+    """Money is money, whatever it is called."""
+    fits = OpenItems._fits
+    patch.setattr(OpenItems, "_fits", lambda self, name, item, minor, _: fits(self, name, item, minor, item.currency))
+
+
+def let_a_bill_in_doubt_be_paid(patch: Patch) -> None:
+    """A match that fails raises its exception, and holds nothing."""
+    patch.setattr(OpenItems, "hold", lambda self, hold: None)
+
+
 def believe_a_lookup_too_early(patch: Patch) -> None:
     """A negative lookup is trusted while the ERP may still commit."""
     patch.setattr(Poster, "start", _impatient(Poster.start))
@@ -145,6 +162,9 @@ MUTATIONS = (
     forget_outcomes_of_committed_steps,
     leave_waiting_rows_out_of_the_snapshot,
     keep_held_rows_held,
+    leave_orphaned_shards_alone,
+    add_up_different_currencies,
+    let_a_bill_in_doubt_be_paid,
     believe_a_lookup_too_early,
 )
 

@@ -1,6 +1,7 @@
 """The supervisor over a stage of twins and a virtual clock: what it starts, what it replaces, what it lets in."""
 
 import asyncio
+import itertools
 import json
 from collections.abc import Iterator
 from datetime import date
@@ -9,7 +10,7 @@ import pytest
 import structlog
 
 from actors.parts import PartHealth
-from actors.supervisor import Supervisor
+from actors.supervisor import PATIENCE_MS_MAX, Supervisor
 from adapters.books.memory import MemoryBooks
 from adapters.log.memory import MemoryLog
 from runtime.errors import BooksUnavailable
@@ -185,6 +186,31 @@ def test_supervisor_with_a_slow_starter_gives_it_its_time(bench):
     bench.stage.hung.clear()
     bench.run(supervisor, 60)
     assert bench.stage.asked == [("start", "worker-0"), ("start", "gateway-0")]
+
+
+def test_supervisor_with_a_part_that_never_answers_gives_each_start_more_time(bench):
+    """On a slow machine no start is cut short for ever: each gets more time than the one before, up to a bound."""
+    supervisor, rounds = bench.supervisor(), []
+    bench.stage.hung.add("worker-0")
+    for round_no in range(600):
+        before = bench.stage.asked.count(("kill", "worker-0"))
+        bench.run(supervisor, 1)
+        if bench.stage.asked.count(("kill", "worker-0")) > before:
+            rounds.append(round_no)
+    pauses = [later - earlier for earlier, later in itertools.pairwise(rounds)]
+    assert pauses[0] > SILENCE_S and pauses == sorted(pauses)
+    assert len(pauses) > 3 and pauses[-1] <= SILENCE_S + PATIENCE_MS_MAX / 1000 + 2
+
+
+def test_supervisor_forgets_slow_starts_once_a_part_has_answered(bench):
+    """A part that answered between two hangs is replaced after the usual silence each time."""
+    supervisor = bench.supervisor()
+    for kills in range(1, 4):
+        bench.stage.hung.discard("worker-0")
+        bench.run(supervisor, 5)
+        bench.stage.hung.add("worker-0")
+        bench.run(supervisor, SILENCE_S + 2)
+        assert bench.stage.asked.count(("kill", "worker-0")) == kills
 
 
 def test_supervisor_that_takes_over_replaces_nothing_at_once(bench):
