@@ -50,7 +50,7 @@ load: $(BENCH_STAMP) ## a month end with Locust: an ERP outage, half the quota a
 	@$(BIN)/python -m benchmarks.load $(ARGS)
 
 load-short: $(BENCH_STAMP) ## the same in a minute
-	@$(BIN)/python -m benchmarks.load --seconds 60 --events-per-s 300 $(ARGS)
+	@$(BIN)/python -m benchmarks.load --seconds 60 --events-per-s 60 $(ARGS)
 
 profile: $(BENCH_STAMP) ## flame graphs of a worker and a gateway under full load
 	@$(BIN)/python -m benchmarks.flame $(ARGS)

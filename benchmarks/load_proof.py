@@ -47,8 +47,8 @@ def proved(installation: Installation, client: Client, erp: dict, left: Left, *,
 
 
 def _unanswered(client: Client) -> list[str]:
-    under_way = client.noted[-1].under_way
-    return [f"{under_way} requests were never answered: what became of them is not known"] if under_way else []
+    lost = {asked.asked for asked in client.asked} - {answer.answered for answer in client.answered}
+    return [f"{len(lost)} requests were never answered: what became of them is not known"] if lost else []
 
 
 def _against_books(client: Client, books: SqlBooks) -> list[str]:
@@ -67,7 +67,7 @@ def _against_books(client: Client, books: SqlBooks) -> list[str]:
 
 
 def _sent(client: Client) -> pl.DataFrame:
-    """By kind, what the answered requests hold: number and sum of the distinct events and of conflicting contents."""
+    """By kind, what the answered requests hold: distinct events and conflicting contents, their number and sizes."""
     frames = workload.month_end(client.begun.events, client.begun.seed).frames(client.begun.frame_rows)
     of_turn: dict[int, list[int]] = {}
     for answer in client.answered:
@@ -80,7 +80,7 @@ def _sent(client: Client) -> pl.DataFrame:
 def _sums(frames: list[pl.DataFrame], indexes: list[int]) -> pl.DataFrame:
     rows = pl.concat([frames[index].select("event_id", "kind", "amount_minor") for index in indexes])
     distinct = rows.unique(["event_id", "amount_minor"])
-    return distinct.group_by("kind").agg(pl.len().cast(pl.Int64()).alias("events"), pl.col("amount_minor").sum())
+    return distinct.group_by("kind").agg(pl.len().cast(pl.Int64()).alias("events"), pl.col("amount_minor").abs().sum())
 
 
 def _against_erp(books: SqlBooks, erp: dict) -> list[str]:

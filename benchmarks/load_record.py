@@ -32,6 +32,12 @@ class Begun(msgspec.Struct):
     frame_rows: int
 
 
+class Asked(msgspec.Struct):
+    """A request that is sent."""
+
+    asked: int
+
+
 class Answered(msgspec.Struct):
     """A request that was answered."""
 
@@ -45,18 +51,21 @@ class Client(NamedTuple):
 
     begun: Begun | None
     noted: list[Noted]
+    asked: list[Asked]
     answered: list[Answered]
 
 
 def read(record: Path) -> Client:
     """The record as far as it is written; a last line that is not whole is left out."""
-    begun, noted, answered = None, [], []
+    begun, noted, asked, answered = None, [], [], []
     *lines, _ = record.read_bytes().split(b"\n")
     for line in lines:
         if line.startswith(b'{"answered"'):
             answered.append(msgspec.json.decode(line, type=Answered))
+        elif line.startswith(b'{"asked":'):
+            asked.append(msgspec.json.decode(line, type=Asked))
         elif line.startswith(b'{"events"'):
             begun = msgspec.json.decode(line, type=Begun)
         else:
             noted.append(msgspec.json.decode(line, type=Noted))
-    return Client(begun, noted, answered)
+    return Client(begun, noted, asked, answered)

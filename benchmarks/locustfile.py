@@ -17,6 +17,7 @@ import gevent
 import grpc
 import grpc.experimental.gevent
 import msgspec
+from gevent.pool import Group
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from locust import LoadTestShape, User, constant_throughput, events, task
@@ -26,7 +27,7 @@ from penstock.v1 import events_pb2 as v1
 grpc.experimental.gevent.init_gevent()
 
 from benchmarks import prepared, workload  # noqa: E402  gRPC must know gevent before it makes a channel
-from benchmarks.load_record import Answered, Begun, Noted  # noqa: E402
+from benchmarks.load_record import Answered, Asked, Begun, Noted  # noqa: E402
 
 SECONDS = float(os.environ.get("PENSTOCK_LOAD_SECONDS", "600"))
 EVENTS_PER_S = float(os.environ.get("PENSTOCK_LOAD_EVENTS_PER_S", "5000"))  # of an ordinary day
@@ -48,6 +49,7 @@ class Client:
     def __init__(self) -> None:
         self.requests = prepared.arrow_requests(workload.month_end(EVENTS, SEED), FRAME_ROWS)
         self.numbers = count()
+        self.under_way = Group()
         self.noted = Noted(0.0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0)
         self.file = Path(RECORD or os.devnull).open("wb")  # noqa: SIM115  open as long as the process lives
         self.write(Begun(EVENTS, SEED, FRAME_ROWS))
@@ -81,6 +83,14 @@ def _begin(environment: Environment, **_: object) -> None:
     gevent.spawn(_client.note, environment)
 
 
+@events.quitting.add_listener
+def _end(**_: object) -> None:
+    """What is under way is answered first: otherwise nobody would know what became of it."""
+    _client.under_way.join(timeout=CALL_TIMEOUT_S)
+    _client.noted.at_s = time.time()
+    _client.write(_client.noted)
+
+
 class Producer(User):
     """Offers one frame a second."""
 
@@ -92,15 +102,15 @@ class Producer(User):
         self.channel = grpc.insecure_channel(self.host.removeprefix("http://"), options)
         self.submit = self.channel.unary_unary(METHOD, response_deserializer=v1.SubmitResponse.FromString)
 
-    def on_stop(self) -> None:
-        """End the connection."""
-        self.channel.close()
-
     @task
     def frame(self) -> None:
-        """Submit the next request until it is answered."""
+        """Submit the next request until it is answered, also when the user is ended meanwhile."""
+        _client.under_way.spawn(self._frame).get()
+
+    def _frame(self) -> None:
         client = _client
         number = next(client.numbers)
+        client.write(Asked(number))
         client.noted.offered += FRAME_ROWS
         client.noted.under_way += 1
         began = time.perf_counter()

@@ -48,9 +48,10 @@ def ends(rig: Rig, rng: random.Random) -> list[Callable[[], None]]:
 
 def test_whatever_dies_at_random_what_was_acknowledged_is_booked_and_posted_once(pytestconfig):
     """Until the time is over: some ends in random order, then everything heals, drains and agrees."""
-    rng, until_s = random.Random(SEED), time.monotonic() + 60 * MINUTES
+    rng = random.Random(SEED)
     with short_folder() as folder:
         with running_rig(folder, SEED, external_ref=rng.random() < 0.5) as rig:
+            until_s = time.monotonic() + 60 * MINUTES
             while time.monotonic() < until_s:
                 rig.proxy.lose_every(rng.choice(LOSE_EVERY), ("move.create", "move.post", "move.post_batch"))
                 for _ in range(rng.randint(1, AT_ONCE_MAX)):

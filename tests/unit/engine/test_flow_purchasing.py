@@ -119,6 +119,27 @@ def test_purchase_tells_consumers_what_the_match_held():
     assert about_bill == [("received", ""), ("match_failed", "match_failed_receipt:1")]
 
 
+def test_bill_two_lines_of_which_bear_one_number_is_held_when_both_fail():
+    """Holds of the same name from two lines don't take each other back: the payment waits."""
+    run = Run()
+    orders = (ordered(10), ordered(10, line="PO2/1"))
+    lines = (billed(10, 10_000), billed(10, 10_000, line="PO2/1"))
+    run.take(*orders, *lines, bill(20_000), approved())
+    assert len(run.ids("match_failed_receipt")) == 2
+    run.take(paid(20_000))
+    assert run.state("pay-PAY1") == "pending"
+
+
+def test_payment_does_not_slip_through_between_two_holds_of_one_step():
+    """Where one hold of a bill ends and another begins at once, nobody who waits passes in between."""
+    run = Run(mapping(POLICY_MATCH_LEVEL="4"))
+    run.take(ordered(), received(100), received(90, "A1", kind="goods_accepted"), billed(100, 100_000), bill(100_000))
+    run.take(approved(), paid(100_000))
+    assert run.state("pay-PAY1") == "pending"
+    run.take(received(10, "A2", kind="goods_accepted"), received(50, "T1", kind="goods_returned"))
+    assert run.ids("match_failed_receipt") and run.state("pay-PAY1") == "pending"
+
+
 def test_payment_in_the_frame_of_its_failing_bill_does_not_pass_the_hold():
     """A payment that comes together with a bill, whose match fails, waits like one that comes later."""
     run = Run()
