@@ -35,7 +35,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     entry_lines_max: int = 200  # lines of one journal entry
     call_lines_max: int = 400  # lines of one ERP call
     call_entries_max: int = 50
-    seal_sets_max: int = 20_000  # posting sets looked at in one sealing round
+    seal_sets_max: int = 5_000  # posting sets looked at in one sealing round
     open_items_max: int = 5_000_000  # a shard's open items; at the limit, rows that would open one become exceptions
     ping_timeout_s: float = 10.0
     restart_backoff_s_max: float = 30.0

@@ -305,7 +305,7 @@ class World:
         if faults.chance(rates.outage):
             faults.begin_outage()
         if faults.chance(rates.kill):
-            self._kill(self.rng.choice(sorted(self.processes)))
+            self._kill(self.rng.choice([*(self.processes[name] for name in sorted(self.processes)), *self.strays]))
         if faults.chance(rates.move):
             self._move(self.rng.randrange(self.scenario.shards))
         if faults.chance(rates.leap):
@@ -319,10 +319,9 @@ class World:
             return self.erp.change_quota()
         return self.erp.close_period(self.rng.choice(("2026-07", "2026-08", "2026-09")), self.rng.choice((2, 60, 900)))
 
-    def _kill(self, name: str) -> None:
-        process = self.processes[name]
+    def _kill(self, process: ThreadProcess | LoopProcess) -> None:
         if not process.dead and not process.hung:
-            self.faults.happened(f"kill {name.partition('-')[0]}", name)
+            self.faults.happened(f"kill {process.name.partition('-')[0]}", process.name)
             process.end()
 
     def _move(self, shard: int) -> None:

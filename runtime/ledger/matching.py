@@ -192,11 +192,16 @@ class Matching:
         terms = self.terms.setdefault(key, ItemTerms())
         waiter.item = waiter.fault = ""
         terms.released.append(waiter.hold)
-        self._unhold(key, terms, waiter.hold)
+        terms.holds = [hold for hold in terms.holds if hold != waiter.hold]
+        self._held_no_more(key, terms)
 
     def _unhold(self, key: Key, terms: ItemTerms, hold: str) -> None:
         if hold in terms.holds:
             terms.holds.remove(hold)
+        self._held_no_more(key, terms)
+
+    def _held_no_more(self, key: Key, terms: ItemTerms) -> None:
+        """Look what a hold's end has changed."""
         rule = self._rules.item[key[0]]
         if terms.flagged and not set(rule.held_by) & set(terms.holds):
             terms.flagged = False
@@ -205,14 +210,16 @@ class Matching:
             self._wake(key)
 
     def hold(self, hold: Hold) -> None:
-        """Hold an item, or end a hold. One that a person has released stays released. Drain the changes after it."""
+        """Hold an item, or end a hold. One that a person has released stays released; one that began twice, for two
+        reasons of one name, ends twice. Drain the changes after it."""
         key = (hold.item, hold.entity, hold.key)
         terms = self.terms.setdefault(key, ItemTerms())
         if not hold.on:
             self._unhold(key, terms, hold.hold)
-        elif hold.hold not in terms.released and hold.hold not in terms.holds:
+        elif hold.hold not in terms.released:
+            if hold.hold not in terms.holds:
+                self._tell_held(key, hold.hold)
             terms.holds.append(hold.hold)
-            self._tell_held(key, hold.hold)
 
     def _tell_held(self, key: Key, hold: str) -> None:
         item, status = self.items.get(key), self._rules.item[key[0]].tells

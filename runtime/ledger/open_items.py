@@ -144,7 +144,7 @@ class OpenItems(Matching):
             return
         if now_ms - item.since_ms > rule.wait_days * DAY_MS:
             terms.flagged = True
-            self._flag(rule.overdue, key, item, raised=True, detail=f"held by {', '.join(sorted(terms.holds))}")
+            self._flag(rule.overdue, key, item, raised=True, detail=f"held by {', '.join(sorted(set(terms.holds)))}")
 
     def _finished(self, key: GroupKey, group: GroupSum, now_ms: int) -> bool:
         tied = group.total_minor == group.booked_minor and not group.waiting

@@ -185,7 +185,9 @@ class Matching:
             return
         key = wait["item"]
         wait["item"], wait["fault"] = None, ""
-        self._terms_of(key)["released"].append(wait["hold"])
+        terms = self._terms_of(key)
+        terms["released"].append(wait["hold"])
+        terms["holds"] = [hold for hold in terms["holds"] if hold != wait["hold"]]
         self.unhold(key, wait["hold"])
 
     def unhold(self, key: Key, hold: str) -> None:
@@ -200,10 +202,10 @@ class Matching:
     def hold(self, key: Key, hold: str) -> None:
         """Begin a hold, unless somebody has released it already."""
         terms = self._terms_of(key)
-        if hold not in terms["released"] and hold not in terms["holds"]:
+        if hold not in terms["released"]:
             terms["holds"].append(hold)
             status, item = self._rulebook.item[key[0]].tells, self.items.get(key)
-            if item and status:
+            if item and status and terms["holds"].count(hold) == 1:
                 self.told.add((status, item["row"]["source"], item["row"]["event_id"]))
 
     def _is_refused(self, wait: Row) -> bool:
