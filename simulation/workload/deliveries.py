@@ -7,9 +7,12 @@ import random
 from typing import NamedTuple
 
 from simulation.scenario import Scenario
-from simulation.workload.rows import Row
+from simulation.workload.rows import CURRENCIES, Row
 
 SPOILT = ({"kind": "no_such_kind"}, {"entity": "nobody"}, {"currency": "XXX"}, {"amount_minor": 10**15}, {"source": ""})
+
+
+MIXED = 0.15  # of rows, where currencies are mixed
 
 
 class Delivery(NamedTuple):
@@ -33,6 +36,7 @@ def workload(stories: list[list[Row]], scenario: Scenario, rng: random.Random) -
     """Pack stories into deliveries."""
     rates = scenario.rates
     sent = [row for story in _interleaved(stories, rng) for row in story if rng.random() >= rates.lacking]
+    sent = _mixed(sent, random.Random(f"currencies {scenario.seed}"))
     valid = _shuffled(sent + [_contradiction(row, rng) for row in sent if rng.random() < rates.conflict], rates, rng)
     repeats = [row for row in valid if rng.random() < rates.repeat]
     spoilt = [_spoilt(row, rng) for row in sent if rng.random() < rates.invalid]
@@ -48,6 +52,12 @@ def _interleaved(stories: list[list[Row]], rng: random.Random) -> list[list[Row]
         told.append([chosen.pop(0)])
         running = [story for story in running if story]
     return told
+
+
+def _mixed(rows: list[Row], rng: random.Random) -> list[Row]:
+    """In some runs, some rows come in another currency than those that they belong to."""
+    share = rng.choice((0.0, MIXED))
+    return [row | {"currency": rng.choice(CURRENCIES)} if rng.random() < share else row for row in rows]
 
 
 def _contradiction(row: Row, rng: random.Random) -> Row:

@@ -42,9 +42,13 @@ OUTCOMES_IN_TURN = ("posted", "rejected", "posted", "unknown", "throttled")
 def commit_history(books: SqlBooks, shard: int, name: str) -> None:
     """Run the engine over a golden history, and commit what each of its steps does."""
     run, after, epoch = Run(mapped=False), START, books.take_epoch(f"shard:{shard}", "worker").epoch
+    derived: list[dict] = []
     for n, line in enumerate((FOLDER / f"{name}.jsonl").read_text().splitlines(), start=1):
-        record = record_of(json.loads(line))
-        books.commit(shard, epoch, after, f"{n}-0", record.rows, run.step(record))
+        step = json.loads(line)
+        record = record_of(step, derived)
+        effects = run.step(record)
+        derived = [*([] if "relay" in step else derived), *effects.derived.to_dicts()]
+        books.commit(shard, epoch, after, f"{n}-0", record.rows, effects)
         after = f"{n}-0"
 
 
