@@ -10,8 +10,6 @@ from simulation.scenario import Scenario
 from simulation.workload.rows import CURRENCIES, Row
 
 SPOILT = ({"kind": "no_such_kind"}, {"entity": "nobody"}, {"currency": "XXX"}, {"amount_minor": 10**15}, {"source": ""})
-
-
 MIXED = 0.15  # of rows, where currencies are mixed
 
 

@@ -165,8 +165,8 @@ MUTATIONS = {
     keep_held_rows_held: 2,
     leave_orphaned_shards_alone: 9,
     add_up_different_currencies: 0,
-    let_a_bill_in_doubt_be_paid: 0,
-    believe_a_lookup_too_early: 0,
+    let_a_bill_in_doubt_be_paid: 2,
+    believe_a_lookup_too_early: 23,
 }
 
 

@@ -16,7 +16,7 @@ from simulation.simulator import EVENTS_DEFAULT, report, simulate
 from simulation.soak import Summary, soak
 
 SECONDS_VARIABLE = "PENSTOCK_SIMULATION_SECONDS"
-SECONDS = float(os.environ.get(SECONDS_VARIABLE) or 60)
+SECONDS = float(os.environ.get(SECONDS_VARIABLE) or 35)
 SEEDS_MIN = 20  # fewer than these prove nothing about how often faults happen
 EVERY_EDGE_SEEDS_MIN = 300  # each edge is a target of one seed in thirty or so, at one of its first crossings
 REPLAYED = (11, 12)
