@@ -12,8 +12,8 @@ from typing import BinaryIO, Literal
 from actors.cli.installation import books_url
 from adapters.books.sql import SqlBooks
 from adapters.export import hledger
-from adapters.sources.amounts import places_of
 from runtime.config import Config
+from runtime.currencies import currency_digits
 from runtime.errors import ConfigError
 
 Format = Literal["hledger"]
@@ -24,7 +24,7 @@ _SQLITE = "sqlite:///"
 
 def export(config: Config, format: Format, into: BinaryIO) -> Iterator[int]:
     """Write all posting sets; after each page, how many there are so far."""
-    journal = JOURNALS[format](places_of)
+    journal = JOURNALS[format](currency_digits)
     with closing(SqlBooks(_existing_url(config))) as books, closing(books.posting_pages(SETS_PER_PAGE)) as pages:
         into.write(journal.opening().encode())
         for page in pages:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from adapters.erp.tryton_rpc import TrytonSession
+from runtime.currencies import currency_digits
 from runtime.errors import ErpError
 
 # A company belongs to an entity by this code among its party's identifiers, whatever the party is called.
@@ -86,7 +87,6 @@ _KINDS = {
 }  # any other role is an asset
 
 _CURRENCY_NAMES = {"USD": "US Dollar", "EUR": "Euro", "GBP": "Pound Sterling", "CHF": "Swiss Franc"}
-_CURRENCY_DIGITS = {"JPY": 0, "KRW": 0, "BHD": 3, "KWD": 3}  # all others: 2
 
 
 def set_up(session: TrytonSession, specs: Sequence[CompanySpec]) -> None:
@@ -120,7 +120,7 @@ def _ensure_currency(session: TrytonSession, code: str) -> int:
     found = session.read("model.currency.currency.search", [["code", "=", code]], 0, 1, None)
     if found:
         return found[0]
-    digits = _CURRENCY_DIGITS.get(code, 2)
+    digits = currency_digits(code)
     values = {"name": _CURRENCY_NAMES.get(code, code), "code": code, "symbol": code, "digits": digits}
     return _create(session, "currency.currency", {**values, "rounding": Decimal(1).scaleb(-digits)})
 

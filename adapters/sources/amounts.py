@@ -1,6 +1,6 @@
 """Decimal texts as integers in the minor unit of their currency, exactly.
 
-Owns how many decimals a currency has, and which texts are amounts. Never rounds: a text with more decimals than its
+Owns which texts are amounts. Never rounds: a text with more decimals than its
 currency has is no amount, unless they are zeros.
 """
 
@@ -9,16 +9,8 @@ import re
 import polars as pl
 
 from runtime import limits
+from runtime.currencies import UNUSUAL_DIGITS, USUAL_DIGITS, currency_digits
 
-_DEFAULT_PLACES = 2
-# ISO 4217, where it is not two.
-_WITHOUT_DECIMALS = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
-_WITH_THREE, _WITH_FOUR = "BHD IQD JOD KWD LYD OMR TND", "CLF UYW"
-_PLACES = {
-    **dict.fromkeys(_WITHOUT_DECIMALS.split(), 0),
-    **dict.fromkeys(_WITH_THREE.split(), 3),
-    **dict.fromkeys(_WITH_FOUR.split(), 4),
-}
 _DECIMAL = re.compile(r"([+-]?)(\d{1,15})(?:\.(\d{0,17}))?")
 _WORK_PLACES = 6
 # One separator, and in front of it either plain digits or groups of three marked by the other separator.
@@ -26,17 +18,12 @@ _DECIMAL_POINT = r"^[+-]?(?:\d{1,12}|\d{1,3}(?:,\d{3})+)(?:\.\d{1,6})?$"
 _DECIMAL_COMMA = r"^[+-]?(?:\d{1,12}|\d{1,3}(?:\.\d{3})+)(?:,\d{1,6})?$"
 
 
-def places_of(currency: str) -> int:
-    """How many decimals this currency has."""
-    return _PLACES.get(currency, _DEFAULT_PLACES)
-
-
 def exact_minor(text: str, currency: str) -> int | None:
     """A decimal text with a point in minor units, or None when it is no amount of this currency."""
     parts = _DECIMAL.fullmatch(text.strip())
     if not parts:
         return None
-    places, fraction = places_of(currency), (parts[3] or "").rstrip("0")
+    places, fraction = currency_digits(currency), (parts[3] or "").rstrip("0")
     if len(fraction) > places:
         return None
     minor = int(parts[2]) * 10**places + int(fraction.ljust(places, "0") or 0)
@@ -49,7 +36,7 @@ def exact_minor_column(text: pl.Expr, currency: pl.Expr) -> pl.Expr:
     What may be either, such as 1,234 in a currency with two decimals, is a whole number of thousands in one reading
     and has too many decimals in the other; it is refused.
     """
-    places = currency.replace_strict(_PLACES, default=_DEFAULT_PLACES, return_dtype=pl.Int64())
+    places = currency.replace_strict(UNUSUAL_DIGITS, default=USUAL_DIGITS, return_dtype=pl.Int64())
     ambiguous = text.str.contains(r"^[+-]?\d{1,3}[.,]\d{3}$") & (places != 3)
     with_zeros = text.str.contains(r"^[+-]?\d{1,3}\.\d{2}0$") & (places == 2)
     plain = (

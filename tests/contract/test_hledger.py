@@ -21,7 +21,7 @@ from unit.engine.builders import NOW_MS, Run
 from adapters.books.migrations import upgrade
 from adapters.books.sql import SqlBooks
 from adapters.export.hledger import Journal
-from adapters.sources.amounts import places_of
+from runtime.currencies import currency_digits
 from runtime.effects import DELTAS, EXCEPTIONS, OUTCOMES, TOTALS, Effects, StepCounts, empty
 from runtime.ledger.journal import numbered
 from runtime.ledger.sealing import SealPolicy, plan_entries
@@ -97,7 +97,7 @@ def books(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqlBooks]:
 
 @pytest.fixture(scope="module")
 def journal(books: SqlBooks, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path, text = tmp_path_factory.mktemp("hledger") / "books.journal", Journal(places_of)
+    path, text = tmp_path_factory.mktemp("hledger") / "books.journal", Journal(currency_digits)
     path.write_text("".join([text.opening(), *map(text.page, books.posting_pages(7)), text.closing()]))
     return path
 
@@ -121,7 +121,7 @@ def told(journal: Path, *command: str) -> list:
 
 def minor(amount: dict) -> int:
     """An amount of hledger's JSON in minor units; its quantity is a whole number and its decimals, so this is exact."""
-    quantity, places = amount["aquantity"], places_of(amount["acommodity"])
+    quantity, places = amount["aquantity"], currency_digits(amount["acommodity"])
     assert quantity["decimalPlaces"] <= places
     return quantity["decimalMantissa"] * 10 ** (places - quantity["decimalPlaces"])
 

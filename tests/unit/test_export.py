@@ -18,7 +18,7 @@ from adapters.books.memory import MemoryBooks
 from adapters.books.migrations import upgrade
 from adapters.books.sql import SqlBooks
 from adapters.export.hledger import Journal, decimal_text, plain
-from adapters.sources.amounts import places_of
+from runtime.currencies import currency_digits
 from runtime.effects import DELTAS, EXCEPTIONS, OUTCOMES, TOTALS, Effects, StepCounts, empty
 from runtime.ports import START, Books, JournalEntry, Outcome
 
@@ -110,7 +110,7 @@ def entry(key: str, currency: str, set_no: int) -> JournalEntry:
 
 def written(pages: Iterable[pl.DataFrame]) -> str:
     """The whole journal of these pages."""
-    journal = Journal(places_of)
+    journal = Journal(currency_digits)
     return "".join([journal.opening(), *map(journal.page, pages), journal.closing()])
 
 
