@@ -30,8 +30,8 @@ venv: $(STAMP) ## build .venv with pinned dependencies (once, then only when a p
 demo: $(STAMP) ## run the whole way once, prove the books, leave nothing running (ARGS="--keep" leaves it up)
 	@$(BIN)/penstock demo $(ARGS)
 
-test: lint ## lint, then all tests (ARGS="tests/unit" for some)
-	@$(BIN)/python -m pytest $(ARGS)
+test: lint ## lint, then all tests on all cores (ARGS="tests/unit" for some)
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadgroup $(ARGS)
 
 lint: $(STAMP) ## check style and formatting
 	@$(BIN)/ruff check .

@@ -1,12 +1,59 @@
-"""What all tests share: where the sample data lies that the repository itself does not hold."""
+"""What all tests share: where the sample data lies that the repository itself does not hold, and a way to tell figures.
+
+Tests run in several processes at once. What starts a whole installation runs one after the other in one of them.
+"""
 
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+INSTALLING = {REPOSITORY / "tests" / name for name in ("cluster", "e2e")}
+SAID = pytest.StashKey[list[str]]()
+
+# How long an example takes says something about the machine, not about the code.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have a place for what tests tell."""
+    config.stash[SAID] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Installations would take each other's cores: they stand in one queue, and begin first."""
+    for item in items:
+        if not INSTALLING.isdisjoint(item.path.parents):
+            item.add_marker(pytest.mark.xdist_group("installations"))
+
+
+@pytest.fixture(scope="session")
+def say(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """Tell people something: it stands at the end of the run, whichever process a test ran in."""
+    return pytestconfig.stash[SAID].append
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand what was told in a process of its own to the one that people see."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["said"] = session.config.stash[SAID]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take what was told in another process."""
+    node.config.stash[SAID] += getattr(node, "workeroutput", {}).get("said", [])
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Show what was told."""
+    for said in config.stash[SAID]:
+        terminalreporter.write_line(said)
 
 
 @pytest.fixture(scope="session")

@@ -160,7 +160,7 @@ def accepted(installed: Installed) -> int:
         return books.totals().filter(pl.col("state") == "accepted")["events"].sum()
 
 
-def test_events_acknowledged_while_processes_are_killed_are_booked_once(installed, capsys):
+def test_events_acknowledged_while_processes_are_killed_are_booked_once(installed, say):
     """Two workers and the gateway die under load; every acknowledged event is in the books once, to the cent."""
     load, pids = Load(installed.record().gateway), installed.pids()
     load.start()
@@ -173,9 +173,8 @@ def test_events_acknowledged_while_processes_are_killed_are_booked_once(installe
     load.finish()
     sent = sum(load.sent.values())
     until(lambda: accepted(installed) >= sent, 30, "everything is committed")
-    with capsys.disabled():
-        told = ", ".join(f"{name} {took:.1f} s" for name, took in seconds.items())
-        print(f"\n{sent:,} events; from kill -9 until it goes on: {told}")
+    told = ", ".join(f"{name} {took:.1f} s" for name, took in seconds.items())
+    say(f"killed under load, {sent:,} events: {told}")
     assert load.answered.rejected == 0 and load.answered.rows == sent
     with installed.books() as books:
         counted = books.totals().group_by("kind", "state").agg(pl.col("events").sum(), pl.col("amount_minor").sum())

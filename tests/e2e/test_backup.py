@@ -101,7 +101,7 @@ def drained(penstock: Installed, rows: int) -> bool:
     return waiting == 0 and sum(shard["rows_total"] for shard in status["shards"]) >= rows
 
 
-def test_penstock_restored_on_an_empty_folder_has_all_that_was_acknowledged(folder: Path, lost: tuple) -> None:
+def test_penstock_restored_on_an_empty_folder_has_all_that_was_acknowledged(folder: Path, lost: tuple, say) -> None:
     """Nothing acknowledged before the backup is lost, nothing is booked twice, verify agrees, and it takes more."""
     old, acknowledged = lost
     assert old.json("verify", "--no-erp")["right"]
@@ -128,7 +128,7 @@ def test_penstock_restored_on_an_empty_folder_has_all_that_was_acknowledged(fold
         with penstock.books() as books:
             fresh = books.totals().filter(pl.col("state") == "booked")["events"].sum()
         assert fresh == counts["booked"] + 1
-        print(f"restored, started and drained in {seconds:.1f} s; {counts['accepted']} events")
+        say(f"backup: restored, started and drained in {seconds:.1f} s; {counts['accepted']} events")
         assert seconds < RTO_S_MAX
     finally:
         penstock.end()

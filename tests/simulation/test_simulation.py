@@ -88,10 +88,9 @@ def fresh() -> Summary:
 
 
 @pytest.mark.timeout(900)
-def test_simulation_of_fresh_seeds_holds(fresh, capsys):
+def test_simulation_of_fresh_seeds_holds(fresh, say):
     """Whatever goes wrong, books, log, archive, consumers and ERP end as the naive auditor says."""
-    with capsys.disabled():
-        print(f"\n{fresh.seeds} fresh seeds from {fresh.first_seed} in {fresh.seconds:.0f} s")
+    say(f"simulated: {fresh.seeds} fresh seeds from {fresh.first_seed} in {fresh.seconds:.0f} s")
     assert not fresh.failures, "\n\n".join(map(report, fresh.failures))
     assert fresh.seeds > 0
 

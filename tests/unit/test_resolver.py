@@ -69,7 +69,7 @@ every_terms = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     terms=every_terms,
     faults=st.lists(st.sampled_from(FAULTS), max_size=10),

@@ -238,7 +238,7 @@ _ROWS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(_ROWS, min_size=1, max_size=8))
 def test_validation_of_a_row_does_not_depend_on_its_neighbours(rows: list[dict]):
     """Shortcuts over whole columns change nothing: each row alone is judged as it is among the others."""

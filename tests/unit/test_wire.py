@@ -349,7 +349,7 @@ def test_wire_arrow_view_behind_a_null_is_never_followed():
     assert frame["reason"].to_arrow(compat_level=pl.CompatLevel.oldest()).null_count == 3
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(0, 10**6), st.integers(0, 255), st.booleans())
 def test_wire_arrow_with_a_damaged_byte_is_a_frame_or_a_frame_error(place: int, byte: int, file: bool):
     """Whatever a damaged frame does, it gives a frame or a FrameError: no crash, no other exception."""

@@ -246,7 +246,7 @@ def naive_balances(rows: list[dict]) -> Mapping[tuple, int]:
     return {key: amount for key, amount in net.items() if amount}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(rows=st.lists(BILLING, min_size=1, max_size=12))
 def test_posting_random_rows_sum_as_one_by_one(rows):
     """Whatever is posted, the columns' sums are those of a row-by-row sum, and each set balances by itself."""

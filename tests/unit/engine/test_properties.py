@@ -19,7 +19,7 @@ from runtime.ports import LogRecord
 LATE_ROLES = ("MERCHANT_FEES", "CONTRACTUAL", "AR_INS", "GRNI", "DUE_FROM", "PAYER_TAKEBACK")
 EARLY_MAPPING = [row for row in MAPPING if row["role"] not in LATE_ROLES]
 LATE_MAPPING = [row for row in MAPPING if row["role"] in LATE_ROLES]
-DEADLINE_FREE = settings(max_examples=15, deadline=None)
+FEW_EXAMPLES = settings(max_examples=15)
 END_MS = NOW_MS + 60 * DAY_MS  # all that time decides is decided
 CREDIT = "credit_balance"
 
@@ -124,7 +124,7 @@ def uncredited(run: Run) -> tuple:
 # ── what holds ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@DEADLINE_FREE
+@FEW_EXAMPLES
 @given(rules=policies(), items=histories(), random=choices)
 def test_history_in_any_order_with_repeats_ends_alike(rules, items, random):
     """Balances, totals, states, open items and exceptions are the same in every order, however often repeated."""
@@ -145,7 +145,7 @@ def test_history_in_any_order_with_repeats_ends_alike(rules, items, random):
     assert run.total("duplicate") == len(shuffled) - len(items)
 
 
-@DEADLINE_FREE
+@FEW_EXAMPLES
 @given(rules=policies(), items=histories())
 def test_history_adds_up_to_what_a_naive_model_says(rules, items):
     """Every account holds what is added up row by row, from the whole history and not from one event to the next."""
@@ -162,7 +162,7 @@ def test_history_adds_up_to_what_a_naive_model_says(rules, items):
     assert run.accounts() == naive.accounts()
 
 
-@DEADLINE_FREE
+@FEW_EXAMPLES
 @given(items=payout("y"), random=choices)
 def test_payout_whose_money_came_leaves_clearing_empty(items, random):
     """CARD_CLEARING is zero for a payout that is booked whole and whose deposit is booked; else it is what is not."""
@@ -192,7 +192,7 @@ def _failed_refunds(items: Sequence[dict], states: dict[str, str]) -> int:
     return sum(row["amount_minor"] for row in booked if row["kind"] == "refund_failed")
 
 
-@DEADLINE_FREE
+@FEW_EXAMPLES
 @given(
     moves=st.lists(
         st.tuples(st.sampled_from(("goods_received", "goods_returned", "billed")), st.integers(0, 9)), max_size=12
@@ -223,7 +223,7 @@ def test_goods_received_and_not_billed_are_what_grni_holds_after_every_event(mov
         assert run.balance("INVOICED_NOT_RECEIVED") == (billed - min(billed, at_hand)) * PRICE_MINOR
 
 
-@DEADLINE_FREE
+@FEW_EXAMPLES
 @given(records=logs(), random=choices)
 def test_history_cut_into_other_steps_ends_alike(records, random):
     """The same records in other steps add up to the same balances, totals, states and open exceptions."""
@@ -233,7 +233,7 @@ def test_history_cut_into_other_steps_ends_alike(records, random):
     assert together.total("duplicate") == apart.total("duplicate")
 
 
-@DEADLINE_FREE
+@FEW_EXAMPLES
 @given(records=logs(), random=choices)
 def test_history_in_the_same_steps_has_equal_digests(records, random):
     """The effects are a function of the steps: two shards commit the same, byte for byte."""
@@ -241,7 +241,7 @@ def test_history_in_the_same_steps_has_equal_digests(records, random):
     assert ran(steps).digests == ran(steps).digests
 
 
-@DEADLINE_FREE
+@FEW_EXAMPLES
 @given(records=logs(), random=choices)
 def test_history_restarted_at_any_cut_goes_on_as_if_never_stopped(records, random):
     """A shard that is restored from the snapshot after any step commits what the unbroken one commits."""
@@ -255,7 +255,7 @@ def test_history_restarted_at_any_cut_goes_on_as_if_never_stopped(records, rando
         assert run.digests == unbroken
 
 
-@DEADLINE_FREE
+@FEW_EXAMPLES
 @given(records=logs(), random=choices)
 def test_history_with_decisions_of_people_is_conserved_and_replays_alike(records, random):
     """Whatever people decide on whatever is open, nothing is lost, and a replay with restarts commits the same."""
