@@ -8,7 +8,7 @@ import asyncio
 from datetime import date
 from pathlib import Path
 
-import polars as pl
+from small_log import NOW_MS, ROLES, RULEBOOK, VirtualClock, control, event, events, mapping
 
 from actors.cli.verification import Sources
 from actors.erp_calls import InlineCallers
@@ -18,63 +18,13 @@ from adapters.archive.parquet import ParquetArchive
 from adapters.books.sql import SqlBooks
 from adapters.erp.memory import MemoryErp
 from adapters.log.memory import MemoryLog
-from adapters.settings import standard_rulebook_text
-from runtime import schema, validation
 from runtime.config import ErpSection, parse
-from runtime.flow import frames
-from runtime.ledger.rules import parse_rulebook
 from runtime.limits import Limits
 from runtime.ports import LogEntry, NoMetrics
 from runtime.shard import ShardEngine
 
-NOW_MS = 1_790_000_000_000
-RULEBOOK = parse_rulebook(standard_rulebook_text())
-VOCABULARY = schema.Vocabulary(
-    kinds=RULEBOOK.kind_terms(), entities={"mercy": schema.EntityTerms(currencies=frozenset(["USD"]))}
-)
 CONFIG = parse({"entities": {"mercy": {"name": "Mercy", "opens_on": date(2026, 7, 1)}}})
 LIMITS = Limits(frame_rows_max=4, step_rows_max=4, checkpoint_commits_max=3)
-ROLES = ("AR_INS", "AR_SELF", "GROSS_REV", "CASH", "CARD_CLEARING", "MERCHANT_FEES")
-
-
-class VirtualClock:
-    """Time that only the test moves."""
-
-    def __init__(self) -> None:
-        self._now_ms = NOW_MS
-
-    def now_ms(self) -> int:
-        """The present."""
-        return self._now_ms
-
-    def sleep(self, seconds: float) -> None:
-        """Move on."""
-        self._now_ms += round(seconds * 1000)
-
-
-def event(event_id: str, kind: str, amount_minor: int, **columns: object) -> dict:
-    """One row as a source sends it."""
-    given = {"source": "ehr", "entity": "mercy", "account": "token-1", "currency": "USD", "occurred_at": NOW_MS}
-    return given | {"event_id": event_id, "kind": kind, "amount_minor": amount_minor, "facility": "north"} | columns
-
-
-def events(shard: int, *rows: dict) -> LogEntry:
-    """A frame in the log."""
-    frame = schema.conform(pl.DataFrame(list(rows), infer_schema_length=None))
-    stamped = validation.validate(frame, VOCABULARY, NOW_MS).accepted.drop("row")
-    assert len(stamped) == len(rows)
-    return LogEntry(shard, "events", len(rows), frames.encode(stamped))
-
-
-def control(shard: int, message: dict) -> LogEntry:
-    """A control message in the log."""
-    return LogEntry(shard, "control", 0, frames.encode_control(message))
-
-
-def mapping(shard: int, version: int, *roles: str) -> LogEntry:
-    """A mapping version in the log: each role to an account of its own."""
-    rows = [{"role": role, "account": f"GL-{role}"} for role in roles]
-    return control(shard, {"type": "mapping", "version": version, "rows": rows})
 
 
 def history() -> list[LogEntry]:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import redis
 from books_builders import Data
-from recorded import Recorded, event, events, filled
+from recorded import Recorded, filled
+from small_log import event, events
 from valkey_fixture import running_valkey
 
 from actors.cli.verification import verify

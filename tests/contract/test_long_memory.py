@@ -5,7 +5,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 from books_builders import Data
-from recorded import NOW_MS, Recorded, control, event, events, filled
+from recorded import Recorded, filled
+from small_log import NOW_MS, control, event, events
 
 from actors.cli.verification import verify
 

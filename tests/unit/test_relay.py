@@ -10,6 +10,7 @@ import msgspec
 import polars as pl
 import pytest
 import structlog
+from small_log import NOW_MS, VirtualClock
 
 from actors.consumer import FAILURES_TOLD, Consumer
 from actors.relay import IDLE_S, Relay
@@ -25,7 +26,6 @@ from runtime.routing import shard_of, splitter
 from runtime.schema import UTC_MS, EntityTerms, KindTerms, Vocabulary, conform
 from runtime.validation import validate
 
-NOW_MS = 1_790_000_000_000
 SHARDS, FRAME_ROWS_MAX, LOG_ROWS_MAX = 4, 8, 30
 LIMITS = Limits(
     frame_rows_max=FRAME_ROWS_MAX,
@@ -35,21 +35,6 @@ LIMITS = Limits(
 )
 KIND = "eft_share_received"
 STEPS_MAX = 500
-
-
-class VirtualClock:
-    """Time that only the test moves."""
-
-    def __init__(self) -> None:
-        self._now_ms = NOW_MS
-
-    def now_ms(self) -> int:
-        """The present."""
-        return self._now_ms
-
-    def sleep(self, seconds: float) -> None:
-        """Move on."""
-        self._now_ms += round(seconds * 1000)
 
 
 class MemoryLine:

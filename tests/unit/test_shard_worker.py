@@ -13,49 +13,26 @@ from itertools import pairwise
 import polars as pl
 import pytest
 import structlog
+from small_log import NOW_MS, ROLES, RULEBOOK, VirtualClock, control, event, events, mapping
 
 from actors.shard_worker import ShardWorker
 from adapters.archive.memory import MemoryArchive
 from adapters.books.memory import MemoryBooks
 from adapters.log.memory import MemoryLog
-from adapters.settings import standard_rulebook_text
-from runtime import schema, validation
 from runtime.effects import Effects
 from runtime.errors import BooksUnavailable, Fenced, LogUnavailable
 from runtime.flow import frames
-from runtime.ledger.rules import parse_rulebook
 from runtime.limits import Limits
 from runtime.ports import START, Checkpoint, LogEntry, LogRecord, NoMetrics
 from runtime.shard import ShardEngine
 
-NOW_MS = 1_790_000_000_000
 NORTH, WEST, CARDS = 0, 1, 0  # the shards of the two facilities, and of the entity
 LIMITS = Limits(step_rows_max=8, checkpoint_commits_max=2)
-RULEBOOK = parse_rulebook(standard_rulebook_text())
-VOCABULARY = schema.Vocabulary(
-    kinds=RULEBOOK.kind_terms(), entities={"mercy": schema.EntityTerms(currencies=frozenset(["USD"]))}
-)
 OPENS_ON = {"mercy": date(2026, 7, 1)}
-ROLES = ("AR_INS", "AR_SELF", "GROSS_REV", "CASH", "CARD_CLEARING", "MERCHANT_FEES")
 STEPS_MAX = 400
 PANIC = b"panic"
 EVENTS = {"accepted": 18, "booked": 14, "excluded": 3, "excepted": 1, "duplicate": 8}  # what `history` comes to
 BOOKED_MINOR = 615 + 35 + 20 + 30 + 50  # charges north and west, payment, adjustment, card
-
-
-class VirtualClock:
-    """Time that only the test moves."""
-
-    def __init__(self) -> None:
-        self._now_ms = NOW_MS
-
-    def now_ms(self) -> int:
-        """The present."""
-        return self._now_ms
-
-    def sleep(self, seconds: float) -> None:
-        """Move on."""
-        self._now_ms += round(seconds * 1000)
 
 
 @pytest.fixture(autouse=True)
@@ -66,31 +43,6 @@ def logged() -> Iterator[list]:
 
 
 # ── what the log holds ─────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def event(event_id: str, kind: str, amount_minor: int, facility: str = "north", **columns: object) -> dict:
-    """One row as a source sends it."""
-    given = {"source": "ehr", "entity": "mercy", "account": "token-1", "currency": "USD", "occurred_at": NOW_MS}
-    return given | {"event_id": event_id, "kind": kind, "amount_minor": amount_minor, "facility": facility} | columns
-
-
-def events(shard: int, *rows: dict) -> LogEntry:
-    """A frame in the log."""
-    frame = schema.conform(pl.DataFrame(list(rows), infer_schema_length=None))
-    stamped = validation.validate(frame, VOCABULARY, NOW_MS).accepted.drop("row")
-    assert len(stamped) == len(rows)
-    return LogEntry(shard, "events", len(rows), frames.encode(stamped))
-
-
-def control(shard: int, message: dict) -> LogEntry:
-    """A control message in the log."""
-    return LogEntry(shard, "control", 0, frames.encode_control(message))
-
-
-def mapping(shard: int, version: int, *roles: str) -> LogEntry:
-    """A mapping version in the log: each role to an account of its own."""
-    rows = [{"role": role, "account": f"GL-{role}"} for role in roles]
-    return control(shard, {"type": "mapping", "version": version, "rows": rows})
 
 
 @cache
