@@ -113,6 +113,8 @@ def _others(duplicates: dict[int, str], rejected: pl.DataFrame) -> dict[int, v1.
         row: v1.EventResult(row=row, event_id=event_id, status=v1.EVENT_STATUS_DUPLICATE)
         for row, event_id in duplicates.items()
     }
+    if rejected.is_empty():  # as nearly always: iterating costs more than the answer
+        return known
     refused = {
         given["row"]: v1.EventResult(status=v1.EVENT_STATUS_REJECTED, **given)
         for given in rejected.iter_rows(named=True)

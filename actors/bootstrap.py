@@ -39,13 +39,18 @@ from runtime.shard import ShardEngine
 from runtime.topology import shards_of
 
 
+def log_writer(wiring: Wiring) -> RedisLogWriter:
+    """A writer that waits for as many replicas as are configured."""
+    return RedisLogWriter(wiring.log_url, replicas_min=wiring.config.log.replicas_min)
+
+
 class BlockingLog:
     """A log writer for a part that has a thread and no event loop of its own."""
 
-    def __init__(self, url: str, shards: int) -> None:
+    def __init__(self, writer: RedisLogWriter, shards: int) -> None:
         self.shards = shards
         self._runner = asyncio.Runner()
-        self._writer = RedisLogWriter(url)
+        self._writer = writer
 
     def append(self, entries: list[LogEntry]) -> None:
         self._runner.run(self._writer.append(entries))
@@ -142,7 +147,7 @@ def build_relay(wiring: Wiring) -> Relay:
     ]
     return Relay(
         books,
-        BlockingLog(wiring.log_url, config.runtime.shards),
+        BlockingLog(log_writer(wiring), config.runtime.shards),
         consumers,
         vocabulary=_vocabulary(wiring, derived=True),
         split=splitter(rulebook.scopes(), config.runtime.shards),
@@ -162,7 +167,7 @@ def build_supervisor(wiring: Wiring) -> Supervisor:
     return Supervisor(
         list(specs),
         stage=RayStage(specs),
-        log=BlockingLog(wiring.log_url, wiring.config.runtime.shards),
+        log=BlockingLog(log_writer(wiring), wiring.config.runtime.shards),
         books=SqlBooks(wiring.books_url),
         clock=WallClock(),
         metrics=RayMetrics(),
@@ -199,7 +204,7 @@ async def build_feed_reader(wiring: Wiring, name: str) -> FeedReader:
 def _gateway(wiring: Wiring) -> Gateway:
     config, rulebook = wiring.config, wiring.rulebook()
     return Gateway(
-        RedisLogWriter(wiring.log_url),
+        log_writer(wiring),
         vocabulary=_vocabulary(wiring),
         split=splitter(rulebook.scopes(), config.runtime.shards),
         limits=config.bounds(),

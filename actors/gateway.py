@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from itertools import accumulate, pairwise
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import polars as pl
@@ -25,7 +25,16 @@ from runtime.flow.recent_ids import RecentIds
 from runtime.limits import Limits
 from runtime.ports import Clock, LogEntry, LogWriter, Metrics, NoMetrics, ShardLag
 from runtime.routing import Splitter
-from runtime.schema import ARROW_STAMPED, REJECT_COLUMNS, Checked, Incoming, Vocabulary, conform, to_arrow
+from runtime.schema import (
+    ARROW_STAMPED,
+    REJECT_COLUMNS,
+    Checked,
+    Incoming,
+    Vocabulary,
+    conform,
+    to_arrow,
+    with_plain_words,
+)
 from runtime.validation import check
 
 LAG_EVERY_S = 0.1
@@ -37,6 +46,13 @@ ROWS_IN_LOOP_MAX = 256  # what so few rows need is done sooner than a thread wou
 
 _log = structlog.get_logger()
 Result = TypeVar("Result")
+
+
+class _Part(NamedTuple):
+    """What one caller appends: some rows of checked events."""
+
+    events: pa.RecordBatch
+    rows: np.ndarray
 
 
 class Gateway:
@@ -111,19 +127,20 @@ class Gateway:
             checked = await off_loop(rows, self._check, incoming)
         ids, digests = (checked.accepted.column(name).to_numpy() for name in ("id_hash", "digest"))
         known = self._recent.known(ids, digests)
-        fresh = checked.accepted.filter(pa.array(~known)) if known.any() else checked.accepted
-        stored = await self._appends.submit(fresh, fresh.num_rows) if fresh.num_rows else None
-        self._recent.remember(ids[~known], digests[~known])
+        fresh = np.flatnonzero(~known)
+        stored = await self._appends.submit(_Part(checked.accepted, fresh), len(fresh)) if len(fresh) else None
+        self._recent.remember(ids[fresh], digests[fresh])
         self._metrics.count("events_duplicate", int(known.sum()))
         self._metrics.count("events_rejected", checked.rejected.height)
         hint_s = self._admission.hint_s(stored.shards) if stored else 0.0
-        return Receipt(checked.rows[~known], checked.rows[known], checked.rejected, stored, hint_s)
+        return Receipt(checked.rows[fresh], checked.rows[known], checked.rejected, stored, hint_s)
 
     def _refuse_for_paused(self, events: pa.RecordBatch) -> None:
         """Refuse what touches a paused shard as a whole, before anything is spent on it."""
         if not self._admission.paused:
             return
-        routable = events.filter(pc.and_(events.column("kind").is_valid(), events.column("entity").is_valid()))
+        scopes = events.select(["kind", "entity", "facility"])
+        routable = scopes.filter(pc.and_(scopes.column("kind").is_valid(), scopes.column("entity").is_valid()))
         refusal = self._admission.refusal_for(np.unique(self._split.owners(routable)).tolist())
         if refusal:
             self._metrics.count("gateway_refused")
@@ -141,9 +158,9 @@ class Gateway:
         rejected = rejected.with_columns(pl.Series("row", numbers[rejected["row"].to_numpy()], pl.Int64()))
         return Checked(accepted, numbers[rows], pl.concat([rejected, unread]).sort("row"))
 
-    async def _append(self, parts: list[pa.RecordBatch]) -> list[Stored]:
+    async def _append(self, parts: list[_Part]) -> list[Stored]:
         """Append what several callers bring."""
-        rows = [part.num_rows for part in parts]
+        rows = [len(part.rows) for part in parts]
         entries, entry_of_row = await off_loop(sum(rows), self._entries, parts)
         try:
             appended = await self._log.append(entries)
@@ -157,19 +174,18 @@ class Gateway:
         bounds = accumulate(rows, initial=0)
         return [Stored(appended, shards, entry_of_row[start:end]) for start, end in pairwise(bounds)]
 
-    def _entries(self, parts: list[pa.RecordBatch]) -> tuple[list[LogEntry], np.ndarray]:
+    def _entries(self, parts: list[_Part]) -> tuple[list[LogEntry], np.ndarray]:
         """One entry a shard, and for each row the index of its entry."""
-        events = parts[0] if len(parts) == 1 else pa.concat_batches(parts)
-        shards, entry_of_row = np.unique(self._split.owners(events), return_inverse=True)
-        if len(shards) > 1:
-            events = events.take(pa.array(np.argsort(entry_of_row, kind="stable")))
-        ends = np.cumsum(np.bincount(entry_of_row)).tolist()
-        owned = (events.slice(start, end - start) for start, end in pairwise([0, *ends]))
-        entries = [
-            LogEntry(shard, "events", part.num_rows, frames.encode_arrow(part))
-            for shard, part in zip(shards.tolist(), owned, strict=True)
-        ]
-        return entries, entry_of_row
+        events, rows = _joined(parts)
+        owners = self._split.owners(events)[rows]
+        counts = np.bincount(owners)
+        shards = np.flatnonzero(counts)
+        entry_of_row = np.searchsorted(shards, owners).astype(np.uint16)  # small integers are sorted by counting them
+        if len(rows) < events.num_rows or len(shards) > 1:
+            events = events.take(pa.array(rows[np.argsort(entry_of_row, kind="stable")]))
+        rows_of, bodies = counts[shards], frames.encode_parts(events, np.cumsum(counts[shards]).tolist())
+        owned = zip(shards.tolist(), rows_of.tolist(), bodies, strict=True)
+        return [LogEntry(shard, "events", rows, body) for shard, rows, body in owned], entry_of_row
 
     async def _watch_lag(self) -> None:
         while True:
@@ -210,6 +226,18 @@ class Gateway:
 async def off_loop(rows: int, work: Callable[..., Result], *arguments: object) -> Result:
     """Do work on so many rows without holding up the loop: in a thread, unless that takes longer than the work."""
     return work(*arguments) if rows <= ROWS_IN_LOOP_MAX else await asyncio.to_thread(work, *arguments)
+
+
+def _joined(parts: list[_Part]) -> _Part:
+    """What several callers bring as one part."""
+    if len(parts) == 1:
+        return parts[0]
+    batches = [part.events for part in parts]
+    if any(batch.schema != batches[0].schema for batch in batches):
+        batches = [with_plain_words(batch) for batch in batches]
+    starts = accumulate((batch.num_rows for batch in batches), initial=0)
+    rows = np.concatenate([part.rows + start for part, start in zip(parts, starts, strict=False)])
+    return _Part(pa.concat_batches(batches), rows)
 
 
 def numbered(events: pa.RecordBatch) -> Incoming:

@@ -37,6 +37,8 @@ METRICS: dict[str, Declared] = {
     "open_items": Declared("gauge", "Items that wait for their counterpart.", ("shard",)),
     "waiting_events": Declared("gauge", "Events held until a counterpart or a mapping arrives.", ("shard",)),
     "deltas_waiting": Declared("gauge", "Posting sets that no journal entry has claimed."),
+    "entries_restated": Declared("counter", "Rejected entries replaced by postings under a newer mapping."),
+    "entries_retried": Declared("counter", "Rejected entries sent again by themselves."),
     "entries_sealed": Declared("counter", "Journal entries sealed for an ERP."),
     "erp_calls": Declared("counter", "Calls to an ERP by what came of them.", ("outcome",)),
     "posting_latency_s": Declared(
@@ -56,7 +58,10 @@ METRICS: dict[str, Declared] = {
     "statuses_told": Declared("counter", "Statuses brought to a consumer's stream.", ("consumer",)),
     "statuses_waiting": Declared("gauge", "Statuses read for a consumer, not yet told, at most a page.", ("consumer",)),
     "checkpoints": Declared("counter", "Checkpoints made durable."),
-    "checkpoint_seconds": Declared("histogram", "Time to make one checkpoint.", buckets=_STEP_BUCKETS_S),
+    "checkpoint_seconds": Declared("histogram", "Time until one checkpoint is durable.", buckets=_STEP_BUCKETS_S),
+    "checkpoint_stop_seconds": Declared(
+        "histogram", "Time for which a checkpoint stops its shard.", buckets=_STEP_BUCKETS_S
+    ),
 }
 
 

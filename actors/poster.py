@@ -13,6 +13,7 @@ from functools import partial
 import msgspec
 
 from actors.erp_calls import Answered, Callers
+from actors.retrier import Retrier
 from actors.sealer import Sealer
 from runtime.config import ErpSection
 from runtime.errors import BooksUnavailable
@@ -93,6 +94,7 @@ class Poster:
             section=self._section,
             entities=self._entities,
         )
+        self._retrier = Retrier(self._books, OWNER, self._epoch, entities=self._entities, metrics=self._metrics)
         self._jitter = random.Random(f"{self._holder}/{self._epoch}")
         left = self._books.deliveries(self._entities, ["in_flight", "unknown"], HELD_MAX)
         self._record(self._desk.recall(left, now_ms))
@@ -121,6 +123,7 @@ class Poster:
         while self._health and self._under_way() and (left_ms := until_ms - self._clock.now_ms()) > 0:
             self._callers.wait(left_ms / 1000)
             self._hear_all()
+            self._flush()
         if self._health:
             self._keep_governor()
 
@@ -130,22 +133,29 @@ class Poster:
     def _advance(self) -> float:
         # Before anything else, so that nothing is judged by states that the books do not show yet. To record the same
         # outcomes twice is harmless: nobody else moves these entries in between.
-        self._record(self._unrecorded)
+        self._flush()
         self._hear_all()
         self._record(self._desk.give_up(self._clock.now_ms()))
         self._show()
+        idle_s = self._go_on()
+        # What was posted is recorded while the next call is under way, so that the ERP does not wait for the books.
+        self._flush()
+        return self._rest(idle_s)
+
+    def _go_on(self) -> float:
+        """Start the next call, if one may start; seconds until there may be more to do."""
         now_ms = self._clock.now_ms()
         ready_ms = self._governor.ready_at(now_ms)
         if ready_ms > now_ms:
-            return self._rest((ready_ms - now_ms) / 1000)
+            return (ready_ms - now_ms) / 1000
         action = self._next_action(now_ms)
         if action is None:
             self._keep_governor()
-            return self._rest(IDLE_S)
+            return IDLE_S
         self._start(action)
         self._hear_all()
         now_ms = self._clock.now_ms()
-        return self._rest(max(0, self._governor.ready_at(now_ms) - now_ms) / 1000)
+        return max(0, self._governor.ready_at(now_ms) - now_ms) / 1000
 
     def _rest(self, seconds: float) -> float:
         """Wait here for calls under way, as their end may be the next thing to do; else let the shell wait."""
@@ -167,6 +177,8 @@ class Poster:
 
     def _next_send(self, now_ms: int) -> Action | None:
         self._read_closes(now_ms)
+        if entry := self._retrier.look(now_ms):
+            self._desk.try_apart(entry)
         sealed = self._sealed()
         suspects = self._desk.suspects()
         fresh = [delivery.entry for delivery in sealed if delivery.entry.key not in suspects]
@@ -189,8 +201,8 @@ class Poster:
 
     def _read_closes(self, now_ms: int) -> None:
         if now_ms - self._closes_read_ms >= CLOSES_EVERY_S * 1000:
-            ordered = [close for close in self._books.closes() if close.state == "ordered"]
-            self._closes = [close for close in ordered if close.entity in self._entities]
+            undone = [close for close in self._books.closes() if close.state != "declared"]
+            self._closes = [close for close in undone if close.entity in self._entities]
             self._closes_read_ms = now_ms
 
     # ── calls ──
@@ -246,7 +258,7 @@ class Poster:
         action, answer = answered.ticket, answered.answer
         if answer is _TOO_LATE:
             self._left_out(action, "not sent: it would have started too late")
-            self._record(self._unrecorded)
+            self._flush()
             return
         now_ms = self._clock.now_ms()
         if isinstance(action, Send):
@@ -258,7 +270,9 @@ class Poster:
         else:
             heard, outcomes = _of_progress(answer), self._desk.asked(action, answer, now_ms)
             self._finished(now_ms, heard, "asked" if heard.code == "posted" else heard.code)
-        self._record(outcomes)
+        self._unrecorded = [*self._unrecorded, *outcomes]
+        if any(outcome.code != "posted" for outcome in outcomes):
+            self._flush()  # before anything else is done with these entries
         if not self._governor.answering():
             self._keep_governor()  # a restart is no way around a pause
 
@@ -270,9 +284,13 @@ class Poster:
     # ── outcomes ──
 
     def _record(self, outcomes: list[Outcome]) -> None:
-        if not outcomes:
+        if outcomes:
+            self._unrecorded = [*self._unrecorded, *outcomes]
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._unrecorded:
             return
-        self._unrecorded = [*self._unrecorded, *(o for o in outcomes if o not in self._unrecorded)]
         self._books.record_outcomes(OWNER, self._epoch, self._unrecorded)
         recorded, self._unrecorded = self._unrecorded, []
         now_ms = self._clock.now_ms()
@@ -281,6 +299,7 @@ class Poster:
                 committed_ms = self._sealer.forget(outcome.key)
                 if outcome.code == "posted" and committed_ms is not None:
                     self._metrics.observe("posting_latency_s", (now_ms - committed_ms) / 1000)
+        self._retrier.heard(recorded)
 
     def _show(self) -> None:
         """Said again and again: a gauge that is not, drops out of what Ray exports."""

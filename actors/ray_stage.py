@@ -31,6 +31,7 @@ class RayStage:
     def __init__(self, specs: Mapping[str, PartSpec]) -> None:
         self._specs = specs
         self.names = list(specs)
+        self._asked: dict[str, ray.ObjectRef] = {}  # pings that nobody has answered yet
         self._resources = ray.cluster_resources()
 
     def exists(self, name: str) -> bool:
@@ -64,12 +65,18 @@ class RayStage:
         ray.kill(ray.get_actor(name, NAMESPACE), no_restart=False)
 
     def ping(self, names: list[str], timeout_s: float) -> dict[str, object]:
-        """The health of each part that answers in time."""
-        asked = {ray.get_actor(name, NAMESPACE).health.remote(): name for name in names if self.exists(name)}
+        """The health of each part that answers in time; None of one whose process has ended, which Ray starts again.
+
+        Who is silent is not asked anew: the next call waits on for its answer, or its end, which Ray tells late.
+        """
+        for name in names:
+            if name not in self._asked and self.exists(name):
+                self._asked[name] = ray.get_actor(name, NAMESPACE).health.remote()
+        asked = {self._asked[name]: name for name in names if name in self._asked}
         if not asked:
             return {}
         answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=timeout_s)
-        return {asked[answer]: health for answer in answered if (health := _result(answer)) is not None}
+        return {asked[answer]: _result(self._asked.pop(asked[answer])) for answer in answered}
 
     def call(self, name: str, method: str, timeout_s: float) -> object:
         """One of a part's methods, run between two of its steps. PenstockError when the part does not do it."""

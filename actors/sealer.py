@@ -10,16 +10,17 @@ import polars as pl
 from runtime.config import ErpSection
 from runtime.flow.delivery import CallBounds
 from runtime.ledger.journal import SET, Draft, numbered
-from runtime.ledger.sealing import Gathering, Room, SealPolicy, plan_entries, whole_commits, within
+from runtime.ledger.sealing import Gathering, Room, SealPolicy, next_due_ms, plan_entries, whole_commits, within
 from runtime.limits import Limits
 from runtime.ports import Books, JournalEntry, Metrics, PeriodClose
 
-FULL_READ_S = 0.5  # between two reads of everything that waits, while nothing of it is ripe
+FULL_READ_MS = 2_000  # between two reads of everything that waits, while nothing of it is ripe
 LOOK_CALLS = 8  # a first look reads as many sets as so many calls take entries
+COUNT_EVERY_S, COUNT_SETS_FREE = 1.0, 50_000  # between two counts of what waits, longer by as many times as it is more
 
 
 class Sealer:
-    """Seals for one owner and epoch. `sets_waiting` is what the last look counted."""
+    """Seals for one owner and epoch. `sets_waiting` is what waits, as far as it was counted."""
 
     def __init__(
         self,
@@ -40,7 +41,8 @@ class Sealer:
         self._policy = SealPolicy(lines_max, section.seal_age_s, kinds)
         self._sets_max = limits.seal_sets_max
         self._look_sets = min(limits.seal_sets_max, LOOK_CALLS * bounds.entries_max)
-        self._unripe_ms = 0  # when everything was read last and nothing was ripe
+        self._unripe_until_ms = 0  # nothing of all that waits is ripe before
+        self._counted_ms = 0
         self._committed_ms: dict[str, int] = {}  # of entries sealed here, for their latency
         self.sets_waiting = 0
 
@@ -52,20 +54,22 @@ class Sealer:
         While sealed entries wait beside that call, only immediate ones are worth sealing; while many wait, only those
         of a more urgent lane than the last of them.
         """
-        self.sets_waiting = self._books.unclaimed_count(self._entities)
-        self._metrics.gauge("deltas_waiting", self.sets_waiting)
-        if not self.sets_waiting:
-            return False
+        self._count(now_ms)
         closing = frozenset((close.entity, close.period) for close in closes)
         policy = self._policy._replace(closing=closing)
         room = _room(self._bounds, call, waiting)
+        enough = len(call) + len(waiting) >= 2 * self._bounds.entries_max
+        lane = waiting[-1].lane if enough else None
         drafts: list[Draft] = []
         for entity, period in [*((close.entity, close.period) for close in closes), ("", "")]:
             entities = (entity,) if entity else self._entities
+            first = self._books.unclaimed_lane(entities, period)
+            if first is None or (lane is not None and first >= lane):
+                continue
             if drafts := self._drafts(now_ms, entities, period, policy, room):
                 break
-        if len(call) + len(waiting) >= 2 * self._bounds.entries_max:
-            drafts = [draft for draft in drafts if draft.lane < waiting[-1].lane]
+        if lane is not None:
+            drafts = [draft for draft in drafts if draft.lane < lane]
         if drafts:
             self._store(drafts)
         return bool(drafts)
@@ -74,16 +78,25 @@ class Sealer:
         """When the oldest set of an entry sealed here was committed; asked once, when the entry is done with."""
         return self._committed_ms.pop(key, None)
 
+    def _count(self, now_ms: int) -> None:
+        """See how much waits, ever less often the more it is: counting takes time in proportion."""
+        every_ms = COUNT_EVERY_S * 1000 * (1 + self.sets_waiting / COUNT_SETS_FREE)
+        if now_ms - self._counted_ms >= every_ms:
+            self.sets_waiting, self._counted_ms = self._books.unclaimed_count(self._entities), now_ms
+        self._metrics.gauge("deltas_waiting", self.sets_waiting)
+
     def _drafts(self, now_ms: int, entities: Sequence[str], period: str, policy: SealPolicy, room: Room) -> list[Draft]:
         entries_max = 2 * self._bounds.entries_max
         first = self._books.unclaimed(entities, self._look_sets, period)
         complete = first.select(SET).unique().height < self._look_sets
-        if complete or (first["mode"] == "immediate").all():
-            first = whole_commits(first, self._look_sets)
-        elif not room.entries or now_ms - self._unripe_ms < FULL_READ_S * 1000:
-            first = whole_commits(first, self._look_sets).filter(pl.col("mode") == "immediate")
-        else:
+        if (first["mode"] == "immediate").all():
+            # Immediate ones never fold, so nothing is lost by sealing all that was read.
+            return within(plan_entries(whole_commits(first, self._look_sets), now_ms, policy, self._look_sets), room)
+        if complete:
+            return within(plan_entries(first, now_ms, policy, entries_max), room)
+        if room.entries and now_ms >= self._unripe_until_ms:
             return self._planned_from_all(now_ms, entities, period, policy, room)
+        first = whole_commits(first, self._look_sets).filter(pl.col("mode") == "immediate")
         return within(plan_entries(first, now_ms, policy, entries_max), room)
 
     def _planned_from_all(
@@ -93,7 +106,7 @@ class Sealer:
         crowded = everything.select(SET).unique().height >= self._sets_max
         whole = whole_commits(everything, self._sets_max)
         drafts = plan_entries(whole, now_ms, policy, 2 * self._bounds.entries_max, crowded)
-        self._unripe_ms = 0 if drafts else now_ms
+        self._unripe_until_ms = 0 if drafts else min(now_ms + FULL_READ_MS, next_due_ms(everything, policy))
         return within(drafts, room)
 
     def _store(self, drafts: list[Draft]) -> None:
@@ -102,6 +115,7 @@ class Sealer:
         entries = [numbered(draft, first + i) for i, draft in enumerate(drafts)]
         self._books.seal(self._owner, self._epoch, entries)
         self._committed_ms |= {e.key: draft.committed_ms for e, draft in zip(entries, drafts, strict=True)}
+        self.sets_waiting = max(0, self.sets_waiting - sum(len(draft.sets) for draft in drafts))
         self._metrics.count("entries_sealed", len(entries))
 
 

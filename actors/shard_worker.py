@@ -1,26 +1,29 @@
 """A worker: hosts shards, and moves each along its log, step by step, into the books.
 
-Owns the order of what is made durable: step, commit, and every so often archive, snapshot, checkpoint, trim. Never
-decides what an event does (the engine does), and never goes on with a shard whose memory and books may differ: that
-shard is rebuilt from its checkpoint first.
+Owns the order of what is made durable: step, commit, and every so often archive, snapshot, checkpoint, trim, of which
+the first two are written beside it (`checkpoint`). Never decides what an event does (the engine does), and never goes
+on with a shard whose memory and books may differ: that shard is rebuilt from its checkpoint first.
 """
 
 import contextlib
 import gc
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import msgspec
 import polars as pl
 import structlog
 
-from runtime.effects import OUTCOMES, Effects, StepCounts, empty, of_the_runtime
+from actors.checkpoint import Saver, Saving, Taken, clear, store
+from runtime.effects import Effects, StepCounts, of_the_runtime
 from runtime.errors import BooksUnavailable, Fenced, LogUnavailable, NonDeterministic
 from runtime.limits import Limits
-from runtime.ports import START, Archive, ArchivedStep, Books, Checkpoint, Clock, LogReader, LogRecord, Metrics
+from runtime.ports import START, Archive, ArchivedStep, Books, Buffer, Checkpoint, Clock, LogReader, LogRecord, Metrics
 from runtime.shard import ShardEngine
 
 FAILURES_TOLD = 3  # in a row, before somebody is asked to look
 GC_ALLOCATIONS = 200_000  # open items live long and make no cycles: looking for some at each step costs an eighth of it
+SAVES_IN_A_REPLAY = 2  # a checkpoint that takes long comes less often: it may cost half the replay that it spares
 IDLE_S = 0.0  # reading the log waits by itself
 FAULTS = (Exception, pl.exceptions.PanicException)  # a panic in Polars is no Exception
 
@@ -44,23 +47,35 @@ class HostedShard:
         self.rows_total = 0
         self.checkpoint_position = START
         self.checkpoint_at_ms = 0
-        self.commits_since = 0
+        self.commits_since, self.replay_ms = 0, 0
         self.counts = StepCounts()
         self.outcomes: list[pl.DataFrame] = []
         self.steps: list[ArchivedStep] = []
+        self.stored: frozenset[str] = frozenset()  # the runs that the checkpoint goes with
+        self.saving: Saving | None = None
+        self.saved_in_ms = 0
+        self.clearing: Future | None = None
 
-    def moved(self, records: Sequence[LogRecord], effects: Effects) -> None:
+    def moved(self, records: Sequence[LogRecord], effects: Effects, step_ms: int) -> None:
         """Take note of a commit."""
         self.position = records[-1].position
         self.rows_total += sum(record.rows for record in records)
-        self.remember(records, effects)
+        self.remember(records, effects, step_ms)
 
-    def remember(self, records: Sequence[LogRecord], effects: Effects) -> None:
+    def remember(self, records: Sequence[LogRecord], effects: Effects, step_ms: int) -> None:
         """Keep what a committed step took and what became of it for the next archive segment."""
         self.commits_since += 1
+        self.replay_ms += step_ms
         self.steps.append(ArchivedStep(tuple(records)))
         if len(effects.outcomes):
             self.outcomes.append(effects.outcomes)
+
+    def taken(self) -> Taken:
+        """All that the next checkpoint is made of, at this position. From here on it is the checkpoint's."""
+        state = self.engine.freeze(self.position, self.epoch)
+        given = (self.shard, self.epoch, self.checkpoint_position, self.position, self.steps, self.outcomes)
+        self.commits_since, self.replay_ms, self.steps, self.outcomes = 0, 0, [], []
+        return Taken(*given, state, self.stored)
 
 
 class ShardWorker:
@@ -78,8 +93,11 @@ class ShardWorker:
         clock: Clock,
         limits: Limits,
         metrics: Metrics,
+        saver: Saver | None = None,
     ) -> None:
+        """`saver`: what writes checkpoints; a thread of the worker's own, if none is given."""
         self._holder, self._engine = holder, engine
+        self._saver = saver or ThreadPoolExecutor(1, "checkpoint")
         self._log_reader, self._books, self._archive = log, books, archive
         self._clock, self._limits, self._metrics = clock, limits, metrics
         self._logger = structlog.get_logger("shard_worker")
@@ -180,15 +198,14 @@ class ShardWorker:
         self._leased.add(shard)
         hosted = HostedShard(shard, self._engine(), lease.epoch)
         if lease.checkpoint:
-            hosted.engine.restore(self._archive.get_snapshot(lease.checkpoint.snapshot))
-            hosted.position = hosted.checkpoint_position = lease.checkpoint.position
+            self._restore(hosted, lease.checkpoint)
         for mark in self._books.commits(shard, hosted.position):
-            records = self._log_reader.read_range(shard, mark.after, mark.position)
+            records, began_ms = self._log_reader.read_range(shard, mark.after, mark.position), self._clock.now_ms()
             effects = hosted.engine.step(records)
             if effects.digest() != mark.digest:
                 raise NonDeterministic(f"shard {shard}: replaying up to {mark.position} gave other effects")
             hosted.position = mark.position
-            hosted.remember(records, effects)
+            hosted.remember(records, effects, self._clock.now_ms() - began_ms)
         if hosted.position != lease.position:
             raise NonDeterministic(f"shard {shard}: replay ended at {hosted.position}, the books at {lease.position}")
         hosted.rows_total, hosted.checkpoint_at_ms = lease.rows_total, self._clock.now_ms()
@@ -196,16 +213,28 @@ class ShardWorker:
         self._logger.info("shard_recovered", shard=shard, epoch=lease.epoch, position=hosted.position)
         return hosted
 
+    def _restore(self, hosted: HostedShard, checkpoint: Checkpoint) -> None:
+        stored: set[str] = set()
+
+        def run(name: str) -> Buffer:
+            stored.add(name)
+            return self._archive.get_run(hosted.shard, name)
+
+        hosted.engine.restore(self._archive.get_snapshot(checkpoint.snapshot), run)
+        hosted.position = hosted.checkpoint_position = checkpoint.position
+        hosted.stored = frozenset(stored)
+
     # ── going on ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _advance(self, hosted: HostedShard, records: list[LogRecord]) -> None:
         """One step and its commit. If the commit's end is unknown, the caller rebuilds the shard from the books."""
         began_ms = self._clock.now_ms()
         effects = hosted.engine.step(records)
+        step_ms = self._clock.now_ms() - began_ms
         rows = sum(record.rows for record in records)
         position = records[-1].position
         self._books.commit(hosted.shard, hosted.epoch, hosted.position, position, rows, effects)
-        hosted.moved(records, effects)
+        hosted.moved(records, effects, step_ms)
         self._failures.pop(hosted.shard, None)
         self._tell_going_on(hosted.shard)
         self._log_reader.mark_committed(hosted.shard, hosted.rows_total)
@@ -223,42 +252,69 @@ class ShardWorker:
         self._metrics.gauge("open_items", hosted.counts.open_items, shard=str(hosted.shard))
         self._metrics.gauge("waiting_events", hosted.counts.waiting, shard=str(hosted.shard))
 
+    # ── checkpoints ────────────────────────────────────────────────────────────────────────────────────────────────
+
     def _checkpoint_when_due(self, hosted: HostedShard) -> None:
+        """Take note of what has become durable, and begin anew when it is time; never wait."""
+        if hosted.clearing and hosted.clearing.done():
+            self._cleared(hosted)
+        if hosted.saving and hosted.saving.stored.done():
+            self._record(hosted, hosted.saving)
+        if not hosted.saving and self._is_due(hosted):
+            self._begin_checkpoint(hosted)
+
+    def _is_due(self, hosted: HostedShard) -> bool:
+        """Whether a replay would take too long, or too many steps, or what there is has waited long enough."""
         age_s = (self._clock.now_ms() - hosted.checkpoint_at_ms) / 1000
-        full = hosted.commits_since >= self._limits.checkpoint_commits_max
-        if hosted.commits_since and (full or age_s >= self._limits.checkpoint_age_s_max):
-            self._checkpoint(hosted)
+        replay_ms_max = max(self._limits.checkpoint_replay_s_max * 1000, SAVES_IN_A_REPLAY * hosted.saved_in_ms)
+        full = hosted.commits_since >= self._limits.checkpoint_commits_max or hosted.replay_ms >= replay_ms_max
+        return hosted.commits_since > 0 and (full or age_s >= self._limits.checkpoint_age_s_max)
+
+    def _begin_checkpoint(self, hosted: HostedShard) -> None:
+        """Take all that it is made of, which is all that stops the shard, and have it written."""
+        began_ms = self._clock.now_ms()
+        taken = hosted.taken()
+        hosted.saving = Saving(taken, self._saver.submit(store, self._archive, taken), began_ms)
+        self._metrics.observe("checkpoint_stop_seconds", (self._clock.now_ms() - began_ms) / 1000)
+
+    def _record(self, hosted: HostedShard, saving: Saving) -> None:
+        """Once segment and snapshot are durable, make the checkpoint count, then trim what is no longer needed.
+
+        1. Checkpoint in the books: from here on, recovery starts at it. A fenced owner ends here.
+        2. Trim and clear: dying before leaves only what the next checkpoint clears. While somebody copies log and
+           archive, all of it stays.
+        """
+        name, position = saving.stored.result(), saving.taken.position
+        self._books.record_checkpoint(hosted.shard, hosted.epoch, Checkpoint(position, name))
+        hosted.saving, hosted.stored = None, frozenset(saving.taken.state.runs)
+        hosted.checkpoint_position, hosted.checkpoint_at_ms = position, self._clock.now_ms()
+        hosted.saved_in_ms = hosted.checkpoint_at_ms - saving.began_ms
+        if not self._log_reader.is_held():
+            self._log_reader.trim(hosted.shard, position)
+            hosted.clearing = self._saver.submit(clear, self._archive, hosted.shard, name, position)
+        self._metrics.count("checkpoints", 1)
+        self._metrics.observe("checkpoint_seconds", hosted.saved_in_ms / 1000)
+
+    def _cleared(self, hosted: HostedShard) -> None:
+        clearing, hosted.clearing = hosted.clearing, None
+        clearing.result()
 
     def _checkpoint(self, hosted: HostedShard) -> None:
-        """Make archive and snapshot durable, then the checkpoint, then trim what is no longer needed.
-
-        1. Segment: dying after it leaves a file that the next segment from the same position replaces.
-        2. Snapshot: dying after it leaves a file that nothing names.
-        3. Checkpoint in the books: from here on, recovery starts at it. A fenced owner ends here.
-        4. Trim, forget and merge: dying before leaves only what the next checkpoint clears. While somebody copies log
-           and archive, all of it stays.
-        """
-        began_ms = self._clock.now_ms()
-        outcomes = pl.concat(hosted.outcomes) if hosted.outcomes else empty(OUTCOMES)
-        self._archive.put_segment(hosted.shard, hosted.checkpoint_position, hosted.position, outcomes, hosted.steps)
-        name = self._archive.put_snapshot(hosted.shard, hosted.position, hosted.engine.snapshot())
-        self._books.record_checkpoint(hosted.shard, hosted.epoch, Checkpoint(hosted.position, name))
-        hosted.checkpoint_position, hosted.checkpoint_at_ms = hosted.position, self._clock.now_ms()
-        hosted.commits_since, hosted.outcomes, hosted.steps = 0, [], []
-        if not self._log_reader.is_held():
-            self._log_reader.trim(hosted.shard, hosted.position)
-            self._archive.forget_snapshots(hosted.shard, keep=name)
-            self._archive.compact(hosted.shard, through=hosted.position)
-        self._metrics.count("checkpoints", 1)
-        self._metrics.observe("checkpoint_seconds", (self._clock.now_ms() - began_ms) / 1000)
+        """Bring what is under way to its end, and then all that came since."""
+        if hosted.saving:
+            self._record(hosted, hosted.saving)
+        if hosted.commits_since:
+            self._begin_checkpoint(hosted)
+            self._record(hosted, hosted.saving)
+        if hosted.clearing:
+            self._cleared(hosted)
 
     # ── asked from outside, between steps ──────────────────────────────────────────────────────────────────────────
 
     def checkpoint_now(self) -> None:
         """Checkpoint every shard that has moved, so that the archive holds all that is committed."""
-        for shard, hosted in list(self._hosted.items()):
-            if hosted.commits_since:
-                self._guarded(shard, self._checkpoint)
+        for shard in list(self._hosted):
+            self._guarded(shard, self._checkpoint)
 
     def health(self) -> list[ShardHealth]:
         """Every shard of this worker. Asked from another thread, so it looks at copies."""
@@ -272,5 +328,6 @@ class ShardWorker:
     def close(self) -> None:
         """Checkpoint, then let go of everything."""
         self.checkpoint_now()
+        self._saver.shutdown(wait=True)
         self._log_reader.close()
         self._books.close()

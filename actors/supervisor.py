@@ -6,6 +6,7 @@ versions, decisions and period closes lie in the books; time is the clock's. Loo
 contradict themselves. Never touches an event, and never decides on a plan; `runtime.topology` does.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -15,12 +16,13 @@ import structlog
 from runtime.effects import of_the_runtime
 from runtime.errors import BooksUnavailable, LogError
 from runtime.flow import frames
-from runtime.ports import Books, Clock, LogEntry, Metrics, ShardLag
+from runtime.ports import Books, Clock, LogEntry, Metrics, PeriodClose, ShardLag
 from runtime.topology import Action, Observed, plan
 
 PAUSE_S = 1.0
 PATIENCE_MS_MAX = 60_000  # beyond the usual silence, for a part that was started again and again and never answered
 DECISIONS_A_ROUND = 20
+CUT_OFF_AGAIN_S = 10.0
 CONSERVATION_EVERY_S = 60.0
 CONSERVATION_SETS_MAX = 100_000  # new posting sets of a shard that one look takes; more wait for the next
 BROKEN = "conservation_break"
@@ -36,7 +38,7 @@ class Stage(Protocol):
     def kill(self, name: str) -> None: ...
 
     def ping(self, names: list[str], timeout_s: float) -> dict[str, object]:
-        """The health of those that answer in time."""
+        """The health of those that answer in time; None of those whose process has ended, which is started again."""
         ...
 
 
@@ -79,7 +81,7 @@ class Supervisor:
         self._health: dict[str, object] = {}
         self._lacking: dict[str, int] = {}  # workers that lost a shard which nobody runs now, and since when
         self._ticked_ms, self._mapping_sent, self._conserved_ms = 0, 0, 0
-        self._closes_sent: set[tuple[str, str]] = set()
+        self._closes_sent: dict[tuple[str, str], int] = {}  # and when
         self._logger = structlog.get_logger("supervisor")
 
     def start(self) -> None:
@@ -96,7 +98,7 @@ class Supervisor:
         try:
             self._send_mappings()
             self._send_decisions()
-            self._send_closes()
+            self._close_periods()
             self._tick()
             self._measure()
             self._check_conservation()
@@ -106,8 +108,11 @@ class Supervisor:
 
     def _observe(self) -> Mapping[str, Observed]:
         present = [name for name in self._target if self._stage.exists(name)]
-        self._health = self._stage.ping(present, PAUSE_S)
+        answers = self._stage.ping(present, PAUSE_S)
         now_ms = self._clock.now_ms()
+        self._health = {name: health for name, health in answers.items() if health is not None}
+        # A start that is under way already must not be cut short: it gets its time from when the end was told.
+        self._started.update(dict.fromkeys(answers.keys() - self._health.keys(), now_ms + self._silence_ms))
         self._answered.update(dict.fromkeys(self._health, now_ms))
         self._tries = {name: tries for name, tries in self._tries.items() if name not in self._health}
         self._note_orphans(now_ms)
@@ -156,13 +161,26 @@ class Supervisor:
             self._broadcast({"type": "decision", **decision._asdict()})
             self._books.mark_logged([decision.number])
 
-    def _send_closes(self) -> None:
-        """Tell every shard which periods are closed. After a restart all are told again; the engine goes only on."""
+    def _close_periods(self) -> None:
+        """Tell every shard which periods are cut off, and declare those that all have left behind.
+
+        What is declared was told, but a new supervisor tells it once more; what is only cut off is told again and
+        again, as a log may lose its newest entries. To the engine a repeat is nothing.
+        """
         for close in self._books.closes():
-            if close.state == "declared" and (close.entity, close.period) not in self._closes_sent:
-                told = {"entity": close.entity, "period": close.period, "opens_on": close.opens_on.isoformat()}
-                self._broadcast({"type": "period", **told})
-                self._closes_sent.add((close.entity, close.period))
+            if close.state != "ordered":
+                self._send_close(close)
+            if close.state == "cut_off":
+                with contextlib.suppress(ValueError):  # something is on its way still
+                    self._books.declare_closed(close.entity, close.period, self._log.shards)
+
+    def _send_close(self, close: PeriodClose) -> None:
+        now_ms, name = self._clock.now_ms(), (close.entity, close.period)
+        sent_ms = self._closes_sent.get(name)
+        if sent_ms is None or (close.state == "cut_off" and now_ms - sent_ms >= CUT_OFF_AGAIN_S * 1000):
+            told = {"entity": close.entity, "period": close.period, "opens_on": close.opens_on.isoformat()}
+            self._broadcast({"type": "period", **told})
+            self._closes_sent[name] = now_ms
 
     def _tick(self) -> None:
         """Tell every shard the time, so that what waits too long is seen without new events."""

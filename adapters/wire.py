@@ -26,6 +26,7 @@ from runtime.schema import (
     COLUMNS,
     SCHEMA_VERSION,
     UTC_MS,
+    WORD_COLUMNS,
     Fault,
     Incoming,
     Parsed,
@@ -33,6 +34,7 @@ from runtime.schema import (
     conform_arrow,
     told_name,
 )
+from runtime.words import plain
 
 _INTEGERS = tuple(name for name, dtype in COLUMNS.items() if dtype.is_integer())
 _INT64 = range(-(2**63), 2**63)
@@ -323,21 +325,31 @@ def _check_columns(table: pa.Table) -> None:
 
 
 def _written_out(table: pa.Table, limits: Limits) -> pa.Table:
-    """The table with plain texts for dictionaries and with sound views, neither larger than a frame may be."""
+    """The table with plain texts for dictionaries, but for those of words, and with sound views, none larger than a
+    frame may be when written out."""
     for place, field in enumerate(table.schema):
         sound = _decoded if pa.types.is_dictionary(field.type) else _sound_views
         if pa.types.is_dictionary(field.type) or pa.types.is_string_view(field.type):
             chunks = [sound(chunk, field.name, limits) for chunk in table.column(place).chunks]
-            table = table.set_column(place, field.name, pa.chunked_array(chunks))
+            one = len(chunks) == 1 and field.name in WORD_COLUMNS
+            table = table.set_column(place, field.name, pa.chunked_array(chunks if one else map(plain, chunks)))
     return table
 
 
 def _decoded(texts: pa.DictionaryArray, column: str, limits: Limits) -> pa.Array:
+    """Coded as events are coded, or written out where the dictionary is not as it has to be."""
     words = texts.dictionary
     if pa.types.is_string_view(words.type):
-        words = _sound_views(words, column, limits).cast(pa.large_string())
-    _check_written_size(pc.sum(pc.take(pc.binary_length(words), texts.indices)).as_py() or 0, column, limits)
-    return pc.take(words.cast(pa.large_string()), texts.indices)
+        words = _sound_views(words, column, limits)
+    words = words.cast(pa.large_string())
+    lengths = pc.binary_length(words)
+    shortest, longest = pc.min_max(lengths).as_py().values()
+    if (longest or 0) * len(texts) > limits.frame_bytes_max:
+        _check_written_size(pc.sum(pc.take(lengths, texts.indices)).as_py() or 0, column, limits)
+    blank = words.null_count or not shortest
+    if blank or len(words) > len(texts) or pc.count_distinct(words).as_py() < len(words):
+        return pc.take(words, texts.indices)
+    return pa.DictionaryArray.from_arrays(texts.indices.cast(pa.int32()), words)
 
 
 def _sound_views(texts: pa.StringViewArray, column: str, limits: Limits) -> pa.StringViewArray:

@@ -14,6 +14,7 @@ import polars as pl
 from benchmarks import prepared, workload
 from benchmarks.measure import Options, Result, percentiles_ms
 from benchmarks.timing import timed
+from runtime import intake
 from runtime.config import Config
 from runtime.flow import frames
 from runtime.flow.dedupe import DedupeMemory
@@ -31,6 +32,7 @@ PARTS = {
     "dedupe": (DedupeMemory, "judge"),
     "match": (Intake, "_match"),
     "register": (Intake, "_enter"),
+    "cells": (intake, "celled"),
     "post": (PostingRules, "post"),
     "follow": (Intake, "_follow"),
     "totals": (Step, "effects"),

@@ -208,7 +208,7 @@ def _lines(
     head = (f"entity-{facility % ENTITIES}", "USD", "2026-10", date(2026, 10, 30), mode, lane, kind, document)
     for line_no, (side, account) in enumerate(zip("DC", accounts, strict=True)):
         amount_minor = 12_345 * events
-        yield (set_no, line_no, *head, f"facility-{facility}", "", "ROLE", account, 1, side, amount_minor, events)
+        yield (set_no, line_no, *head, f"facility-{facility}", "", "", "ROLE", account, 1, side, amount_minor, events)
 
 
 def _result(pace: int, folded: bool, posted: Posted) -> Result:

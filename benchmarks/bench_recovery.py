@@ -22,12 +22,13 @@ from benchmarks import parts, prefilled, prepared, workload
 from benchmarks.bench_engine import BUSIEST_SHARD, FRAME_ROWS
 from benchmarks.measure import Options, Result, percentiles_ms
 from benchmarks.timing import Place, timed
+from runtime import shard
 from runtime.config import Config
-from runtime.flow.dedupe import DedupeMemory
 from runtime.ledger.account_balances import AccountBalances
 from runtime.ledger.correlation import Correlation
 from runtime.ledger.open_items import OpenItems
 from runtime.limits import Limits
+from runtime.parked import ParkedRows
 from runtime.ports import LogEntry, LogRecord, NoMetrics
 from runtime.shard import ShardEngine
 
@@ -39,13 +40,14 @@ CHECKPOINTS, COMMITS_EACH = 2, 10
 STEPS = CHECKPOINTS * COMMITS_EACH + 2  # the last two are replayed
 LIMITS = Limits(step_rows_max=FRAME_ROWS, checkpoint_age_s_max=3_600.0, checkpoint_commits_max=COMMITS_EACH)
 CHECKPOINT: dict[str, Place] = {
-    "segment": (ParquetArchive, "put_segment"),
-    "snapshot": (ShardEngine, "snapshot"),
-    "snapshot.ids": (DedupeMemory, "dump"),
-    "snapshot.items": (OpenItems, "dump"),
-    "snapshot.registers": (Correlation, "dump"),
-    "snapshot.accounts": (AccountBalances, "dump"),
-    "write": (ParquetArchive, "put_snapshot"),
+    "freeze": (ShardEngine, "freeze"),
+    "freeze.items": (OpenItems, "freeze"),
+    "freeze.registers": (Correlation, "freeze"),
+    "freeze.parked": (ParkedRows, "freeze"),
+    "beside.segment": (ParquetArchive, "put_segment"),
+    "beside.runs": (ParquetArchive, "put_run"),
+    "beside.body": (shard, "_body"),
+    "beside.snapshot": (ParquetArchive, "put_snapshot"),
     "record": (SqlBooks, "record_checkpoint"),
     "trim": (RedisLogReader, "trim"),
     "compact": (ParquetArchive, "compact"),
@@ -53,7 +55,7 @@ CHECKPOINT: dict[str, Place] = {
 RECOVERY: dict[str, Place] = {
     "read": (ParquetArchive, "get_snapshot"),
     "restore": (ShardEngine, "restore"),
-    "restore.ids": (DedupeMemory, "load"),
+    "restore.runs": (ParquetArchive, "get_run"),
     "restore.items": (OpenItems, "load"),
     "restore.registers": (Correlation, "load"),
     "restore.accounts": (AccountBalances, "load"),

@@ -1,4 +1,4 @@
-"""Protobuf rows: to one gateway process, ready made and through the public client.
+"""Protobuf rows: to one gateway process, ready made and through the public client, which sends them by columns.
 
 The limit of the public client is the gateway with ready-made requests of as many rows.
 """

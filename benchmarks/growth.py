@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-import msgspec
 import numpy as np
 import polars as pl
 import psutil
@@ -26,7 +25,7 @@ from benchmarks.plots import Panel, write
 from benchmarks.watching import Watch
 from runtime.config import Config
 from runtime.ports import LogRecord
-from runtime.shard import ShardEngine, Snapshot
+from runtime.shard import ShardEngine
 
 PLOTS = measure.ROOT / "benchmarks" / "plots"
 EVENTS, SEED, STEP_ROWS, PASSES = 800_000, 1, 65_536, 2
@@ -148,16 +147,13 @@ def _facilities(count: int) -> float:
 
 
 def _remembered_ids(count: int) -> float:
-    """The memory is put in by a snapshot: remembering so many by steps would take an hour."""
+    """The memory is put in as one run: remembering so many by steps would take an hour."""
     config, random = workload.configuration(), np.random.default_rng(SEED)
-    ids = np.sort(random.integers(0, 2**64, count, np.uint64)).tobytes()
-    empty = msgspec.msgpack.decode(prepared.engine(config).snapshot(), type=Snapshot)
-    snapshot = msgspec.msgpack.encode(msgspec.structs.replace(empty, ids=ids, digests=ids))
-    del ids
+    ids = np.sort(random.integers(0, 2**64, count, np.uint64))
 
     def filled() -> ShardEngine:
         engine = prepared.engine(config)
-        engine.restore(snapshot)
+        engine.intake.seen.load([(ids, ids)])
         return engine
 
     return _rate(filled, _steps(_rows()))
@@ -173,11 +169,12 @@ def _open_items(count: int) -> float:
 
 def _prefilled(size: dict[str, int]) -> float:
     config = workload.configuration()
-    snapshot = prefilled.engine(config, **size).snapshot()
+    state = prefilled.engine(config, **size).freeze()
+    snapshot = state.body()
 
     def filled() -> ShardEngine:
         engine = prepared.engine(config)
-        engine.restore(snapshot)
+        engine.restore(snapshot, state.run)
         return engine
 
     return _rate(filled, _steps(_rows()))

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 import polars as pl
-import pyarrow as pa
+from penstock.packing import arrow_frame
 from penstock.v1 import events_pb2 as v1
 
 from adapters import settings
@@ -96,17 +96,10 @@ def entries(rows: pl.DataFrame, frame_rows: int) -> list[LogEntry]:
 
 
 def arrow_requests(load: workload.Workload, frame_rows: int) -> list[bytes]:
-    """Submit requests with an Arrow frame each, serialised."""
+    """Submit requests with an Arrow frame each, as the public client makes them, serialised."""
     # Texts lie whole in one buffer of these types, so that a later round can replace the mark in it.
     tables = (part.to_arrow(compat_level=pl.CompatLevel.oldest()) for part in load.frames(frame_rows))
-    return [v1.SubmitRequest(arrow_frame=_ipc(table)).SerializeToString() for table in tables]
-
-
-def _ipc(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue().to_pybytes()
+    return [v1.SubmitRequest(arrow_frame=arrow_frame(table)).SerializeToString() for table in tables]
 
 
 def messages(load: workload.Workload) -> list[v1.FinancialEvent]:

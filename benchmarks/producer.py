@@ -17,6 +17,8 @@ from penstock.v1 import events_pb2 as v1
 METHOD = "/penstock.v1.EventService/Submit"
 UNDER_WAY = 8
 REFUSED_PAUSE_S = 0.05
+# What a server says that can't take a call now; one with more calls than it can begin cancels some.
+PASSING = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED)
 OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -44,7 +46,8 @@ def _asked_s(error: grpc.aio.AioRpcError) -> float:
     """The delay that a refusal asks for."""
     status = rpc_status.from_call(error)
     retry = error_details_pb2.RetryInfo()
-    asked = [retry.retry_delay.ToMilliseconds() / 1000 for detail in status.details if detail.Unpack(retry)]
+    details = status.details if status else ()
+    asked = [retry.retry_delay.ToMilliseconds() / 1000 for detail in details if detail.Unpack(retry)]
     return max(asked, default=REFUSED_PAUSE_S)
 
 
@@ -102,7 +105,7 @@ class Producer:
                 answer = await submit(request)
                 break
             except grpc.aio.AioRpcError as error:
-                if error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED:
+                if error.code() not in PASSING:
                     raise
                 self._refused += 1
                 await asyncio.sleep(_asked_s(error))

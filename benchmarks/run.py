@@ -33,10 +33,11 @@ BENCHES = {
     "memory": ("bench_memory", "1"),
     "bytes": ("bench_bytes", "1"),
     "erp": ("bench_erp", "1"),
+    "posting": ("bench_posting", "1"),
 }
 GRACE_S = 240.0  # for preparing the workload, starting and stopping parts
 # What takes so long beside that, however short --seconds is: simulating, making a large file, filling a shard.
-BESIDE_S = {"erp": 600.0, "files": 600.0, "recovery": 600.0, "memory": 2400.0}
+BESIDE_S = {"erp": 600.0, "posting": 600.0, "files": 600.0, "recovery": 600.0, "memory": 2400.0}
 _CHILD = (
     "import importlib, msgspec, os, signal, sys\n"
     "told = os.fdopen(os.dup(1), 'w')\n"

@@ -42,6 +42,13 @@ class LogSection(Section):
 
     url: str = ""
     fsync: Literal["always", "everysec"] = "always"
+    replicas_min: int = Field(default=0, ge=0, le=9, description="replicas that must hold an event on disk first")
+
+    @model_validator(mode="after")
+    def _has_replicas(self) -> "LogSection":
+        if self.replicas_min and not self.url:
+            raise ValueError("replicas_min: the embedded Valkey has no replicas; name the url of yours")
+        return self
 
 
 class BooksSection(Section):
@@ -222,6 +229,14 @@ class EntitySection(Section):
     opens_on: date = Field(description="older events post into the period of this day and keep their own date")
 
 
+class PayeeSection(Section):
+    """Whose a payee's number is: what payers pay to it belongs to this entity, and to this facility if one is named."""
+
+    number: Annotated[str, Field(pattern=r"^[0-9][0-9-]{5,14}$")]
+    entity: Name
+    facility: str = ""
+
+
 class MappingRow(Section):
     """One crosswalk row: a role of an entity is this account, a policy this answer, a CLASS_table/code this class.
 
@@ -250,6 +265,7 @@ class Config(Section):
     payloads: PayloadsSection = PayloadsSection()
     erp: ErpSection = ErpSection()
     entities: dict[Name, EntitySection] = Field(min_length=1)
+    payee: tuple[PayeeSection, ...] = ()
     mapping: tuple[MappingRow, ...] = ()
     rulebook: str = Field(default="", description="a rule file; empty means the standard rulebook")
     limits: dict[str, float] = {}
@@ -265,6 +281,13 @@ class Config(Section):
         for i, row in enumerate(self.mapping):
             if row.entity != "*" and row.entity not in self.entities:
                 raise ValueError(f"mapping.{i}.entity: {row.entity!r} is not under [entities]")
+        for i, one in enumerate(self.payee):
+            if one.entity not in self.entities:
+                raise ValueError(f"payee.{i}.entity: {one.entity!r} is not under [entities]")
+            if one.facility and one.facility not in (known := self.entities[one.entity].facilities) and known:
+                raise ValueError(f"payee.{i}.facility: {one.facility!r} is none of {one.entity}'s")
+        if len({one.number for one in self.payee}) < len(self.payee):
+            raise ValueError("payee: two payees have the same number")
         for name in self.erp.entities:
             if name not in self.entities:
                 raise ValueError(f"erp.entities: {name!r} is not under [entities]")
@@ -291,6 +314,10 @@ class Config(Section):
             )
             for name, e in self.entities.items()
         }
+
+    def payees(self) -> dict[str, tuple[str, str]]:
+        """Whose each payee's number is: entity and facility, "" for none."""
+        return {one.number: (one.entity, one.facility) for one in self.payee}
 
     def erp_entities(self) -> tuple[str, ...]:
         """The entities whose journals go to the ERP."""

@@ -6,12 +6,13 @@ Owns the column tables of everything that leaves the engine. Frames here have an
 
 import hashlib
 from collections.abc import Iterable
+from datetime import date
 from typing import NamedTuple
 
 import polars as pl
 import xxhash
 
-from runtime.schema import COLUMNS, STAMPED, UTC_MS
+from runtime.schema import COLUMNS, UTC_MS
 
 # One line of a posting set. Lines of one `set_no` sum to zero (debits = credits) within an entity, currency, period.
 # amount_minor is positive; `side` is "D" or "C". `document` is empty for summary sets. `events` counts the set's
@@ -29,6 +30,7 @@ DELTAS: dict[str, pl.DataType] = {
     "document": pl.String(),
     "facility": pl.String(),  # "" where the rule drops the dimension
     "department": pl.String(),
+    "variance": pl.String(),  # what of a receivable is in dispute, and how; "" for what is not
     "role": pl.String(),
     "account_code": pl.String(),  # the entity's own account in its ERP
     "mapping_version": pl.Int32(),
@@ -64,10 +66,12 @@ EXCEPTIONS: dict[str, pl.DataType] = {
     "raised_at": UTC_MS,
 }
 
-# One row for each change of an accepted event's state: what the archive keeps and `trace` reads.
-# `position` is the log position of the step's last entry (= the commit), `set_no` the posting set it went into.
+# One row for each change of an accepted event's state: what the archive keeps and `trace` reads. `position` is that of
+# the step's last entry (= the commit), `set_no` the posting set the event went into. What the event says stands in the
+# log's entries, which the archive keeps whole: those of the step that the first of its rows names.
 OUTCOMES: dict[str, pl.DataType] = {
-    **STAMPED,
+    "id_hash": pl.UInt64(),
+    "digest": pl.UInt64(),  # an id that came with several contents has rows for each
     "state": pl.String(),
     "position": pl.String(),
     "set_no": pl.Int32(),
@@ -116,7 +120,8 @@ def empty(columns: dict[str, pl.DataType]) -> pl.DataFrame:
 
 class Effects(NamedTuple):
     """All that a step did. `resolved` holds the ids of exceptions that ended by themselves; one that was raised and
-    ended in the same step stands in both, so raise first, then resolve."""
+    ended in the same step stands in both, so raise first, then resolve. `opened`: entities that the step told of a cut
+    off period, and the first day into which each of them posts after it."""
 
     deltas: pl.DataFrame
     totals: pl.DataFrame
@@ -126,6 +131,7 @@ class Effects(NamedTuple):
     counts: StepCounts
     derived: pl.DataFrame = empty(DERIVED)
     statuses: pl.DataFrame = empty(STATUSES)
+    opened: tuple[tuple[str, date], ...] = ()
 
     def digest(self) -> str:
         """Hash of everything that is committed; a replayed step must give the same."""
@@ -136,6 +142,8 @@ class Effects(NamedTuple):
             if frame.height:
                 h.update(frame.write_csv().encode())
         h.update("\x1f".join(self.resolved).encode())
+        for entity, opens_on in self.opened:
+            h.update(f"\x1e{entity}\x1f{opens_on}".encode())
         return h.hexdigest()
 
 

@@ -7,8 +7,10 @@ Owns the words and bounds of validation. Never looks at a frame or a row: `runti
 from datetime import date
 from typing import NamedTuple
 
+import xxhash
+
 from runtime import limits
-from runtime.schema import SCHEMA_VERSION, TEXT_COLUMNS, Vocabulary
+from runtime.schema import COLUMNS, SCHEMA_VERSION, TEXT_COLUMNS, Vocabulary
 
 TEXT_WIDTHS = dict.fromkeys(TEXT_COLUMNS, limits.TEXT_CHARS_MAX) | {
     "event_id": limits.EVENT_ID_CHARS_MAX,
@@ -18,9 +20,15 @@ CONTROL = r"[\x00-\x1f\x7f]"  # in no text but attributes
 DAY_MS = 86_400_000
 OLDEST_DAY = (date(limits.OCCURRED_YEAR_MIN, 1, 1) - date(1970, 1, 1)).days
 
-# An event's content as one text, of which the digest is made.
-SEPARATOR = "\x1f"
-NULL = "\x00"
+SEPARATOR = "\x1f"  # between source and event_id, in the text whose xxHash64 is an event's identity
+
+# An event's digest is its identity plus, for each other column, a number times the column's factor, modulo 2**64. The
+# number of an integer, time or date is itself, that of a text its xxHash64, that of nothing NOTHING. So columns are
+# hashed apart, and a word that many rows hold once.
+NOTHING = xxhash.xxh64_intdigest(b"")  # no text is empty
+DIGEST_FACTORS = {
+    name: xxhash.xxh64_intdigest(name.encode()) | 1 for name in COLUMNS if name not in ("source", "event_id")
+}
 
 
 class Broken(NamedTuple):
@@ -94,3 +102,8 @@ def has_facility(vocabulary: Vocabulary, entity: str | None, facility: str | Non
     """Whether this entity knows the facility: one that declares none leaves it open."""
     declared = vocabulary.entities[entity].facilities if entity in vocabulary.entities else ()
     return not facility or not declared or facility in declared
+
+
+def identity(source: str, event_id: str) -> int:
+    """The hash that stands for an event, whatever it says."""
+    return xxhash.xxh64_intdigest(f"{source}{SEPARATOR}{event_id}".encode())

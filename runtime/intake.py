@@ -15,20 +15,34 @@ import polars as pl
 from runtime.effects import empty
 from runtime.flow.dedupe import DedupeMemory, Verdict
 from runtime.ledger.account_balances import AccountBalances, AccountTerms
+from runtime.ledger.cells import Cells, celled
 from runtime.ledger.classes import Classes, rules
 from runtime.ledger.correlation import Correlation
 from runtime.ledger.crosswalk import Crosswalk
 from runtime.ledger.following import Following
+from runtime.ledger.links import meeting
 from runtime.ledger.open_items import OpenItems
+from runtime.ledger.partners import Partners
 from runtime.ledger.posting import PostingRules
 from runtime.ledger.rules import Rulebook
-from runtime.ledger.waiting import Change, Event
+from runtime.ledger.step_matching import MATCHED
+from runtime.ledger.waiting import Change
 from runtime.parked import ParkedRows
 from runtime.schema import STAMPED
-from runtime.step import CONFLICT, MOVES, UNCLASSIFIED, UNMAPPED, Step, moves, parted
+from runtime.step import CONFLICT, MOVES, UNCLASSIFIED, UNMAPPED, Step, moves
 
 HELD = {**STAMPED, "fault": pl.String()}
-_ROW = Event._fields[1:]  # after the id, which is the row's hash
+
+
+class Arrivals:
+    """The rows that a step matches, as moves and as matching sees them. `at`: the row of each id that was matched
+    already and may wait; `waiting`: the last change of what waits, which is parked when all is matched."""
+
+    def __init__(self, rows: pl.DataFrame) -> None:
+        self.rows = rows
+        self.matched = rows.select(*MATCHED, "was", "received_at")
+        self.at: dict[int, int] = {}
+        self.waiting: dict[int, Change] = {}
 
 
 class Intake:
@@ -44,14 +58,15 @@ class Intake:
         self.balances = _balances(rulebook)
         self.parked = ParkedRows()  # waiting for a counterpart
         self.held = empty(HELD)  # waiting for a mapping, a class or a person
+        self.partners = Partners(rulebook, crosswalk)
         self.classes = Classes(rulebook, crosswalk)
         self.posting = PostingRules(rulebook, crosswalk, opens_on)
         self._following = Following(rulebook)
         named = rules(rulebook)
         self._linked = [name for name, kind in rulebook.kind.items() if kind.links]
         self._held_back = _held_back(rulebook)
+        self._near_holds = meeting(self._held_back, {name: rulebook.kind[name].links for name in self._linked})
         self._noted = {name: rule.raises for name, rule in named.items() if rule.raises}
-        self._silent = [name for name, rule in named.items() if rule.mode == "none" and not rule.maps]
         self._unposting = [name for name, rule in named.items() if rule.mode == "none"]
         self._missing = {name: role.missing for name, role in rulebook.role.items() if role.missing}
 
@@ -59,77 +74,115 @@ class Intake:
         """Take frames of events, in the order of the log."""
         if not waiting:
             return
-        frame = pl.concat(waiting) if len(waiting) > 1 else waiting[0]
+        frame = pl.concat(waiting)
         self.now_ms = max(self.now_ms, _ms(frame["received_at"].max()))
         verdicts = pl.Series(self.seen.judge(frame["id_hash"].to_numpy(), frame["digest"].to_numpy()))
         step.read += len(frame)
-        step.repeats(frame.filter(verdicts == Verdict.REPEAT))
-        self._hold(moves(frame.filter(verdicts == Verdict.CONFLICT)), CONFLICT, step)
-        new, linked = verdicts == Verdict.NEW, frame["kind"].is_in(self._linked)
-        done = []
-        for part in self._parts(frame, new & linked, waiting):
-            done += self._entered(self._match(part, step), step)
-        self._finish([*done, moves(frame.filter(new & ~linked))], step)
+        new = verdicts == Verdict.NEW
+        if not new.all():
+            step.repeats(frame.filter(verdicts == Verdict.REPEAT))
+            self._hold(moves(frame.filter(verdicts == Verdict.CONFLICT)), CONFLICT, step)
+        self._admit(frame, new, waiting, step)
+
+    def take_again(self, rows: pl.DataFrame, step: Step) -> None:
+        """Take rows that were held as strangers', as if they came now."""
+        frame = rows[list(STAMPED)]
+        self._admit(frame, pl.repeat(True, len(frame), eager=True), [frame], step, was="excepted")
+
+    def _admit(
+        self, frame: pl.DataFrame, new: pl.Series, waiting: Sequence[pl.DataFrame], step: Step, was: str | None = None
+    ) -> None:
+        """Match the new rows that are linked to others, finish the others; `was` is the state they come from."""
+        new = self._without_strangers(frame, new, step, was)
+        linked = frame["kind"].is_in(self._linked)
+        arrivals, done = Arrivals(moves(frame.filter(new & linked), was)), []
+        for part in self._parts(arrivals.rows, (new & linked).arg_true().to_numpy(), waiting):
+            done += self._entered([self._match(part, arrivals, step)], arrivals, step)
+        self._keep_waiting(arrivals, step)
+        self._finish([*done, moves(frame.filter(new & ~linked), was)], step)
+
+    def _without_strangers(self, frame: pl.DataFrame, new: pl.Series, step: Step, was: str | None) -> pl.Series:
+        """Hold new rows whose partners nobody knows, before they are matched; which of them go on."""
+        asking = self.partners.asking
+        if not asking or not (asked := new & frame["kind"].is_in(asking)).any():
+            return new
+        found = pl.Series(self.partners.strangers(frame.filter(asked)), dtype=pl.String())
+        faults = pl.repeat("", len(frame), eager=True).scatter(asked.arg_true(), found)
+        for name in sorted(set(found) - {""}):
+            self._hold(moves(frame.filter(faults == name), was), name, step)
+        return new & (faults == "")
 
     def settle(self, done: Sequence[pl.DataFrame], step: Step) -> None:
         """Rows with nothing left to wait for: enter them in their registers, and finish them."""
-        self._finish(self._entered(done, step), step)
+        nobody = Arrivals(empty(MOVES))
+        entered = self._entered(done, nobody, step)
+        self._keep_waiting(nobody, step)
+        self._finish(entered, step)
 
     # ── matching ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _parts(self, frame: pl.DataFrame, chosen: pl.Series, waiting: Sequence[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    def _parts(self, fresh: pl.DataFrame, came_at: np.ndarray, waiting: Sequence[pl.DataFrame]) -> Iterator[np.ndarray]:
         """The rows to be matched, cut where order matters: what uses an item that others of its frame may hold comes
-        after them, and a later frame's hold does not reach back, however steps are cut."""
-        fresh = frame.filter(chosen)
-        held_back = fresh["kind"].is_in(self._held_back)
+        after them, and a later frame's hold does not reach back, however steps are cut. Rows that have nothing to do
+        with any of these come first, at once. `came_at`: their places in all frames together."""
+        held_back = fresh["kind"].is_in(self._held_back).to_numpy()
         if not held_back.any():
-            yield fresh
+            yield np.arange(len(fresh))
             return
+        is_near = fresh["kind"].is_in(self._near_holds).to_numpy()
+        yield np.flatnonzero(~is_near)
         ends = list(accumulate(len(one) for one in waiting))
-        frame_of = np.searchsorted(ends, chosen.arg_true().to_numpy(), side="right")
-        cuts = np.unique(frame_of[held_back.to_numpy()])
-        group_of = pl.Series(np.searchsorted(cuts, frame_of, side="left"))
-        for group in group_of.unique().sort():
-            last, first = parted(fresh.filter(group_of == group), held_back.filter(group_of == group))
-            yield first
-            yield last
+        frame_of = np.searchsorted(ends, came_at, side="right")
+        cuts = np.unique(frame_of[held_back])
+        group_of = np.searchsorted(cuts, frame_of, side="left")
+        for group in np.unique(group_of[is_near]):
+            for late in (False, True):
+                part = np.flatnonzero(is_near & (group_of == group) & (held_back == late))
+                if len(part):
+                    yield part
 
-    def _match(self, fresh: pl.DataFrame, step: Step) -> list[pl.DataFrame]:
-        """Run rows through the open items one by one; the moves of those that are ready."""
-        if fresh.is_empty():
-            return []
-        changes: dict[int, Change] = {}
-        arrivals: dict[int, int] = {}
-        columns = fresh.select("id_hash", *_ROW, pl.col("received_at").cast(pl.Int64()))
-        for at, (*event, received_ms) in enumerate(columns.rows()):
-            arrivals[event[0]] = at
-            for change in self.items.take(Event(*event), received_ms):
-                changes.pop(change.id, None)  # so that they stand in the order in which rows became ready
-                changes[change.id] = change
-        return self._apply(changes, fresh, arrivals, step)
+    def _match(self, part: np.ndarray, arrivals: Arrivals, step: Step) -> pl.DataFrame:
+        """Run these of the rows through the open items; the moves of those that are ready. Rows that come from another
+        state have been here before, and wait from now on."""
+        rows = arrivals.matched if len(part) == len(arrivals.rows) else arrivals.matched[part]
+        came_ms = np.where(rows["was"].is_null(), rows["received_at"].to_physical(), self.now_ms)
+        taken = self.items.take_all(rows, came_ms)
+        arrivals.at |= zip(taken.places, part[list(taken.places.values())].tolist(), strict=True)
+        return self._ready(taken.changes, arrivals, step, part[taken.ready])
 
     def changed(self, changes: Mapping[int, Change], step: Step) -> list[pl.DataFrame]:
         """Move parked rows that changed; the moves of those that are ready."""
-        return self._apply(changes, empty(STAMPED), {}, step)
+        nobody = Arrivals(empty(MOVES))
+        ready = self._ready(changes, nobody, step)
+        self._keep_waiting(nobody, step)
+        return [ready]
 
-    def _apply(
-        self, changes: Mapping[int, Change], fresh: pl.DataFrame, arrivals: Mapping[int, int], step: Step
-    ) -> list[pl.DataFrame]:
-        """Move changed rows, arrivals and parked ones; only the last change of each row in the step counts.
-
-        Rows go on in the order in which they became ready, so that what opens an item is entered before what uses it.
-        """
+    def _ready(
+        self, changes: Mapping[int, Change], arrivals: Arrivals, step: Step, at_once: Sequence[int] = ()
+    ) -> pl.DataFrame:
+        """The moves of rows that became ready, in that order, so that what opens an item is entered before what uses
+        it. Others are noted as waiting. `at_once`: arrivals that were ready before all of these."""
+        arrivals.waiting |= changes
         ready = [id for id, change in changes.items() if change.state == "ready"]
-        ready_now = fresh[[arrivals[id] for id in ready if id in arrivals]]
-        released = self.parked.take([id for id in ready if id not in arrivals])
+        for id in ready:
+            del arrivals.waiting[id]
+        came = [*at_once, *(arrivals.at[id] for id in ready if id in arrivals.at)]
+        parked = [id for id in ready if id not in arrivals.at]
+        if not parked:
+            return arrivals.rows[came] if came else arrivals.rows.clear()
+        released = self.parked.take(parked)
         step.resolve(released.select("fault", "id_hash").iter_rows())
-        self._park([change for change in changes.values() if change.state == "waiting"], fresh, arrivals, step)
-        self._park([change for change in changes.values() if change.state == "excepted"], fresh, arrivals, step)
+        return pl.concat([arrivals.rows[came], released]) if came else released
+
+    def _keep_waiting(self, arrivals: Arrivals, step: Step) -> None:
+        """Park what is not ready at last; only the last change of each row counts."""
+        changes = arrivals.waiting.values()
+        for state in ("waiting", "excepted"):
+            self._park([change for change in changes if change.state == state], arrivals, step)
         step.flag(self.items.take_flags(), self.now_ms)
         step.tell(self.items.take_told(), self._following.flows, self.now_ms)
-        return [pl.concat([moves(ready_now), released]) if len(ready_now) else released]
 
-    def _park(self, concerned: list[Change], fresh: pl.DataFrame, arrivals: Mapping[int, int], step: Step) -> None:
+    def _park(self, concerned: list[Change], arrivals: Arrivals, step: Step) -> None:
         """Keep rows that are not ready, all of one state: those that came now, and those that were kept before."""
         if not concerned:
             return
@@ -138,102 +191,108 @@ class Intake:
         stayed = [change for change in concerned if change.id in self.parked]
         before = self.parked.moves([change.id for change in stayed])
         step.resolve(before.select("fault", "id_hash").iter_rows())
-        rows = fresh[[arrivals[change.id] for change in came]]
+        rows = arrivals.rows[[arrivals.at[change.id] for change in came]]
         faults, again = [change.fault for change in came], [change.fault for change in stayed]
-        moved = pl.concat([moves(rows), before]).with_columns(pl.Series("fault", [*faults, *again], pl.String()))
+        moved = pl.concat([rows, before]).with_columns(pl.Series("fault", [*faults, *again], pl.String()))
         step.pending(moved) if state == "pending" else self._excepted(moved, step)
         self.parked.keep(rows, state, faults)
         self.parked.restate([change.id for change in stayed], state, again)
 
     # ── entering ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _entered(self, done: Sequence[pl.DataFrame], step: Step) -> list[pl.DataFrame]:
+    def _entered(self, done: Sequence[pl.DataFrame], arrivals: Arrivals, step: Step) -> list[pl.DataFrame]:
         """Enter ready rows in their registers; those that go on, with what became ready by it."""
         queue, going_on = deque(done), []
         while queue:
             rows = queue.popleft()
             if rows.is_empty():
                 continue
-            entered, more = self._enter(rows, step)
-            queue += more
-            going_on.append(entered)
+            concerned = rows["kind"].is_in(self.registers.kinds)
+            if concerned.any():
+                rows = self._enter(rows, concerned, step)
+                queue.append(self._marked(arrivals, step))
+            going_on.append(rows)
         return going_on
 
-    def _enter(self, rows: pl.DataFrame, step: Step) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
-        """The rows that go on, and others that became ready."""
-        concerned = rows["kind"].is_in(self.registers.kinds)
-        if not concerned.any():
-            return rows, []
-        faults = pl.Series(self.registers.enter(rows.filter(concerned), self.now_ms), dtype=pl.String())
-        fault = pl.repeat("", len(rows), eager=True).scatter(concerned.arg_true(), faults)
-        faulty, going_on = parted(rows.with_columns(fault.alias("fault_found")), fault != "")
-        for name in faulty["fault_found"].unique().sort():
-            self._hold(faulty.filter(pl.col("fault_found") == name).drop("fault_found"), name, step)
-        return going_on.drop("fault_found"), self.take_marks(step)
+    def _enter(self, rows: pl.DataFrame, concerned: pl.Series, step: Step) -> pl.DataFrame:
+        """The rows that go on; those that a register refuses are held."""
+        found = self.registers.enter(rows.filter(concerned), self.now_ms)
+        if not any(found):
+            return rows
+        faults = pl.repeat("", len(rows), eager=True).scatter(concerned.arg_true(), pl.Series(found, dtype=pl.String()))
+        for name in sorted({*found} - {""}):
+            self._hold(rows.filter(faults == name), name, step)
+        return rows.filter(faults == "")
 
     def take_marks(self, step: Step) -> list[pl.DataFrame]:
         """Do what registers ask for; the moves of rows that became ready by it."""
+        nobody = Arrivals(empty(MOVES))
+        ready = self._marked(nobody, step)
+        self._keep_waiting(nobody, step)
+        return [ready]
+
+    def _marked(self, arrivals: Arrivals, step: Step) -> pl.DataFrame:
         marks = self.registers.drain()
         step.flag(marks.flags, self.now_ms)
         step.tell(marks.told, self._following.flows, self.now_ms)
         step.derive(self._following.derivings(marks.derived))
         for hold in sorted(marks.holds, key=lambda hold: not hold.on):  # nobody slips through between two holds
             self.items.hold(hold)
-        return self.changed({change.id: change for change in self.items.drain()}, step)
+        return self._ready({change.id: change for change in self.items.drain()}, arrivals, step)
 
     # ── finishing ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _finish(self, done: Sequence[pl.DataFrame], step: Step) -> None:
-        """Exclude what posts nothing, book the rest, hold what has no rule."""
+        """Book what has a rule and accounts, exclude what posts nothing by rule, hold the rest."""
         some = [rows for rows in done if len(rows)]
         if not some:
             return
         rows = pl.concat(some)
-        ruled = rows.with_columns(self.classes.rules_of(rows))
-        step.note(ruled, self._noted, self.now_ms)
-        silent, loud = parted(ruled, ruled["rule"].is_in(self._silent))
-        step.excluded(silent)
-        self._follow(silent, step)
-        unruled, to_post = parted(loud, loud["rule"] == "")
-        self._hold(unruled, UNCLASSIFIED, step)
-        self._book(to_post, step)
+        cells = self._decided(rows, step)
+        step.settled(rows, cells)
+        self._note(rows, cells, step)
+        self._follow(rows, cells, step)
+        for fault in sorted(set(cells.frame["fault"]) - {""}):
+            chosen = cells.rows(cells.frame["fault"] == fault)
+            roles = cells.frame["role"].gather(cells.of[chosen])
+            self._hold(rows.filter(chosen).with_columns(roles), fault, step)
 
-    def _book(self, done: pl.DataFrame, step: Step) -> None:
-        """Post what has accounts, hold the rest. Rows come with their `rule`."""
-        if done.is_empty():
-            return
-        rows = done.with_columns(pl.int_range(pl.len(), dtype=pl.Int64()).alias("row"))
-        posted = self.posting.post(rows, step.sets, self.registers.findings)
-        set_no = pl.repeat(None, len(rows), dtype=pl.Int32(), eager=True).alias("set_no")
-        through = rows.with_columns(set_no.scatter(posted.set_of["row"], posted.set_of["set_no"]))
-        through = parted(through, through["set_no"].is_not_null())[0]
-        unposting, booked = parted(through, through["rule"].is_in(self._unposting))
-        step.booked(booked, posted.deltas)
-        if posted.turnover.height:
-            step.turned_over(booked.join(posted.turnover, on="row"))
-        step.excluded(unposting.drop("set_no"))
-        self._follow(through, step)
-        unmapped = posted.unmapped.sort("row")
-        for fault, missing in self._faults_of(unmapped):
-            self._hold(rows[missing["row"]].with_columns(missing["role"]), fault, step)
+    def _decided(self, rows: pl.DataFrame, step: Step) -> Cells:
+        """Rows in cells, of each what becomes of it: `rule`, `set_no`, `state`, and `fault` and `role` where it can't
+        be booked."""
+        cells = celled(rows, _together(self.classes.told_apart, self.posting.told_apart))
+        ruled = cells.frame.with_columns(self.classes.rules_of(cells.frame))
+        cells = self.posting.measured(cells._replace(frame=ruled), rows, self.registers.findings)
+        posted = self.posting.post(cells.frame, step.sets)
+        step.posted(posted.deltas)
+        rule, missing = pl.col("rule"), pl.col("role")
+        named = missing.replace_strict(self._missing, default=UNMAPPED, return_dtype=pl.String())
+        fault = pl.when(rule == "").then(pl.lit(UNCLASSIFIED)).when(missing != "").then(named).otherwise(pl.lit(""))
+        state = pl.when(rule.is_in(self._unposting)).then(pl.lit("excluded")).otherwise(pl.lit("booked"))
+        frame = cells.frame.with_columns(posted.set_no, posted.missing.alias("role"))
+        return cells._replace(frame=frame.with_columns(fault.alias("fault"), state.alias("state")))
 
-    def _faults_of(self, unmapped: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
-        """Rows whose role has no account, by the exception that this is."""
-        named = unmapped.with_columns(
-            pl.col("role").replace_strict(self._missing, default=UNMAPPED, return_dtype=pl.String()).alias("fault")
-        )
-        return [(fault, rows) for (fault,), rows in sorted(named.partition_by("fault", as_dict=True).items())]
+    def _note(self, rows: pl.DataFrame, cells: Cells, step: Step) -> None:
+        """Raise what rules raise beside what they do."""
+        noted = cells.frame["rule"].is_in(list(self._noted))
+        if noted.any():
+            chosen = cells.rows(noted)
+            names = cells.frame["rule"].gather(cells.of[chosen]).replace_strict(self._noted, return_dtype=pl.String())
+            step.note(rows.filter(chosen).with_columns(names.alias("fault")), self.now_ms)
 
-    def _follow(self, rows: pl.DataFrame, step: Step) -> None:
+    def _follow(self, rows: pl.DataFrame, cells: Cells, step: Step) -> None:
         """What settled rows bring with them: balances, derived events, and what consumers are told."""
-        if rows.is_empty():
-            return
+        settled, kinds = cells.frame["fault"] == "", cells.frame["kind"]
         for balances in self.balances:
-            balances.add(rows, self.now_ms)
-        step.derive(self._following.derived(rows))
-        step.told(self._following.told(rows))
+            balances.add(rows, cells, settled, self.now_ms)
+        followed = settled & kinds.is_in(self._following.kinds)
+        if followed.any():
+            chosen = rows.filter(cells.rows(followed))
+            step.derive(self._following.derived(chosen))
+            step.told(self._following.told(chosen))
         if self.registers.findings:
-            self.registers.booked(rows.filter(pl.col("kind").is_in(self.registers.kinds))["id_hash"].to_list())
+            entered = cells.rows(settled & kinds.is_in(self.registers.kinds))
+            self.registers.booked(rows["id_hash"].filter(entered).to_list())
 
     def _hold(self, rows: pl.DataFrame, fault: str, step: Step) -> None:
         if rows.is_empty():
@@ -257,6 +316,12 @@ def _held_back(rulebook: Rulebook) -> list[str]:
     their registers, so that a payment does not pass a hold that came with it."""
     linked = ((name, kind.links.consumes) for name, kind in rulebook.kind.items() if kind.links and kind.links.consumes)
     return [name for name, ref in linked if rulebook.item[ref.item].held_by and not ref.past_holds]
+
+
+def _together(*told_apart: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """What several parts look at, by column."""
+    columns = dict.fromkeys(column for one in told_apart for column in one)
+    return {column: set().union(*(one.get(column, ()) for one in told_apart)) for column in columns}
 
 
 def _ms(moment: datetime) -> int:

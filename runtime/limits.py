@@ -32,6 +32,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     feed_block_ms: int = 200
     checkpoint_commits_max: int = 200
     checkpoint_age_s_max: float = 10.0
+    checkpoint_replay_s_max: float = 1.5  # of engine time that recovery would take again
     entry_lines_max: int = 200  # lines of one journal entry
     call_lines_max: int = 400  # lines of one ERP call
     call_entries_max: int = 50

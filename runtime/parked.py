@@ -3,7 +3,8 @@
 Owns the place of each row. Never decides whether a row may go on: matching does.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 
 import msgspec
 import polars as pl
@@ -13,6 +14,7 @@ from runtime.schema import STAMPED
 
 SPARE_ROWS_MAX = 65_536  # rows that may be kept although they are gone, besides as many as are there
 
+FROZEN = {**STAMPED, "was": pl.String(), "fault": pl.String()}
 _EVENT = ("id_hash", *Event._fields[1:])
 
 
@@ -102,9 +104,11 @@ class ParkedRows:
         """These rows as matching sees them."""
         return [Event(*row) for row in self._rows([self._standing[id] for id in ids]).select(_EVENT).iter_rows()]
 
-    def dump(self) -> pl.DataFrame:
-        """Every row with its state (`was`) and exception, for a snapshot."""
-        return self.moves(list(self._standing)).drop("role")
+    def freeze(self) -> Callable[[], pl.DataFrame]:
+        """What gives every row with its state (`was`) and exception for a snapshot, whatever happens here meanwhile."""
+        frames = dict(self._frames)
+        standing = [(one.frame, one.row, one.state, one.fault) for one in self._standing.values()]
+        return lambda: _frozen(frames, standing)
 
     def load(self, rows: pl.DataFrame) -> None:
         """Start from a snapshot."""
@@ -112,3 +116,14 @@ class ParkedRows:
         self.keep(rows, "", rows["fault"].to_list())
         for standing, state in zip(self._standing.values(), rows["was"], strict=True):
             standing.state = state
+
+
+def _frozen(frames: dict[int, pl.DataFrame], standing: list[tuple[int, int, str, str]]) -> pl.DataFrame:
+    if not standing:
+        return pl.DataFrame(schema=FROZEN)
+    starts = dict(zip(frames, accumulate((len(rows) for rows in frames.values()), initial=0), strict=False))
+    numbers, rows, states, faults = zip(*standing, strict=True)
+    places = pl.Series([starts[number] + row for number, row in zip(numbers, rows, strict=True)])
+    return pl.concat(frames.values())[places].with_columns(
+        pl.Series("was", states, pl.String()), pl.Series("fault", faults, pl.String())
+    )

@@ -14,6 +14,7 @@ import polars as pl
 from runtime.effects import Effects
 
 START = "0-0"  # the position before the first entry
+Buffer = bytes | memoryview
 
 
 def position_key(position: str) -> tuple[int, int]:
@@ -173,7 +174,7 @@ class MappingVersion(NamedTuple):
     approved_by: str = ""
 
 
-ChangeType = Literal["mapping", "decision"]
+ChangeType = Literal["mapping", "decision", "reversal"]
 ChangeState = Literal["proposed", "approved", "refused"]
 DecisionAction = Literal["retry", "release", "exclude"]
 
@@ -197,6 +198,7 @@ class JournalLine(msgspec.Struct, frozen=True, array_like=True):
     facility: str
     department: str
     text: str
+    variance: str = ""
 
 
 class JournalEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -214,6 +216,9 @@ class JournalEntry(msgspec.Struct, frozen=True, kw_only=True):
     lines: tuple[JournalLine, ...]
     sets: tuple[tuple[int, str, int], ...]  # (shard, position, set_no) of the posting sets folded into it
 
+
+CORRECTIONS = -1  # the shard of posting sets that correct an entry: no log stands behind them
+CORRECTED_KINDS = ("entry_reversed", "entry_restated")  # of those sets
 
 EntryState = Literal["sealed", "in_flight", "posted", "rejected", "unknown", "parked", "replaced"]
 OutcomeCode = Literal["posted", "accepted", "rejected", "throttled", "unavailable", "unknown", "unauthorised", "parked"]
@@ -242,19 +247,21 @@ class Delivery(NamedTuple):
     erp_ref: str  # the ERP's number of a posted entry; of one in flight, the job that has accepted it
     first_sent_ms: int  # the first intent to send it
     sent_ms: int  # the newest one; the entries of one call share it
+    detail: str = ""  # what the ERP said of it last
 
 
 class PeriodClose(NamedTuple):
     """A close that was ordered: everything of this entity's period is to be posted by then.
 
-    Once `declared`, its `number` orders it among all declared ones, and what comes late posts from `opens_on` on.
+    Once it is `cut_off`, what reaches a shard later posts from `opens_on` on; once every shard has come so far and
+    nothing of the period is left, it may be `declared`, and its `number` orders it among all declared ones.
     """
 
     entity: str
     period: str
     due_ms: int
     ordered_by: str
-    state: Literal["ordered", "declared"] = "ordered"
+    state: Literal["ordered", "cut_off", "declared"] = "ordered"
     number: int = 0
     opens_on: date | None = None
     declared_by: str = ""
@@ -296,8 +303,9 @@ class Books(Protocol):
     def commit(self, shard: int, epoch: int, after: str, position: str, rows: int, effects: Effects) -> None:
         """Store one step's effects and move the shard from `after` to `position`, all or nothing.
 
-        Derived events go to the outbox, statuses wait for their numbers. Raises Fenced when the epoch is old or the
-        shard does not stand at `after`. Exceptions raised twice stay one, and so do statuses told twice.
+        Derived events go to the outbox, statuses wait for their numbers; how far the shard has `opened` entities is
+        kept for closing periods. Raises Fenced when the epoch is old or the shard does not stand at `after`.
+        Exceptions raised twice stay one, and so do statuses told twice.
         """
         ...
 
@@ -346,7 +354,8 @@ class Books(Protocol):
         """Store a prepared change, return its number. One that needs no approval is in force at once.
 
         The body is crosswalk rows (a JSON list) or a decision (a JSON object of action and exceptions), checked by
-        `runtime.ledger.governance` before. Raises GovernanceError for an empty name.
+        `runtime.ledger.governance` before, or a journal entry's key to reverse (a JSON text). Raises GovernanceError
+        for an empty name.
         """
         ...
 
@@ -379,6 +388,11 @@ class Books(Protocol):
         committed_at. Lowest lane first, then oldest commit. `period` "" means any."""
         ...
 
+    def unclaimed_lane(self, erp_entities: Sequence[str], period: str = "") -> int | None:
+        """The lowest lane of the posting sets that no entry has claimed, None when there are none. Costs the same
+        however many wait."""
+        ...
+
     def unclaimed_count(self, erp_entities: Sequence[str]) -> int:
         """How many posting sets wait to be claimed."""
         ...
@@ -404,6 +418,10 @@ class Books(Protocol):
         """Entries in those states with their delivery, lowest lane first, then oldest. `period` "" means any."""
         ...
 
+    def delivery_of(self, key: str) -> Delivery | None:
+        """One entry with its delivery; None when there is none of that key."""
+        ...
+
     def mark_in_flight(self, owner: str, epoch: int, keys: Sequence[str], governor: str | None = None) -> None:
         """Record the intent to send, before the call, and with it the owner's governor. Counts an attempt."""
         ...
@@ -421,11 +439,36 @@ class Books(Protocol):
         is in another state or unknown, or the name is empty."""
         ...
 
+    def settle_entry(self, key: str, erp_ref: str, by: str) -> None:
+        """Take a parked entry as posted under this number of the ERP, as somebody has seen it there. Ends its
+        erp_unknown_outcome. Raises GovernanceError when it is in another state or unknown, or a name or the number is
+        empty."""
+        ...
+
     def replace_entry(self, key: str, replacement: JournalEntry, by: str) -> str:
         """Put a new, sealed entry in the place of a rejected one, which stays as it is in state replaced: the posting
         sets go over to the new one. It gets a fresh key, whatever key it comes with, which is returned. Ends
         erp_rejected of the old one. Raises GovernanceError when that is in another state or unknown, or the name is
         empty, ValueError when the sets are not the old entry's."""
+        ...
+
+    def retry_rejected(self, owner: str, epoch: int, keys: Sequence[str]) -> int:
+        """Send those of these entries that are rejected still back to sealed, unchanged; how many. Raises Fenced."""
+        ...
+
+    def postings_of(self, entry: JournalEntry) -> pl.DataFrame:
+        """The lines of all posting sets that an entry names: columns DELTAS plus shard, position, in that order."""
+        ...
+
+    def correct_entry(self, key: str, deltas: pl.DataFrame, by: str, change_no: int = 0) -> None:
+        """Add posting sets (columns DELTAS, of the shard CORRECTIONS) that put an entry right, to be claimed like any.
+
+        Of a posted entry: its reversal, and what stands instead, if anything does; they are counted in the control
+        totals. Of a rejected one: what stands instead, no reversal; the entry ends as replaced and keeps its sets,
+        which no balance counts any more. With `change_no`, `by` approves that change with it, all or nothing. Raises
+        GovernanceError when the entry is in another state or unknown, when it was corrected before, or the name is
+        empty, and what `approve_change` raises.
+        """
         ...
 
     def governor(self, owner: str) -> str:
@@ -441,9 +484,16 @@ class Books(Protocol):
         it is declared."""
         ...
 
-    def declare_closed(self, entity: str, period: str, opens_on: date, by: str) -> int:
-        """Close an ordered period, return the close's number. ValueError when it was not ordered, when `opens_on` is
-        not after it, or while anything of it is unposted. Declaring it again gives the first number again."""
+    def cut_off(self, entity: str, period: str, opens_on: date, by: str) -> None:
+        """Let an ordered period end: what shards are told of it, and commit, makes their later postings fall on
+        `opens_on` at the earliest. ValueError when it was not ordered, when `opens_on` is not after it, or while
+        anything of it is unposted. Of one that is cut off or declared it changes nothing."""
+        ...
+
+    def declare_closed(self, entity: str, period: str, shards: int) -> int:
+        """Close a period that is cut off, return the close's number. ValueError when it is not cut off, while one of
+        so many shards may still post into it (it has not yet committed that the entity has `opened` later), or while
+        anything of it is unposted. Declaring it again gives the first number again."""
         ...
 
     def closes(self) -> list[PeriodClose]:
@@ -480,7 +530,7 @@ class Books(Protocol):
 
     def balances(self) -> pl.DataFrame:
         """entity, currency, account_code, debit_minor, credit_minor, posted_debit_minor, posted_credit_minor: all
-        posting deltas, and those whose entry is posted."""
+        posting deltas but those that a replaced entry keeps, and those whose entry is posted."""
         ...
 
     def exceptions(
@@ -546,17 +596,23 @@ class ArchivedStep(NamedTuple):
 
 class Archive(Protocol):
     """The full record under one root: segments of what came (steps) and of what became of it (outcomes), and the
-    snapshots of shards. What is named is complete: writes are atomic."""
+    snapshots of shards with their runs. What is named is complete: writes are atomic. A shard's owner writes from one
+    thread at a time."""
 
     def put_segment(
         self, shard: int, after: str, position: str, outcomes: pl.DataFrame, steps: Sequence[ArchivedStep] = ()
     ) -> str:
-        """Write the steps and OUTCOMES of (after, position], durable on return; its name. The same range again replaces
-        itself, a longer one from the same `after` replaces it, a shorter one changes nothing that is read."""
+        """Write the steps and OUTCOMES of (after, position], which come in commit order; durable on return; its name.
+        The same range again replaces itself, a longer one from the same `after` replaces it, a shorter one changes
+        nothing that is read."""
         ...
 
     def steps(self, shard: int, after: str = START) -> Generator[ArchivedStep, None, None]:
         """Every step of the shard after that position, oldest first, a few at a time in memory."""
+        ...
+
+    def step_at(self, shard: int, position: str) -> ArchivedStep | None:
+        """The step that ended there, None when the archive does not hold it (yet)."""
         ...
 
     def compact(self, shard: int, through: str) -> None:
@@ -564,23 +620,40 @@ class Archive(Protocol):
         the same, at every moment and after a crash; each call does a bounded piece of work."""
         ...
 
-    def put_snapshot(self, shard: int, position: str, snapshot: bytes) -> str:
-        """Write a snapshot, durable on return; its name."""
+    def put_run(self, shard: int, name: str, parts: Sequence[Buffer]) -> None:
+        """Write a part of the shard's state that never changes, durable on return. Its name is `run_name`'s, and so
+        nobody else's."""
         ...
 
-    def get_snapshot(self, name: str) -> bytes: ...
+    def get_run(self, shard: int, name: str) -> Buffer:
+        """A run's bytes, read when they are looked at. FileNotFoundError when it was forgotten."""
+        ...
+
+    def put_snapshot(self, shard: int, position: str, epoch: int, snapshot: bytes, runs: Sequence[str] = ()) -> str:
+        """Write a snapshot that goes with these runs, which are there; durable on return; its name."""
+        ...
+
+    def get_snapshot(self, name: str) -> bytes:
+        """A snapshot by its name. FileNotFoundError when it was forgotten."""
+        ...
 
     def forget_snapshots(self, shard: int, keep: str) -> None:
-        """Drop this shard's snapshots before the one named (a later one is a successor's)."""
+        """Drop this shard's snapshots before the one named (a later one is a successor's), and the runs from before it
+        that it does not go with."""
         ...
 
-    def find(self, event_id: str, source: str = "") -> pl.DataFrame:
-        """Every outcome row of that event over all shards, with a `shard` column, in commit order."""
+    def find(self, id_hashes: Sequence[int]) -> pl.DataFrame:
+        """Every outcome row of these identities over all shards, with a `shard` column, in commit order."""
         ...
 
     def scan(self) -> pl.LazyFrame:
         """All outcome rows of all shards, with `shard`."""
         ...
+
+
+def run_name(position: str, epoch: int, number: int) -> str:
+    """The name of a run that this owner makes at that position: no other owner gives the same one."""
+    return f"{position}_{epoch}-{number}"
 
 
 # ── feeds ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,6 +1,7 @@
 """Which shard owns an event: a stable hash of its scope. Never depends on process, version or order of arrival."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 import polars as pl
@@ -8,11 +9,13 @@ import pyarrow as pa
 import xxhash
 
 from runtime.schema import to_arrow
-from runtime.words import SINGLY_ROWS_MAX, pairs_of, words_of
+from runtime.words import SINGLY_ROWS_MAX, Words, pairs_of, words_of
 
 ENTITY_SCOPE = "*"  # the facility of everything that belongs to an entity as a whole
+_SCOPES_REMEMBERED = 2**16
 
 
+@lru_cache(_SCOPES_REMEMBERED)
 def shard_of(entity: str, facility: str, shards: int) -> int:
     """The owner of (entity, facility); facility is "*" for entity-scoped kinds."""
     return xxhash.xxh64_intdigest(f"{entity}\x1f{facility}".encode()) % shards
@@ -43,11 +46,15 @@ class Splitter:
         """Each event's shard. Needs the columns kind, entity and facility, the first two without nulls."""
         kind, entity, facility = (events.column(name) for name in ("kind", "entity", "facility"))
         if events.num_rows <= SINGLY_ROWS_MAX:
-            rows = zip(zip(kind.to_pylist(), entity.to_pylist(), strict=True), facility.to_pylist(), strict=True)
-            return np.array([self._owner(row) for row in rows], np.intp)
-        return pairs_of(pairs_of(words_of(kind), words_of(entity)), words_of(facility)).map(self._owner, np.intp)
+            rows = zip(kind.to_pylist(), entity.to_pylist(), facility.to_pylist(), strict=True)
+            return np.array([self._owner(*row) for row in rows], np.intp)
+        kinds, facilities = words_of(kind), words_of(facility)
+        scopes = Words(
+            [ENTITY_SCOPE if name is None else name for name in facilities.words] + [ENTITY_SCOPE],
+            np.where(kinds.are(self._entity_scoped), len(facilities.words), facilities.codes),
+        )
+        return pairs_of(words_of(entity), scopes).map(lambda scope: shard_of(*scope, self._shards), np.intp)
 
-    def _owner(self, row: tuple[tuple[str, str], str | None]) -> int:
-        (kind, entity), facility = row
+    def _owner(self, kind: str, entity: str, facility: str | None) -> int:
         scope = ENTITY_SCOPE if facility is None or kind in self._entity_scoped else facility
         return shard_of(entity, scope, self._shards)

@@ -6,7 +6,7 @@ rulebook does).
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from runtime.errors import FrameError
+from runtime.words import coded, plain
 
 UTC_MS = pl.Datetime("ms", "UTC")
 SCHEMA_VERSION = 1
@@ -44,7 +45,8 @@ COLUMNS: dict[str, pl.DataType] = {
 }
 REQUIRED = ("event_id", "source", "kind", "entity", "amount_minor", "currency", "occurred_at")
 TEXT_COLUMNS = tuple(name for name, dtype in COLUMNS.items() if dtype == pl.String())
-NUMBER_COLUMNS = tuple(name for name in COLUMNS if name not in TEXT_COLUMNS)
+# Texts that hold few distinct words: in larger Arrow batches they are coded (`runtime.words`).
+WORD_COLUMNS = ("source", "kind", "entity", "facility", "counterparty", "department", "reason", "currency")
 
 # What the gateway adds before a frame enters the log.
 STAMPED: dict[str, pl.DataType] = {**COLUMNS, "received_at": UTC_MS, "id_hash": pl.UInt64(), "digest": pl.UInt64()}
@@ -68,6 +70,7 @@ _ARROW_TYPES: dict[pl.DataType, pa.DataType] = {
 }
 ARROW_COLUMNS = pa.schema([(name, _ARROW_TYPES[dtype]) for name, dtype in COLUMNS.items()])
 _CAST_WITHOUT_LOSS = {(pa.string(), pa.large_string()), (pa.int64(), _ARROW_TYPES[UTC_MS])}
+CODED = pa.dictionary(pa.int32(), pa.large_string())
 ARROW_STAMPED = pa.schema([(name, _ARROW_TYPES[dtype]) for name, dtype in STAMPED.items()])
 
 
@@ -109,8 +112,8 @@ class Parsed(NamedTuple):
 
 
 class Incoming(NamedTuple):
-    """A request's events in canonical Arrow columns (ARROW_COLUMNS), their index in the request, and what was left
-    out."""
+    """A request's events in canonical Arrow columns (ARROW_COLUMNS; WORD_COLUMNS may be coded), their index in the
+    request, and what was left out."""
 
     events: pa.RecordBatch
     rows: np.ndarray
@@ -125,7 +128,8 @@ class Validated(NamedTuple):
 
 
 class Checked(NamedTuple):
-    """The same in Arrow. `accepted`: ARROW_STAMPED, `rows` their index in the input. `rejected`: REJECT_COLUMNS."""
+    """The same in Arrow. `accepted`: the columns of ARROW_STAMPED, WORD_COLUMNS plain or coded, `rows` their index in
+    the input. `rejected`: REJECT_COLUMNS."""
 
     accepted: pa.RecordBatch
     rows: np.ndarray
@@ -143,10 +147,11 @@ def conform(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def conform_arrow(table: pa.Table) -> pa.RecordBatch:
-    """The same for an Arrow table, whose texts and lengths somebody has checked; the batch has ARROW_COLUMNS."""
+    """The same for an Arrow table, whose texts and lengths somebody has checked. WORD_COLUMNS that are coded stay so:
+    their dictionaries hold neither nulls nor blanks."""
     if not all(_is_canonical(field) for field in table.schema) or not set(REQUIRED).issubset(table.column_names):
         return to_arrow(conform(pl.DataFrame(table)))
-    return pa.RecordBatch.from_arrays([_column(table, field) for field in ARROW_COLUMNS], schema=ARROW_COLUMNS)
+    return pa.RecordBatch.from_arrays([_column(table, field) for field in ARROW_COLUMNS], ARROW_COLUMNS.names)
 
 
 def to_arrow(frame: pl.DataFrame) -> pa.RecordBatch:
@@ -155,19 +160,42 @@ def to_arrow(frame: pl.DataFrame) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([whole(column) for column in table.columns], schema=table.schema)
 
 
+def with_coded_words(events: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with WORD_COLUMNS coded."""
+    return _mapped(events, coded)
+
+
+def with_plain_words(events: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with WORD_COLUMNS written out."""
+    return _mapped(events, plain) if CODED in events.schema.types else events
+
+
+def _mapped(events: pa.RecordBatch, form: Callable[[pa.Array], pa.Array]) -> pa.RecordBatch:
+    columns = [
+        form(column) if name in WORD_COLUMNS else column
+        for name, column in zip(events.schema.names, events.columns, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, events.schema.names)
+
+
 def whole(column: pa.ChunkedArray) -> pa.Array:
     """A column in one piece."""
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _is_canonical(field: pa.Field) -> bool:
+    if field.type == CODED:
+        return field.name in WORD_COLUMNS
     wanted = ARROW_COLUMNS.field(field.name).type if field.name in COLUMNS else None
     return field.type == wanted or (field.type, wanted) in _CAST_WITHOUT_LOSS
 
 
 def _column(table: pa.Table, field: pa.Field) -> pa.Array:
     if field.name in table.column_names:
-        given = whole(table.column(field.name)).cast(field.type)
+        given = whole(table.column(field.name))
+        if given.type == CODED:
+            return given
+        given = given if given.type == field.type else given.cast(field.type)
         return _without_blanks(given) if pa.types.is_large_string(field.type) else given
     if field.name == "schema_version":
         return pa.repeat(pa.scalar(SCHEMA_VERSION, field.type), table.num_rows)

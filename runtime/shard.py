@@ -7,6 +7,9 @@ same records in the same steps gives the same effects, byte for byte.
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
+from functools import partial
+from itertools import count
+from typing import NamedTuple
 
 import msgspec
 import polars as pl
@@ -19,26 +22,38 @@ from runtime.ledger.crosswalk import Crosswalk, CrosswalkRow
 from runtime.ledger.matching import FULL
 from runtime.ledger.rules import Rulebook
 from runtime.ledger.waiting import Change, Event
-from runtime.ports import LogRecord
+from runtime.ports import START, Buffer, LogRecord, run_name
+from runtime.runs import Run, RunNames, parts_of, run_of
 from runtime.schema import STAMPED
 from runtime.step import CONFLICT, Step, exception_id, moves, parted
 
 
 class Snapshot(msgspec.Struct, array_like=True):
-    """Everything a shard knows, as bytes."""
+    """Everything a shard knows, as bytes, but for the runs, which are named."""
 
     now_ms: int
-    ids: bytes
-    digests: bytes
+    ids: list[str]
     items: bytes
     registers: bytes
-    balances: list[bytes]
+    balances: list[tuple[bytes, list[str]]]
     parked: bytes
     held: bytes
     opens_on: list[tuple[str, date]]
     decided: list[int]
     crosswalk_version: int
     crosswalk: list[tuple[int, CrosswalkRow]]
+
+
+class Frozen(NamedTuple):
+    """Everything a shard knew after a step, as things that never change: taken at once, and made bytes of (`body`) by
+    whoever has time, while the shard goes on."""
+
+    runs: dict[str, Run]
+    body: Callable[[], bytes]
+
+    def run(self, name: str) -> bytes:
+        """A run's bytes, as they are stored."""
+        return b"".join(parts_of(self.runs[name]))
 
 
 class ShardEngine:
@@ -49,6 +64,7 @@ class ShardEngine:
         self._opens_on = dict(opens_on)
         self.intake = Intake(rulebook, self._crosswalk, opens_on, open_items_max)
         self._decided: set[int] = set()  # decisions taken
+        self._id_runs, self._account_runs = RunNames(), [RunNames() for _ in self.intake.balances]
 
     @property
     def remembered(self) -> int:
@@ -100,13 +116,16 @@ class ShardEngine:
     def _mapping_changed(self) -> None:
         self.intake.posting.mapping_changed()
         self.intake.classes.mapping_changed()
+        self.intake.partners.mapping_changed()
 
     def _retry_held(self, chosen: pl.Series, step: Step) -> None:
         """Try held rows again; what is held again for the same reason stays as it was."""
         intake = self.intake
         tried, intake.held = parted(intake.held, chosen)
         retried = Step(step.position, sets=step.sets)
-        intake.settle([moves(tried[list(STAMPED)], was="excepted")], retried)
+        strangers, others = parted(tried, tried["fault"].is_in(intake.partners.faults))
+        intake.settle([moves(others[list(STAMPED)], was="excepted")], retried)
+        intake.take_again(strangers, retried)
         same = ["id_hash", "digest", "fault"]
         step.take_retried(retried, unchanged=tried.join(intake.held, on=same, how="semi"))
         step.resolve(_standing(tried.join(intake.held, on=same, how="anti")))
@@ -134,11 +153,14 @@ class ShardEngine:
         return intake.changed(changes, step)
 
     def _take_period(self, message: dict, step: Step) -> None:
-        """A period was closed: the entity's first open day moves on, never back."""
+        """A period is cut off: the entity's first open day moves on, never back; the books learn where it stands."""
         entity, opens_on = message["entity"], date.fromisoformat(message["opens_on"])
-        if entity in self._opens_on and opens_on > self._opens_on[entity]:
+        if entity not in self._opens_on:
+            return
+        if opens_on > self._opens_on[entity]:
             self._opens_on[entity] = opens_on
             self.intake.posting.open(self._opens_on)
+        step.opened(entity, self._opens_on[entity])
 
     # ── decided by people ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -182,36 +204,34 @@ class ShardEngine:
 
     # ── snapshot ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def snapshot(self) -> bytes:
-        """The whole state after the last step."""
-        intake = self.intake
-        ids, digests = intake.seen.dump()
-        return msgspec.msgpack.encode(
-            Snapshot(
-                now_ms=intake.now_ms,
-                ids=ids,
-                digests=digests,
-                items=intake.items.dump(),
-                registers=intake.registers.dump(),
-                balances=[balances.dump() for balances in intake.balances],
-                parked=frames.encode(intake.parked.dump()),
-                held=frames.encode(intake.held),
-                opens_on=sorted(self._opens_on.items()),
-                decided=sorted(self._decided),
-                crosswalk_version=self._crosswalk.version,
-                crosswalk=self._crosswalk.dump(),
-            )
+    def freeze(self, position: str = START, epoch: int = 0) -> Frozen:
+        """The whole state after the last step, which ended at `position`. A run keeps the name that it gets here."""
+        intake, fresh = self.intake, (run_name(position, epoch, number) for number in count())
+        ids = self._id_runs.of(intake.seen.dump(), fresh)
+        accounts = [names.of(one.runs(), fresh) for names, one in zip(self._account_runs, intake.balances, strict=True)]
+        rest = _Rest(
+            now_ms=intake.now_ms,
+            ids=list(ids),
+            items=intake.items.freeze(),
+            registers=intake.registers.freeze(),
+            balances=[(one.freeze(), list(runs)) for one, runs in zip(intake.balances, accounts, strict=True)],
+            parked=intake.parked.freeze(),
+            held=intake.held,
+            opens_on=sorted(self._opens_on.items()),
+            decided=sorted(self._decided),
+            crosswalk=(self._crosswalk.version, self._crosswalk.dump()),
         )
+        return Frozen({name: run for runs in (ids, *accounts) for name, run in runs.items()}, partial(_body, rest))
 
-    def restore(self, snapshot: bytes) -> None:
-        """Become what a snapshot says."""
+    def restore(self, snapshot: Buffer, run: Callable[[str], Buffer]) -> None:
+        """Become what a snapshot says. `run` gives a run's bytes by its name; they are read when they are needed."""
         state, intake = msgspec.msgpack.decode(snapshot, type=Snapshot), self.intake
         intake.now_ms = state.now_ms
-        intake.seen.load(state.ids, state.digests)
+        intake.seen.load(self._thawed(self._id_runs, state.ids, run, "<u8"))
         intake.items.load(state.items)
         intake.registers.load(state.registers)
-        for balances, dumped in zip(intake.balances, state.balances, strict=True):
-            balances.load(dumped)
+        for names, one, (dumped, runs) in zip(self._account_runs, intake.balances, state.balances, strict=True):
+            one.load(dumped, self._thawed(names, runs, run, "<i8"))
         intake.parked.load(frames.decode_sealed(state.parked))
         intake.held = frames.decode_sealed(state.held)
         self._opens_on |= {entity: max(on, self._opens_on.get(entity, on)) for entity, on in state.opens_on}
@@ -219,6 +239,44 @@ class ShardEngine:
         self._decided = set(state.decided)
         self._crosswalk.load(state.crosswalk_version, state.crosswalk)
         self._mapping_changed()
+
+    def _thawed(self, names: RunNames, named: list[str], run: Callable[[str], Buffer], numbers: str) -> list[Run]:
+        """Runs by their names, which they keep."""
+        runs = [run_of(run(name), numbers) for name in named]
+        names.of(runs, iter(named))
+        return runs
+
+
+class _Rest(NamedTuple):
+    """What a snapshot holds, before it is made bytes of."""
+
+    now_ms: int
+    ids: list[str]
+    items: Callable[[], bytes]
+    registers: Callable[[], bytes]
+    balances: list[tuple[Callable[[], bytes], list[str]]]
+    parked: Callable[[], pl.DataFrame]
+    held: pl.DataFrame
+    opens_on: list[tuple[str, date]]
+    decided: list[int]
+    crosswalk: tuple[int, list[tuple[int, CrosswalkRow]]]
+
+
+def _body(rest: _Rest) -> bytes:
+    state = Snapshot(
+        now_ms=rest.now_ms,
+        ids=rest.ids,
+        items=rest.items(),
+        registers=rest.registers(),
+        balances=[(dumped(), runs) for dumped, runs in rest.balances],
+        parked=frames.encode(rest.parked()),
+        held=frames.encode(rest.held),
+        opens_on=rest.opens_on,
+        decided=rest.decided,
+        crosswalk_version=rest.crosswalk[0],
+        crosswalk=rest.crosswalk[1],
+    )
+    return msgspec.msgpack.encode(state)
 
 
 def _standing(held: pl.DataFrame) -> list[tuple[str, int]]:

@@ -5,19 +5,22 @@ moves. Never decides where a row goes: the shard does.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import polars as pl
 import xxhash
 
 from runtime.effects import DELTAS, DERIVED, EXCEPTIONS, OUTCOMES, STATUSES, TOTALS, Effects, StepCounts, empty
+from runtime.ledger.cells import Cells
 from runtime.ledger.conservation import assert_balanced, assert_conserved
 from runtime.ledger.registers import ItemFlag, Told
 from runtime.schema import STAMPED
 
 CONFLICT, UNMAPPED, UNCLASSIFIED = "event_conflict", "mapping_missing", "unclassified_code"
 MOVES = {**STAMPED, "was": pl.String(), "fault": pl.String(), "role": pl.String()}
-_MOVED = {**STAMPED, "was": pl.String(), "state": pl.String(), "set_no": pl.Int32()}
+_STEP = {name: OUTCOMES[name] for name in ("id_hash", "digest", "state", "set_no")}  # of an event, as outcomes tell it
+_PLACE = ("source", "entity", "facility", "currency", "kind")
+_SUMS = {**{name: TOTALS[name] for name in (*_PLACE, "state", "events", "amount_minor")}, "was": pl.String()}
 
 
 def moves(rows: pl.DataFrame, was: str | None = None, fault: str = "") -> pl.DataFrame:
@@ -42,22 +45,25 @@ class Step:
     def __init__(self, position: str, sets: int = 0) -> None:
         self.position = position
         self.sets = sets
-        self.read = 0
+        self.read = self.repeated = 0
         self._moved: list[pl.DataFrame] = []
-        self._repeats: list[pl.DataFrame] = []
+        self._sums: list[pl.DataFrame] = []  # of what moved, in columns _SUMS
         self._deltas: list[pl.DataFrame] = []
         self._raised: list[pl.DataFrame] = []
         self._notes: list[pl.DataFrame] = []
-        self._turned: list[pl.DataFrame] = []
+        self._beside: list[pl.DataFrame] = []  # totals that no move stands for, in columns TOTALS
         self._derived: list[pl.DataFrame] = []
         self._told: list[pl.DataFrame] = []  # of events, in the order in which they were settled
-        self._told_of: list[pl.DataFrame] = []  # of documents, after what the events tell of themselves
+        self._told_of: list[tuple[Told, str, int]] = []  # of documents: with its flow and time
         self._resolved: set[str] = set()
+        self._opened: dict[str, date] = {}
 
     def repeats(self, rows: pl.DataFrame) -> None:
         """Rows that were sent before: counted, nothing else."""
-        if len(rows):
-            self._repeats.append(rows)
+        if rows.is_empty():
+            return
+        self.repeated += len(rows)
+        self._beside.append(_summed(rows.with_columns(pl.lit("duplicate").alias("state")), "state"))
 
     def pending(self, rows: pl.DataFrame) -> None:
         """Moves of rows that wait for a counterpart."""
@@ -67,9 +73,20 @@ class Step:
         """Moves of rows that post nothing by rule."""
         self._move(rows, "excluded")
 
-    def booked(self, rows: pl.DataFrame, deltas: pl.DataFrame) -> None:
-        """Moves of rows into posting sets (column `set_no`), and the lines of those sets."""
-        self._move(rows, "booked")
+    def settled(self, rows: pl.DataFrame, cells: Cells) -> None:
+        """Moves of rows by their cells, which have a `state` and a `set_no`; cells with a `fault` are left out."""
+        sound = cells.frame["fault"] == ""
+        fates = cells.frame.select("state", "set_no")[cells.of]
+        moved = rows.select("id_hash", "digest").hstack(fates)
+        self._moved.append(moved if sound.all() else moved.filter(cells.rows(sound)))
+        came = cells.frame.filter(sound)
+        self._sums.append(came.select(*_SUMS).with_columns(pl.col("amount_minor").abs()))
+        turned = came.filter((pl.col("state") == "booked") & pl.col("turnover_minor").is_not_null())
+        posted = turned.with_columns(pl.lit("posted").alias("state"), pl.col("turnover_minor").alias("amount_minor"))
+        self._beside.append(posted.select(*TOTALS))
+
+    def posted(self, deltas: pl.DataFrame) -> None:
+        """The lines of posting sets."""
         self._deltas.append(deltas)
         self.sets += deltas["set_no"].n_unique()
 
@@ -83,8 +100,9 @@ class Step:
     def _move(self, rows: pl.DataFrame, state: str) -> None:
         if rows.is_empty():
             return
-        set_no = [] if "set_no" in rows.columns else [pl.lit(-1, pl.Int32()).alias("set_no")]
-        self._moved.append(rows.with_columns(pl.lit(state).alias("state"), *set_no)[list(_MOVED)])
+        moved = rows.with_columns(pl.lit(state).alias("state"), pl.lit(-1, pl.Int32()).alias("set_no"))
+        self._moved.append(moved[list(_STEP)])
+        self._sums.append(_summed(moved, "was", "state").select(*_SUMS))
 
     def _raise(self, exceptions: pl.DataFrame) -> None:
         self._raised.append(exceptions)
@@ -94,9 +112,9 @@ class Step:
         """End the exceptions, (type, id hash), that rows stood under until now; an empty type is none."""
         self._resolved.update(exception_id(stands) for stands in stood if stands[0])
 
-    def turned_over(self, rows: pl.DataFrame) -> None:
-        """Booked rows whose postings are not simply their own amount: with `turnover_minor`, what each debits."""
-        self._turned.append(rows)
+    def opened(self, entity: str, opens_on: date) -> None:
+        """From here on this entity posts into no period before that day."""
+        self._opened[entity] = opens_on
 
     def derive(self, rows: pl.DataFrame) -> None:
         """Events that follow."""
@@ -110,8 +128,7 @@ class Step:
 
     def tell(self, told: Sequence[Told], flows: Mapping[str, str], now_ms: int) -> None:
         """What consumers are told of documents, not of single events. `flows`: of kinds."""
-        if told:
-            self._told_of.append(_statuses(told, flows, now_ms))
+        self._told_of += [(one, flows[one.kind], now_ms) for one in told]
 
     def flag(self, flags: Sequence[ItemFlag], now_ms: int) -> None:
         """Raise or end the exceptions of what events stand for."""
@@ -121,19 +138,17 @@ class Step:
             else:
                 self._resolved.add(_flag_id(flag))
 
-    def note(self, rows: pl.DataFrame, types: Mapping[str, str], now_ms: int) -> None:
-        """Raise what some rules raise beside what they do; the rows' own states are not concerned."""
-        concerned = rows.filter(pl.col("rule").is_in(list(types))) if types else rows.clear()
-        if concerned.height:
-            named = pl.col("rule").replace_strict(dict(types), return_dtype=pl.String()).alias("fault")
-            self._notes.append(_raised(concerned.with_columns(named), now_ms))
+    def note(self, rows: pl.DataFrame, now_ms: int) -> None:
+        """Raise what rules raise beside what they do (`fault`); the rows' own states are not concerned."""
+        self._notes.append(_raised(rows, now_ms))
 
     def take_retried(self, retried: "Step", unchanged: pl.DataFrame) -> None:
         """Keep what a retry of held rows did, but for the rows (`unchanged`, with their `fault`) that it held again."""
         self.sets = retried.sets
         self._deltas += retried._deltas
         self._notes += retried._notes
-        self._turned += retried._turned
+        self._sums += retried._sums  # what is held again leaves its state and enters it: that comes to nothing
+        self._beside += retried._beside
         self._derived += retried._derived
         self._told += retried._told
         self._told_of += retried._told_of
@@ -146,9 +161,9 @@ class Step:
 
     def effects(self, open_items: int, waiting: int) -> Effects:
         """Everything that was collected, checked for balance and conservation, in an order that is always the same."""
-        moved, repeats = _concat(self._moved, _MOVED), _concat(self._repeats, STAMPED)
+        moved, sums = _concat(self._moved, _STEP), _concat(self._sums, _SUMS)
         deltas = _concat(self._deltas, DELTAS)
-        totals = _totals(moved, repeats, self._turned)
+        totals = _totals(sums, self._beside)
         assert_balanced(deltas)
         assert_conserved(totals)
         return Effects(
@@ -159,65 +174,63 @@ class Step:
             .sort("exception_id"),
             resolved=tuple(sorted(self._resolved)),
             outcomes=moved.with_columns(pl.lit(self.position).alias("position"))[list(OUTCOMES)],
-            counts=self._counts(moved, len(repeats), open_items, waiting),
+            counts=self._counts(sums, open_items, waiting),
             derived=_concat(self._derived, DERIVED).sort("event_id"),
             statuses=self._statuses(),
+            opened=tuple(sorted(self._opened.items())),
         )
 
     def _statuses(self) -> pl.DataFrame:
         """What events tell, by their own time, and then what became of documents by them."""
         told = _concat(self._told, STATUSES).sort("occurred_at", maintain_order=True)
-        return pl.concat([told, *self._told_of]).unique("status_id", keep="first", maintain_order=True)
+        told_of = _statuses(self._told_of)
+        return pl.concat([told, told_of]).unique("status_id", keep="first", maintain_order=True)
 
-    def _counts(self, moved: pl.DataFrame, repeats: int, open_items: int, waiting: int) -> StepCounts:
-        arrived = moved["was"].is_null()
-        booked = moved["state"] == "booked"
+    def _counts(self, sums: pl.DataFrame, open_items: int, waiting: int) -> StepCounts:
+        arrived, booked = pl.col("was").is_null(), pl.col("state") == "booked"
+        events = [pl.col("events").filter(chosen).sum() for chosen in (arrived, booked, booked & ~arrived)]
+        accepted, all_booked, released = sums.select(pl.concat_list(events)).item()
         return StepCounts(
             read=self.read,
-            accepted=int(arrived.sum()),
-            duplicate=repeats,
+            accepted=accepted,
+            duplicate=self.repeated,
             conflict=sum(int((frame["type"] == CONFLICT).sum()) for frame in self._raised),
-            booked=int(booked.sum()),
-            released=int((booked & ~arrived).sum()),
+            booked=all_booked,
+            released=released,
             open_items=open_items,
             waiting=waiting,
         )
 
 
-def _totals(moved: pl.DataFrame, repeats: pl.DataFrame, turned: list[pl.DataFrame]) -> pl.DataFrame:
+def _totals(sums: pl.DataFrame, beside: list[pl.DataFrame]) -> pl.DataFrame:
     """Signed changes of the control totals: arrivals are accepted, every move leaves one state and enters another.
 
-    `posted` counts the debits of events that do not simply post their amount.
+    `beside`: what is counted and moves nothing: repeats, and the debits of events that do not simply post their amount.
     """
-    sums = _summed(moved, "was", "state")
-    came, left = sums.filter(pl.col("was").is_null()), sums.filter(pl.col("was").is_not_null())
+    moved = sums.lazy()
+    came, left = moved.filter(pl.col("was").is_null()), moved.filter(pl.col("was").is_not_null())
     parts = [
         came.with_columns(pl.lit("accepted").alias("state")),
-        sums,
+        moved,
         left.with_columns(pl.col("was").alias("state"), -pl.col("events"), -pl.col("amount_minor")),
-        _summed(repeats).with_columns(pl.lit("duplicate").alias("state")),
-        *(_summed(_as_amount(rows)).with_columns(pl.lit("posted").alias("state")) for rows in turned),
+        *(rows.lazy() for rows in beside),
     ]
     keys = [name for name in TOTALS if name not in ("events", "amount_minor")]
     return (
         pl.concat([part.select(*TOTALS) for part in parts])
+        .with_columns(pl.col("facility").fill_null(""))
         .group_by(keys)
         .agg(pl.col("events").sum(), pl.col("amount_minor").sum())
         .filter((pl.col("events") != 0) | (pl.col("amount_minor") != 0))
         .sort(keys)
+        .collect()
     )
-
-
-def _as_amount(turned: pl.DataFrame) -> pl.DataFrame:
-    return turned.with_columns(pl.col("turnover_minor").alias("amount_minor"))
 
 
 def _summed(rows: pl.DataFrame, *states: str) -> pl.DataFrame:
     """Events and absolute amounts by the keys of totals, and by these states."""
-    return (
-        rows.group_by("source", "entity", "facility", "currency", "kind", *states)
-        .agg(pl.len().cast(pl.Int64()).alias("events"), pl.col("amount_minor").abs().sum())
-        .with_columns(pl.col("facility").fill_null(""))
+    return rows.group_by(*_PLACE, *states).agg(
+        pl.len().cast(pl.Int64()).alias("events"), pl.col("amount_minor").abs().sum()
     )
 
 
@@ -251,7 +264,7 @@ def exception_id(stands: tuple[str, int]) -> str:
 
 
 def _flag_id(flag: ItemFlag) -> str:
-    return xxhash.xxh64_hexdigest(f"{flag.fault}\x1f{flag.source}\x1f{flag.event_id}".encode())
+    return xxhash.xxh64_hexdigest(f"{flag.fault}\x1f{flag.source}\x1f{flag.event_id}\x1f{flag.cause}".encode())
 
 
 def _flagged(flag: ItemFlag, now_ms: int) -> pl.DataFrame:
@@ -260,16 +273,15 @@ def _flagged(flag: ItemFlag, now_ms: int) -> pl.DataFrame:
     return pl.DataFrame([(*row, flag.residual_minor, flag.detail, raised_at)], schema=EXCEPTIONS, orient="row")
 
 
-def _statuses(told: Sequence[Told], flows: Mapping[str, str], now_ms: int) -> pl.DataFrame:
-    at = datetime.fromtimestamp(now_ms / 1000, UTC)
+def _statuses(told: Sequence[tuple[Told, str, int]]) -> pl.DataFrame:
     rows = [
         {
             **one._asdict(),
-            "flow": flows[one.kind],
+            "flow": flow,
             "status_id": xxhash.xxh64_hexdigest("\x1f".join(map(str, (*one, now_ms))).encode()),
-            "occurred_at": at,
+            "occurred_at": datetime.fromtimestamp(now_ms / 1000, UTC),
         }
-        for one in told
+        for one, flow, now_ms in told
     ]
     return pl.DataFrame(rows, schema=STATUSES)
 

@@ -47,5 +47,6 @@ def _sound_at_ms(seen: Observed) -> int:
 
 
 def shards_of(worker: int, workers: int, shards: int) -> list[int]:
-    """The shards that a worker hosts."""
-    return list(range(worker, shards, workers))
+    """The shards that a worker hosts: neighbours. A scope's shard is its hash modulo their number, so every W-th shard
+    of W workers would hold the scopes of one remainder, and more shards would spread the load no better."""
+    return list(range(worker * shards // workers, (worker + 1) * shards // workers))

@@ -5,7 +5,6 @@ named by code and column and never by value. Never decides what an event posts; 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -16,29 +15,32 @@ import pyarrow.compute as pc
 
 from runtime import event_rules, limits, validation_singly
 from runtime.errors import FrameError
-from runtime.event_rules import DAY_MS, NULL, SEPARATOR, TEXT_WIDTHS, Broken
+from runtime.event_rules import DAY_MS, SEPARATOR, TEXT_WIDTHS, Broken
 from runtime.schema import (
     ARROW_STAMPED,
-    COLUMNS,
-    NUMBER_COLUMNS,
     REJECT_COLUMNS,
     REQUIRED,
     SCHEMA_VERSION,
+    WORD_COLUMNS,
     Checked,
     Validated,
     Vocabulary,
     to_arrow,
+    with_coded_words,
+    with_plain_words,
 )
-from runtime.words import SINGLY_ROWS_MAX, Words, pairs_of, words_of
+from runtime.words import SINGLY_ROWS_MAX, Words, pairs_of, plain, words_of
 
+_XXHASH64 = plh.col("text").nchash.xxhash64()
+_NOTHING = np.array([event_rules.NOTHING], np.uint64)
 _NO_REJECTS = pl.DataFrame(schema=REJECT_COLUMNS)
 
 
 def validate(frame: pl.DataFrame, vocabulary: Vocabulary, received_at_ms: int) -> Validated:
     """`check` for a conformed Polars frame."""
     checked = check(to_arrow(frame), vocabulary, received_at_ms)
-    accepted = pl.DataFrame(checked.accepted).insert_column(0, pl.Series("row", checked.rows, pl.Int64()))
-    return Validated(accepted, checked.rejected)
+    accepted = pl.DataFrame(with_plain_words(checked.accepted))
+    return Validated(accepted.insert_column(0, pl.Series("row", checked.rows, pl.Int64())), checked.rejected)
 
 
 def check(events: pa.RecordBatch, vocabulary: Vocabulary, received_at_ms: int) -> Checked:
@@ -51,7 +53,8 @@ def check(events: pa.RecordBatch, vocabulary: Vocabulary, received_at_ms: int) -
 
 
 def check_singly(events: pa.RecordBatch, vocabulary: Vocabulary, received_at_ms: int) -> Checked:
-    """`check`, one event after another."""
+    """`check`, one event after another. The accepted have plain texts."""
+    events = with_plain_words(events)
     faults, days, id_hashes, digests = validation_singly.judge(events, vocabulary, received_at_ms)
     good = np.array([fault is None for fault in faults])
     accepted = events if good.all() else events.filter(pa.array(good))
@@ -61,20 +64,21 @@ def check_singly(events: pa.RecordBatch, vocabulary: Vocabulary, received_at_ms:
 
 
 def check_columns(events: pa.RecordBatch, vocabulary: Vocabulary, received_at_ms: int) -> Checked:
-    """`check`, whole columns at a time. Rules are tested only where extremes or distinct words leave a doubt."""
-    overlong = _overlong(events)
-    stampable = _filled(_without(events, overlong))
-    content = _content(stampable)
-    kinds = words_of(events.column("kind"))
+    """`check`, whole columns at a time. Rules are tested only where extremes or distinct words leave a doubt. The
+    accepted have coded words."""
+    events = with_coded_words(events)
+    words = {name: words_of(events.column(name)) for name in WORD_COLUMNS}
+    texts = _texts_of(events)
     candidates = (
         *_missing(events),
-        *_unfit_texts(events, overlong, _has_control(content, stampable)),
-        *_unknown(events, kinds, vocabulary),
-        *_out_of_range(events, kinds, vocabulary, received_at_ms),
-        *_missing_for_kind(events, kinds, vocabulary),
+        *_unfit_texts(texts, words),
+        *_unknown(words, vocabulary),
+        *_out_of_range(events, words["kind"], vocabulary, received_at_ms),
+        *_missing_for_kind(events, words["kind"], vocabulary),
     )
-    identity = _joined([events.column("source"), events.column("event_id")], "")
-    stamped = _stamped(stampable, received_at_ms, _hashes(identity), _hashes(content))
+    filled = _filled(events)
+    id_hashes, hashes = _hashes_of(events, texts)
+    stamped = _stamped(filled, received_at_ms, id_hashes, _digests(filled, words, id_hashes, hashes))
     tests = [test for test in candidates if test.rows.any()]
     if not tests:
         return Checked(stamped, np.arange(events.num_rows), _NO_REJECTS)
@@ -89,14 +93,18 @@ class _Test(NamedTuple):
     rule: Broken
 
 
-def _overlong(events: pa.RecordBatch) -> dict[str, np.ndarray]:
-    """Which rows hold too long a text, by column; only columns that have any."""
-    found = {}
-    for name, width in TEXT_WIDTHS.items():
-        texts = events.column(name)
-        if np.diff(_offsets(texts)).max() > width:
-            found[name] = _true(pc.greater(pc.utf8_length(texts), width))
-    return found
+class _Texts(NamedTuple):
+    """The texts of each column, of coded ones the words alone, and all of them one after another: one call for all
+    costs little more than one for a column."""
+
+    of: dict[str, pa.LargeStringArray]
+    whole: pa.LargeStringArray
+
+
+def _texts_of(events: pa.RecordBatch) -> _Texts:
+    columns = {name: events.column(name) for name in TEXT_WIDTHS}
+    texts = {name: column.dictionary if name in WORD_COLUMNS else column for name, column in columns.items()}
+    return _Texts(texts, pa.concat_arrays(list(texts.values())))
 
 
 def _offsets(texts: pa.LargeStringArray) -> np.ndarray:
@@ -115,13 +123,6 @@ def _with(events: pa.RecordBatch, name: str, column: pa.Array) -> pa.RecordBatch
     return events.set_column(events.schema.get_field_index(name), name, column)
 
 
-def _without(events: pa.RecordBatch, overlong: Mapping[str, np.ndarray]) -> pa.RecordBatch:
-    """Drop texts that are too long before anything is made of them."""
-    for name, rows in overlong.items():
-        events = _with(events, name, pc.if_else(rows, pa.scalar(None, pa.large_string()), events.column(name)))
-    return events
-
-
 def _filled(events: pa.RecordBatch) -> pa.RecordBatch:
     """Fill effective_on. The filled events are what the digest means."""
     given = events.column("effective_on")
@@ -133,35 +134,45 @@ def _filled(events: pa.RecordBatch) -> pa.RecordBatch:
     return _with(events, "effective_on", pc.coalesce(given, pa.array(days).view(pa.date32())))
 
 
-def _content(events: pa.RecordBatch) -> pa.LargeStringArray:
-    """Each row as one text, in column order."""
-    texts = [_integers(events, n).cast(pa.large_string()) if n in NUMBER_COLUMNS else events.column(n) for n in COLUMNS]
-    return _joined(texts, NULL)
-
-
 def _integers(events: pa.RecordBatch, name: str) -> pa.Array:
     """A number, time or date as the integers that it is stored as."""
     column = events.column(name)
     return column.view(pa.int32() if column.type.bit_width == 32 else pa.int64())
 
 
-def _joined(texts: list[pa.LargeStringArray], null: str) -> pa.LargeStringArray:
+def _hashes_of(events: pa.RecordBatch, texts: _Texts) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The hash of each event's identity, and by column those of all texts but the event ids, which come first."""
     separator = pa.scalar(SEPARATOR, pa.large_string())
-    return pc.binary_join_element_wise(*texts, separator, null_handling="replace", null_replacement=null)
+    ids = pc.binary_join_element_wise(plain(events.column("source")), events.column("event_id"), separator)
+    own = {name: len(column) for name, column in texts.of.items() if name != "event_id"}
+    hashes = _hashes(pa.concat_arrays([ids, texts.whole.slice(len(ids))]))
+    parts = np.split(hashes, np.cumsum([len(ids), *own.values()]))
+    return parts[0], dict(zip(own, parts[1:], strict=False))
 
 
-def _has_control(content: pa.LargeStringArray, events: pa.RecordBatch) -> bool:
-    """Whether a text may hold a control character: counts them all, less those that joining and attributes add."""
-    attributes = events.column("attributes").drop_null()
-    nulls = sum(column.null_count for column in events.columns)
-    joined = (len(COLUMNS) - 1) * events.num_rows + nulls
-    return _control_bytes(content) > joined + (_control_bytes(attributes) if len(attributes) else 0)
+def _digests(
+    events: pa.RecordBatch, words: Mapping[str, Words], id_hashes: np.ndarray, hashes: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """Each row's digest, as `event_rules.DIGEST_FACTORS` tells."""
+    digests = id_hashes.copy()
+    for name, factor in event_rules.DIGEST_FACTORS.items():
+        if events.column(name).null_count == events.num_rows:
+            numbers = _NOTHING
+        elif name in words:
+            numbers = np.append(hashes[name], _NOTHING)[words[name].codes]
+        elif name in hashes:
+            numbers = hashes[name]
+        else:
+            numbers = _numbers(_integers(events, name))
+        digests += numbers * np.uint64(factor)
+    return digests
 
 
-def _control_bytes(texts: pa.LargeStringArray) -> int:
-    offsets = _offsets(texts)
-    held = np.frombuffer(texts.buffers()[2] or b"", np.uint8)[offsets[0] : offsets[-1]]
-    return np.count_nonzero(held < 0x20) + np.count_nonzero(held == 0x7F)
+def _numbers(column: pa.Array) -> np.ndarray:
+    column = column.cast(pa.int64())
+    if column.null_count:
+        column = pc.fill_null(column, _NOTHING.view(np.int64)[0])
+    return column.to_numpy().view(np.uint64)
 
 
 def _missing(events: pa.RecordBatch) -> Iterator[_Test]:
@@ -170,25 +181,40 @@ def _missing(events: pa.RecordBatch) -> Iterator[_Test]:
             yield _Test(_null(events.column(name)), event_rules.missing(name))
 
 
-def _unfit_texts(events: pa.RecordBatch, overlong: Mapping[str, np.ndarray], has_control: bool) -> Iterator[_Test]:
-    for name in TEXT_WIDTHS:
-        if name in overlong:
-            yield _Test(overlong[name], event_rules.too_long(name))
-        if has_control and name != "attributes":
-            control = pc.match_substring_regex(events.column(name), event_rules.CONTROL)
-            yield _Test(_true(control), event_rules.control_character(name))
+def _unfit_texts(texts: _Texts, words: Mapping[str, Words]) -> Iterator[_Test]:
+    offsets = _offsets(texts.whole)
+    may_be_overlong = np.diff(offsets).max() > min(TEXT_WIDTHS.values())
+    may_have_control = _has_control(texts.whole, offsets[0], offsets[-len(texts.of["attributes"]) - 1])
+    for name, width in TEXT_WIDTHS.items() if may_be_overlong or may_have_control else ():
+        overlong = _true(pc.greater(pc.utf8_length(texts.of[name]), width))
+        yield _Test(_where(overlong, words.get(name)), event_rules.too_long(name))
+        if name != "attributes":
+            control = _true(pc.match_substring_regex(texts.of[name], event_rules.CONTROL))
+            yield _Test(_where(control, words.get(name)), event_rules.control_character(name))
 
 
-def _unknown(events: pa.RecordBatch, kinds: Words, vocabulary: Vocabulary) -> Iterator[_Test]:
-    entities = words_of(events.column("entity"))
-    yield _Test(kinds.map(lambda kind: kind not in vocabulary.kinds, bool), event_rules.UNKNOWN_KIND)
-    yield _Test(entities.map(lambda entity: entity not in vocabulary.entities, bool), event_rules.UNKNOWN_ENTITY)
+def _has_control(texts: pa.LargeStringArray, start: int, end: int) -> bool:
+    """Whether these bytes of the texts hold a control character."""
+    held = np.frombuffer(texts.buffers()[2] or b"", np.uint8)[start:end]
+    return bool((held < 0x20).any() or (held == 0x7F).any())
+
+
+def _where(found: np.ndarray, words: Words | None) -> np.ndarray:
+    """The rows of which a test of texts tells, given the texts that it found or, of a coded column, the words."""
+    return found if words is None else np.append(found, False)[words.codes]
+
+
+def _unknown(words: Mapping[str, Words], vocabulary: Vocabulary) -> Iterator[_Test]:
+    entities = words["entity"]
+    yield _Test(~words["kind"].are(vocabulary.kinds), event_rules.UNKNOWN_KIND)
+    yield _Test(~entities.are(vocabulary.entities), event_rules.UNKNOWN_ENTITY)
     for name, is_known, rule in (
         ("currency", event_rules.has_currency, event_rules.UNKNOWN_CURRENCY),
         ("facility", event_rules.has_facility, event_rules.UNKNOWN_FACILITY),
     ):
-        pairs = pairs_of(entities, words_of(events.column(name)))
-        yield _Test(~pairs.map(lambda pair, is_known=is_known: is_known(vocabulary, *pair), bool), rule)
+        pairs = pairs_of(entities, words[name])
+        known = np.array([is_known(vocabulary, *pair) for pair in pairs.words], bool)
+        yield _Test(~known[pairs.codes], rule)
 
 
 def _out_of_range(events: pa.RecordBatch, kinds: Words, vocabulary: Vocabulary, received_at_ms: int) -> Iterator[_Test]:
@@ -198,8 +224,8 @@ def _out_of_range(events: pa.RecordBatch, kinds: Words, vocabulary: Vocabulary, 
         beyond = pc.or_(pc.less(amounts, -largest), pc.greater(amounts, largest))
         yield _Test(_true(beyond), event_rules.AMOUNT_BEYOND)
     if lowest < 0:
-        positive = kinds.map(partial(event_rules.is_positive, vocabulary), bool)
-        yield _Test(positive & _true(pc.less(amounts, 0)), event_rules.AMOUNT_NEGATIVE)
+        positive = {kind for kind in kinds.words if event_rules.is_positive(vocabulary, kind)}
+        yield _Test(kinds.are(positive) & _true(pc.less(amounts, 0)), event_rules.AMOUNT_NEGATIVE)
     newest_ms = event_rules.newest_ms(received_at_ms)
     yield from _out_of_days(events, "occurred_at", event_rules.OLDEST_DAY * DAY_MS, newest_ms)
     yield from _out_of_days(events, "effective_on", event_rules.OLDEST_DAY, newest_ms // DAY_MS)
@@ -227,8 +253,8 @@ def _missing_for_kind(events: pa.RecordBatch, kinds: Words, vocabulary: Vocabula
     needed = {kind: event_rules.needs(vocabulary, kind) for kind in kinds.words}
     for name in sorted({name for names in needed.values() for name in names} - set(REQUIRED)):
         if events.column(name).null_count:
-            demanded = kinds.map(lambda kind, name=name: name in needed[kind], bool)
-            yield _Test(demanded & _null(events.column(name)), event_rules.missing_for_kind(name))
+            demanding = {kind for kind, names in needed.items() if name in names}
+            yield _Test(kinds.are(demanding) & _null(events.column(name)), event_rules.missing_for_kind(name))
 
 
 def _first_broken(tests: list[_Test]) -> list[tuple[int, Broken]]:
@@ -242,16 +268,16 @@ def _stamped(
 ) -> pa.RecordBatch:
     """The events with what the gateway adds.
 
-    The hashes are xxHash64, stable across versions and processes: of (source, event_id), the identity of an event, and
-    of its whole content, its digest. Same identity with another digest is a conflict.
+    The hashes are made of xxHash64, stable across versions and processes: of (source, event_id), the identity of an
+    event, and of its whole content, its digest. Same identity with another digest is a conflict.
     """
     received_at = pa.repeat(pa.scalar(received_at_ms, ARROW_STAMPED.field("received_at").type), events.num_rows)
     hashes = (pa.array(given, pa.uint64()) for given in (id_hashes, digests))
-    return pa.RecordBatch.from_arrays([*events.columns, received_at, *hashes], schema=ARROW_STAMPED)
+    return pa.RecordBatch.from_arrays([*events.columns, received_at, *hashes], ARROW_STAMPED.names)
 
 
 def _hashes(texts: pa.LargeStringArray) -> np.ndarray:
-    hashed = pl.DataFrame({"text": pl.from_arrow(texts)}).select(plh.col("text").nchash.xxhash64())
+    hashed = pl.DataFrame({"text": pl.from_arrow(texts)}).select(_XXHASH64.fill_null(event_rules.NOTHING))
     return hashed.to_series().to_numpy()
 
 

@@ -6,15 +6,16 @@ bit, as those of `runtime.validation`.
 """
 
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import xxhash
 
 from runtime import event_rules, limits
-from runtime.event_rules import NULL, SEPARATOR, TEXT_WIDTHS, Broken
-from runtime.schema import COLUMNS, REQUIRED, SCHEMA_VERSION, TEXT_COLUMNS, Vocabulary
+from runtime.event_rules import NOTHING, SEPARATOR, TEXT_WIDTHS, Broken
+from runtime.schema import COLUMNS, REQUIRED, SCHEMA_VERSION, TEXT_COLUMNS, WORD_COLUMNS, Vocabulary
 
 _NAMES = tuple(COLUMNS)
 _PLACE = {name: place for place, name in enumerate(_NAMES)}
@@ -24,6 +25,9 @@ _WITHOUT_CONTROL = [_PLACE[name] for name in TEXT_COLUMNS if name != "attributes
 _KIND, _ENTITY, _FACILITY, _CURRENCY = (_PLACE[name] for name in ("kind", "entity", "facility", "currency"))
 _SOURCE, _EVENT_ID, _AMOUNT = (_PLACE[name] for name in ("source", "event_id", "amount_minor"))
 _OCCURRED, _EFFECTIVE, _VERSION = (_PLACE[name] for name in ("occurred_at", "effective_on", "schema_version"))
+_DIGEST_OF_NOTHING = NOTHING * sum(event_rules.DIGEST_FACTORS.values())
+_UINT64 = 2**64
+_WORDS_REMEMBERED = 2**14
 _find_control = re.compile(event_rules.CONTROL).search
 
 Event = Sequence[str | int | None]  # in column order; times and dates as integers
@@ -44,7 +48,7 @@ def judge(events: pa.RecordBatch, vocabulary: Vocabulary, received_at_ms: int) -
     faults = [_fault(event, vocabulary, received_at_ms) for event in rows]
     good = [_filled(event) for event, fault in zip(rows, faults, strict=True) if fault is None]
     id_hashes = [_hash(f"{event[_SOURCE]}{SEPARATOR}{event[_EVENT_ID]}") for event in good]
-    digests = [_hash(SEPARATOR.join([NULL if v is None else str(v) for v in event])) for event in good]
+    digests = [_digest(id_hash, event) for id_hash, event in zip(id_hashes, good, strict=True)]
     return Judged(faults, [event[_EFFECTIVE] for event in good], id_hashes, digests)
 
 
@@ -65,6 +69,27 @@ def _filled(event: Event) -> Event:
 
 def _hash(text: str) -> int:
     return xxhash.xxh64_intdigest(text.encode())
+
+
+def _number_of(name: str) -> Callable[[Any], int]:
+    """What makes the number of a value of this column that its digest takes."""
+    if name not in TEXT_COLUMNS:
+        return int
+    return _word_hash if name in WORD_COLUMNS else _hash
+
+
+_word_hash = lru_cache(_WORDS_REMEMBERED)(_hash)
+_FACTORS = [(_PLACE[name], factor, _number_of(name)) for name, factor in event_rules.DIGEST_FACTORS.items()]
+
+
+def _digest(id_hash: int, event: Event) -> int:
+    """As `event_rules.DIGEST_FACTORS` tells."""
+    digest = id_hash + _DIGEST_OF_NOTHING
+    for place, factor, number_of in _FACTORS:
+        value = event[place]
+        if value is not None:
+            digest += (number_of(value) - NOTHING) * factor
+    return digest % _UINT64
 
 
 def _fault(event: Event, vocabulary: Vocabulary, received_at_ms: int) -> Broken | None:

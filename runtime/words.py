@@ -1,9 +1,10 @@
 """Columns of few distinct words: what follows from a word is found out once for the word, not once for the row.
 
-Owns the coding of such columns, and from which number of rows on it pays. Never knows what a word means.
+Owns the coding of such columns, and from which number of rows on it pays. Never knows what a word means. A coded column
+is an Arrow dictionary; its dictionary may hold words that no row uses.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,11 +24,28 @@ class Words(NamedTuple):
         """For each row what its word means."""
         return np.array([meaning(word) for word in self.words], dtype)[self.codes]
 
+    def are(self, some: Container[Any]) -> np.ndarray:
+        """For each row whether its word is one of these."""
+        return np.array([word in some for word in self.words], bool)[self.codes]
+
+
+def coded(column: pa.Array) -> pa.DictionaryArray:
+    """The column as a dictionary, as it is if it is one."""
+    return column if pa.types.is_dictionary(column.type) else pc.dictionary_encode(column)
+
+
+def plain(column: pa.Array) -> pa.Array:
+    """A coded column written out; any other as it is."""
+    return column.dictionary.take(column.indices) if pa.types.is_dictionary(column.type) else column
+
 
 def words_of(column: pa.Array) -> Words:
     """A column's words."""
-    coded = pc.dictionary_encode(column, null_encoding="encode")
-    return Words(coded.dictionary.to_pylist(), coded.indices.to_numpy())
+    column = coded(column)
+    words, codes = column.dictionary.to_pylist(), column.indices
+    if column.null_count:
+        return Words([*words, None], pc.fill_null(codes, len(words)).to_numpy())
+    return Words(words, codes.to_numpy())
 
 
 def pairs_of(first: Words, second: Words) -> Words:

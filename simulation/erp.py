@@ -100,6 +100,10 @@ class SimulatedErp:
         self._calls += 1
         return self._calls > self._quota
 
+    def shows(self, key: str) -> bool:
+        """What a person who looks for this key finds."""
+        return self.twin.shows(key)
+
     def progress(self, jobs: Sequence[str]) -> list[Outcome]:
         return self.twin.progress(jobs)
 

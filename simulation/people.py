@@ -5,6 +5,7 @@ they should have refused is a complaint.
 """
 
 import random
+from collections.abc import Iterator
 
 import msgspec
 
@@ -69,8 +70,17 @@ class Deciders:
         else:
             self._world.books.refuse_change(number, APPROVER)
 
+    def reopened(self) -> Iterator[str]:
+        """Periods that were declared closed and have something left, so that it came later."""
+        books = self._world.books
+        for close in books.closes():
+            if close.state == "declared":
+                self._world.faults.happened("close declared", APPROVER)
+                if not books.period_left(close.entity, close.period).nothing:
+                    yield f"{close.entity} {close.period}: declared closed, and something is left of it"
+
     def _close(self, entity: str, period: str) -> None:
-        """Order a close, or declare one that was ordered: the books refuse while anything is left."""
+        """Order a close, or cut off one that was ordered: the books refuse while anything is left."""
         books, now_ms = self._world.books, self._world.clock.wall_ms
         known = {(close.entity, close.period): close.state for close in books.closes()}
         state = known.get((entity, period))
@@ -78,15 +88,15 @@ class Deciders:
             books.order_close(entity, period, now_ms + CLOSE_WITHIN_MS, PREPARER)
             self._world.faults.happened("close ordered", PREPARER)
             return
-        if state == "declared":
+        if state != "ordered":
             return
         nothing_left = books.period_left(entity, period).nothing
         try:
-            books.declare_closed(entity, period, first_day_after(period), APPROVER)
+            books.cut_off(entity, period, first_day_after(period), APPROVER)
         except ValueError:
             if nothing_left:
-                self.complaints.append(f"{entity} {period}: refused to be closed, though nothing is left")
+                self.complaints.append(f"{entity} {period}: refused to be cut off, though nothing is left")
             return
         if not nothing_left:
-            self.complaints.append(f"{entity} {period}: closed, though something is left")
-        self._world.faults.happened("close declared", APPROVER)
+            self.complaints.append(f"{entity} {period}: cut off, though something is left")
+        self._world.faults.happened("period cut off", APPROVER)

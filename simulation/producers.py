@@ -11,11 +11,11 @@ import msgspec
 import polars as pl
 
 from runtime.errors import LogError, Pressure
-from runtime.ledger.rules import Rulebook
+from runtime.ledger.rules import KNOWN, Rulebook
 from runtime.schema import COLUMNS
 from simulation.processes import GatewayProcess
 from simulation.workload.deliveries import Delivery, Workload
-from simulation.workload.rows import ENTITIES, Row
+from simulation.workload.rows import ENTITIES, PARTNERS, Row
 from simulation.world import GATEWAY, World
 
 UNDER_WAY_MAX = 3
@@ -132,6 +132,8 @@ class Operator:
             versions.append([_row(role) for role in sorted(late)] + self._particular(roles))
             late = set()
         policies = sorted({role.policy for role in rulebook.role.values() if role.policy})
+        versions[0] += self._partners(rulebook, first=True)
+        versions[-1] += self._partners(rulebook, first=False)
         versions[-1] += [_row(name, account=self._rng.choice(("AT_BILLING", "AT_REMIT", "OTHER"))) for name in policies]
         gaps_ms = [0, *(self._rng.choice((500, 5_000, 60_000)) for _ in versions[1:])]
         self._left = [(sum(gaps_ms[: i + 1]), rows) for i, rows in enumerate(versions)]
@@ -147,6 +149,14 @@ class Operator:
         while self._left and self._left[0][0] <= self._world.clock.elapsed_ms:
             _, rows = self._left.pop(0)
             self._world.books.add_mapping(msgspec.json.encode(rows).decode(), "operator")
+
+    def _partners(self, rulebook: Rulebook, *, first: bool) -> list[Row]:
+        """Partners whom some entities know: none or one at first, and all of them in the end."""
+        rows = []
+        for name in sorted(name for name, role in rulebook.role.items() if role.by == KNOWN):
+            known = self._rng.sample(PARTNERS, k=self._rng.choice((0, 0, 1))) if first else PARTNERS
+            rows += [_row(name, counterparty=partner, entity=self._rng.choice(("*", *ENTITIES))) for partner in known]
+        return rows
 
     def _particular(self, roles: list[str]) -> list[Row]:
         """Mappings that hold for some places or from some day."""

@@ -13,6 +13,7 @@ from runtime.ports import ErpTerms
 from simulation.edges import Edge, edges
 
 START_MS = 1_790_000_000_000  # 2026-09-21, 14:13:20 UTC
+BLIND = 0.2  # of ERPs: nothing can be found by its key
 TARGETS = 5  # edges that a run crashes or fails at in any case
 
 
@@ -57,6 +58,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     skew_ms_max: int
     answer_limit_s: float
     mapping_versions: int
+    mend: float  # how often people look after refused and parked journal entries, at a turn
     rates: Rates
     targets: tuple["Target", ...]
 
@@ -81,7 +83,7 @@ def scenario(seed: int, events: int) -> Scenario:
         batch_rows_max=rng.choice((5, 12, 40)),
         feed_share=rng.choice((0.0, 0.3, 0.3, 1.0)),
         limits=_limits(rng),
-        erp_terms=_terms(rng),
+        erp_terms=_terms(rng, _apart(seed, "lookup")),
         calls_per_minute=rng.choice((20.0, 120.0, 600.0, 6000.0)),
         seal_age_s=rng.choice((0.0, 1.0, 20.0)),
         tick_s=rng.choice((600.0, 3600.0)),
@@ -89,6 +91,7 @@ def scenario(seed: int, events: int) -> Scenario:
         skew_ms_max=rng.choice((0, 500, 60_000)),
         answer_limit_s=rng.choice((1.0, 5.0)),
         mapping_versions=rng.choice((1, 2, 4)),
+        mend=_apart(seed, "mend").choice((0.0, 0.01, 0.05)),
         rates=_rates(rng),
         targets=_targets(seed, rng),
     )
@@ -115,10 +118,16 @@ def _limits(rng: random.Random) -> Limits:
     )
 
 
-def _terms(rng: random.Random) -> ErpTerms:
+def _apart(seed: int, what: str) -> random.Random:
+    """Chance of its own: what came later to the scenario leaves the rest of a seed as it was."""
+    return random.Random(f"{what} {seed}")
+
+
+def _terms(rng: random.Random, of_lookup: random.Random) -> ErpTerms:
     return ErpTerms(
         native_key=rng.choice(("none", "none", "windowed", "permanent")),
         key_life_s=600.0,
+        lookup=of_lookup.random() >= BLIND,
         atomicity=rng.choice(("all_or_nothing", "per_item", "job")),
         settle_s=rng.choice((1.0, 5.0, 30.0)),
         lines_max=rng.choice((20, 200)),

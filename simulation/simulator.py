@@ -18,8 +18,9 @@ from actors.shard_worker import ShardWorker
 from adapters.settings import standard_rulebook_text
 from runtime.ledger.rules import Rulebook, parse_rulebook
 from runtime.ports import START
+from simulation.accountants import Accountants
 from simulation.auditor.books import Auditor
-from simulation.auditor.delivery import delivered_differences, delivery_differences
+from simulation.auditor.delivery import delivered_differences, delivery_differences, entries_by_state
 from simulation.auditor.intake import intake_differences
 from simulation.auditor.outgoing import outgoing_differences
 from simulation.history import History
@@ -36,6 +37,7 @@ SMALLER_EVENTS = (5, 10, 20, 40, 70)
 SHOWN_FAULTS, SHOWN_STEPS = 15, 30
 TROUBLED_TURNS_MAX = 6_000
 HEALED_TURNS_MAX = 30_000
+HEALED_TICKS = 2  # at least: who was overtaken and has nothing to do notices it by a tick
 AUDIT_EVERY_TURNS = 400
 LOOK_EVERY_TURNS = 25
 
@@ -111,7 +113,7 @@ class _Run:
         self.producers = Producers(self.world, sent)
         self.operator = Operator(self.world, self.rulebook)
         self.deciders = Deciders(self.world, self.rulebook)
-        self.world.errands += [self.producers, self.operator, self.deciders]
+        self.world.errands += [self.producers, self.operator, self.deciders, Accountants(self.world)]
         opens_on = dict.fromkeys(ENTITIES, OPENS_ON)
         self.auditor = Auditor(
             self.rulebook, opens_on, self.scenario.limits.open_items_max, shards=self.scenario.shards
@@ -147,10 +149,13 @@ class _Run:
         self.world.erp.heal()
 
     def _drain(self) -> None:
-        for turn in range(HEALED_TURNS_MAX):
+        clock, turn = self.world.clock, 0
+        until_ms = clock.elapsed_ms + round(HEALED_TICKS * self.scenario.tick_s * 1000)
+        while turn < HEALED_TURNS_MAX or clock.elapsed_ms < until_ms:
             if turn % LOOK_EVERY_TURNS == 0 and not self.stuck():
                 return
             self.world.turn()
+            turn += 1
         raise _Failed("liveness", [*self.stuck(), f"logged last: {', '.join(self.history.errors) or 'no errors'}"])
 
     def stuck(self) -> list[str]:
@@ -172,8 +177,12 @@ class _Run:
             stuck.append("derived events wait in the outbox")
         if (told := len(world.outlet.entries)) < world.books.statuses(0, 10**6).height or world.books.unnumbered():
             stuck.append(f"the consumer knows {told} statuses, the books more")
-        states = {s: n for s, n in world.books.entry_counts().items() if s not in ("posted", "rejected") and n}
-        return stuck + ([f"journal entries: {states}"] if states else [])
+        states = entries_by_state(world.books, tuple(ENTITIES))
+        ended = {"posted", "rejected", "parked"}
+        left = {state: len(entries) for state, entries in states.items() if state not in ended and entries}
+        stuck += [f"journal entries: {left}"] if left else []
+        lost = [key for key in states["parked"] if not world.erp.shows(key)]
+        return stuck + ([f"entries are parked, and not in the ERP: {lost[:3]}"] if lost else [])
 
     def _orphans(self) -> list[int]:
         """Shards that their owner does not run. Who was overtaken and has not noticed yet runs nothing that counts."""
@@ -205,6 +214,7 @@ class _Run:
         moves = self.world.erp.twin.moves
         self._demand(phase, delivery_differences(self.world.books, moves, tuple(ENTITIES)))
         self._demand(phase, iter([*self.producers.complaints, *self.deciders.complaints]))
+        self._demand(phase, self.deciders.reopened())
 
     def _demand(self, phase: str, found: Iterator[str]) -> None:
         if what := list(found):

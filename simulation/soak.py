@@ -48,7 +48,7 @@ def soak(
     seeds: int | None = None,
     seconds: float | None = None,
     processes: int = 1,
-    show: Callable[[Summary], object] = lambda _: None,
+    show: Callable[[Summary, Outcome], object] = lambda _summary, _newest: None,
 ) -> Summary:
     """Run seeds from the first one on. Without a number and a time, until interrupted (KeyboardInterrupt)."""
     summary, began = Summary(first_seed), time.monotonic()
@@ -62,7 +62,7 @@ def soak(
             summary.crossed.update(outcome.crossed)
             if outcome.finding:
                 summary.failures.append(outcome)
-            show(summary)
+            show(summary, outcome)
             if len(summary.failures) >= FAILURES_MAX or (seconds is not None and summary.seconds >= seconds):
                 break
     except KeyboardInterrupt:

@@ -36,6 +36,7 @@ from simulation.erp import SimulatedErp
 from simulation.faults import Faults
 from simulation.history import History
 from simulation.kept import KeptBooks, KeptLog
+from simulation.late_calls import LateCalls
 from simulation.processes import FeedProcess, GatewayProcess, LoopProcess, ThreadProcess
 from simulation.scenario import START_MS, Scenario
 from simulation.waiting_feed import WaitingFeed
@@ -162,6 +163,7 @@ class World:
             clock=self._clock_of(process),
             limits=self.scenario.limits,
             metrics=NoMetrics(),
+            saver=LateCalls(),
         )
 
     def _engine(self) -> ShardEngine:

@@ -27,7 +27,7 @@ from actors.wiring import Wiring, wiring_from
 from adapters.books.sql import SqlBooks
 
 PENSTOCK = str(Path(sys.executable).with_name("penstock"))
-COMMAND_TIMEOUT_S = 120.0
+COMMAND_TIMEOUT_S = 300.0
 POLL_S = 0.05
 MARK = "PENSTOCK_TEST_MARK"
 

@@ -1,6 +1,7 @@
 """A proxy on loopback that spoils single answers of a JSON-RPC server, by the name of the method called."""
 
 import json
+import sys
 import threading
 from collections.abc import Sequence
 from http.client import HTTPConnection
@@ -56,6 +57,11 @@ class _Server(ThreadingHTTPServer):
         self.target, self.armed = target, armed
         self.nth, self.methods = 0, tuple[str, ...]()
         self.counted = self.lost = 0
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A caller that was killed meanwhile takes no answer: that is nobody's fault."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     def spoiling_of(self, method: str) -> Spoiling | None:
         for each in self.armed:

@@ -4,6 +4,7 @@ Owns gathering what a forecast needs, and the command. What is left and what ref
 """
 
 import contextlib
+import time
 from collections import Counter
 from datetime import UTC, date, datetime
 from typing import Annotated, Any
@@ -21,6 +22,7 @@ from runtime.ports import Books, PeriodClose
 
 HEALTH_TIMEOUT_S = 5.0
 EXCEPTIONS_MAX = 100_000  # looked at for one forecast
+DECLARED_WITHIN_S, LOOK_AGAIN_S = 15.0, 0.5
 
 _SHOWN = ["sets_unclaimed", "entries_moving", "entries_stuck", "calls_left", "calls_per_minute", "erp_health"]
 
@@ -38,8 +40,10 @@ def close(
 ) -> None:
     """Show what of a period is not posted, when it will be at the ERP's present pace, and what is in the way.
 
-    With --by its entries go before all others from now on. With --done it is declared closed, and what comes late posts
-    from then on with its own date as an attribute. Fails when it will not be in time, or can't be declared.
+    With --by its entries go before all others from now on. With --done it is cut off, unless anything is unposted: what
+    comes later posts into the next period, with its own date as an attribute. It is declared closed once every event
+    that was acknowledged before is booked and posted; that is waited for a while, and otherwise done by itself later.
+    Fails when it will not be in time, or is not closed yet.
     """
     with told():
         settled = load(config)
@@ -50,7 +54,9 @@ def close(
             if by:
                 _stored(lambda: books.order_close(entity, period, due_at(by, now_ms()), who))
             if done:
-                refusal = _refusal(books, entity, period, opening, who)
+                wanted = PeriodClose(entity, period, 0, who, opens_on=opening)
+                wait_s = DECLARED_WITHIN_S if pace.known else 0.0
+                refusal = _closed(books, wanted, settled.runtime.shards, wait_s)
             found = standing(books, entity, period, pace, now_ms())
     if json:
         print_json({**msgspec.to_builtins(found), "refused": refusal})
@@ -113,9 +119,23 @@ def _day(text: str) -> date:
         raise ConfigError(f"--opens-on: {text!r} is no day (2026-11-01)") from None
 
 
-def _refusal(books: Books, entity: str, period: str, opens_on: date, who: str) -> str:
+def _closed(books: Books, wanted: PeriodClose, shards: int, wait_s: float) -> str:
+    """Cut the period off and declare it closed once everything from before is posted; why that is not so yet."""
     try:
-        books.declare_closed(entity, period, opens_on, who)
+        books.cut_off(wanted.entity, wanted.period, wanted.opens_on, wanted.ordered_by)
+    except ValueError as error:
+        return str(error)
+    until_s = time.monotonic() + wait_s
+    while refusal := _refusal(books, wanted, shards):
+        if time.monotonic() >= until_s:
+            return refusal
+        time.sleep(LOOK_AGAIN_S)
+    return ""
+
+
+def _refusal(books: Books, wanted: PeriodClose, shards: int) -> str:
+    try:
+        books.declare_closed(wanted.entity, wanted.period, shards)
     except ValueError as error:
         return str(error)
     return ""

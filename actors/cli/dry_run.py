@@ -28,7 +28,8 @@ TOKEN_KEY = b"a dry run's tokens"  # seen by nobody
 def dry_run(config: Config, file: Path, format: str, entity: str) -> dict[str, Any]:
     """Read the whole file and step an engine of one shard through it."""
     currency = config.entities[entity].currency
-    source = open_source(file, format or None, entity=entity, currency=currency, token_key=TOKEN_KEY)
+    told = {"entity": entity, "currency": currency, "payees": config.payees()}
+    source = open_source(file, format or None, token_key=TOKEN_KEY, **told)
     rehearsal = Rehearsal(config, parse_rulebook(settings.load_rulebook_text(config)))
     for frame in source.frames():
         rehearsal.take(frame)

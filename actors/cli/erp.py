@@ -1,4 +1,4 @@
-"""`penstock erp`: what the connection to an ERP is worth.
+"""`penstock erp`: what the connection to an ERP is worth, and journal entries that are put right.
 
 Owns the commands. What is checked is `adapters.erp.conformance`'s; a rehearsal runs against the double of that ERP.
 """
@@ -6,13 +6,14 @@ Owns the commands. What is checked is `adapters.erp.conformance`'s; a rehearsal 
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from actors.cli import corrections, workplace
 from actors.cli.installation import Installation
 from actors.cli.terminal import AsJson, ConfigFile, load, out, print_json, print_table, told
 from actors.cli.workplace import opened_books
@@ -24,12 +25,10 @@ from adapters.erp.doubles.server import SECRETS, DoubleServer
 from adapters.erp.http.gateway import ErpConnection
 from adapters.erp.registry import open_gateway_of
 from runtime.config import Config, ErpSection
-from runtime.errors import ConfigError, GovernanceError
-from runtime.ledger.compensation import Mending, compensation
-from runtime.ledger.journal import numbered
-from runtime.ports import Books, ErpGateway, JournalEntry
+from runtime.errors import ConfigError
+from runtime.ports import ErpGateway
 
-app = typer.Typer(help="The ERP: check its connection, send entries again.", no_args_is_help=True)
+app = typer.Typer(help="The ERP: check its connection, put entries right.", no_args_is_help=True)
 
 RETRIES_MAX = 10_000  # entries that one command releases
 _ENTITY, _CURRENCY = "general", "USD"  # of a rehearsal
@@ -93,40 +92,107 @@ def retry(
 
 
 @app.command()
-def repost(
-    keys: Annotated[list[str], typer.Argument(help="Rejected journal entries by their keys.")],
+def settle(
+    key: Annotated[str, typer.Argument(help="A parked journal entry by its key.")],
+    number: Annotated[str, typer.Argument(help="The number under which the ERP holds it.")],
     *,
-    by: Annotated[str, typer.Option("--by", help="Who does it; the name stays in the history.")],
-    opens_on: Annotated[str, typer.Option(help="The ERP's first open day (YYYY-MM-DD).")],
+    by: Annotated[str, typer.Option("--by", help="Who has seen it there; the name stays in the history.")],
     config: ConfigFile = "",
     json: AsJson = False,
 ) -> None:
-    """Replace entries that an ERP rejected for their date by new ones of its first open period, with the same lines.
+    """Say that a parked entry is in the ERP. What is not there goes on with: penstock erp retry."""
+    with told(), opened_books(load(config)) as books:
+        books.settle_entry(key, number, by)
+    if json:
+        print_json({"settled": {key: number}})
+    else:
+        out.print(f"{key} is posted as {number}", highlight=False)
 
-    The old entry stays as it was, and is never sent again; events keep their own dates.
+
+@app.command()
+def repost(
+    keys: Annotated[list[str], typer.Argument(help="Journal entries by their keys.")],
+    *,
+    by: Annotated[str, typer.Option("--by", help="Who does it; the name stays in the history.")],
+    opens_on: Annotated[str, typer.Option(help="Only the day: the ERP's first open one (YYYY-MM-DD).")] = "",
+    config: ConfigFile = "",
+    json: AsJson = False,
+) -> None:
+    """Book entries anew that stand under a wrong account or, with --opens-on, in a closed period.
+
+    Under the mapping of now: a posted entry is reversed by a new one, and what it held is booked again; a rejected one
+    is replaced, as the ERP never held it. With --opens-on a rejected entry is replaced by one of the open period with
+    the same lines. The old entry stays as it was, and events keep their own dates.
     """
     with told():
         settled = load(config)
-        mending = Mending(opens_on=_day(opens_on))
         with opened_books(settled) as books:
-            rejected = books.deliveries(settled.erp_entities(), ["rejected"], RETRIES_MAX)
-            known = {delivery.entry.key: delivery.entry for delivery in rejected}
-            replaced = {key: _replaced(books, key, known, mending, by) for key in keys}
+            if opens_on:
+                done = {key: corrections.redate(books, key, _day(opens_on), by) for key in keys}
+            else:
+                opened = corrections.opened_of(books, settled)
+                done = {key: corrections.restate(books, key, opened, by) for key in keys}
     if json:
-        print_json({"replaced": replaced})
+        print_json({"replaced": done})
     else:
-        for old, new in replaced.items():
-            out.print(f"{old} is replaced by {new}", highlight=False)
+        for old, new in done.items():
+            out.print(f"{old}: {new}", highlight=False)
 
 
-def _replaced(books: Books, key: str, known: Mapping[str, JournalEntry], mending: Mending, by: str) -> str:
-    if key not in known:
-        raise GovernanceError(f"entry {key}: is not rejected; only a rejected one can be replaced")
-    try:
-        plan = compensation(known[key], "rejected", mending)
-    except ValueError as error:
-        raise GovernanceError(str(error)) from None
-    return books.replace_entry(key, numbered(plan.replacement, 0), by)
+@app.command()
+def reverse(
+    keys: Annotated[list[str], typer.Argument(help="Posted journal entries by their keys.")],
+    *,
+    by: Annotated[str, typer.Option("--by", help="Who asks for it; somebody else approves.")],
+    note: Annotated[str, typer.Option(help="Why; it stays with the change.")] = "",
+    config: ConfigFile = "",
+    json: AsJson = False,
+) -> None:
+    """Propose to reverse posted entries, with nothing in their place: their documents were cancelled."""
+    with told(), opened_books(load(config)) as books:
+        numbers = {key: corrections.propose_reversal(books, key, by, note) for key in keys}
+    if json:
+        print_json({"changes": numbers})
+    else:
+        for key, number in numbers.items():
+            out.print(f"{key}: somebody else approves it: penstock erp approve {number} --by NAME", highlight=False)
+
+
+@app.command()
+def approve(
+    number: Annotated[int, typer.Argument(help="The number of a proposed reversal.")],
+    *,
+    by: Annotated[str, typer.Option("--by", help="Who approves: not who proposed.")],
+    config: ConfigFile = "",
+    json: AsJson = False,
+) -> None:
+    """Reverse a posted entry as somebody else proposed. Its reversal goes to the ERP like any entry."""
+    with told():
+        settled = load(config)
+        with opened_books(settled) as books:
+            key = corrections.reverse(books, number, corrections.opened_of(books, settled), by)
+    if json:
+        print_json({"change": number, "reversed": key})
+    else:
+        out.print(f"{key} will be reversed", highlight=False)
+
+
+@app.command()
+def refuse(
+    number: Annotated[int, typer.Argument(help="The number of a proposed reversal.")],
+    *,
+    by: Annotated[str, typer.Option("--by", help="Who refuses.")],
+    note: Annotated[str, typer.Option(help="Why; it stays with the change.")] = "",
+    config: ConfigFile = "",
+    json: AsJson = False,
+) -> None:
+    """End a proposed reversal without effect."""
+    with told(), opened_books(load(config)) as books:
+        workplace.refuse(books, number, "reversal", by, note)
+    if json:
+        print_json({"change": number, "state": "refused"})
+    else:
+        out.print(f"change {number} is refused")
 
 
 def _day(text: str) -> date:

@@ -8,19 +8,18 @@ from typing import Annotated, Any
 import typer
 
 from actors.cli import workplace
+from actors.cli.second_person import By, Note, add_commands
 from actors.cli.terminal import AsJson, ConfigFile, load, out, print_json, print_table, told
 from actors.cli.workplace import Choice, Decided, Wish, opened_books, rulebook_of
 from runtime.ledger.ageing import BUCKETS
+from runtime.ports import DecisionAction
 
 app = typer.Typer(help="What is not booked and needs a person or a later fact.", no_args_is_help=True)
 
-By = Annotated[str, typer.Option("--by", help="Who does it; the name stays in the history.")]
-Note = Annotated[str, typer.Option(help="Why; it stays in the history.")]
 Id = Annotated[str, typer.Argument(help="The exception's id.")]
 Ids = Annotated[list[str] | None, typer.Argument(help="Exceptions by their ids.")]
 Type = Annotated[str, typer.Option("--type", help="All open ones of this type instead.")]
 Entities = Annotated[list[str] | None, typer.Option("--entity", help="Of that type, only those of this entity.")]
-ChangeNo = Annotated[int, typer.Argument(help="The number of the change, as `proposals` lists it.")]
 
 _LISTED = ["exception_id", "type", "owner", "severity", "event_id", "entity", "amount_minor"]
 _LISTED += ["age_h", "due_at", "standing", "detail"]
@@ -83,49 +82,26 @@ def show_ages(config: ConfigFile = "", json: AsJson = False) -> None:
 # ── deciding ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@app.command()
-def retry(
-    *,
-    ids: Ids = None,
-    by: By,
-    type: Type = "",
-    entity: Entities = None,
-    note: Note = "",
-    config: ConfigFile = "",
-    json: AsJson = False,
-) -> None:
-    """Try held events again. Those of some types need a second person, as the rulebook says."""
-    _decide(Wish("retry", by, note), ids, _all_of(type, entity), config, json)
+def _deciding(action: DecisionAction, help: str) -> None:
+    """A command that decides of exceptions: of those named, or of all of a type."""
+
+    @app.command(action, help=help)
+    def decide(
+        *,
+        ids: Ids = None,
+        by: By,
+        type: Type = "",
+        entity: Entities = None,
+        note: Note = "",
+        config: ConfigFile = "",
+        json: AsJson = False,
+    ) -> None:
+        _decide(Wish(action, by, note), ids, _all_of(type, entity), config, json)
 
 
-@app.command()
-def release(
-    *,
-    ids: Ids = None,
-    by: By,
-    type: Type = "",
-    entity: Entities = None,
-    note: Note = "",
-    config: ConfigFile = "",
-    json: AsJson = False,
-) -> None:
-    """Let held events go on although a rule holds them, once a second person approves."""
-    _decide(Wish("release", by, note), ids, _all_of(type, entity), config, json)
-
-
-@app.command()
-def exclude(
-    *,
-    ids: Ids = None,
-    by: By,
-    type: Type = "",
-    entity: Entities = None,
-    note: Note = "",
-    config: ConfigFile = "",
-    json: AsJson = False,
-) -> None:
-    """Take held events out of the books for good, once a second person approves."""
-    _decide(Wish("exclude", by, note), ids, _all_of(type, entity), config, json)
+_deciding("retry", "Try held events again. Those of some types need a second person, as the rulebook says.")
+_deciding("release", "Let held events go on although a rule holds them, once a second person approves.")
+_deciding("exclude", "Take held events out of the books for good, once a second person approves.")
 
 
 def _all_of(type: str, entities: list[str] | None) -> Choice:
@@ -172,26 +148,7 @@ def _shortened(proposal: dict[str, Any]) -> dict[str, Any]:
     return proposal | {"exceptions": ", ".join(ids[:3]) + (f" and {len(ids) - 3:,} more" if len(ids) > 3 else "")}
 
 
-@app.command()
-def approve(number: ChangeNo, by: By, config: ConfigFile = "", json: AsJson = False) -> None:
-    """Put a decision in force that somebody else prepared."""
-    with told(), opened_books(load(config)) as books:
-        decision = workplace.approve(books, number, "decision", by)
-    if json:
-        print_json({"change": number, "decision": decision})
-    else:
-        out.print(f"change {number} is decision {decision}, on its way to every shard")
-
-
-@app.command()
-def refuse(number: ChangeNo, by: By, note: Note = "", config: ConfigFile = "", json: AsJson = False) -> None:
-    """End a proposed decision without effect."""
-    with told(), opened_books(load(config)) as books:
-        workplace.refuse(books, number, "decision", by, note)
-    if json:
-        print_json({"change": number, "state": "refused"})
-    else:
-        out.print(f"change {number} is refused")
+add_commands(app, "decision", "decision")
 
 
 @app.command()

@@ -14,6 +14,7 @@ import msgspec
 import typer
 
 from actors.cli import workplace
+from actors.cli.second_person import By, Note, add_commands
 from actors.cli.terminal import AsJson, ConfigFile, load, out, print_json, print_table, told
 from actors.cli.workplace import opened_books, rulebook_of
 from runtime.errors import GovernanceError
@@ -22,10 +23,6 @@ from runtime.ledger.governance import mapping_rows, master_data, rows_json
 from runtime.ports import Books
 
 app = typer.Typer(help="Master data: accounts of roles, policies, classes, partners.", no_args_is_help=True)
-
-By = Annotated[str, typer.Option("--by", help="Who does it; the name stays with the version.")]
-Note = Annotated[str, typer.Option(help="Why; it stays with the change.")]
-ChangeNo = Annotated[int, typer.Argument(help="The number of the change, as `list` shows it.")]
 
 _FIELDS = list(CrosswalkRow.__struct_fields__)
 
@@ -51,26 +48,7 @@ def propose(
         out.print(f"penstock mapping approve {number} --by NAME")
 
 
-@app.command()
-def approve(number: ChangeNo, by: By, config: ConfigFile = "", json: AsJson = False) -> None:
-    """Put rows in force that somebody else proposed."""
-    with told(), opened_books(load(config)) as books:
-        version = workplace.approve(books, number, "mapping", by)
-    if json:
-        print_json({"change": number, "version": version})
-    else:
-        out.print(f"change {number} is mapping version {version}, on its way to every shard")
-
-
-@app.command()
-def refuse(number: ChangeNo, by: By, note: Note = "", config: ConfigFile = "", json: AsJson = False) -> None:
-    """End a proposal without effect."""
-    with told(), opened_books(load(config)) as books:
-        workplace.refuse(books, number, "mapping", by, note)
-    if json:
-        print_json({"change": number, "state": "refused"})
-    else:
-        out.print(f"change {number} is refused")
+add_commands(app, "mapping", "mapping version")
 
 
 @app.command("list")

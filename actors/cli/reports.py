@@ -18,7 +18,10 @@ from actors.wiring import open_erp
 from adapters.archive.parquet import ParquetArchive
 from adapters.books.sql import SqlBooks
 from runtime.errors import PenstockError
+from runtime.event_rules import identity
+from runtime.flow import frames
 from runtime.ledger.reconciliation import Reconciliation, expected, reconcile
+from runtime.ports import Archive
 
 PARTS_TIMEOUT_S = 5.0
 CHECKPOINT_TIMEOUT_S = 60.0
@@ -129,16 +132,33 @@ def _posted(books: SqlBooks) -> int | None:
 def trace(installation: Installation, event_id: str, source: str) -> list[dict[str, Any]]:
     """Every state an event has had, and for each booking its lines, its journal entry and the ERP's document number.
 
-    The archive holds what checkpoints have written, so the workers are asked for one first.
+    The archive holds what checkpoints have written, so the workers are asked for one first. Without a `source`, every
+    one that the books know is tried.
     """
     wiring = installation.wiring()
     _checkpoint(installation)
-    found = ParquetArchive(wiring.archive_root).find(event_id, source)
-    books = SqlBooks(wiring.books_url)
+    archive, books = ParquetArchive(wiring.archive_root), SqlBooks(wiring.books_url)
     try:
-        return [_traced(row, books) for row in found.iter_rows(named=True)]
+        sources = [source] if source else books.totals()["source"].unique().sort().to_list()
+        found = archive.find([identity(one, event_id) for one in sources])
+        events = events_of(archive, found)
+        return [_traced(row, events[row["id_hash"], row["digest"]], books) for row in found.iter_rows(named=True)]
     finally:
         books.close()
+
+
+def events_of(archive: Archive, outcomes: pl.DataFrame) -> dict[tuple[int, int], dict[str, Any]]:
+    """The events of these outcomes as they stand in the log's entries, by identity and content: each is in the step
+    that its first outcome names."""
+    found: dict[tuple[int, int], dict[str, Any]] = {}
+    came = outcomes.unique(["id_hash", "digest"], keep="first", maintain_order=True)
+    for shard, position in came.select("shard", "position").unique(maintain_order=True).iter_rows():
+        step = archive.step_at(shard, position)
+        for record in step.records if step else ():
+            if record.type == "events":
+                rows = frames.decode_sealed(record.body).filter(pl.col("id_hash").is_in(came["id_hash"].implode()))
+                found |= {(row["id_hash"], row["digest"]): row for row in rows.iter_rows(named=True)}
+    return found
 
 
 def _checkpoint(installation: Installation) -> None:
@@ -150,9 +170,9 @@ def _checkpoint(installation: Installation) -> None:
                     stage.call(name, "checkpoint_now", CHECKPOINT_TIMEOUT_S)
 
 
-def _traced(row: dict[str, Any], books: SqlBooks) -> dict[str, Any]:
+def _traced(row: dict[str, Any], came: dict[str, Any], books: SqlBooks) -> dict[str, Any]:
     place = {name: row[name] for name in ("shard", "position", "state", "set_no")}
-    event = {name: row[name] for name in ("source", "event_id", "kind", "entity", "facility", "currency")}
-    money = {name: row[name] for name in ("amount_minor", "effective_on", "received_at")}
+    event = {name: came[name] for name in ("source", "event_id", "kind", "entity", "facility", "currency")}
+    money = {name: came[name] for name in ("amount_minor", "effective_on", "received_at")}
     lines = books.posting_of(row["shard"], row["position"], row["set_no"]) if row["set_no"] >= 0 else pl.DataFrame()
     return {**event, **money, **place, "postings": lines.to_dicts()}

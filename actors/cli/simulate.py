@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from simulation.simulator import EVENTS_DEFAULT, report, simulate, smallest
+from simulation.simulator import EVENTS_DEFAULT, Outcome, report, simulate, smallest
 from simulation.soak import Summary, soak
 
 SEED_BELOW = 2**31
@@ -33,13 +33,14 @@ def command(
     first = secrets.randbelow(SEED_BELOW) if seed is None else seed
     if seeds is None and minutes is None and not forever:
         raise typer.Exit(_one(out, first, events, trace))
+    out.print(f"seeds from {first}")
     summary = soak(
         first,
         events,
         seeds=seeds,
         seconds=None if minutes is None else minutes * 60,
         processes=processes or os.cpu_count() or 1,
-        show=lambda so_far: _progress(out, so_far),
+        show=lambda so_far, newest: _progress(out, so_far, newest),
     )
     _summarise(out, summary)
     for failed in summary.failures:
@@ -62,7 +63,9 @@ def _one(out: Console, seed: int, events: int, trace: bool) -> int:
     return 0
 
 
-def _progress(out: Console, so_far: Summary) -> None:
+def _progress(out: Console, so_far: Summary, newest: Outcome) -> None:
+    if newest.finding:
+        out.print(f"seed {newest.seed}: {newest.finding.phase}: {newest.finding.what[0]}", markup=False)
     line = f"{so_far.seeds} seeds, {so_far.per_second:.1f}/s, {len(so_far.failures)} failed"
     if out.is_terminal:
         out.print(line, end="\r")

@@ -30,7 +30,8 @@ def send_file(
     target = target or Installation(config).record().gateway
     kept = payload.keep_file(config, file) if keep_raw else None
     currency = config.entities[entity].currency if entity in config.entities else "USD"
-    source = open_source(file, format or None, entity=entity, currency=currency, token_key=settings.token_key(config))
+    told = {"entity": entity, "currency": currency, "payees": config.payees()}
+    source = open_source(file, format or None, token_key=settings.token_key(config), **told)
     sent = send(source, target, quiet=quiet, label=file.name)
     sent["quarantined"] = _send_quarantined(source, file, entity, currency, target)
     sent["kinds"] = shown_totals(config, source)

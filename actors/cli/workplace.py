@@ -27,7 +27,11 @@ from runtime.ports import Books, ChangeType, DecisionAction
 
 CHOSEN_MAX = 100_000  # exceptions that one command decides on; it says when there are more
 _SQLITE = "sqlite:///"
-_COMMANDS: dict[ChangeType, str] = {"mapping": "penstock mapping", "decision": "penstock exceptions"}
+_COMMANDS: dict[ChangeType, str] = {
+    "mapping": "penstock mapping",
+    "decision": "penstock exceptions",
+    "reversal": "penstock erp",
+}
 
 
 class Choice(NamedTuple):

@@ -1,7 +1,8 @@
 """Copying the part of an archive that belongs to a copy of the books.
 
-Owns which files those are: of each shard the snapshot that its checkpoint names, and the segments that end at or before
-it. What came later belongs to a future that the copy does not know, and would contradict the one that follows from it.
+Owns which files those are: of each shard the snapshot that its checkpoint names, with its runs, and the segments that
+end at or before it. What came later belongs to a future that the copy does not know, and would contradict the one that
+follows from it.
 """
 
 import shutil
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from adapters.archive.segments import counted
+from adapters.archive.snapshots import runs_of
 from runtime.ports import CopiedShard, position_key
 
 TRIES = 5
@@ -22,8 +24,7 @@ def copy(root: Path, target: Path, shards: Iterable[CopiedShard]) -> int:
         for what in ("steps", "outcomes"):
             files += _copy_segments(root / what / f"shard={shard.shard:04d}", target, shard)
         if shard.snapshot:
-            _copy_file(root / shard.snapshot, target / "snapshots" / f"shard={shard.shard:04d}")
-            files += 1
+            files += _copy_snapshot(root, target, shard)
     for name in SHARED:
         if (root / name).is_dir():
             shutil.copytree(root / name, target / name, ignore=shutil.ignore_patterns(".*"))
@@ -41,6 +42,15 @@ def _copy_segments(folder: Path, target: Path, shard: CopiedShard) -> int:
             if tried == TRIES - 1:
                 raise
     return 0
+
+
+def _copy_snapshot(root: Path, target: Path, shard: CopiedShard) -> int:
+    folder, snapshot = f"shard={shard.shard:04d}", root / shard.snapshot
+    _copy_file(snapshot, target / "snapshots" / folder)
+    names = runs_of(snapshot)
+    for name in names:
+        _copy_file(root / "runs" / folder / f"{name}.run", target / "runs" / folder)
+    return 1 + len(names)
 
 
 def _copied(folder: Path, into: Path, shard: CopiedShard) -> Iterator[Path]:

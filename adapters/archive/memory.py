@@ -1,6 +1,6 @@
 """The archive in memory, with the same rows as the real one in the same order.
 
-Owns two dicts. Never fails, and never keeps more than one segment that begins at a position.
+Owns some dicts. Never fails, and never keeps more than one segment that begins at a position.
 """
 
 from collections.abc import Generator, Sequence
@@ -8,7 +8,7 @@ from collections.abc import Generator, Sequence
 import polars as pl
 
 from runtime.effects import OUTCOMES
-from runtime.ports import START, ArchivedStep, position_key
+from runtime.ports import START, ArchivedStep, Buffer, position_key
 
 _SHARD = {"shard": pl.Int32()}
 
@@ -19,7 +19,8 @@ class MemoryArchive:
     def __init__(self) -> None:
         self._segments: dict[tuple[int, str], tuple[str, pl.DataFrame]] = {}  # (shard, after) -> position, rows
         self._steps: dict[tuple[int, str], Sequence[ArchivedStep]] = {}  # the same segments' other half
-        self._snapshots: dict[str, bytes] = {}
+        self._snapshots: dict[str, tuple[bytes, tuple[str, ...]]] = {}  # with the runs that each goes with
+        self._runs: dict[tuple[int, str], bytes] = {}
 
     def put_segment(
         self, shard: int, after: str, position: str, outcomes: pl.DataFrame, steps: Sequence[ArchivedStep] = ()
@@ -38,35 +39,49 @@ class MemoryArchive:
         beyond = [step for step in kept if position_key(step.position) > position_key(after)]
         yield from sorted(beyond, key=lambda step: position_key(step.position))
 
+    def step_at(self, shard: int, position: str) -> ArchivedStep | None:
+        """The step that ended there. See Archive."""
+        return next((step for step in self.steps(shard) if step.position == position), None)
+
     def compact(self, shard: int, through: str) -> None:
         """Nothing to merge. See Archive."""
 
-    def put_snapshot(self, shard: int, position: str, snapshot: bytes) -> str:
+    def put_run(self, shard: int, name: str, parts: Sequence[Buffer]) -> None:
+        """Keep a run. See Archive."""
+        self._runs[shard, name] = b"".join(parts)
+
+    def get_run(self, shard: int, name: str) -> Buffer:
+        """A run. See Archive."""
+        if (shard, name) not in self._runs:
+            raise FileNotFoundError(name)
+        return self._runs[shard, name]
+
+    def put_snapshot(self, shard: int, position: str, epoch: int, snapshot: bytes, runs: Sequence[str] = ()) -> str:
         """Keep a snapshot; its name. See Archive."""
-        name = f"{_snapshots_of(shard)}{position}"
-        self._snapshots[name] = bytes(snapshot)
+        name = f"{_snapshots_of(shard)}{position}_{epoch}"
+        self._snapshots[name] = bytes(snapshot), tuple(runs)
         return name
 
     def get_snapshot(self, name: str) -> bytes:
         """A snapshot by its name. FileNotFoundError when it was forgotten."""
         if name not in self._snapshots:
             raise FileNotFoundError(name)
-        return self._snapshots[name]
+        return self._snapshots[name][0]
 
     def forget_snapshots(self, shard: int, keep: str) -> None:
-        """Drop this shard's snapshots before the one named. See Archive."""
+        """Drop this shard's snapshots before the one named, and the runs that nothing needs. See Archive."""
         prefix = _snapshots_of(shard)
-        kept = position_key(keep.removeprefix(prefix))
+        bound, needed = _order(keep.removeprefix(prefix)), self._snapshots[keep][1]
         for name in [name for name in self._snapshots if name.startswith(prefix)]:
-            if position_key(name.removeprefix(prefix)) < kept:
+            if _order(name.removeprefix(prefix)) < bound:
                 del self._snapshots[name]
+        for owner, name in list(self._runs):
+            if owner == shard and name not in needed and _order(name)[0] <= bound[0]:
+                del self._runs[owner, name]
 
-    def find(self, event_id: str, source: str = "") -> pl.DataFrame:
-        """Every outcome row of that event. See Archive."""
-        rows = self.scan().filter(pl.col("event_id") == event_id)
-        if source:
-            rows = rows.filter(pl.col("source") == source)
-        return rows.collect()
+    def find(self, id_hashes: Sequence[int]) -> pl.DataFrame:
+        """Every outcome row of these identities. See Archive."""
+        return self.scan().filter(pl.col("id_hash").is_in(list(id_hashes))).collect()
 
     def scan(self) -> pl.LazyFrame:
         """All outcome rows of all shards. See Archive."""
@@ -77,3 +92,9 @@ class MemoryArchive:
 
 def _snapshots_of(shard: int) -> str:
     return f"snapshots/shard={shard:04d}/"
+
+
+def _order(name: str) -> tuple[tuple[int, int], int]:
+    """The position in a name, and the epoch."""
+    position, _, mark = name.partition("_")
+    return position_key(position), int(mark.partition("-")[0])

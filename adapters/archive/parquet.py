@@ -1,14 +1,14 @@
 """The archive as files under one root folder.
 
     steps/shard=0003/<after>_<position>.parquet       the log's entries of (after, position], each as it came
-    outcomes/shard=0003/<after>_<position>.parquet    OUTCOMES of (after, position], zstd, in commit order
-    snapshots/shard=0003/<position>.snap              a snapshot as the engine wrote it
+    outcomes/shard=0003/<after>_<position>.parquet    OUTCOMES of (after, position], in commit order
+    snapshots/ and runs/                              what an owner starts from: see `snapshots`
 
 With the steps the archive is the full record: events with their repeats, mapping versions, decisions, period closes and
 ticks, in the order and the steps in which they were taken. The books can be derived from it anew.
 
 Owns the names and the order of writing: a temporary file, its fsync, the rename, the folder's fsync. A file with a
-final name is therefore whole. Never reads a snapshot's content, never removes a segment that nothing replaces.
+final name is therefore whole. Never removes a segment that nothing replaces.
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -16,11 +16,12 @@ from pathlib import Path
 
 import polars as pl
 
-from adapters.archive import segments
+from adapters.archive import segments, snapshots
 from adapters.archive.steps import read as read_steps
+from adapters.archive.steps import read_one as read_step
 from adapters.archive.steps import write as write_steps
 from runtime.effects import OUTCOMES
-from runtime.ports import START, ArchivedStep, position_key
+from runtime.ports import START, ArchivedStep, Buffer, position_key
 
 ROW_GROUP_ROWS = 262_144
 _SHARD = {"shard": pl.Int32()}
@@ -42,7 +43,7 @@ class ParquetArchive:
         """
         if steps:
             self._put("steps", shard, (after, position), lambda path: write_steps(steps, path))
-        rows = in_commit_order(outcomes.select(*OUTCOMES))
+        rows = outcomes.select(*OUTCOMES)
         return self._put("outcomes", shard, (after, position), lambda path: _write_parquet(rows, path))
 
     def _put(self, what: str, shard: int, span: tuple[str, str], write: Callable[[Path], object]) -> str:
@@ -59,34 +60,43 @@ class ParquetArchive:
             if segment.position > reached:
                 yield from (step for step in read_steps(segment.path) if position_key(step.position) > reached)
 
+    def step_at(self, shard: int, position: str) -> ArchivedStep | None:
+        """The step that ended there. See Archive."""
+        place = position_key(position)
+        for segment in segments.counted(self._root / "steps" / f"shard={shard:04d}"):
+            if segment.after < place <= segment.position:
+                return read_step(segment.path, position)
+        return None
+
     def compact(self, shard: int, through: str) -> None:
         """Merge small segments of both halves. See Archive."""
         for what in ("steps", "outcomes"):
             segments.compact(self._folder(what, shard), through)
 
-    def put_snapshot(self, shard: int, position: str, snapshot: bytes) -> str:
+    def put_run(self, shard: int, name: str, parts: Sequence[Buffer]) -> None:
+        """Write a run, durable on return. See Archive."""
+        snapshots.put_run(self._folder("runs", shard), name, parts)
+
+    def get_run(self, shard: int, name: str) -> Buffer:
+        """A run, mapped into memory. See Archive."""
+        return snapshots.get_run(self._folder("runs", shard), name)
+
+    def put_snapshot(self, shard: int, position: str, epoch: int, snapshot: bytes, runs: Sequence[str] = ()) -> str:
         """Write a snapshot, durable on return; its name. See Archive."""
-        path = self._folder("snapshots", shard) / f"{position}.snap"
-        segments.write_whole(path, lambda temporary: temporary.write_bytes(snapshot))
-        return self._name(path)
+        return self._name(snapshots.put(self._folder("snapshots", shard), position, epoch, snapshot, runs))
 
     def get_snapshot(self, name: str) -> bytes:
         """Read a snapshot by the name that put_snapshot gave. FileNotFoundError when it was forgotten."""
-        return (self._root / name).read_bytes()
+        return snapshots.get(self._root / name)
 
     def forget_snapshots(self, shard: int, keep: str) -> None:
-        """Drop this shard's snapshots before the one named. See Archive."""
-        kept = position_key(Path(keep).stem)
-        for path in self._folder("snapshots", shard).glob("[0-9]*.snap"):
-            if position_key(path.stem) < kept:
-                path.unlink(missing_ok=True)
+        """Drop this shard's snapshots before the one named, and the runs that nothing needs. See Archive."""
+        snapshots.forget(self._folder("snapshots", shard), self._folder("runs", shard), self._root / keep)
 
-    def find(self, event_id: str, source: str = "") -> pl.DataFrame:
-        """Every outcome row of that event. See Archive."""
-        rows = self.scan().filter(pl.col("event_id") == event_id)
-        if source:
-            rows = rows.filter(pl.col("source") == source)
-        return in_commit_order(rows.collect())
+    def find(self, id_hashes: Sequence[int]) -> pl.DataFrame:
+        """Every outcome row of these identities. See Archive."""
+        wanted = pl.lit(pl.Series(id_hashes, dtype=pl.UInt64()).implode())
+        return in_commit_order(self.scan().filter(pl.col("id_hash").is_in(wanted)).collect())
 
     def scan(self) -> pl.LazyFrame:
         """All outcome rows of all shards. See Archive."""
@@ -121,4 +131,5 @@ def in_commit_order(outcomes: pl.DataFrame) -> pl.DataFrame:
 
 
 def _write_parquet(rows: pl.DataFrame, path: Path) -> None:
-    rows.write_parquet(path, compression="zstd", compression_level=1, row_group_size=ROW_GROUP_ROWS)
+    """Hashes can't be made smaller, and the rest is repeated mostly."""
+    rows.write_parquet(path, compression="lz4", statistics=False, row_group_size=ROW_GROUP_ROWS)

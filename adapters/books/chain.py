@@ -51,10 +51,13 @@ def hash_of(*values: object) -> str:
 
 
 def digest_of_postings(deltas: pl.DataFrame) -> str:
-    """The digest of a commit's lines as they are stored: the CSV of DELTAS by set and line; empty for none."""
+    """The digest of a commit's lines as they are stored: the CSV of DELTAS by set and line; empty for none. A variance
+    that no line has is left out, so that commits from before there was one keep theirs."""
     if deltas.is_empty():
         return ""
     stored = deltas.select(*DELTAS).with_columns(pl.col(frames.DIMENSIONS).fill_null("")).sort("set_no", "line_no")
+    if (stored["variance"] == "").all():
+        stored = stored.drop("variance")
     return hashlib.blake2b(stored.write_csv().encode(), digest_size=32).hexdigest()
 
 

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Select, Table, func, select
 from adapters.books import chain, pages, tables
 from adapters.books.database import Database
 from runtime.effects import DELTAS
-from runtime.ports import position_key
+from runtime.ports import CORRECTIONS, position_key
 
 PAGE_ROWS = 10_000
 
@@ -94,16 +94,28 @@ class _Check:
         rows = groupby(self._rows(ordered), key=lambda row: row.shard)
         postings = groupby(_postings_by_commit(self._connection), key=lambda held: held.place[0])
         stands = {int(name.removeprefix("shard:")): (ms, seq) for name, ms, seq in self._rows(_owners())}
+        if corrections := self._connection.scalar(_corrections()):
+            stands[CORRECTIONS] = (corrections, 0)
         for shard, links, sets in _side_by_side(rows, postings):
-            place = self._check_shard(shard, links, sets)
-            if shard in stands and stands[shard] != place[1:]:
-                what = f"removed: the shard stands at {stands[shard][0]}-{stands[shard][1]}"
-                self._break(f"shard:{shard}", "commit_chain", f"after {_place(place)}", what)
+            self._check_reached(shard, self._check_shard(shard, links, sets), stands.pop(shard, None))
+        for shard, stand in stands.items():  # of which nothing is left at all
+            self._check_reached(shard, self._begin(shard), stand)
+
+    def _check_reached(self, shard: int, place: tuple[int, int, int], stand: tuple[int, int] | None) -> None:
+        """The chain must reach as far as its shard does."""
+        if stand and stand != place[1:]:
+            what = f"removed: the shard stands at {stand[0]}-{stand[1]}"
+            self._break(f"shard:{shard}", "commit_chain", f"after {_place(place)}", what)
+
+    def _begin(self, shard: int) -> tuple[int, int, int]:
+        """Where a shard stood when its chain began."""
+        ms, seq = (self._after.get(f"shard:{shard}/{part}", 0) for part in ("ms", "seq"))
+        return shard, ms, seq
 
     def _check_shard(self, shard: int, links: Iterator, postings: Iterator) -> tuple[int, int, int]:
         """One shard; the place that its chain reaches."""
         ledger, last = f"shard:{shard}", chain.BEGIN
-        place = begin = (shard, *(self._after.get(f"{ledger}/{part}", 0) for part in ("ms", "seq")))
+        place = begin = self._begin(shard)
         held = next(postings, None)
         for count, row in enumerate(links, 1):
             at, after = (shard, row.position_ms, row.position_seq), (shard, row.after_ms, row.after_seq)
@@ -233,6 +245,11 @@ def _owners() -> Select:
     columns = tables.owners.c
     wanted = select(columns.owner, columns.position_ms, columns.position_seq)
     return wanted.where(columns.owner.like("shard:%"), func.coalesce(columns.committed_at_ms, 0) > 0)
+
+
+def _corrections() -> Select:
+    """How many corrections were ever made."""
+    return select(_counters.value).where(_counters.name == "correction")
 
 
 class _Postings(NamedTuple):

@@ -57,10 +57,7 @@ class SqlChanges:
     def approve_change(self, change_no: int, by: str) -> int:
         """See Books."""
         with self._database.writing() as connection:
-            change = _open(connection, change_no)
-            approver = By(second_signer(change_no, change["prepared_by"], by), self._now_ms())
-            _tell(connection, change, "approved", approver, "")
-            return _put_in_force(self._database, connection, change, approver)
+            return approve(self._database, connection, change_no, By(by, self._now_ms()))
 
     def refuse_change(self, change_no: int, by: str, note: str = "") -> None:
         """See Books."""
@@ -84,6 +81,14 @@ class SqlChanges:
         decided = update(tables.changes).where(_changes.type == "decision", _changes.effect_no.in_(numbers))
         with self._database.writing() as connection:
             connection.execute(decided.where(_changes.logged_at_ms.is_(None)).values(logged_at_ms=self._now_ms()))
+
+
+def approve(database: Database, connection: Connection, change_no: int, by: By) -> int:
+    """Put a change in force within a transaction; what `approve_change` answers and raises."""
+    change = _open(connection, change_no)
+    approver = by._replace(name=second_signer(change_no, change["prepared_by"], by.name))
+    _tell(connection, change, "approved", approver, "")
+    return _put_in_force(database, connection, change, approver)
 
 
 def _mapping_versions() -> Select:

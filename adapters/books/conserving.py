@@ -16,7 +16,7 @@ from adapters.books import frames, queries, tables
 from adapters.books.conserved import totals_breaks
 from adapters.books.database import Database
 from runtime.effects import TOTALS
-from runtime.ports import ConservationBreak, JournalEntry
+from runtime.ports import CORRECTIONS, ConservationBreak, JournalEntry
 
 ENTRIES_A_ROUND = 500
 _MARK_OF_ENTRIES = "entries"
@@ -37,7 +37,8 @@ class SqlConservation:
         with self._database.snapshot() as connection:
             breaks = totals_breaks(frames.frame_of(connection.execute(queries.totals()).all(), TOTALS))
             marks = {name: tuple(place) for name, *place in connection.execute(select(tables.conservation_marks))}
-            for owner in connection.scalars(select(_owners.owner).where(_owners.owner.like("shard:%"))):
+            owners = connection.scalars(select(_owners.owner).where(_owners.owner.like("shard:%"))).all()
+            for owner in [f"shard:{CORRECTIONS}", *owners]:
                 breaks += _check_sets(connection, owner, marks.get(owner, (0, 0)), sets_max, moved)
             breaks += _check_entries(connection, marks.get(_MARK_OF_ENTRIES, (0, 0))[0], moved)
         if moved:
@@ -126,7 +127,7 @@ def _check_entries(connection: Connection, mark: int, moved: dict[str, tuple[int
 def _claimed_sums(connection: Connection, entries: list[JournalEntry]) -> dict[str, Counter[tuple]]:
     """Minor units by account and side, of each entry, as the sets are stamped."""
     sums: dict[str, Counter[tuple]] = defaultdict(Counter)
-    if places := queries.places_of(entries):
-        for key, account_code, side, *_, amount in connection.execute(queries.claimed_lines(places)):
+    for part in queries.in_parts(queries.places_of(entries)):
+        for key, account_code, side, *_, amount in connection.execute(queries.claimed_lines(part)):
             sums[key][account_code, side] += amount
     return sums

@@ -59,6 +59,7 @@ def restore(folder: Path, url: str, now_ms: int, by: str) -> None:
         return
     upgrade(url)
     with _opened(url) as database, database.writing() as connection:
+        database.unhurried(connection)
         if connection.execute(select(tables.owners)).first():
             raise ConfigError("books.url: there are books in this database; restore into an empty one")
         if _revision(connection) != (folder / _REVISION).read_text():

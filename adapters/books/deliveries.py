@@ -1,23 +1,25 @@
 """The part of the SQL books that delivery and period close need.
 
-Owns the tables `governors` and `period_closes`, and reading entries with their delivery. Sends nothing and decides no
-pace.
+Owns the tables `governors`, `period_closes` and `shard_openings`, and reading entries with their delivery. Sends
+nothing and decides no pace.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 
 import msgspec
-from sqlalchemy import Connection, Select, func, select, update
+from sqlalchemy import Connection, Row, Select, Update, func, select, update
 
 from adapters.books import chain, tables
-from adapters.books.closing import check_declared, check_ordered
+from adapters.books.closing import check_cut_off, check_declared, check_not_closed, check_ordered
+from adapters.books.counters import reserve
 from adapters.books.database import Database
 from runtime.errors import Fenced
 from runtime.ports import Delivery, EntryState, JournalEntry, PeriodClose, PeriodLeft
 
 _owners, _entries, _sets = tables.owners.c, tables.entries.c, tables.posting_sets.c
-_sendings, _governors, _closes = tables.sendings.c, tables.governors.c, tables.period_closes.c
+_sendings, _governors = tables.sendings.c, tables.governors.c
+_closes, _openings = tables.period_closes.c, tables.shard_openings.c
 
 
 def hold(connection: Connection, owner: str, epoch: int) -> None:
@@ -53,14 +55,15 @@ class SqlDeliveries:
         """See Books."""
         chosen = [_entries.entity.in_(erp_entities), _entries.state.in_(states)]
         chosen += [_entries.period == period] if period else []
-        instants = (func.coalesce(_sendings[name], 0) for name in ("first_sent_ms", "sent_ms"))
-        wanted = select(_entries.body, _entries.state, _entries.attempts, _entries.erp_ref, *instants).select_from(
-            tables.entries.outerjoin(tables.sendings, _entries.key == _sendings.entry_key)
-        )
         with self._database.reading() as connection:
-            ordered = wanted.where(*chosen).order_by(_entries.lane, _entries.sealed_no).limit(limit)
+            ordered = _delivered().where(*chosen).order_by(_entries.lane, _entries.sealed_no).limit(limit)
             rows = connection.execute(ordered).all()
-        return [Delivery(msgspec.json.decode(body, type=JournalEntry), *rest) for body, *rest in rows]
+        return [_delivery(row) for row in rows]
+
+    def delivery_of(self, key: str) -> Delivery | None:
+        """See Books."""
+        rows = self._database.rows(_delivered().where(_entries.key == key))
+        return _delivery(rows[0]) if rows else None
 
     def governor(self, owner: str) -> str:
         """See Books."""
@@ -82,17 +85,27 @@ class SqlDeliveries:
             ordered = self._database.insert(tables.period_closes).values(**fresh, **row)
             connection.execute(ordered.on_conflict_do_update(index_elements=["entity", "period"], set_=row))
 
-    def declare_closed(self, entity: str, period: str, opens_on: date, by: str) -> int:
+    def cut_off(self, entity: str, period: str, opens_on: date, by: str) -> None:
         """See Books."""
+        with self._database.writing() as connection:
+            close = _close_of(connection, entity, period)
+            if close is not None and close.state != "ordered":
+                return
+            check_cut_off(close, _left(connection, entity, period), entity, period, opens_on)
+            values = {"state": "cut_off", "opens_on": opens_on, "declared_by": by}
+            connection.execute(_update_of(entity, period).values(values))
+
+    def declare_closed(self, entity: str, period: str, shards: int) -> int:
+        """See Books. Which shards are behind is read before what is left: once none is, nothing more can come."""
         with self._database.writing() as connection:
             close = _close_of(connection, entity, period)
             if close is not None and close.state == "declared":
                 return close.number
-            check_declared(close, _left(connection, entity, period), entity, period, opens_on)
-            number = (connection.scalar(select(func.max(_closes.number))) or 0) + 1
-            declared = update(tables.period_closes).where(_closes.entity == entity, _closes.period == period)
-            values = {"state": "declared", "number": number, "opens_on": opens_on, "declared_by": by}
-            row = connection.execute(declared.values(values).returning(tables.period_closes)).one()
+            behind = _behind(connection, close, shards) if close is not None and close.opens_on else ()
+            check_declared(close, behind, _left(connection, entity, period), entity, period)
+            number = reserve(self._database, connection, "close_no")
+            declared = _update_of(entity, period).values(state="declared", number=number)
+            row = connection.execute(declared.returning(tables.period_closes)).one()
             chain.governed(self._database, connection, "closed", row, self._now_ms())
         return number
 
@@ -108,13 +121,55 @@ class SqlDeliveries:
             return _left(connection, entity, period)
 
 
+def _delivered() -> Select:
+    """What `_delivery` takes."""
+    state = (_entries.state, _entries.attempts, _entries.erp_ref)
+    instants = (func.coalesce(_sendings[name], 0) for name in ("first_sent_ms", "sent_ms"))
+    joined = tables.entries.outerjoin(tables.sendings, _entries.key == _sendings.entry_key)
+    return select(_entries.body, *state, *instants, _entries.detail).select_from(joined)
+
+
+def _delivery(row: Row) -> Delivery:
+    body, *rest = row
+    return Delivery(msgspec.json.decode(body, type=JournalEntry), *rest)
+
+
 def _close_rows() -> Select:
     return select(*(_closes[name] for name in PeriodClose._fields))
 
 
 def _close_of(connection: Connection, entity: str, period: str) -> PeriodClose | None:
-    row = connection.execute(_close_rows().where(_closes.entity == entity, _closes.period == period)).first()
+    """The close, locked until the transaction ends."""
+    chosen = _close_rows().where(_closes.entity == entity, _closes.period == period).with_for_update()
+    row = connection.execute(chosen).first()
     return PeriodClose(*row) if row else None
+
+
+def refuse_closed(connection: Connection, places: Iterable[tuple[str, str]]) -> None:
+    """GovernanceError when one of these periods, by entity, is declared closed; none is until the transaction ends."""
+    for entity, period in sorted(set(places)):
+        close = _close_of(connection, entity, period)
+        check_not_closed([close] if close else [], entity, period)
+
+
+def _update_of(entity: str, period: str) -> Update:
+    return update(tables.period_closes).where(_closes.entity == entity, _closes.period == period)
+
+
+def note_openings(database: Database, connection: Connection, shard: int, opened: Mapping[str, date]) -> None:
+    """Remember from which day on a shard posts for these entities."""
+    if not opened:
+        return
+    rows = [{"shard": shard, "entity": entity, "opens_on": opens_on} for entity, opens_on in sorted(opened.items())]
+    noted = database.insert(tables.shard_openings)
+    later = noted.on_conflict_do_update(index_elements=["shard", "entity"], set_={"opens_on": noted.excluded.opens_on})
+    connection.execute(later, rows)
+
+
+def _behind(connection: Connection, close: PeriodClose, shards: int) -> set[int]:
+    """The shards that may still post into the period."""
+    past = select(_openings.shard).where(_openings.entity == close.entity, _openings.opens_on >= close.opens_on)
+    return set(range(shards)).difference(connection.scalars(past))
 
 
 def _left(connection: Connection, entity: str, period: str) -> PeriodLeft:

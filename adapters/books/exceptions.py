@@ -93,7 +93,7 @@ def raise_all(database: Database, connection: Connection, rows: pl.DataFrame, by
     """Insert what is new, open again what had ended, leave what is open as it is."""
     if rows.is_empty():
         return
-    open_already = _open_among(connection, rows["exception_id"].to_list())
+    open_already = _open_among(database, connection, rows["exception_id"].to_list())
     fresh = rows.filter(~pl.col("exception_id").is_in(open_already)) if open_already else rows
     database.bulk(tables.exceptions, fresh, _OPEN_AGAIN)(connection)
     told = fresh.select("exception_id", pl.col("detail").fill_null("").alias("note"))
@@ -102,10 +102,12 @@ def raise_all(database: Database, connection: Connection, rows: pl.DataFrame, by
 
 def resolve(database: Database, connection: Connection, ids: Sequence[str], by: By, note: str = "") -> None:
     """End those that are open."""
-    for part in _parts(ids):
-        ending = update(tables.exceptions).where(_exceptions.exception_id.in_(part), _exceptions.state == "open")
-        changed = ending.values(state="resolved", resolved_at_ms=by.at_ms).returning(_exceptions.exception_id)
-        ended = pl.DataFrame({"exception_id": connection.scalars(changed).all()}, schema={"exception_id": pl.String()})
+    if not ids:
+        return
+    ending = update(tables.exceptions).where(database.among(_exceptions.exception_id, ids), _exceptions.state == "open")
+    changed = ending.values(state="resolved", resolved_at_ms=by.at_ms).returning(_exceptions.exception_id)
+    if ids_ended := connection.scalars(changed).all():
+        ended = pl.DataFrame({"exception_id": ids_ended}, schema={"exception_id": pl.String()})
         _write_history(database, connection, ended.with_columns(pl.lit(note).alias("note")), "resolved", by)
 
 
@@ -122,10 +124,9 @@ def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     return (ids[start : start + IDS_PER_STATEMENT] for start in range(0, len(ids), IDS_PER_STATEMENT))
 
 
-def _open_among(connection: Connection, ids: Sequence[str]) -> list[str]:
+def _open_among(database: Database, connection: Connection, ids: Sequence[str]) -> Sequence[str]:
     wanted = select(_exceptions.exception_id).where(_exceptions.state == "open")
-    parts = (wanted.where(_exceptions.exception_id.in_(part)) for part in _parts(ids))
-    return [id for part in parts for id in connection.scalars(part)]
+    return connection.scalars(wanted.where(database.among(_exceptions.exception_id, ids))).all()
 
 
 def _write_history(database: Database, connection: Connection, changed: pl.DataFrame, change: str, by: By) -> None:

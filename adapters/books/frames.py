@@ -20,6 +20,7 @@ UNCLAIMED: dict[str, pl.DataType] = {
     "position": pl.String(),
     "committed_at": UTC_MS,
 }
+PLACED: dict[str, pl.DataType] = {**DELTAS, "shard": pl.Int32(), "position": pl.String()}
 BALANCES: dict[str, pl.DataType] = {
     "entity": pl.String(),
     "currency": pl.String(),
@@ -75,7 +76,7 @@ POSTING: dict[str, pl.DataType] = {
 }
 POSTING_PAGE: dict[str, pl.DataType] = {**POSTING, "shard": pl.Int32(), "position": pl.String()}
 
-DIMENSIONS = ("document", "facility", "department")  # empty texts where a line does not keep them
+DIMENSIONS = ("document", "facility", "department", "variance")  # empty texts where a line does not keep them
 
 
 def frame_of(rows: Iterable[tuple], columns: dict[str, pl.DataType]) -> pl.DataFrame:

@@ -4,13 +4,20 @@ Owns the words that exceptions' histories keep of decisions, and what may not be
 nothing.
 """
 
+from collections.abc import Collection
+
 import msgspec
+import polars as pl
 
 from runtime.errors import GovernanceError
 from runtime.ledger.governance import Proposal
 from runtime.ports import ChangeType, Decision
 
-COUNTERS: dict[ChangeType, str] = {"mapping": "mapping_version", "decision": "decision"}  # of what changes become
+COUNTERS: dict[ChangeType, str] = {  # of what changes become
+    "mapping": "mapping_version",
+    "decision": "decision",
+    "reversal": "reversal",
+}
 
 
 def proposal_of(type: str, body_json: str) -> Proposal | None:
@@ -43,7 +50,24 @@ def check_releasable(key: str, state: str | None) -> None:
         raise GovernanceError(f"entry {key}: is {state or 'unknown'}; only a rejected or parked one can be released")
 
 
+def check_settleable(key: str, state: str | None, erp_ref: str) -> None:
+    """GovernanceError unless nobody knows what became of the journal entry, and its number at the ERP is named."""
+    if state != "parked":
+        raise GovernanceError(f"entry {key}: is {state or 'unknown'}; only a parked one can be settled")
+    if not erp_ref.strip():
+        raise GovernanceError(f"entry {key}: name the number that the ERP has given it")
+
+
 def check_replaceable(key: str, state: str | None) -> None:
     """GovernanceError unless the ERP has rejected the journal entry, so that it is surely not there."""
     if state != "rejected":
         raise GovernanceError(f"entry {key}: is {state or 'unknown'}; only a rejected one can be replaced")
+
+
+def check_correctable(key: str, state: str | None, corrected: Collection[str], deltas: pl.DataFrame) -> None:
+    """GovernanceError unless the journal entry is posted or rejected, and was not corrected before (`corrected`: the
+    documents of all corrections)."""
+    if state not in ("posted", "rejected"):
+        raise GovernanceError(f"entry {key}: is {state or 'unknown'}; only a posted or rejected one can be corrected")
+    if not set(deltas["document"]).isdisjoint(corrected):
+        raise GovernanceError(f"entry {key}: was corrected before; correct what stands instead of it")

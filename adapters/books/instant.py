@@ -95,19 +95,27 @@ class InstantBooks(SqlBooks):
         return self._database.rows(wanted)[0][0]
 
     def claimed_sets(self) -> int:
-        """How many posting sets are in an entry."""
-        claimed = select(func.count()).select_from(tables.posting_sets).where(tables.posting_sets.c.entry_key != "")
+        """How many posting sets are in an entry that was not replaced."""
+        stamp = tables.posting_sets.c.entry_key
+        sets = tables.posting_sets.outerjoin(tables.entries, stamp == _entries.key)
+        kept = func.coalesce(_entries.state, "") != "replaced"
+        claimed = select(func.count()).select_from(sets).where(stamp != "", kept)
         return self._database.rows(claimed)[0][0]
 
     def lines_of(self, entries: Sequence[JournalEntry]) -> pl.DataFrame:
         """The lines of the sets that these entries name: entry_key (as the set is stamped), account_code, side,
-        facility, department, kind, amount_minor, summed."""
-        places = queries.places_of(entries)
-        return frames.frame_of(self._database.rows(queries.claimed_lines(places)) if places else [], CLAIMED)
+        facility, department, variance, kind, amount_minor, summed."""
+        parts = queries.in_parts(queries.places_of(entries))
+        rows = [row for part in parts for row in self._database.rows(queries.claimed_lines(part))]
+        *keys, amount = CLAIMED
+        return frames.frame_of(rows, CLAIMED).group_by(keys, maintain_order=True).agg(pl.col(amount).sum())
 
 
 CLAIMED: dict[str, pl.DataType] = {
-    **{name: pl.String() for name in ("entry_key", "account_code", "side", "facility", "department", "kind")},
+    **{
+        name: pl.String()
+        for name in ("entry_key", "account_code", "side", "facility", "department", "variance", "kind")
+    },
     "amount_minor": pl.Int64(),
 }
 

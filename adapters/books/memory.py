@@ -16,14 +16,16 @@ from adapters.books import frames
 from adapters.books.conserved import totals_breaks
 from adapters.books.governed import check_releasable, check_replaceable
 from adapters.books.memory_changes import MemoryChanges
+from adapters.books.memory_corrections import MemoryCorrections
 from adapters.books.memory_deliveries import MemoryDeliveries
 from adapters.books.memory_exceptions import MemoryExceptions
 from adapters.books.memory_outgoing import MemoryOutgoing
-from adapters.books.outcomes import STATE_AFTER, EntryFacts, debit_minor, exception_id, raised_by, resolved_by
+from adapters.books.outcomes import DONE, STATE_AFTER, EntryFacts, debit_minor, exception_id, raised_by, resolved_by
 from adapters.books.told import ToldSet, statuses_of, told_outcomes
 from adapters.clock import utc_now_ms
 from runtime.effects import DELTAS, TOTALS, Effects
 from runtime.errors import Fenced
+from runtime.ledger.compensation import replaced_by
 from runtime.ledger.governance import signer
 from runtime.ledger.journal import entry_key
 from runtime.limits import TEXT_CHARS_MAX
@@ -78,7 +80,7 @@ class _Entry:
     sent_ms: int = 0
 
 
-class MemoryBooks(MemoryExceptions, MemoryChanges, MemoryOutgoing, MemoryDeliveries):
+class MemoryBooks(MemoryExceptions, MemoryCorrections, MemoryChanges, MemoryOutgoing, MemoryDeliveries):
     """Books that end with the process. `told_kinds`: see `SqlBooks`."""
 
     def __init__(self, now_ms: Callable[[], int] = utc_now_ms, told_kinds: Mapping[str, str] | None = None) -> None:
@@ -109,16 +111,15 @@ class MemoryBooks(MemoryExceptions, MemoryChanges, MemoryOutgoing, MemoryDeliver
         if position_key(owner.position) != position_key(after):
             raise Fenced(f"shard:{shard}: the shard does not stand there")
         now_ms = self._now_ms()
-        sets = _posting_sets(effects.deltas, _PostingSet(shard, position, now_ms, []))
+        self._add_sets(effects.deltas, shard, position)
         owner.marks.append(CommitMark(after, position, rows, effects.digest()))
         owner.position, owner.rows_total, owner.committed_at_ms = position, owner.rows_total + rows, now_ms
-        self._sets.update(sets)
-        self._unclaimed.update(sets)
         self._add_totals(effects.totals)
         self._raise(effects.exceptions, f"shard:{shard}")
         self._resolve(effects.resolved, f"shard:{shard}")
         self._put_out(effects.derived)
         self._tell(effects.statuses)
+        self._note_openings(shard, effects.opened)
 
     def commits(self, shard: int, after: str) -> list[CommitMark]:
         """See Books."""
@@ -143,6 +144,11 @@ class MemoryBooks(MemoryExceptions, MemoryChanges, MemoryOutgoing, MemoryDeliver
             for line in posting.lines
         ]
         return frames.frame_of(rows, frames.UNCLAIMED)
+
+    def unclaimed_lane(self, erp_entities: Sequence[str], period: str = "") -> int | None:
+        """See Books."""
+        waiting = (self._sets[key] for key in self._waiting(erp_entities))
+        return min((held.get("lane") for held in waiting if period in ("", held.get("period"))), default=None)
 
     def unclaimed_count(self, erp_entities: Sequence[str]) -> int:
         """See Books."""
@@ -187,11 +193,11 @@ class MemoryBooks(MemoryExceptions, MemoryChanges, MemoryOutgoing, MemoryDeliver
             self._governors[owner] = governor
 
     def record_outcomes(self, owner: str, epoch: int, outcomes: Sequence[Outcome]) -> None:
-        """See Books. What is posted stays so, whatever a late answer says."""
+        """See Books. What is posted or replaced stays so, whatever a late answer says."""
         self._held(owner, epoch)
         if any(outcome.key not in self._entries for outcome in outcomes):
             raise ValueError("an outcome is of an entry that was never sealed")
-        fresh = [outcome for outcome in outcomes if self._entries[outcome.key].state != "posted"]
+        fresh = [outcome for outcome in outcomes if self._entries[outcome.key].state not in DONE]
         for outcome in fresh:
             held = self._entries[outcome.key]
             held.state, held.erp_ref = STATE_AFTER[outcome.code], outcome.erp_ref
@@ -214,6 +220,7 @@ class MemoryBooks(MemoryExceptions, MemoryChanges, MemoryOutgoing, MemoryDeliver
         """See Books."""
         replacer, held = signer(by), self._entries.get(key)
         check_replaceable(key, held and held.state)
+        self._refuse_closed([(replacement.entity, replacement.period)])
         places = [_set_key(*place) for place in replacement.sets]
         if any(self._claims.get(place) != key for place in places):
             raise ValueError(f"{key}: a posting set is claimed already or does not exist")
@@ -247,7 +254,10 @@ class MemoryBooks(MemoryExceptions, MemoryChanges, MemoryOutgoing, MemoryDeliver
         """See Books."""
         sums: dict[tuple, Counter] = {}
         for set_key, posting in self._sets.items():
-            posted = self._fate(set_key)[1] == "posted"
+            state = self._fate(set_key)[1]
+            if state == "replaced":
+                continue
+            posted = state == "posted"
             for line in posting.lines:
                 account = sums.setdefault(
                     tuple(line[_AT[name]] for name in ("entity", "currency", "account_code")), Counter()
@@ -322,6 +332,12 @@ class MemoryBooks(MemoryExceptions, MemoryChanges, MemoryOutgoing, MemoryDeliver
         key = self._claims.get(set_key, "")
         return (key, self._entries[key].state, self._entries[key].erp_ref) if key else ("", "", "")
 
+    def _add_sets(self, deltas: pl.DataFrame, shard: int, position: str) -> None:
+        """Post what waits for an entry from now on."""
+        sets = _posting_sets(deltas, _PostingSet(shard, position, self._now_ms(), []))
+        self._sets.update(sets)
+        self._unclaimed.update(sets)
+
     def _add_totals(self, totals: pl.DataFrame) -> None:
         for *key, events, amount_minor in frames.keyed_totals(totals).iter_rows():
             sums = self._totals.setdefault(tuple(key), Counter())
@@ -331,6 +347,8 @@ class MemoryBooks(MemoryExceptions, MemoryChanges, MemoryOutgoing, MemoryDeliver
     def _told_sets(self, key: str) -> list[ToldSet]:
         """The posting sets of an immediate entry, as statuses speak of them."""
         entry = self._entries[key].entry
+        while (old := self._entries.get(replaced_by(entry.document))) and old.state == "replaced":
+            entry = old.entry
         places = entry.sets if entry.mode == "immediate" else ()
         return [self._told_set(self._sets[_set_key(*place)]) for place in places]
 

@@ -25,6 +25,8 @@ STATE_AFTER: dict[OutcomeCode, EntryState] = {
     "parked": "parked",
 }
 
+DONE: frozenset[EntryState] = frozenset({"posted", "replaced"})  # states that no outcome changes any more
+
 _RAISES = {
     "rejected": "erp_rejected",
     "unknown": "erp_unknown_outcome",

@@ -5,7 +5,7 @@ number later, when it can be seen: a reader that has come to a number will never
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 import polars as pl
@@ -17,9 +17,9 @@ from adapters.books.deliveries import hold
 from adapters.books.frames import NUMBERED_STATUSES, frame_of, stored_statuses
 from adapters.books.told import ToldSet, told_outcomes
 from runtime.flow.frames import encode
+from runtime.ledger.compensation import replaced_by
 from runtime.ports import OutboxFrame, Outcome, position_key
 
-_SETS_PER_STATEMENT = 1_000  # each is four parameters
 _KNOWN_IS_NOTHING = "(status_id) DO NOTHING"
 
 _statuses, _outbox, _entries = tables.statuses.c, tables.outbox.c, tables.entries.c
@@ -29,6 +29,7 @@ class _Folded(msgspec.Struct):
     """What is read of an entry's body here."""
 
     mode: str
+    document: str
     sets: tuple[tuple[int, str, int], ...]
 
 
@@ -99,20 +100,26 @@ def _number(connection: Connection, limit: int) -> int:
 def _sets_of(connection: Connection, keys: Collection[str], kinds: Collection[str]) -> dict[str, list[ToldSet]]:
     """Sets of these kinds that immediate entries of these keys hold, by key."""
     bodies = connection.execute(select(_entries.key, _entries.body).where(_entries.key.in_(keys))).all()
-    key_of = {place: key for key, body in bodies for place in _immediate(body)}
+    key_of = {place: key for key, body in bodies for place in _immediate(_origin(connection, body))}
     found: dict[str, list[ToldSet]] = defaultdict(list)
-    for part in _parts(list(key_of)):
+    for part in queries.in_parts(list(key_of)):
         for one in (ToldSet(*row) for row in connection.execute(queries.told_sets(part, kinds))):
             found[key_of[one.shard, *position_key(one.position), one.set_no]].append(one)
     return found
 
 
-def _immediate(body: str) -> list[queries.SetKey]:
+def _origin(connection: Connection, body: str) -> _Folded:
+    """The entry itself, or the replaced one in whose place it stands: that has the documents."""
     entry = msgspec.json.decode(body, type=_Folded)
+    while key := replaced_by(entry.document):
+        old = select(_entries.body).where(_entries.key == key, _entries.state == "replaced")
+        if (found := connection.scalar(old)) is None:
+            break
+        entry = msgspec.json.decode(found, type=_Folded)
+    return entry
+
+
+def _immediate(entry: _Folded) -> list[queries.SetKey]:
     if entry.mode != "immediate":
         return []
     return [(shard, *position_key(position), set_no) for shard, position, set_no in entry.sets]
-
-
-def _parts(places: Sequence[queries.SetKey]) -> Iterator[Sequence[queries.SetKey]]:
-    return (places[start : start + _SETS_PER_STATEMENT] for start in range(0, len(places), _SETS_PER_STATEMENT))

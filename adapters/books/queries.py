@@ -3,7 +3,7 @@
 Owns the shape of every report: columns come out in the order of `frames`. Runs nothing.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from sqlalchemy import (
     BigInteger,
@@ -30,6 +30,7 @@ from runtime.ports import JournalEntry, position_key
 
 _sets, _lines, _entries = tables.posting_sets.c, tables.posting_lines.c, tables.entries.c
 _SET_KEY = ("shard", "position_ms", "position_seq", "set_no")
+PLACES_PER_STATEMENT = 1_000  # each is four parameters, of which either database takes some ten thousand
 
 SetKey = tuple[int, int, int, int]  # a set's place: shard, the position's two numbers, set_no
 BEFORE_ALL: SetKey = (-1, 0, 0, 0)
@@ -52,6 +53,13 @@ def unclaimed(erp_entities: Sequence[str], sets_max: int, period: str = "") -> S
         .select_from(joined)
         .order_by(*_claim_order(waiting), _lines.line_no)
     )
+
+
+def unclaimed_lane(erp_entities: Sequence[str], period: str = "") -> Select:
+    """The lane of the first set that waits for an entry."""
+    of_period = [_sets.period == period] if period else []
+    first = select(_sets.lane).where(_waits_for(erp_entities), *of_period)
+    return first.order_by(*_claim_order(tables.posting_sets)).limit(1)
 
 
 def unclaimed_count(erp_entities: Sequence[str]) -> Select:
@@ -108,12 +116,18 @@ def places_of(entries: Iterable[JournalEntry]) -> list[SetKey]:
     return [(shard, *position_key(position), no) for entry in entries for shard, position, no in entry.sets]
 
 
+def in_parts(places: Sequence[SetKey]) -> Iterator[Sequence[SetKey]]:
+    """So many places at a time as one statement can name."""
+    return (places[start : start + PLACES_PER_STATEMENT] for start in range(0, len(places), PLACES_PER_STATEMENT))
+
+
 def claimed_lines(places: Sequence[SetKey]) -> Select:
     """The lines of these sets, summed by the entry that each set is stamped with and what an entry's line keeps."""
     columns = (column(name, BigInteger) for name in _SET_KEY)
     given = values(*columns, name="given").data(places).cte()
     sets = given.join(tables.posting_sets, _same_set(given, tables.posting_sets))
-    what = (func.coalesce(_sets.entry_key, ""), _lines.account_code, _lines.side, _lines.facility, _lines.department)
+    dimensions = (_lines.facility, _lines.department, _lines.variance)
+    what = (func.coalesce(_sets.entry_key, ""), _lines.account_code, _lines.side, *dimensions)
     return (
         select(*what, _sets.kind, _whole(func.sum(_lines.amount_minor)))
         .select_from(sets.join(tables.posting_lines, _same_set(given, tables.posting_lines)))
@@ -121,8 +135,21 @@ def claimed_lines(places: Sequence[SetKey]) -> Select:
     )
 
 
+def lines_of_sets(places: Sequence[SetKey]) -> Select:
+    """The lines of these sets: columns DELTAS, shard, position, in the order of their keys."""
+    columns = (column(name, BigInteger) for name in _SET_KEY)
+    given = values(*columns, name="given").data(places).cte()
+    sets = given.join(tables.posting_sets, _same_set(given, tables.posting_sets))
+    return (
+        select(*_delta_columns(tables.posting_sets), _sets.shard, _position(tables.posting_sets))
+        .select_from(sets.join(tables.posting_lines, _same_set(given, tables.posting_lines)))
+        .order_by(*(_sets[name] for name in _SET_KEY), _lines.line_no)
+    )
+
+
 def balances() -> Select:
-    """Debits and credits of each account over all lines, and over those whose entry is posted."""
+    """Debits and credits of each account over all lines that no replaced entry keeps, and over those whose entry is
+    posted."""
     key = (_sets.entity, _sets.currency, _lines.account_code)
     posted = _entries.state == "posted"
     joined = tables.posting_sets.join(tables.posting_lines, _same_set(tables.posting_sets, tables.posting_lines))
@@ -135,6 +162,7 @@ def balances() -> Select:
             _amount_where(and_(posted, _lines.side == "C")),
         )
         .select_from(joined.outerjoin(tables.entries, _sets.entry_key == _entries.key))
+        .where(func.coalesce(_entries.state, "") != "replaced")
         .group_by(*key)
         .order_by(*key)
     )

@@ -8,19 +8,21 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 
 import msgspec
 import polars as pl
-from sqlalchemy import Connection, RowMapping, Select, bindparam, delete, insert, select, tuple_, update
+from sqlalchemy import Connection, RowMapping, Select, bindparam, delete, insert, select, text, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from adapters.books import chain, frames, pages, queries, tables
 from adapters.books.changes import SqlChanges
 from adapters.books.conserving import SqlConservation
+from adapters.books.corrections import SqlCorrections
 from adapters.books.counters import reserve
 from adapters.books.database import Database, Write
-from adapters.books.deliveries import SqlDeliveries, hold, keep_governor, note_sending
+from adapters.books.deliveries import SqlDeliveries, hold, keep_governor, note_openings, note_sending, refuse_closed
 from adapters.books.exceptions import By, SqlExceptions, raise_all, raised_rows, remember, resolve
 from adapters.books.governed import check_releasable, check_replaceable
-from adapters.books.outcomes import STATE_AFTER, EntryFacts, debit_minor, exception_id, raised_by, resolved_by
+from adapters.books.outcomes import DONE, STATE_AFTER, EntryFacts, debit_minor, exception_id, raised_by, resolved_by
 from adapters.books.outgoing import SqlOutgoing, insert_of_derived, insert_of_statuses, told_sets
+from adapters.books.posting_rows import ADD_TO_TOTALS, posting_frames
 from adapters.books.told import statuses_of
 from adapters.clock import utc_now_ms
 from runtime.effects import TOTALS, Effects
@@ -33,7 +35,7 @@ from runtime.ports import Checkpoint, CommitMark, EntryState, JournalEntry, Leas
 _owners, _entries = tables.owners.c, tables.entries.c
 
 
-class SqlBooks(SqlDeliveries, SqlExceptions, SqlChanges, SqlOutgoing, SqlConservation):
+class SqlBooks(SqlDeliveries, SqlCorrections, SqlExceptions, SqlChanges, SqlOutgoing, SqlConservation):
     """Books over one database that `upgrade` has made. Threads and processes each open their own.
 
     `told_kinds`: the kinds whose documents' delivery is told, and the flow of each.
@@ -62,6 +64,8 @@ class SqlBooks(SqlDeliveries, SqlExceptions, SqlChanges, SqlOutgoing, SqlConserv
             .returning(tables.owners)
         )
         with self._database.writing() as connection:
+            if self._database.dialect == "postgresql":
+                connection.execute(_END_FORMER, {"owner": owner, "holder": holder if again else None})
             found = connection.execute(taken).mappings().one_or_none()
         if found is None:
             raise Fenced(f"{owner}: somebody else has taken over")
@@ -81,17 +85,18 @@ class SqlBooks(SqlDeliveries, SqlExceptions, SqlChanges, SqlOutgoing, SqlConserv
                 write(connection)
             raise_all(self._database, connection, raised, by)
             resolve(self._database, connection, effects.resolved, by)
+            note_openings(self._database, connection, shard, dict(effects.opened))
             connection.execute(insert(tables.commit_marks), mark)
             chain.append_commit(connection, mark, postings_digest)
 
     def _writes(self, effects: Effects, place: dict[str, int], now_ms: int) -> list[Write]:
         """What a step only adds: made ready before anything is locked."""
-        sets, lines = _posting_frames(effects.deltas, place, now_ms)
+        sets, lines = posting_frames(effects.deltas, place, now_ms)
         totals = frames.keyed_totals(effects.totals).with_columns(pl.lit(place["shard"]).alias("shard"))
         return [
             self._database.bulk(tables.posting_sets, sets),
             self._database.bulk(tables.posting_lines, lines),
-            self._database.bulk(tables.totals, totals, _ADD_TO_TOTALS),
+            self._database.bulk(tables.totals, totals, ADD_TO_TOTALS),
             insert_of_derived(effects.derived, place),
             insert_of_statuses(self._database, effects.statuses),
         ]
@@ -117,6 +122,11 @@ class SqlBooks(SqlDeliveries, SqlExceptions, SqlChanges, SqlOutgoing, SqlConserv
     def unclaimed(self, erp_entities: Sequence[str], sets_max: int, period: str = "") -> pl.DataFrame:
         """See Books."""
         return self._frame(queries.unclaimed(erp_entities, sets_max, period), frames.UNCLAIMED)
+
+    def unclaimed_lane(self, erp_entities: Sequence[str], period: str = "") -> int | None:
+        """See Books."""
+        with self._database.reading() as connection:
+            return connection.scalar(queries.unclaimed_lane(erp_entities, period))
 
     def unclaimed_count(self, erp_entities: Sequence[str]) -> int:
         """See Books."""
@@ -165,7 +175,7 @@ class SqlBooks(SqlDeliveries, SqlExceptions, SqlChanges, SqlOutgoing, SqlConserv
                 keep_governor(self._database, connection, owner, governor)
 
     def record_outcomes(self, owner: str, epoch: int, outcomes: Sequence[Outcome]) -> None:
-        """See Books. What is posted stays so, whatever a late answer says."""
+        """See Books. What is posted or replaced stays so, whatever a late answer says."""
         now_ms = self._now_ms()
         with self._database.writing() as connection:
             hold(connection, owner, epoch)
@@ -175,8 +185,8 @@ class SqlBooks(SqlDeliveries, SqlExceptions, SqlChanges, SqlOutgoing, SqlConserv
                 connection.execute(_MOVE_ENTRY, [_outcome_row(outcome, now_ms) for outcome in fresh])
                 chain.append(self._database, connection, owner, chain.ended(connection, facts), now_ms)
             resolve(self._database, connection, resolved_by(owner, fresh), By(owner, now_ms))
-            raised = raised_rows(raised_by(owner, fresh, facts, now_ms))
-            raise_all(self._database, connection, raised, By(owner, now_ms))
+            if len(raised := raised_by(owner, fresh, facts, now_ms)):
+                raise_all(self._database, connection, raised_rows(raised), By(owner, now_ms))
             sets = told_sets(connection, fresh, self._told_kinds)
             told = statuses_of(owner, fresh, sets, self._told_kinds, now_ms)
             insert_of_statuses(self._database, told)(connection)
@@ -200,6 +210,7 @@ class SqlBooks(SqlDeliveries, SqlExceptions, SqlChanges, SqlOutgoing, SqlConserv
         old = _entries.key == key
         with self._database.writing() as connection:
             check_replaceable(key, connection.scalar(select(_entries.state).where(old).with_for_update()))
+            refuse_closed(connection, [(replacement.entity, replacement.period)])
             fresh_key = entry_key(replacement.entity, reserve(self._database, connection, "entry_no"))
             entry = msgspec.structs.replace(replacement, key=fresh_key)
             sealed_no = reserve(self._database, connection, "sealed_no")
@@ -251,9 +262,17 @@ class SqlBooks(SqlDeliveries, SqlExceptions, SqlChanges, SqlOutgoing, SqlConserv
         return frames.frame_of(self._database.rows(query), columns)
 
 
-_ADD_TO_TOTALS = (
-    f"({', '.join(column.name for column in tables.totals.primary_key)}) DO UPDATE SET "
-    "events = totals.events + excluded.events, amount_minor = totals.amount_minor + excluded.amount_minor"
+# A former owner that stands still in the middle of a transaction keeps its row locked (`xmax` is who does). Whoever may
+# take over ends it: it is fenced by that anyway. `holder`: only if this one is the owner still.
+_END_FORMER = text(
+    """
+    SELECT pg_terminate_backend(locks.pid)
+    FROM owners
+    JOIN pg_locks AS locks ON locks.locktype = 'transactionid' AND locks.transactionid = owners.xmax AND locks.granted
+    JOIN pg_stat_activity AS sessions ON sessions.pid = locks.pid AND sessions.usename = current_user
+    WHERE owners.owner = :owner AND locks.pid <> pg_backend_pid()
+      AND (CAST(:holder AS TEXT) IS NULL OR owners.holder = :holder)
+    """
 )
 _MOVE_ENTRY = (
     update(tables.entries)
@@ -297,23 +316,24 @@ def _mark(row: RowMapping) -> CommitMark:
     return CommitMark(after, position, row["row_count"], row["digest"])
 
 
+_ADVANCE = (
+    update(tables.owners)
+    .where(*(_owners[name] == bindparam(f"of_{name}") for name in ("owner", "epoch", "position_ms", "position_seq")))
+    .values(
+        rows_total=_owners.rows_total + bindparam("more_rows"),
+        **{name: bindparam(f"new_{name}") for name in ("position_ms", "position_seq", "committed_at_ms")},
+    )
+)
+
+
 def _advance(connection: Connection, epoch: int, mark: dict, now_ms: int) -> None:
     """Move the shard on, which also locks its row; Fenced when it is not this epoch's or stands elsewhere."""
     owner = f"shard:{mark['shard']}"
-    stands = (_owners.position_ms == mark["after_ms"]) & (_owners.position_seq == mark["after_seq"])
-    moved = update(tables.owners).where(_owners.owner == owner, _owners.epoch == epoch, stands)
-    place = {"position_ms": mark["position_ms"], "position_seq": mark["position_seq"], "committed_at_ms": now_ms}
-    if connection.execute(moved.values(rows_total=_owners.rows_total + mark["row_count"], **place)).rowcount == 0:
+    stands = {"of_position_ms": mark["after_ms"], "of_position_seq": mark["after_seq"]}
+    moves = {"new_position_ms": mark["position_ms"], "new_position_seq": mark["position_seq"]}
+    given = {"of_owner": owner, "of_epoch": epoch, "more_rows": mark["row_count"], "new_committed_at_ms": now_ms}
+    if connection.execute(_ADVANCE, {**given, **stands, **moves}).rowcount == 0:
         raise Fenced(f"{owner}: epoch {epoch} is not the newest, or the shard does not stand there")
-
-
-def _posting_frames(deltas: pl.DataFrame, place: dict[str, int], now_ms: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The rows of posting_sets and posting_lines. A set whose lines contradict it comes twice, which no table takes."""
-    filled = frames.without_gaps(deltas)
-    key = [pl.lit(value).alias(name) for name, value in place.items()]
-    stamps = [*key, pl.col("posted_on").cast(pl.String()), pl.lit(now_ms).alias("committed_at_ms")]
-    sets = filled.select(frames.SET_COLUMNS).unique(maintain_order=True).with_columns(stamps)
-    return sets.collect(), filled.select(*frames.LINE_COLUMNS, *key).collect()
 
 
 def _entry_row(entry: JournalEntry, sealed_no: int, now_ms: int) -> dict:
@@ -353,13 +373,13 @@ def _claim(connection: Connection, owner: str, entries: Sequence[JournalEntry], 
 
 
 def _facts_of_undecided(connection: Connection, outcomes: Sequence[Outcome]) -> dict[str, EntryFacts]:
-    """Facts of those entries that are not posted yet; ValueError when one was never sealed."""
+    """Facts of those entries that may still change; ValueError when one was never sealed."""
     keys = {outcome.key for outcome in outcomes}
     facts = select(_entries.key, _entries.state, _entries.entity, _entries.currency, _entries.debit_minor)
     rows = connection.execute(facts.where(_entries.key.in_(keys))).all()
     if len(rows) != len(keys):
         raise ValueError("an outcome is of an entry that was never sealed")
-    return {key: EntryFacts(*rest) for key, state, *rest in rows if state != "posted"}
+    return {key: EntryFacts(*rest) for key, state, *rest in rows if state not in DONE}
 
 
 def _outcome_row(outcome: Outcome, now_ms: int) -> dict:

@@ -142,6 +142,7 @@ posting_lines = Table(
     _int("line_no", primary_key=True),
     _text("facility"),
     _text("department"),
+    _text("variance"),
     _text("role"),
     _text("account_code"),
     _int("mapping_version"),
@@ -269,6 +270,15 @@ period_closes = Table(
     _int("number"),
     Column("opens_on", Date),
     _text("declared_by"),
+)
+
+# From which day on a shard posts for an entity, as far as it was told of periods that were cut off.
+shard_openings = Table(
+    "shard_openings",
+    metadata,
+    _int("shard", primary_key=True),
+    _text("entity", primary_key=True),
+    Column("opens_on", Date, nullable=False),
 )
 
 # One row a commit, for ever: each holds the hash of the one before it. `postings_digest` is of the commit's posting

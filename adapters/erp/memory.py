@@ -164,20 +164,29 @@ class MemoryErp:
             return {"stopped": "unavailable", "locked": "unauthorised"}[self.state]
         return self._plan.popleft() if self._plan else "none"
 
+    def shows(self, key: str) -> bool:
+        """Whether a person who looks finds an entry under this key, by now. No call is counted."""
+        self._catch_up(self._now_ms())
+        return key in self._numbers
+
     def _counted(self) -> bool:
         """Count a call, after all that is due by now; whether it is above a limit."""
         now_ms = self._now_ms()
         self.calls.append(now_ms)
+        self._catch_up(now_ms)
+        limits = [(getattr(self._terms, name), length_ms) for name, length_ms in _WINDOWS_MS.items()]
+        above = any(limit and self._within(now_ms, length_ms) > limit for limit, length_ms in limits)
+        self.exceeded += above
+        return above
+
+    def _catch_up(self, now_ms: int) -> None:
+        """Do what was still to be done by then."""
         for due_ms, entries in [late for late in self._late if 0 < late[0] <= now_ms]:
             self._late.remove((due_ms, entries))
             self._take(entries, due_ms)
         for name in [name for name, job in self._jobs.items() if job.due_ms <= now_ms]:
             job = self._jobs.pop(name)
             self._reports[name] = self._apply(job.entries, job.due_ms)
-        limits = [(getattr(self._terms, name), length_ms) for name, length_ms in _WINDOWS_MS.items()]
-        above = any(limit and self._within(now_ms, length_ms) > limit for limit, length_ms in limits)
-        self.exceeded += above
-        return above
 
     def _within(self, now_ms: int, length_ms: int) -> int:
         return sum(now_ms - length_ms < at for at in reversed(self.calls))

@@ -46,7 +46,7 @@ _ENTRY = {
     "total": Amount,
 }
 _LINE = {
-    **dict.fromkeys(("account", "side", "facility", "department", "text", "line_no"), str),
+    **dict.fromkeys(("account", "side", "facility", "department", "variance", "text", "line_no"), str),
     **dict.fromkeys(("amount", "debit", "credit", "signed"), Amount),
 }
 LINE = Scope({**_ENTRY, **_LINE}, {})
@@ -171,6 +171,7 @@ def _line_values(number: int, line: JournalLine, currency: str, sides: Mapping[s
         "side": sides[line.side],
         "facility": line.facility,
         "department": line.department,
+        "variance": line.variance,
         "text": line.text,
         "line_no": str(number),
         "amount": Amount(line.amount_minor, currency),

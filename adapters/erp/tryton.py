@@ -21,6 +21,7 @@ from pydantic import Field
 
 from adapters.erp.http.fault import ErpFault
 from adapters.erp.http.gateway import ErpConnection, settings_of, with_limits
+from adapters.erp.http.naming import line_text
 from adapters.erp.tryton_company import Companies, Company, period_of
 from adapters.erp.tryton_rpc import Credentials, TrytonSession
 from runtime.config import Section
@@ -276,8 +277,7 @@ def _line_values(entry: JournalEntry, line: JournalLine, company: Company) -> di
         raise ErpFault("rejected", f"entry {entry.key}: {entry.entity} has no one account {line.account_code}")
     amount, zero = Decimal(line.amount_minor).scaleb(-company.digits), Decimal(0)
     debit, credit = (amount, zero) if line.side == "D" else (zero, amount)
-    text = " ".join(part for part in (line.text, line.facility, line.department) if part)
-    return {"account": account, "debit": debit, "credit": credit, "description": text}
+    return {"account": account, "debit": debit, "credit": credit, "description": line_text(line)}
 
 
 def _move_line(row: dict[str, Any], account_code: str, digits: int) -> MoveLine:

@@ -42,6 +42,7 @@ class _Line(NamedTuple):
     erp_ref: str
     facility: str
     department: str
+    variance: str
     role: str
     account_code: str
     mapping_version: int
@@ -64,8 +65,10 @@ class Journal:
         return _OPENING
 
     def page(self, lines: pl.DataFrame) -> str:
-        """The transactions of whole posting sets: columns as `Books.posting_pages` gives them."""
-        rows = map(_Line._make, lines.select(_Line._fields).iter_rows())
+        """The transactions of whole posting sets: columns as `Books.posting_pages` gives them. What a replaced entry
+        keeps is left out: other postings stand instead."""
+        kept = lines.filter(pl.col("entry_state") != "replaced")
+        rows = map(_Line._make, kept.select(_Line._fields).iter_rows())
         return "".join(self._transaction(list(of_set)) for _, of_set in groupby(rows, itemgetter(slice(3))))
 
     def closing(self) -> str:
@@ -84,7 +87,8 @@ class Journal:
         self._currencies.add(line.currency)
         signed_minor = line.amount_minor if line.side == "D" else -line.amount_minor
         amount = decimal_text(signed_minor, self._places(line.currency))
-        tags = _tags(facility=line.facility, department=line.department, mapping=line.mapping_version)
+        dimensions = {"facility": line.facility, "department": line.department, "variance": line.variance}
+        tags = _tags(**dimensions, mapping=line.mapping_version)
         return f"    {account:<40}  {amount:>18} {line.currency}  ; {tags}\n"
 
     def _sample(self, currency: str) -> str:

@@ -132,7 +132,8 @@ def failure(error: Exception) -> LogError:
 class RedisLogWriter:
     """LogWriter over pooled connections. With `replicas_min`, an append waits until so many replicas hold it on disk.
 
-    That needs WAITAOF (Valkey, or Redis >= 7.2). A minimum that is not reached in time is LogUnavailable.
+    That needs WAITAOF (Valkey, or Redis >= 7.2). A minimum that is not reached in time is LogUnavailable: the entries
+    stay where they are, and whoever sends them again sends repeats.
     """
 
     def __init__(self, url: str, prefix: str = "penstock", replicas_min: int = 0) -> None:
@@ -177,8 +178,13 @@ class RedisLogWriter:
         positions, confirmed = await pipeline.execute(raise_on_error=False)
         if isinstance(positions, Exception):
             raise positions
-        if isinstance(confirmed, Exception) or confirmed[1] < self._replicas_min:
-            raise LogUnavailable("too few replicas confirmed the append in time")
+        if isinstance(confirmed, ResponseError):
+            raise LogUnavailable("log.replicas_min: the log's server knows no WAITAOF, so it can't wait")
+        if isinstance(confirmed, Exception):
+            raise confirmed
+        if confirmed[1] < self._replicas_min:
+            few = f"{confirmed[1]} of {self._replicas_min} replicas confirmed within {REPLICA_WAIT_MS} ms"
+            raise LogUnavailable(f"log.replicas_min: {few}; sending again is harmless")
         return positions, confirmed[1]
 
     async def lag(self) -> dict[int, ShardLag]:

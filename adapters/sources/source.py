@@ -19,12 +19,17 @@ TotalKey = tuple[str, str, str]  # entity, currency, kind
 
 
 class SourceSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reader is told besides the path. Readers use what they need."""
+    """What a reader is told besides the path. Readers use what they need.
+
+    `payees`: entity and facility ("" for none) of whom a number (NPI or TIN) is that payers pay to; what is paid to
+    others belongs to `entity`.
+    """
 
     entity: str = "synthea"
     currency: str = "USD"
     token_key: bytes = b""
     rows_max: int = DEFAULT_ROWS_MAX
+    payees: Mapping[str, tuple[str, str]] = {}
 
 
 class SourceFault(NamedTuple):

@@ -33,6 +33,7 @@ from benchmarks.peers.penstock_rules import configuration, found
 from benchmarks.peers.task import Outcome, measure_timed
 from benchmarks.producer import ANSWER, METHOD, OPTIONS
 from runtime.config import Config
+from runtime.flow.frames import decode_sealed
 from runtime.limits import Limits
 from runtime.ports import NoMetrics
 
@@ -93,7 +94,9 @@ class Books:
             lines = pl.DataFrame(books.execute(LINES).fetchall(), schema=list(LINE_COLUMNS), orient="row")
             conflicts = pl.DataFrame(books.execute(CONFLICTS).fetchall(), schema=list(NAME_COLUMNS), orient="row")
             repeats += books.execute(REPEATS).fetchone()[0] or 0
-        return found(repeats, conflicts, in_commit_order(self.archive.scan().collect()), lines)
+        steps = (step for shard in range(prepared.SHARDS) for step in self.archive.steps(shard))
+        events = (decode_sealed(record.body) for step in steps for record in step.records if record.type == "events")
+        return found(repeats, conflicts, in_commit_order(self.archive.scan().collect()), events, lines)
 
 
 def _send(address: str, folder: Path) -> tuple[int, int]:

@@ -25,16 +25,17 @@ def run(folder: Path) -> Outcome:
     with tempfile.TemporaryDirectory() as place:
         config = configuration(Path(place))
         engine, vocabulary = prepared.engine(config), prepared.vocabulary(config)
-    limits, effects = Limits(), []
+    limits, effects, events = Limits(), [], []
     for number, path in enumerate(sorted(folder.glob("*.arrow")), 1):
         checked = check(wire.from_arrow(path.read_bytes(), limits), vocabulary, time.time_ns() // 1_000_000)
         assert checked.rejected.is_empty()
         record = LogRecord(f"{number}-0", "events", len(checked.rows), frames.encode_arrow(checked.accepted))
         effects.append(engine.step([record]))
+        events.append(pl.DataFrame(checked.accepted))
     lines = pl.concat(step.deltas for step in effects)
     outcomes = pl.concat(step.outcomes for step in effects)
     conflicts = pl.concat(step.exceptions for step in effects).filter(pl.col("type") == "event_conflict")
-    return found(sum(step.counts.duplicate for step in effects), conflicts, outcomes, lines)
+    return found(sum(step.counts.duplicate for step in effects), conflicts, outcomes, events, lines)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Owns no rule of its own, and how its effects are read as an outcome of the task.
 facility and department kept.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import polars as pl
@@ -83,8 +84,11 @@ def _exception(name: str) -> str:
     )
 
 
-def found(repeats: int, conflicts: pl.DataFrame, outcomes: pl.DataFrame, lines: pl.DataFrame) -> Outcome:
-    """What Penstock found, from its event conflicts, the changes of events' states in order, and its posting lines.
+def found(
+    repeats: int, conflicts: pl.DataFrame, outcomes: pl.DataFrame, events: Iterable[pl.DataFrame], lines: pl.DataFrame
+) -> Outcome:
+    """What Penstock found, from its event conflicts, the changes of events' states in order, the events as they came,
+    and its posting lines.
 
     The sums are what each kind's debit account shows (a negative amount is a credit there): that credits equal debits
     Penstock proves itself. Kinds that post nothing have no sum.
@@ -93,8 +97,9 @@ def found(repeats: int, conflicts: pl.DataFrame, outcomes: pl.DataFrame, lines: 
     mine = pl.col("account_code") == pl.col("kind").replace_strict(debited, default=None)
     amount = pl.when(pl.col("side") == "D").then("amount_minor").otherwise(-pl.col("amount_minor"))
     debits = lines.lazy().filter(mine).group_by(DIMENSIONS).agg(amount.sum().alias("amount"))
-    last = outcomes.lazy().filter(pl.col("kind").is_in(list(LINKS)))
-    held = last.unique(["source", "event_id"], keep="last", maintain_order=True).filter(pl.col("state") == "pending")
-    names = [name_of(*row) for row in held.select("source", "event_id").collect().rows()]
+    held = outcomes.unique("id_hash", keep="last", maintain_order=True).filter(pl.col("state") == "pending")
+    linked = pl.col("kind").is_in(list(LINKS)) & pl.col("id_hash").is_in(held["id_hash"].implode())
+    waiting = pl.concat(frame.filter(linked).select("source", "event_id") for frame in events)
+    names = [name_of(*row) for row in waiting.unique().rows()]
     sums = {tuple(key): amount for *key, amount in debits.collect().rows()}
     return Outcome(repeats, [name_of(*row) for row in conflicts.select("source", "event_id").rows()], names, sums)

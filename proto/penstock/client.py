@@ -1,4 +1,4 @@
-"""A thin client: cuts events into requests, keeps several under way, and repeats what was not answered.
+"""A thin client: sends events as requests (`penstock.packing`), several at once, and repeats what was not answered.
 
 Owns retries. They are safe, because an event counts once by (source, event_id), however often it is sent. Never drops
 an event: one that could not be handed over is in the error that `submit` raises.
@@ -7,22 +7,18 @@ an event: one that could not be handed over is in the error that `submit` raises
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import date, datetime
-from itertools import chain, islice
-from typing import Any, NamedTuple, Union
+from typing import NamedTuple
 
 import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from penstock.packing import Events, Piece, SubmitError, pieces
 from penstock.v1 import events_pb2 as v1
 from penstock.v1.events_pb2_grpc import EventServiceStub
 
-ROWS_PER_REQUEST = 2_000
-FRAME_ROWS_PER_REQUEST = 16_384
-REQUEST_BYTES_MAX = 16 * 2**20
 REQUESTS_UNDER_WAY = 4
 ANSWER_TIMEOUT_S = 30.0
 BACKOFF_S, BACKOFF_S_MAX = 0.05, 5.0
@@ -30,21 +26,7 @@ BACKOFF_S, BACKOFF_S_MAX = 0.05, 5.0
 # A server that has more calls than it can begin cancels some.
 _PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 
-_INTEGERS = ("amount_minor", "quantity", "schema_version", "occurred_at_ms")
-_FIELDS = frozenset(v1.FinancialEvent.DESCRIPTOR.fields_by_name)
-_NAMES = {"occurred_at_ms": "occurred_at"}  # what a row calls a field whose name differs
-
-Row = Mapping[str, Any]
-Events = Union[Iterable[Row | v1.FinancialEvent], "polars.DataFrame", "pyarrow.Table"]  # noqa: F821
 Progress = Callable[[int], None]
-
-
-class SubmitError(ValueError):
-    """Events that can't be sent or read at all. `row` is None when all are concerned. Repeating is of no use."""
-
-    def __init__(self, row: int | None, column: str, message: str, code: str = "") -> None:
-        super().__init__(f"{'' if row is None else f'row {row}: '}{f'{column}: ' if column else ''}{message}")
-        self.row, self.column, self.message, self.code = row, column, message, code
 
 
 class SubmitTimeout(TimeoutError):
@@ -95,16 +77,8 @@ class SubmitSummary:
         return self.accepted + self.duplicate + self.rejected
 
 
-class _Piece(NamedTuple):
-    """A request, where its rows start in the submission, and how many they are."""
-
-    request: v1.SubmitRequest
-    start: int
-    rows: int
-
-
 class _UnderWay(NamedTuple):
-    piece: _Piece
+    piece: Piece
     call: grpc.Future
 
 
@@ -143,7 +117,7 @@ class Client:
         summary, until_s = SubmitSummary(), time.monotonic() + self._deadline_s
         under_way: deque[_UnderWay] = deque()
         try:
-            for piece in _pieces(events, self._rows_per_request):
+            for piece in pieces(events, self._rows_per_request):
                 if len(under_way) >= self._under_way_max:
                     self._settle(under_way.popleft(), until_s, summary, progress)
                 under_way.append(self._send(piece, until_s))
@@ -162,7 +136,7 @@ class Client:
         """End the connection."""
         self._channel.close()
 
-    def _send(self, piece: _Piece, until_s: float) -> _UnderWay:
+    def _send(self, piece: Piece, until_s: float) -> _UnderWay:
         timeout_s = max(min(ANSWER_TIMEOUT_S, until_s - time.monotonic()), 0.001)
         return _UnderWay(piece, self._stub.Submit.future(piece.request, timeout=timeout_s))
 
@@ -184,7 +158,7 @@ class Client:
             progress(summary.rows)
 
 
-def _delay_s(error: grpc.RpcError, piece: _Piece, attempt: int) -> float:
+def _delay_s(error: grpc.RpcError, piece: Piece, attempt: int) -> float:
     """How long to wait before sending again; raises what is not worth repeating."""
     details = _details(error)
     asked_s = details.retry.retry_delay.ToMilliseconds() / 1000 if details.retry else 0.0
@@ -211,7 +185,7 @@ def _details(error: grpc.RpcError) -> _Details:
     return _Details(retry if retries else None, violations[0] if violations else None)
 
 
-def _as_submit_error(error: grpc.RpcError, details: _Details, piece: _Piece) -> SubmitError:
+def _as_submit_error(error: grpc.RpcError, details: _Details, piece: Piece) -> SubmitError:
     if details.violation is None:
         return SubmitError(None, "", error.details())
     place = f"rows {piece.start} to {piece.start + piece.rows - 1}"
@@ -219,7 +193,7 @@ def _as_submit_error(error: grpc.RpcError, details: _Details, piece: _Piece) -> 
     return SubmitError(None, details.violation.field, message, details.violation.reason)
 
 
-def _add(summary: SubmitSummary, piece: _Piece, response: v1.SubmitResponse) -> None:
+def _add(summary: SubmitSummary, piece: Piece, response: v1.SubmitResponse) -> None:
     summary.accepted += response.accepted
     summary.duplicate += response.duplicate
     summary.rejected += response.rejected
@@ -241,93 +215,3 @@ _LEVEL_PREFIX = "DURABILITY_LEVEL_"
 def _weaker(known: str, level: int) -> str:
     levels = [level, v1.DurabilityLevel.Value(_LEVEL_PREFIX + known.upper())] if known else [level]
     return v1.DurabilityLevel.Name(min(levels)).removeprefix(_LEVEL_PREFIX).lower()
-
-
-# ── cutting into requests ──────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _pieces(events: Events, rows_per_request: int | None) -> Iterator[_Piece]:
-    if hasattr(events, "__dataframe__") or hasattr(events, "to_arrow"):
-        yield from _frame_pieces(events, rows_per_request or FRAME_ROWS_PER_REQUEST)
-        return
-    start, rest = 0, iter(events)
-    while rows := list(islice(rest, rows_per_request or ROWS_PER_REQUEST)):
-        messages = [_message(row, start + i) for i, row in enumerate(rows)]
-        yield from _fitting(messages, start, _rows_request)
-        start += len(rows)
-
-
-def _frame_pieces(frame: Any, rows_per_request: int) -> Iterator[_Piece]:
-    import pyarrow as pa
-
-    table = frame if isinstance(frame, pa.Table) else frame.to_arrow(compat_level=_plain_texts())
-    if "amount_minor" in table.column_names and not pa.types.is_integer(table.schema.field("amount_minor").type):
-        raise SubmitError(0 if len(table) else None, "amount_minor", "expected whole minor units as integers")
-    for start in range(0, len(table), rows_per_request):
-        yield from _fitting(table.slice(start, rows_per_request), start, _arrow_request)
-
-
-def _plain_texts() -> Any:
-    """Polars' level of Arrow without views, which a gateway would have to write out again."""
-    from polars import CompatLevel
-
-    return CompatLevel.oldest()
-
-
-def _fitting(part: Any, start: int, build: Callable[[Any], v1.SubmitRequest]) -> Iterator[_Piece]:
-    """The part as one request, or as two halves while it is too large."""
-    request, rows = build(part), len(part)
-    if rows == 1 or request.ByteSize() <= REQUEST_BYTES_MAX:
-        yield _Piece(request, start, rows)
-        return
-    half = rows // 2
-    yield from chain(_fitting(part[:half], start, build), _fitting(part[half:], start + half, build))
-
-
-def _rows_request(messages: list[v1.FinancialEvent]) -> v1.SubmitRequest:
-    return v1.SubmitRequest(rows=v1.EventRows(events=messages))
-
-
-def _arrow_request(table: "pyarrow.Table") -> v1.SubmitRequest:  # noqa: F821
-    import pyarrow as pa
-
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return v1.SubmitRequest(arrow_frame=sink.getvalue().to_pybytes())
-
-
-def _message(row: Row | v1.FinancialEvent, number: int) -> v1.FinancialEvent:
-    if isinstance(row, v1.FinancialEvent):
-        return row
-    given = {name: value for name, value in row.items() if value is not None}
-    if "occurred_at" in given:
-        given["occurred_at_ms"] = _milliseconds(given.pop("occurred_at"), number)
-    if isinstance(given.get("effective_on"), date):
-        given["effective_on"] = given["effective_on"].isoformat()[:10]
-    try:
-        return v1.FinancialEvent(**given)
-    except (TypeError, ValueError):
-        raise _culprit(given, number) from None
-
-
-def _milliseconds(value: Any, number: int) -> Any:
-    if not isinstance(value, datetime):
-        return value
-    if value.tzinfo is None:
-        raise SubmitError(number, "occurred_at", "a time needs its zone, or be integer milliseconds since 1970 in UTC")
-    return round(value.timestamp() * 1000)
-
-
-def _culprit(given: Row, number: int) -> SubmitError:
-    """Find the column that no message could be made of."""
-    for name, value in given.items():
-        column = _NAMES.get(name, name)
-        if name not in _FIELDS:
-            return SubmitError(number, str(column)[:64], "not a column of an event")
-        try:
-            v1.FinancialEvent(**{name: value})
-        except (TypeError, ValueError):
-            wanted = "a 64-bit integer (amounts are whole minor units)" if name in _INTEGERS else "text"
-            return SubmitError(number, column, f"expected {wanted}, got {type(value).__name__}")
-    return SubmitError(number, "", "not an event")

@@ -1,13 +1,17 @@
-"""What a shard remembers of every event it has taken: 16 bytes an id, sorted, in a few runs.
+"""What a shard remembers of every event it has taken: 16 bytes an id, sorted, in a few runs, and 4 to 16 for marks.
 
-Owns the answer to "new, repeat or conflict?". Never forgets: a repeat after a year is caught like one after a second.
+A new id mostly has no mark, and is not looked for in the runs. Owns the answer to "new, repeat or conflict?". Never
+forgets: a repeat after a year is caught like one after a second.
 """
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 import numpy as np
 
 _RUN_RATIO = 4  # a run is merged into the one before it unless that one is this many times larger
+_MARKS_MIN = 65_536
+_MARKS_AN_ID = 4  # at least: then a fifth of the new ids, at most, have to be looked for in the runs
 Entries = tuple[np.ndarray, np.ndarray]  # ids, and the digest of each
 
 
@@ -28,6 +32,7 @@ class DedupeMemory:
 
     def __init__(self) -> None:
         self._runs: list[Entries] = []
+        self._marks = np.zeros(_MARKS_MIN, bool)  # by the first bits of an id
 
     def __len__(self) -> int:
         return sum(len(ids) for ids, _ in self._runs)
@@ -48,7 +53,8 @@ class DedupeMemory:
 
     def _known(self, ids: np.ndarray) -> Entries:
         """Every remembered entry of these ids, which come sorted."""
-        wanted = ids[np.append(True, ids[1:] != ids[:-1])] if len(ids) else ids
+        maybe = ids[self._marks[self._marks_of(ids)]]
+        wanted = maybe[np.append(True, maybe[1:] != maybe[:-1])] if len(maybe) else maybe
         found = [_entries_of(wanted, run) for run in self._runs]
         none = np.empty(0, np.uint64)
         return np.concatenate([none, *(ids for ids, _ in found)]), np.concatenate([none, *(d for _, d in found)])
@@ -57,24 +63,31 @@ class DedupeMemory:
         if not len(ids):
             return
         self._runs.append((ids, digests))
+        self._mark(ids)
         while len(self._runs) > 1 and len(self._runs[-2][0]) < _RUN_RATIO * len(self._runs[-1][0]):
             (later_ids, later_digests), (earlier_ids, earlier_digests) = self._runs.pop(), self._runs.pop()
             merged = np.concatenate([earlier_ids, later_ids])
             order = np.argsort(merged, kind="stable")
             self._runs.append((merged[order], np.concatenate([earlier_digests, later_digests])[order]))
 
-    def dump(self) -> tuple[bytes, bytes]:
-        """All ids and digests as little-endian uint64, for a snapshot."""
-        if not self._runs:
-            return b"", b""
-        ids = np.concatenate([run[0] for run in self._runs])
-        digests = np.concatenate([run[1] for run in self._runs])
-        order = np.argsort(ids, kind="stable")
-        return ids[order].astype("<u8").tobytes(), digests[order].astype("<u8").tobytes()
+    def _marks_of(self, ids: np.ndarray) -> np.ndarray:
+        return (ids >> np.uint64(65 - len(self._marks).bit_length())).astype(np.intp)
 
-    def load(self, ids: bytes, digests: bytes) -> None:
+    def _mark(self, *marked: np.ndarray) -> None:
+        if len(self) * _MARKS_AN_ID > len(self._marks):
+            self._marks = np.zeros(2 << (len(self) * _MARKS_AN_ID).bit_length(), bool)
+            marked = tuple(ids for ids, _ in self._runs)
+        for ids in marked:
+            self._marks[self._marks_of(ids)] = True
+
+    def dump(self) -> list[Entries]:
+        """All that is remembered, in sorted runs that never change any more: a merge makes another one."""
+        return list(self._runs)
+
+    def load(self, runs: Sequence[Entries]) -> None:
         """Start from a snapshot."""
-        self._runs = [(np.frombuffer(ids, "<u8"), np.frombuffer(digests, "<u8"))] if ids else []
+        self._runs = list(runs)
+        self._mark(*(ids for ids, _ in runs))
 
 
 def _stable_order(ids: np.ndarray) -> np.ndarray:

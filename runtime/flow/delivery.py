@@ -111,6 +111,10 @@ class Isolation:
             return group
         return next_call(fresh, bounds)
 
+    def add(self, group: Call) -> None:
+        """Try this group apart from all others."""
+        self._groups.append(group)
+
     def forget(self, keys: Collection[str]) -> None:
         """Leave these out of every group."""
         kept = (tuple(entry for entry in group if entry.key not in keys) for group in self._groups)
@@ -192,6 +196,10 @@ class Desk:
     def suspects(self) -> set[str]:
         """Keys that wait to be tried apart."""
         return self._isolation.suspects()
+
+    def try_apart(self, entry: JournalEntry) -> None:
+        """Send this sealed entry by itself, as it was refused before."""
+        self._isolation.add((entry,))
 
     # ── what next ──
 

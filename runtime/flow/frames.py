@@ -6,16 +6,23 @@ xxHash64), which Arrow readers ignore. Never checks what the rows mean (`runtime
 
 import io
 import struct
+from collections.abc import Sequence
+from itertools import pairwise
 
 import msgspec
+import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import xxhash
 
 from runtime.errors import FrameError
+from runtime.words import plain
 
 # Small frames gain nothing from compression, and its thread pools cost more than their whole decoding.
 _COMPRESS_ROWS_MIN = 512
+_WORDS_PART = 2  # a dictionary of more words than one for so many rows is no shorter than the texts
+_VIEW = np.complex128  # a view's 16 bytes, as the type of that size that NumPy takes fastest
 _SEAL = struct.Struct("<4sQ")
 _MAGIC = b"PSTK"
 _ONE_THREAD = pa.ipc.IpcReadOptions(use_threads=False)
@@ -32,31 +39,42 @@ def encode(frame: pl.DataFrame) -> bytes:
 
 
 def encode_arrow(batch: pa.RecordBatch) -> bytes:
-    """The same of an Arrow batch."""
-    stream = _small_stream(batch) if batch.num_rows < _COMPRESS_ROWS_MIN else _compressed_stream(batch)
-    return stream + _SEAL.pack(_MAGIC, xxhash.xxh64_intdigest(stream))
+    """The same of an Arrow batch, in which texts may be coded."""
+    return encode_parts(batch, [batch.num_rows])[0]
+
+
+def encode_parts(batch: pa.RecordBatch, ends: Sequence[int]) -> list[bytes]:
+    """The same of each part of a batch, given where they end."""
+    lean = pa.RecordBatch.from_arrays([_lean(column) for column in batch.columns], batch.schema.names)
+    streams = (_stream(lean.slice(start, end - start)) for start, end in pairwise([0, *ends]))
+    return [stream + _SEAL.pack(_MAGIC, xxhash.xxh64_intdigest(stream)) for stream in streams]
+
+
+def _lean(column: pa.Array) -> pa.Array:
+    """The column in the form that is least to compress: codes of one or two bytes, texts with offsets of four."""
+    if pa.types.is_dictionary(column.type):
+        words = column.dictionary
+        if _WORDS_PART * len(words) <= len(column):
+            narrow = pa.from_numpy_dtype(np.min_scalar_type(len(words)))
+            return pa.DictionaryArray.from_arrays(column.indices.cast(narrow), words)
+        column = plain(column)
+    return column.cast(pa.string()) if pa.types.is_large_string(column.type) else column
+
+
+def _stream(batch: pa.RecordBatch) -> bytes:
+    if batch.num_rows < _COMPRESS_ROWS_MIN:
+        return _small_stream(
+            pa.RecordBatch.from_arrays([plain(column) for column in batch.columns], batch.schema.names)
+        )
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema, options=_COMPRESSED) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue().to_pybytes()
 
 
 def _small_stream(batch: pa.RecordBatch) -> bytes:
     """What a stream writer writes, in a quarter of the time that making one takes."""
     return batch.schema.serialize().to_pybytes() + batch.serialize().to_pybytes() + _END_OF_STREAM
-
-
-def _compressed_stream(batch: pa.RecordBatch) -> bytes:
-    columns = [_as_views(column) for column in batch.columns]
-    schema = pa.schema([(name, column.type) for name, column in zip(batch.schema.names, columns, strict=True)])
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, schema, options=_COMPRESSED) as writer:
-        writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
-    return sink.getvalue().to_pybytes()
-
-
-def _as_views(column: pa.Array) -> pa.Array:
-    """Texts as views, which are smaller when compressed, and which Polars takes as they are."""
-    if not pa.types.is_large_string(column.type):
-        return column
-    # The views of a slice would bring along the texts of the whole: joined with nothing it becomes a copy of its own.
-    return pa.concat_arrays([column, pa.array([], column.type)]).cast(pa.string_view())
 
 
 def decode_sealed(body: bytes) -> pl.DataFrame:
@@ -66,7 +84,25 @@ def decode_sealed(body: bytes) -> pl.DataFrame:
     """
     if not _seal_holds(body):
         raise FrameError("malformed_frame", "", "the seal is missing or broken")
-    return pl.DataFrame(pa.ipc.open_stream(body, options=_ONE_THREAD).read_all())
+    table = pa.ipc.open_stream(body, options=_ONE_THREAD).read_all()
+    columns = [pa.chunked_array(map(_as_views, column.chunks), _view_type(column.type)) for column in table.columns]
+    return pl.DataFrame(pa.table(columns, table.schema.names))
+
+
+def _view_type(given: pa.DataType) -> pa.DataType:
+    return pa.string_view() if pa.types.is_string(given) or pa.types.is_dictionary(given) else given
+
+
+def _as_views(column: pa.Array) -> pa.Array:
+    """Texts as views, which Polars takes as they are; those of a dictionary share its words."""
+    if pa.types.is_string(column.type):
+        return column.cast(pa.string_view())
+    if not pa.types.is_dictionary(column.type):
+        return column
+    _, words, *texts = column.dictionary.cast(pa.string_view()).buffers()
+    codes = pc.fill_null(column.indices, 0).to_numpy()
+    views = np.frombuffer(words, _VIEW)[codes] if len(column.dictionary) else np.zeros(len(codes), _VIEW)
+    return pa.Array.from_buffers(pa.string_view(), len(codes), [column.buffers()[0], pa.py_buffer(views), *texts])
 
 
 def _seal_holds(body: bytes) -> bool:

@@ -15,9 +15,10 @@ from runtime.flow.windows import NEVER_MS, CallWindow, WindowLimit
 from runtime.ports import ErpTerms, OutcomeCode
 
 SECOND_MS, MINUTE_MS, DAY_MS = 1_000, 60_000, 86_400_000
-DECREASE = 0.7  # of the rate, at each sign of overload
-INCREASE = 0.05  # of the configured rate, at each answered call
+DECREASE = 0.7  # of the rate, at each sign of overload; calls that were under way together are one sign
+RECOVERY_S = 30.0  # of answered calls, from nothing to the configured rate
 RATE_FLOOR = 1 / 32  # of the configured rate: slow enough to relieve, fast enough to notice recovery
+RATE_FLOOR_PER_MINUTE = 1.0  # however slow the configured rate is, or that rate itself
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 60.0
 RETRY_AFTER_MAX_S = 86_400.0  # daily quotas are real; anything longer is not believed
@@ -59,6 +60,7 @@ class _Memory(msgspec.Struct):
     """What outlives an actor. Calls that are open here may or may not have reached the ERP."""
 
     rate_share: float = 1.0  # of the configured rate
+    learned_ms: int = 0  # up to when the rate has taken in that calls are answered
     arrival_ms: float = 0.0  # when the next call is due by pace
     paused_until_ms: int = 0
     setbacks: int = 0  # calls in a row that called for backoff
@@ -91,9 +93,10 @@ class Governor:
     """Paces calls one after another at a rate that it learns, inside windows that it never exceeds.
 
     `throttled` and `unavailable` shrink rate and concurrency and pause with full-jitter backoff, unless the ERP names
-    its own delay. `unknown` counts as unavailable: a lost answer is no sign of health. Several of these in a row open
-    the circuit; then one probe at a time decides whether it closes. What `dump` gave before a call started knows of
-    that call, so that a successor made from it never forgets one.
+    its own delay. The rate comes back with time, so however slow it was, soon after the last of them it is whole.
+    `unknown` counts as unavailable: a lost answer is no sign of health. Several of these in a row open the circuit;
+    then one probe at a time decides whether it closes. What `dump` gave before a call started knows of that call, so
+    that a successor made from it never forgets one.
     """
 
     def __init__(self, quota: Quota, saved: str = "", now_ms: int = 0) -> None:
@@ -131,13 +134,14 @@ class Governor:
         """A call ended so. `jitter` is a fresh random number in [0, 1)."""
         self._ended(now_ms)
         if outcome in ("posted", "accepted", "rejected"):
-            self._answered()
+            self._answered(now_ms)
         elif outcome == "unauthorised":
             self._memory.unauthorised = True
             self._pause(now_ms, UNAUTHORISED_PAUSE_S)
         else:
-            self._set_back(outcome == "throttled")
+            self._set_back(now_ms, outcome == "throttled")
             self._pause(now_ms, self._delay_s(retry_after_s, jitter))
+            self._memory.learned_ms = max(self._memory.learned_ms, self._memory.paused_until_ms)
 
     def answering(self) -> bool:
         """Whether the last call was answered, so that more work may be made ready."""
@@ -163,19 +167,23 @@ class Governor:
             window.forget(now_ms)
             window.end(now_ms)
 
-    def _answered(self) -> None:
+    def _answered(self, now_ms: int) -> None:
         memory = self._memory
         memory.setbacks = memory.unanswered = 0
         memory.unauthorised = False
         memory.retries = min(RETRIES_MAX, memory.retries + RETRIES_EARNED)
-        memory.rate_share = min(1.0, memory.rate_share + INCREASE)
+        healthy_ms = max(0, now_ms - memory.learned_ms)
+        memory.rate_share = min(1.0, memory.rate_share + healthy_ms / (RECOVERY_S * 1000))
+        memory.learned_ms = max(now_ms, memory.learned_ms)
 
-    def _set_back(self, throttled: bool) -> None:
+    def _set_back(self, now_ms: int, throttled: bool) -> None:
         memory = self._memory
-        memory.setbacks += 1
         memory.unanswered = 0 if throttled else memory.unanswered + 1
+        if memory.setbacks and now_ms < memory.paused_until_ms:
+            return  # it was under way beside the one for which this pause is made
+        memory.setbacks += 1
         memory.retries = max(0.0, memory.retries - 1)
-        memory.rate_share = max(RATE_FLOOR, memory.rate_share * DECREASE)
+        memory.rate_share = max(self._floor(), memory.rate_share * DECREASE)
 
     def _delay_s(self, retry_after_s: float, jitter: float) -> float:
         ceiling_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** min(self._memory.setbacks - 1, 16))
@@ -193,6 +201,9 @@ class Governor:
         if self._circuit_open() or self._memory.unauthorised:
             return 1
         return max(1, int(self._quota.concurrency * self._memory.rate_share))
+
+    def _floor(self) -> float:
+        return min(1.0, max(RATE_FLOOR, RATE_FLOOR_PER_MINUTE / self._quota.calls_per_minute))
 
     def _rate(self) -> float:
         return self._quota.calls_per_minute * self._memory.rate_share

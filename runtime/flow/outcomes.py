@@ -25,9 +25,9 @@ MOVES: dict[EntryState, frozenset[EntryState]] = {
     "in_flight": frozenset({"posted", "rejected", "unknown", "parked", "sealed", "in_flight"}),
     "unknown": frozenset({"posted", "rejected", "parked", "sealed", "in_flight", "unknown"}),
     "parked": frozenset({"sealed", "posted"}),  # by a person
-    "rejected": frozenset({"sealed", "replaced"}),  # by a person, when what was wrong is mended
-    "posted": frozenset(),
-    "replaced": frozenset(),  # by another entry, which has its posting sets
+    "rejected": frozenset({"sealed", "replaced"}),  # by a person or by itself, when what was wrong is mended
+    "posted": frozenset(),  # corrected by other entries, if it must be
+    "replaced": frozenset(),  # by another entry
 }
 NOT_APPLIED: tuple[OutcomeCode, ...] = ("throttled", "unavailable", "unauthorised")
 # Of outcomes that differ within a call, the one that the governor must hear.

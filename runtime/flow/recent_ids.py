@@ -6,39 +6,31 @@ decides about everything else.
 
 import numpy as np
 
-_WAYS = 8  # places that an id may take; with fewer, ids crowd each other out long before the table is full
-
 
 class RecentIds:
-    """A table of (id hash, digest) in sets of eight; in each set the newest event takes the oldest one's place.
+    """A table of (id hash, digest) in which each id has one place, and a later event takes an earlier one's.
 
+    So k ids later an id is known with a chance of exp(-k / size): good for the last seconds, which is when producers
+    repeat. Several places for each id would remember longer, and cost nine times as much.
     An id with another digest is not known: whether that is a conflict is the shard's to say.
     """
 
     def __init__(self, ids_max: int) -> None:
-        sets = 1 << max((ids_max // _WAYS).bit_length() - 1, 0)
-        self._mask = np.uint64(sets - 1)
-        self._ids = np.zeros((sets, _WAYS), np.uint64)
-        self._digests = np.zeros((sets, _WAYS), np.uint64)
-        self._oldest = np.zeros(sets, np.intp)
+        size = 1 << (ids_max.bit_length() - 1)
+        self._mask = np.uint64(size - 1)
+        self._ids = np.zeros(size, np.uint64)
+        self._digests = np.zeros(size, np.uint64)
 
     def known(self, ids: np.ndarray, digests: np.ndarray) -> np.ndarray:
         """For each row whether the same event was remembered before."""
-        sets = ids & self._mask
-        found = self._ids[sets] == ids[:, None]
-        rows = np.flatnonzero(found.any(axis=1))  # most often none: their digests need no look
-        known = np.zeros(len(ids), bool)
-        known[rows] = (found[rows] & (self._digests[sets[rows]] == digests[rows, None])).any(axis=1)
+        places = ids & self._mask
+        known = self._ids[places] == ids
+        rows = np.flatnonzero(known)  # most often none: their digests need no look
+        known[rows] = self._digests[places[rows]] == digests[rows]
         return known
 
     def remember(self, ids: np.ndarray, digests: np.ndarray) -> None:
         """Note events that are durable now and were not known."""
-        order = np.argsort(ids & self._mask, kind="stable")
-        sets = (ids & self._mask)[order]
-        rows = np.arange(len(sets))
-        starts = np.concatenate([[True], sets[1:] != sets[:-1]])[: len(sets)]
-        nth_of_set = rows - np.maximum.accumulate(np.where(starts, rows, 0))
-        ways = (self._oldest[sets] + nth_of_set) % _WAYS
-        self._ids[sets, ways] = ids[order]
-        self._digests[sets, ways] = digests[order]
-        self._oldest[sets] = (ways + 1) % _WAYS
+        places = ids & self._mask
+        self._ids[places] = ids
+        self._digests[places] = digests

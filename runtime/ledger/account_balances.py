@@ -4,6 +4,7 @@ Owns finding accounts that stand in credit. Never posts, and never names an acco
 brought the account there.
 """
 
+from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple
 
 import msgspec
@@ -11,7 +12,10 @@ import numpy as np
 import polars as pl
 import polars_hash as plh
 
+from runtime.ledger.cells import Cells
 from runtime.ledger.registers import ItemFlag
+from runtime.ports import Buffer
+from runtime.runs import Run
 
 DAY_MS = 86_400_000
 _RUN_RATIO = 4  # a run is merged into the one before it unless that one is this many times larger
@@ -69,26 +73,39 @@ class AccountBalances:
         """Accounts kept, counted once a run."""
         return sum(len(run.keys) for run in self._runs)
 
-    def add(self, events: pl.DataFrame, now_ms: int) -> None:
-        """Count settled events (canonical columns) of kinds that change what an account owes."""
-        concerned = events.filter(events["kind"].is_in(list(self._signs)) & events["account"].is_not_null())
-        if concerned.is_empty():
+    def add(self, events: pl.DataFrame, cells: Cells, settled: pl.Series, now_ms: int) -> None:
+        """Count events (canonical columns) of the settled cells, of kinds that change what an account owes."""
+        signs = cells.frame["kind"].replace_strict(self._signs, default=0, return_dtype=pl.Int64())
+        signs = np.where(settled.to_numpy(), signs.to_numpy(), 0)[cells.of]
+        rows = np.flatnonzero((signs != 0) & events["account"].is_not_null().to_numpy())
+        if not len(rows):
             return
-        changes = _changes(concerned, self._signs)
-        run = _Run(changes["key"].to_numpy(), changes["minor"].to_numpy())
+        keys = _hashes(events, "account")[rows] ^ _ledgers(cells.frame)[cells.of[rows]]
+        order = np.argsort(keys)
+        starts = _starts(keys[order])
+        changes = (signs * events["amount_minor"].to_numpy())[rows]
+        run = _Run(keys[order][starts], np.add.reduceat(changes[order], starts))
+        last_rows = rows[np.maximum.reduceat(order, starts)]
+        fallen = self._fallen(run)
+        self._suspect(events, last_rows[fallen], run.keys[fallen], now_ms)
         self._append(run)
-        below = np.flatnonzero(self._balances(run.keys) < 0)
-        if len(below):
-            found = changes[below]
-            new = concerned[found["row"]].select(*_EVENT)
+
+    def _fallen(self, run: _Run) -> np.ndarray:
+        """Accounts of a run that fall below zero by it."""
+        lowered = np.flatnonzero(run.changes_minor < 0)
+        before = self._balances(run.keys[lowered])
+        return lowered[(before >= 0) & (before + run.changes_minor[lowered] < 0)]
+
+    def _suspect(self, events: pl.DataFrame, rows: np.ndarray, keys: np.ndarray, now_ms: int) -> None:
+        if len(rows):
             noted = [pl.lit(now_ms).alias("since_ms"), pl.lit(0, pl.Int64()).alias("flagged_minor")]
-            self._suspects.append(new.with_columns(found["key"], *noted).select(*_SUSPECTS))
+            new = events.select(*_EVENT)[rows].with_columns(pl.Series("key", keys), *noted)
+            self._suspects.append(new.select(*_SUSPECTS))
 
     def _append(self, run: _Run) -> None:
         self._runs.append(run)
         while len(self._runs) > 1 and len(self._runs[-2].keys) < _RUN_RATIO * len(self._runs[-1].keys):
-            later, earlier = self._runs.pop(), self._runs.pop()
-            self._runs.append(_merged(earlier, later))
+            self._runs[-2:] = [_merged(self._runs[-2:])]
 
     def _balances(self, keys: np.ndarray) -> np.ndarray:
         """The balance of each key."""
@@ -121,55 +138,51 @@ class AccountBalances:
         detail = "the account stands in credit since this event"
         return ItemFlag(self._terms.overdrawn, entity, source, event_id, currency, credit_minor, raised, detail)
 
-    def dump(self) -> bytes:
-        """Everything, for a snapshot."""
-        runs = [(run.keys.astype("<u8").tobytes(), run.changes_minor.astype("<i8").tobytes()) for run in self._runs]
-        suspects = pl.concat([pl.DataFrame(schema=_SUSPECTS), *self._suspects]).to_dict(as_series=False)
-        return msgspec.msgpack.encode((runs, suspects, self._looked_day))
+    def runs(self) -> list[Run]:
+        """All changes, in sorted runs that never change any more: a merge makes another one."""
+        return list(self._runs)
 
-    def load(self, state: bytes) -> None:
+    def freeze(self) -> Callable[[], bytes]:
+        """What gives everything but the runs for a snapshot, whatever happens here meanwhile."""
+        suspects, looked_day = list(self._suspects), self._looked_day
+
+        def dumped() -> bytes:
+            rows = pl.concat([pl.DataFrame(schema=_SUSPECTS), *suspects]).to_dict(as_series=False)
+            return msgspec.msgpack.encode((rows, looked_day))
+
+        return dumped
+
+    def load(self, state: Buffer, runs: Sequence[Run]) -> None:
         """Start from a snapshot."""
-        runs, suspects, self._looked_day = msgspec.msgpack.decode(state, type=_STATE)
-        self._runs = [_Run(np.frombuffer(keys, "<u8"), np.frombuffer(changes, "<i8")) for keys, changes in runs]
+        suspects, self._looked_day = msgspec.msgpack.decode(state, type=tuple[dict[str, list], int])
         self._suspects = [pl.DataFrame(suspects, schema=_SUSPECTS)]
-
-
-_STATE = tuple[list[tuple[bytes, bytes]], dict[str, list], int]
+        self._runs = [_Run(*run) for run in runs]
 
 
 def _stood(suspects: pl.DataFrame) -> list[tuple]:
     return suspects.select(*_EVENT, "flagged_minor").rows()
 
 
-def _changes(events: pl.DataFrame, signs: dict[str, int]) -> pl.DataFrame:
-    """One row an account, sorted by key: what it changed by, and the row of the last event that did it."""
-    signed = events["kind"].replace_strict(signs, return_dtype=pl.Int64()) * events["amount_minor"]
-    return (
-        pl.DataFrame({"key": _keys(events), "minor": signed})
-        .with_row_index("row")
-        .group_by("key")
-        .agg(pl.col("minor").sum(), pl.col("row").last())
-        .sort("key")
-    )
+def _hashes(rows: pl.DataFrame, column: str) -> np.ndarray:
+    """A stable number for each text of a column, 0 where there is none."""
+    return rows.select(plh.col(column).nchash.xxhash64().fill_null(0)).to_series().to_numpy()
 
 
-def _keys(events: pl.DataFrame) -> np.ndarray:
-    """A stable number for each account: its own hash, told apart by entity and currency, of which there are few."""
-    ledgers = events.select(pl.concat_str("entity", "currency", separator="\x1f").alias("ledger"))
-    few = ledgers.unique()
-    hashed = few.with_columns(plh.col("ledger").nchash.xxhash64().alias("hash"))
-    accounts = events.select(plh.col("account").nchash.xxhash64()).to_series().to_numpy()
-    if few.height == 1:
-        return accounts ^ (hashed["hash"].to_numpy() * np.uint64(_SPREAD))
-    of = ledgers["ledger"].replace_strict(hashed["ledger"], hashed["hash"], return_dtype=pl.UInt64()).to_numpy()
-    return accounts ^ (of * np.uint64(_SPREAD))
+def _ledgers(cells: pl.DataFrame) -> np.ndarray:
+    """What tells the accounts of one entity and currency apart from those of another."""
+    ledgers = cells.select(pl.concat_str("entity", "currency", separator="\x1f").alias("ledger"))
+    return _hashes(ledgers, "ledger") * np.uint64(_SPREAD)
 
 
-def _merged(earlier: _Run, later: _Run) -> _Run:
-    """Both runs as one, each account once."""
-    keys = np.concatenate([earlier.keys, later.keys])
-    changes = np.concatenate([earlier.changes_minor, later.changes_minor])
+def _starts(keys: np.ndarray) -> np.ndarray:
+    """Where each of sorted keys begins."""
+    return np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
+
+
+def _merged(runs: Sequence[_Run]) -> _Run:
+    """Runs as one, each account once."""
+    keys = np.concatenate([run.keys for run in runs])
+    changes = np.concatenate([run.changes_minor for run in runs])
     order = np.argsort(keys, kind="stable")
-    keys, changes = keys[order], changes[order]
-    starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
-    return _Run(keys[starts], np.add.reduceat(changes, starts))
+    starts = _starts(keys[order])
+    return _Run(keys[order][starts], np.add.reduceat(changes[order], starts))

@@ -14,6 +14,9 @@ DAY_MS = 86_400_000
 KNOWN, UNAPPLIED = "AR", "UNAPPLIED"  # answers to POLICY_UNMATCHED_CLAIM
 _NEVER = -1
 
+# What a payer owes beyond what it paid, by how much of its promise that is: all, a tenth or more, less.
+VARIANCES = UNPAID, SHORT_TENTH, SHORT = "unpaid", "short_tenth", "short"
+
 # Ranks of one day's statuses: a claim can't be accepted before it is submitted, nor be paid before it is accepted.
 RANKS = {
     "submitted": 10,
@@ -34,7 +37,7 @@ class ClaimTerms(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", ta
     """Names of exceptions, and how long an untouched claim is remembered."""
 
     PARTS: ClassVar[frozenset[str]] = frozenset({*RANKS, "paid", "adjusted", "expected"})
-    MEASURES: ClassVar[frozenset[str]] = frozenset(("unapplied", "identified"))
+    MEASURES: ClassVar[frozenset[str]] = frozenset(("unapplied", "identified", *VARIANCES))
 
     unmatched: str
     underpaid: str
@@ -47,7 +50,7 @@ class ClaimTerms(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", ta
         return {self.unmatched, self.underpaid, self.late}
 
 
-class Claim(msgspec.Struct, array_like=True):
+class Claim(msgspec.Struct, array_like=True, gc=False):
     """What is known of one claim. Amounts are sums over all its messages."""
 
     status: str = ""
@@ -78,10 +81,14 @@ class Claims:
         self._marks = Marks([], [], [], [])
 
     def take(self, fact: Fact, now_ms: int) -> Finding:
-        """Keep what an event says of its claim. Measures: `unapplied` of a payment, `identified` of a submission."""
-        claim = self._claims.setdefault((fact.entity, fact.key), Claim())
+        """Keep what an event says of its claim. Measures: `unapplied` of a payment, `identified` of a submission, and
+        by how much each variance of the claim changes."""
+        key = (fact.entity, fact.key)
+        claim = self._claims.get(key)
+        if claim is None:
+            claim = self._claims[key] = Claim()
         claim.touched_ms = now_ms
-        unapplied = _unapplied(claim)
+        unapplied, variance = _unapplied(claim), _variance(claim)
         if fact.part in RANKS:
             self._take_status(claim, fact)
         elif fact.part == "paid":
@@ -90,9 +97,13 @@ class Claims:
             claim.patient_minor += fact.amount_minor
         elif fact.part == "expected":
             claim.expected_minor = fact.amount_minor
-        change = _unapplied(claim) - unapplied
-        self._reflag(claim, fact.entity)
-        return Finding({"unapplied": change, "identified": -change})
+        change, now = _unapplied(claim) - unapplied, _variance(claim)
+        if claim.flagged or now or _unapplied(claim):
+            self._reflag(claim, fact.entity)
+        if not change and now == variance:
+            return _UNCHANGED
+        changes = {name: now.get(name, 0) - variance.get(name, 0) for name in VARIANCES}
+        return Finding({"unapplied": change, "identified": -change, **changes})
 
     def _take_status(self, claim: Claim, fact: Fact) -> None:
         claim.is_submitted |= fact.part == "submitted"
@@ -134,9 +145,7 @@ class Claims:
         found = []
         if _unapplied(claim):
             found.append(_Wrong(self._terms.unmatched, _unapplied(claim), "no claim of that number was submitted"))
-        missing = (claim.expected_minor or 0) - claim.paid_minor - claim.patient_minor
-        if claim.expected_minor is not None and claim.payment[1] and missing > 0:
-            found.append(_Wrong(self._terms.underpaid, missing, f"class {variance_class(claim)}"))
+        found += [_Wrong(self._terms.underpaid, minor, f"variance {name}") for name, minor in _variance(claim).items()]
         return found
 
     def age(self, now_ms: int) -> None:
@@ -166,17 +175,18 @@ class Claims:
 
 
 _STATE = tuple[int, list[tuple[tuple[str, str], Claim]]]
+_UNCHANGED = Finding(dict.fromkeys(("unapplied", "identified", *VARIANCES), 0))
 
 
 def _unapplied(claim: Claim) -> int:
     return 0 if claim.is_submitted else claim.unapplied_minor
 
 
-def variance_class(claim: Claim) -> str:
-    """How much of what the contract promised is missing: nothing paid, or a part, by tenths."""
-    received = claim.paid_minor + claim.patient_minor
+def _variance(claim: Claim) -> dict[str, int]:
+    """What of the contract's promise a claim that was paid at all still lacks, under its name; empty for nothing."""
+    promised, received = claim.expected_minor, claim.paid_minor + claim.patient_minor
+    if promised is None or not claim.payment[1] or received >= promised:
+        return {}
     if received <= 0:
-        return "unpaid"
-    return (
-        "short by a tenth or more" if 10 * received <= 9 * (claim.expected_minor or 0) else "short by less than a tenth"
-    )
+        return {UNPAID: promised - received}
+    return {SHORT_TENTH if 10 * received <= 9 * promised else SHORT: promised - received}

@@ -30,6 +30,11 @@ class Classes:
         """Called after the crosswalk took a version."""
         self._overridden = any(row.role.startswith(OVERRIDE) for _, row in self._crosswalk.dump())
 
+    @property
+    def told_apart(self) -> dict[str, set[str]]:
+        """Columns that classes look at for some kinds, and these kinds."""
+        return {"reason": set(self._classified), "counterparty": set(self._classified if self._overridden else ())}
+
     def rules_of(self, events: pl.DataFrame) -> pl.Series:
         """The rule of each event; "" where its code is in no table."""
         kinds = events["kind"]

@@ -3,6 +3,8 @@
 Owns making facts of rows, and remembering findings of events that are not booked yet. Never looks into a register.
 """
 
+from collections.abc import Callable
+
 import msgspec
 import polars as pl
 
@@ -18,26 +20,23 @@ from runtime.ledger.rules import Rulebook
 from runtime.ledger.takebacks import Takebacks
 
 _TYPES = {"order_lines": OrderLines, "bills": Bills, "claims": Claims, "takebacks": Takebacks, "candidates": Candidates}
-_COLUMNS = (
+_KEYS = ("document", "reference", "correlation_id")
+_TEXTS = ("document", "reference", "counterparty", "correlation_id", "reason", "facility", "department")
+_COLUMNS = (  # a Fact's fields without `part` and `key`
     "id_hash",
     "kind",
     "entity",
     "amount_minor",
     "currency",
     "quantity",
-    "document",
-    "reference",
-    "counterparty",
-    "correlation_id",
-    "reason",
-    "facility",
-    "department",
+    pl.col(_TEXTS).fill_null(""),
     "effective_on",
     pl.col("occurred_at").cast(pl.Int64()),
     "source",
     "event_id",
     "attributes",
 )
+_KEY_AT = {name: 6 + _TEXTS.index(name) for name in _KEYS}
 
 
 class Correlation:
@@ -105,6 +104,11 @@ class Correlation:
         registers = {name: register.dump() for name, register in self._registers.items()}
         return msgspec.msgpack.encode((registers, list(self.findings.items())))
 
+    def freeze(self) -> Callable[[], bytes]:
+        """What gives everything for a snapshot, whatever happens here meanwhile."""
+        dumped = self.dump()
+        return lambda: dumped
+
     def load(self, state: bytes) -> None:
         """Start from a snapshot."""
         registers, findings = msgspec.msgpack.decode(state, type=tuple[dict[str, bytes], list[tuple[int, Finding]]])
@@ -114,27 +118,5 @@ class Correlation:
 
 
 def _fact(row: tuple, ref: RegisterRef) -> Fact:
-    id, kind, entity, amount_minor, currency, quantity, *texts, on, occurred_ms, source, event_id, attributes = row
-    document, reference, counterparty, correlation_id, reason, facility, department = (text or "" for text in texts)
-    return Fact(
-        id=id,
-        kind=kind,
-        part=ref.part,
-        key={"document": document, "reference": reference, "correlation_id": correlation_id}[ref.key],
-        entity=entity,
-        amount_minor=amount_minor,
-        currency=currency,
-        quantity=quantity,
-        document=document,
-        reference=reference,
-        counterparty=counterparty,
-        correlation_id=correlation_id,
-        reason=reason,
-        facility=facility,
-        department=department,
-        effective_on=on,
-        occurred_ms=occurred_ms,
-        source=source,
-        event_id=event_id,
-        attributes=attributes_of(attributes),
-    )
+    id, kind, *given, attributes = row
+    return Fact(id, kind, ref.part, row[_KEY_AT[ref.key]], *given, attributes_of(attributes))

@@ -8,11 +8,13 @@ from datetime import date
 
 import msgspec
 
+ANY = "*"  # as entity of a row
+
 
 class CrosswalkRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One mapping. "*" as entity, "" as facility, department or counterparty (a payer or supplier) mean any."""
 
-    entity: str = "*"
+    entity: str = ANY
     role: str
     account: str
     facility: str = ""
@@ -98,7 +100,7 @@ class Crosswalk:
 
 def _fits(row: CrosswalkRow, place: Place) -> bool:
     return (
-        row.entity in ("*", place.entity)
+        row.entity in (ANY, place.entity)
         and row.facility in ("", place.facility)
         and row.department in ("", place.department)
         and row.counterparty in ("", place.counterparty)
@@ -107,4 +109,4 @@ def _fits(row: CrosswalkRow, place: Place) -> bool:
 
 
 def _specificity(row: CrosswalkRow) -> tuple[bool, bool, bool, bool]:
-    return row.entity != "*", row.counterparty != "", row.facility != "", row.department != ""
+    return row.entity != ANY, row.counterparty != "", row.facility != "", row.department != ""

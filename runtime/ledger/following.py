@@ -15,6 +15,7 @@ from runtime.ledger.rules import DIMENSIONS, Rulebook
 from runtime.schema import SCHEMA_VERSION
 
 SOURCE = "penstock"  # of derived events
+_NONE_DERIVED = empty(DERIVED)
 
 
 class Following:
@@ -24,18 +25,19 @@ class Following:
         self.flows = {name: kind.flow for name, kind in rulebook.kind.items()}
         self._derives = [(name, derive) for name, kind in rulebook.kind.items() for derive in kind.derives]
         self._tells = {name: kind.tells for name, kind in rulebook.kind.items() if kind.tells}
+        self.kinds = sorted({*self._tells, *(name for name, _ in self._derives)})
 
     def derived(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The events that follow from these."""
         concerned = rows.filter(rows["kind"].is_in([name for name, _ in self._derives]))
         if concerned.is_empty():
-            return empty(DERIVED)
+            return _NONE_DERIVED
         return pl.concat([_derived(concerned.filter(pl.col("kind") == name), derive) for name, derive in self._derives])
 
     def derivings(self, derivings: Sequence[Deriving]) -> pl.DataFrame:
         """Events that registers derived."""
         if not derivings:
-            return empty(DERIVED)
+            return _NONE_DERIVED
         named = [
             {**one.columns, "kind": one.kind, "event_id": f"{one.kind}:{_short(one.cause)}", "source": SOURCE}
             for one in derivings
@@ -47,6 +49,7 @@ class Following:
         concerned = rows.filter(rows["kind"].is_in(list(self._tells)))
         if concerned.is_empty():
             return empty(STATUSES)
+        present = set(concerned["kind"].unique())
         parts = [
             concerned.filter(pl.col("kind") == name).select(
                 # A status of an event is told once, so the event's own hash names it.
@@ -65,6 +68,7 @@ class Following:
                 "occurred_at",
             )
             for name, tell in self._tells.items()
+            if name in present
         ]
         return pl.concat(parts)
 

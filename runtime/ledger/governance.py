@@ -15,7 +15,7 @@ from runtime.errors import GovernanceError, SameSigner
 from runtime.ledger.classes import OVERRIDE
 from runtime.ledger.crosswalk import CrosswalkRow
 from runtime.ledger.order_lines import OrderTerms
-from runtime.ledger.rules import ExceptionType, Rulebook
+from runtime.ledger.rules import KNOWN, ExceptionType, Rulebook
 
 SIGNER_CHARS_MAX = 64
 ACCOUNT_CHARS_MAX = 64
@@ -73,7 +73,7 @@ def master_data(rulebook: Rulebook, entities: Iterable[str]) -> MasterData:
     for kind in rulebook.kind.values():
         if kind.classify:
             classes[kind.classify] |= frozenset(kind.case)
-    partners = {name for name, role in rulebook.role.items() if role.by == "known"}
+    partners = {name for name, role in rulebook.role.items() if role.by == KNOWN}
     orders = tuple(terms for terms in rulebook.register.values() if isinstance(terms, OrderTerms))
     return MasterData(frozenset(entities), rulebook.roles() | partners, answers, classes, orders)
 

@@ -14,7 +14,7 @@ import polars as pl
 from runtime.ports import JournalEntry, JournalLine
 
 SET = ("shard", "position", "set_no")  # what identifies a posting set
-LINE = ("account_code", "side", "facility", "department", "kind")  # what identifies a line of an entry
+LINE = ("account_code", "side", "facility", "department", "variance", "kind")  # what identifies a line of an entry
 
 
 class Draft(NamedTuple):
@@ -40,7 +40,7 @@ def line_text(kind: str, events: int) -> str:
 def counted(text: str) -> tuple[str, int]:
     """Kind and number of events from a line's text, as an ERP returns it. ValueError when it is none of ours.
 
-    Where an ERP has no place for facility and department, its adapter appends them.
+    Where an ERP has no place for facility, department and variance, its adapter appends them.
     """
     kind, _, rest = text.partition(", ")
     return kind, int(rest.partition(" events")[0])
@@ -52,8 +52,10 @@ def entry_key(entity: str, entry_no: int) -> str:
 
 
 def content_digest(entry: JournalEntry) -> str:
-    """Hash of what the ERP is told to book. Key, lane and origin are not part of it."""
-    told = (entry.entity, entry.currency, entry.period, entry.posted_on, entry.document, entry.lines)
+    """Hash of what the ERP is told to book. Key, lane and origin are not part of it, and a line without variance is
+    told as before there was one."""
+    lines = [told if told[-1] else told[:-1] for told in map(msgspec.structs.astuple, entry.lines)]
+    told = (entry.entity, entry.currency, entry.period, entry.posted_on, entry.document, lines)
     return hashlib.blake2b(msgspec.json.encode(told), digest_size=16).hexdigest()
 
 
@@ -93,8 +95,8 @@ def _lines(claimed: pl.DataFrame) -> dict[int, tuple[JournalLine, ...]]:
     of_sets = claimed.group_by("entry", *LINE, *SET).agg(pl.col("amount_minor").sum(), pl.col("events").first())
     sums = of_sets.group_by("entry", *LINE).agg(pl.col("amount_minor", "events").sum()).sort("entry", *LINE)
     return _grouped(
-        (entry, JournalLine(account, side, amount, facility, department, line_text(kind, events)))
-        for entry, account, side, facility, department, kind, amount, events in sums.iter_rows()
+        (entry, JournalLine(account, side, amount, facility, department, line_text(kind, events), variance))
+        for entry, account, side, facility, department, variance, kind, amount, events in sums.iter_rows()
     )
 
 

@@ -3,6 +3,7 @@
 Owns the form of these tables. Never checks that what they name is there: `rules` does.
 """
 
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import msgspec
@@ -14,11 +15,13 @@ ALIAS = "correlation_id_or_document"  # what others know a document by, where th
 
 
 class Pair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One balanced pair of account roles. Both sides take the same amount: a sum of names (see `amounts`)."""
+    """One balanced pair of account roles. Both sides take the same amount: a sum of names (see `amounts`). The debit's
+    line bears the `variance`."""
 
     debit: str
     credit: str
     amount: str = amounts.AMOUNT
+    variance: str = ""
 
 
 class ItemRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -90,6 +93,12 @@ class Links(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         single = (self.consumes, self.releases, self.member_of, self.closes, self.enters)
         return [*self.opened, *self.expects, *(link for link in single if link)]
 
+    @property
+    def places(self) -> set[tuple[str, str]]:
+        """The items, groups and registers that its links lead to, each with what sort it is of."""
+        found = ((sort, getattr(link, sort, "")) for link in self.all for sort in ("item", "group", "register"))
+        return {place for place in found if place[1]}
+
 
 class Derive(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An event that follows when this one is booked or excluded. `to`: the column that names its entity; where that is
@@ -105,3 +114,14 @@ class Tell(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     status: str
     about: KeyColumn = "document"
+
+
+def meeting(kinds: Iterable[str], links: Mapping[str, Links]) -> list[str]:
+    """The kinds that meet these in an item, a group or a register, themselves or through others."""
+    met, places = set(kinds), set[tuple[str, str]]()
+    while True:
+        places |= {place for name in met for place in links[name].places}
+        more = {name for name, one in links.items() if not places.isdisjoint(one.places)} - met
+        if not more:
+            return sorted(met)
+        met |= more

@@ -5,7 +5,8 @@ to is complete. Never posts; it says which events became ready, and which became
 times are arguments.
 """
 
-from runtime.ledger.links import GroupRef, ItemRef, Links, Release
+from runtime.ledger.item_table import HashedKey, ItemTable, key_of
+from runtime.ledger.links import ItemRef, Links, Release
 from runtime.ledger.registers import Hold, ItemFlag, Told
 from runtime.ledger.rules import Item, Rulebook
 from runtime.ledger.waiting import Change, Event, Expected, GroupKey, GroupSum, ItemTerms, Key, OpenItem, Waiter
@@ -25,30 +26,40 @@ class Matching:
         self._counted = {ref.item for links in self._links.values() for ref in links.opened if ref.amount == QUANTITY}
         self._openers = {ref.item: name for name, links in self._links.items() for ref in links.opened}
         self._items_max = items_max
-        self.items: dict[Key, OpenItem] = {}
+        self.items = ItemTable()
         self.terms: dict[Key, ItemTerms] = {}
         self.groups: dict[GroupKey, GroupSum] = {}
         self.waiters: dict[int, Waiter] = {}
         self._expected: dict[Key, list[Expected]] = {}
-        self._consumers: dict[Key, list[int]] = {}  # waiting for an item that is not there yet, or is held
+        self._consumers: dict[HashedKey, list[int]] = {}  # waiting for an item that is not there yet, or is held
         self._changes: list[Change] = []
         self._flags: list[ItemFlag] = []
         self._told: list[Told] = []
 
     def take(self, event: Event, now_ms: int) -> list[Change]:
         """Match one new event; the changes of this and of every event that it made ready, in order."""
-        links = self._links[event.kind]
-        waiter = self.waiters[event.id] = Waiter(event.kind, event.entity, now_ms, currency=event.currency)
-        refused = self._refusal(event, links)
-        if refused:
-            waiter.fault = refused
+        links, waiter = self._links[event.kind], self._waiter(event, now_ms)
+        waiter.fault = self._refusal(event, links)
+        if waiter.fault:
             self._tell(event.id, waiter)
-            return self.drain()
-        self._join(event, waiter, links, now_ms)
+        else:
+            self._join(event, waiter, links, now_ms)
         return self.drain()
+
+    def _waiter(self, event: Event, now_ms: int) -> Waiter:
+        """A new event, which waits until it is known not to."""
+        waiter = self.waiters[event.id] = Waiter(event.kind, event.entity, now_ms, currency=event.currency)
+        return waiter
 
     def _join(self, event: Event, waiter: Waiter, links: Links, now_ms: int) -> None:
         """Open, need and join everything that the event's kind links it to."""
+        self._link_items(event, waiter, links, now_ms)
+        self._name_group(event, waiter, links)
+        if waiter.group:
+            self._join_group(event, waiter, links)
+        self._settled(event, links)
+
+    def _link_items(self, event: Event, waiter: Waiter, links: Links, now_ms: int) -> None:
         for ref in links.opened:
             self._open(event, ref, now_ms)
         if links.consumes:
@@ -57,12 +68,9 @@ class Matching:
             self._expect(event, ref, now_ms)
         if links.releases:
             self._need_release(event, waiter, links.releases)
-        if links.member_of:
-            waiter.group_minor = links.member_of.sign * event.amount_minor
-            self._join_group(event, waiter, links.member_of)
-        if links.closes:
-            waiter.group_minor = event.amount(links.closes.total)
-            self._close_group(event, waiter, links.closes)
+
+    def _settled(self, event: Event, links: Links) -> None:
+        """Say what became of an event, and let those that waited for its items try them."""
         self._settle(event.id)
         for ref in links.opened:
             self._wake((ref.item, event.entity, event.key(ref)))
@@ -83,10 +91,13 @@ class Matching:
         if ref.optional and not key[2]:
             return
         rule, amount_minor = self._rules.item[ref.item], event.amount(ref.amount)
-        if key in self.items:  # a second one that a person let go: both are one from here on
-            self.items[key].amount_minor += amount_minor
+        item = self.items.get(key)
+        if item:  # a second one that a person let go: both are one from here on
+            item.amount_minor += amount_minor
+            self.items.put(key, item)
             return
-        item = self.items[key] = OpenItem(amount_minor, now_ms, event.source, event.event_id, event.currency)
+        item = OpenItem(amount_minor, now_ms, event.source, event.event_id, event.currency)
+        self.items.put(key, item)
         if ref.item in self._signed or rule.held_by:
             terms = self.terms.setdefault(key, ItemTerms())
             terms.person = event.person()
@@ -109,8 +120,9 @@ class Matching:
         """Use an item now, or when it comes; the event does not wait for it."""
         key = (ref.item, event.entity, event.key(ref))
         expected = Expected(event.amount(ref.amount), now_ms, event.source, event.event_id, event.currency)
-        if key in self.items:
-            self._use_expected(key, self.items[key], self._rules.item[ref.item], expected)
+        item = self.items.get(key)
+        if item:
+            self._use_expected(key, item, self._rules.item[ref.item], expected)
         elif key[2]:
             self._expected.setdefault(key, []).append(expected)
 
@@ -121,17 +133,17 @@ class Matching:
 
     def _attempt(self, id: int, key: Key, waiter: Waiter) -> None:
         """Use an item that is there and free; otherwise wait for it."""
-        terms = self.terms.get(key)
-        if key in self.items and waiter.hold:
-            self._release(key, waiter)
-        elif key in self.items and (not (terms and terms.holds) or self._links[waiter.kind].consumes.past_holds):
-            self._consume(key, waiter)
+        item, terms = self.items.get(key), self.terms.get(key)
+        if item and waiter.hold:
+            self._release(key, item, waiter)
+        elif item and (not (terms and terms.holds) or self._links[waiter.kind].consumes.past_holds):
+            self._consume(key, item, waiter)
         else:
-            self._consumers.setdefault(key, []).append(id)
+            self._consumers.setdefault(key_of(key), []).append(id)
 
-    def _consume(self, key: Key, waiter: Waiter) -> None:
+    def _consume(self, key: Key, item: OpenItem, waiter: Waiter) -> None:
         """Allocate what a waiter needs from an item that is there, or say that it does not fit."""
-        item, rule = self.items[key], self._rules.item[key[0]]
+        rule = self._rules.item[key[0]]
         ref = self._links[waiter.kind].consumes
         if ref.at_most:
             waiter.item_minor = min(waiter.item_minor, item.residual_minor)
@@ -147,24 +159,25 @@ class Matching:
         if rule.use == "exists":
             return
         item.used_minor += amount_minor
-        if item.residual_minor:
-            return
-        if item.flagged:
-            item.flagged = False
-            self._flag(rule.unused, key, item, raised=False)
-        if rule.announces:
-            self._flag(rule.announces, key, item, raised=False)
+        if not item.residual_minor:
+            if item.flagged:
+                item.flagged = False
+                self._flag(rule.unused, key, item, raised=False)
+            if rule.announces:
+                self._flag(rule.announces, key, item, raised=False)
+        self.items.put(key, item)
 
     def _use_expected(self, key: Key, item: OpenItem, rule: Item, expected: Expected) -> None:
         """Use an item for an event that did not wait for it."""
         money = (expected.currency, self._money(key[0], expected.amount_minor))
         who = (key[1], expected.source, expected.event_id, *money)
         if expected.flagged:
-            self._flags.append(ItemFlag(rule.unopened, *who, raised=False))
+            self._flags.append(ItemFlag(rule.unopened, *who, raised=False, cause=key[0]))
         if self._fits(key[0], item, expected.amount_minor, expected.currency):
             self._use(key, item, rule, expected.amount_minor)
         elif rule.differs:
-            self._flags.append(ItemFlag(rule.differs, *who, raised=True, detail="it does not fit its counterpart"))
+            detail = "it does not fit its counterpart"
+            self._flags.append(ItemFlag(rule.differs, *who, raised=True, detail=detail, cause=key[0]))
 
     def _fits(self, name: str, item: OpenItem, amount_minor: int, currency: str) -> bool:
         """Whether so much of an item may be used. Money of another currency never fits; pieces have none."""
@@ -185,7 +198,7 @@ class Matching:
 
     # ── holds ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _release(self, key: Key, waiter: Waiter) -> None:
+    def _release(self, key: Key, item: OpenItem, waiter: Waiter) -> None:
         if self._links[waiter.kind].releases.second_person and self._is_refused(key, waiter):
             waiter.fault = REFUSED
             return
@@ -193,19 +206,19 @@ class Matching:
         waiter.item = waiter.fault = ""
         terms.released.append(waiter.hold)
         terms.holds = [hold for hold in terms.holds if hold != waiter.hold]
-        self._held_no_more(key, terms)
+        self._held_no_more(key, item, terms)
 
     def _unhold(self, key: Key, terms: ItemTerms, hold: str) -> None:
         if hold in terms.holds:
             terms.holds.remove(hold)
-        self._held_no_more(key, terms)
+        self._held_no_more(key, self.items.get(key), terms)
 
-    def _held_no_more(self, key: Key, terms: ItemTerms) -> None:
+    def _held_no_more(self, key: Key, item: OpenItem | None, terms: ItemTerms) -> None:
         """Look what a hold's end has changed."""
         rule = self._rules.item[key[0]]
-        if terms.flagged and not set(rule.held_by) & set(terms.holds):
+        if item and terms.flagged and not set(rule.held_by) & set(terms.holds):
             terms.flagged = False
-            self._flag(rule.overdue, key, self.items[key], raised=False)
+            self._flag(rule.overdue, key, item, raised=False)
         if not terms.holds:
             self._wake(key)
 
@@ -229,22 +242,27 @@ class Matching:
 
     # ── groups ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _join_group(self, event: Event, waiter: Waiter, ref: GroupRef) -> None:
-        group = self._group(ref.group, event, waiter, ref)
+    def _name_group(self, event: Event, waiter: Waiter, links: Links) -> None:
+        """Say which group an event waits for, and what it counts there."""
+        if links.member_of:
+            waiter.group = event.key(links.member_of)
+            waiter.group_minor = links.member_of.sign * event.amount_minor
+        if links.closes:
+            waiter.group, waiter.group_minor = event.key(links.closes), event.amount(links.closes.total)
+
+    def _join_group(self, event: Event, waiter: Waiter, links: Links) -> None:
+        group = self._group(event, links, waiter.since_ms)
         group.waiting.append(event.id)
-        group.waiting_minor += waiter.group_minor
+        if links.closes:
+            group.total_minor = (group.total_minor or 0) + waiter.group_minor
+        else:
+            group.waiting_minor += waiter.group_minor
         self._tie(group)
 
-    def _close_group(self, event: Event, waiter: Waiter, ref: GroupRef) -> None:
-        group = self._group(ref.group, event, waiter, ref)
-        group.total_minor = (group.total_minor or 0) + waiter.group_minor
-        group.waiting.append(event.id)
-        self._tie(group)
-
-    def _group(self, name: str, event: Event, waiter: Waiter, ref: GroupRef) -> GroupSum:
-        waiter.group = event.key(ref)
-        key = (name, event.entity, event.currency, waiter.group)
-        return self.groups.setdefault(key, GroupSum(waiter.since_ms))
+    def _group(self, event: Event, links: Links, since_ms: int) -> GroupSum:
+        ref = links.member_of or links.closes
+        key = (ref.group, event.entity, event.currency, event.key(ref))
+        return self.groups.setdefault(key, GroupSum(since_ms))
 
     def _tie(self, group: GroupSum) -> None:
         """Release a group's waiting members when they make up exactly what its total still lacks.
@@ -257,17 +275,21 @@ class Matching:
         released, group.waiting = group.waiting, []
         group.booked_minor, group.waiting_minor = group.total_minor, 0
         for member in released:
-            waiter = self.waiters[member]
-            waiter.group = ""
-            if not waiter.item:  # a fault was then the group's, and has ended; one of a lacking item stands
-                waiter.fault = ""
-            self._settle(member)
+            self._free(member)
+
+    def _free(self, member: int) -> None:
+        """A member's group is whole."""
+        waiter = self.waiters[member]
+        waiter.group = ""
+        if not waiter.item:  # a fault was then the group's, and has ended; one of a lacking item stands
+            waiter.fault = ""
+        self._settle(member)
 
     # ── what became of events ──────────────────────────────────────────────────────────────────────────────────────
 
     def _wake(self, key: Key) -> None:
         """Let those that waited for an item try it, first come first served."""
-        for waiting in self._consumers.pop(key, ()):
+        for waiting in self._consumers.pop(key_of(key), ()):
             if waiting in self.waiters:
                 self._attempt(waiting, key, self.waiters[waiting])
                 self._settle(waiting)
@@ -309,7 +331,7 @@ class Matching:
         self, fault: str, key: Key, item: OpenItem, *, raised: bool, detail: str = ItemFlag._field_defaults["detail"]
     ) -> None:
         who = (key[1], item.source, item.event_id, item.currency, self._money(key[0], item.residual_minor))
-        self._flags.append(ItemFlag(fault, *who, raised, detail))
+        self._flags.append(ItemFlag(fault, *who, raised, detail, key[0]))
 
     def _money(self, item: str, amount: int) -> int:
         """The money that an exception tells of: none where an item counts pieces."""

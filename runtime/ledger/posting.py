@@ -1,17 +1,19 @@
-"""From events to posting sets: rules and crosswalk joined in, sums by account and dimensions, whole columns at a time.
+"""From cells of events to posting sets: rules and crosswalk joined in, sums by account and dimensions.
 
 Owns the arithmetic of a set: every set is balanced because each pair of a rule takes the same amount on both sides.
-Never books an event in part: if one role of it has no account, the whole event is handed back as unmapped.
+Never books an event in part: if one role of it has no account, its whole cell is handed back as unmapped.
 """
 
 from collections.abc import Mapping
 from datetime import date
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 
-from runtime.effects import DELTAS, empty
+from runtime.effects import DELTAS
 from runtime.ledger import amounts
+from runtime.ledger.cells import NEGATIVE, Cells, grouped
 from runtime.ledger.classes import rules
 from runtime.ledger.crosswalk import Crosswalk
 from runtime.ledger.registers import Finding
@@ -19,17 +21,16 @@ from runtime.ledger.routes import Routes
 from runtime.ledger.rules import Rulebook
 
 _DRAWN = {1: "+", 0: "0", -1: "-"}
+_FOUND = {"found_facility": pl.String(), "found_department": pl.String()}
 
 
 class Posted(NamedTuple):
-    """`deltas`: lines in DELTAS columns. `set_of`: set number of each booked row (`row`, `set_no`; -1 when it posts
-    nothing). `unmapped`: `row` and the `role` that has no account. `turnover`: what each measured row debits (`row`,
-    `turnover_minor`)."""
+    """`deltas`: lines in DELTAS columns. `set_no`: of each cell, -1 when it posts nothing, null when it is not booked.
+    `missing`: the role of each cell that has no account, else ""."""
 
     deltas: pl.DataFrame
-    set_of: pl.DataFrame
-    unmapped: pl.DataFrame
-    turnover: pl.DataFrame
+    set_no: pl.Series
+    missing: pl.Series
 
 
 class PostingRules:
@@ -49,6 +50,12 @@ class PostingRules:
         }
         self.open(opens_on)
 
+    @property
+    def told_apart(self) -> dict[str, set[str]]:
+        """Columns that rules or the crosswalk look at for some kinds, and these kinds."""
+        by_rule = {"reason": self._routes.coded, "counterparty": self._routes.by_partner, **self._by_column}
+        return {column: {name.partition("/")[0] for name in names} for column, names in by_rule.items()}
+
     def open(self, opens_on: Mapping[str, date]) -> None:
         """Set each entity's first open day: what is dated before it is posted on it."""
         self._opening = pl.DataFrame(
@@ -60,94 +67,93 @@ class PostingRules:
         """Forget remembered routes; called after the crosswalk took a version."""
         self._routes.mapping_changed()
 
-    def post(self, events: pl.DataFrame, first_set_no: int, findings: Mapping[int, Finding] | None = None) -> Posted:
-        """Post rows (canonical columns plus `row`, `rule`, `id_hash`); set numbers go up from first_set_no.
+    # ── measures ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-        `findings`: what registers found of rows, by id_hash; rules with measures draw on them.
+    def measured(self, cells: Cells, events: pl.DataFrame, findings: Mapping[int, Finding]) -> Cells:
+        """Cells (with their `rule`) with what they post: measures m0, m1, ..., which of them there are (`drawn`), and
+        `turnover_minor`, what is debited where that is not simply the amount.
+
+        `findings`: what registers found of events, by id_hash. Rules with measures draw on them, so their cells are
+        divided by what was found.
         """
-        if events.is_empty():
-            return _NOTHING
-        self._routes.forget_when_many()
-        concerned = events["rule"].is_in(list(self._pairs))
+        concerned = cells.frame["rule"].is_in(list(self._pairs))
+        plain = _drawn_plainly(cells.frame.filter(~concerned))
         if not concerned.any():
-            return self._post_drawn(_drawn_plainly(events), first_set_no)
-        measured = self._measured(events.filter(concerned), findings or {})
-        plain = (
-            _NOTHING if concerned.all() else self._post_drawn(_drawn_plainly(events.filter(~concerned)), first_set_no)
-        )
-        rest = self._post_drawn(measured, first_set_no + plain.deltas["set_no"].n_unique())
-        turnover = measured.select("row", pl.sum_horizontal(pl.col(_measures(measured)).abs()).alias("turnover_minor"))
-        return Posted(*(pl.concat(both) for both in zip(plain[:3], rest[:3], strict=True)), turnover)
+            return cells._replace(frame=plain)
+        rows = cells.rows(concerned)
+        place = cells.of[rows]
+        found = self._found(events.filter(rows), cells.frame["rule"].gather(place), findings)
+        by = ["cell", *_FOUND, "drawn"]
+        sums = pl.col("amount_minor", "turnover_minor", *_measures(found)).sum()
+        divided = grouped(found.with_columns(pl.Series("cell", place)), by, sums)
+        kept = cells.frame[divided.frame["cell"]].drop("events", "amount_minor")
+        of = (np.cumsum(~concerned.to_numpy()) - 1)[cells.of]
+        of[rows] = len(plain) + divided.of
+        frame = pl.concat([plain, kept.hstack(divided.frame.drop("cell"))], how="diagonal")
+        return Cells(frame.with_columns(pl.col(_measures(frame)).fill_null(0)), of)
 
-    def _post_drawn(self, events: pl.DataFrame, first_set_no: int) -> Posted:
-        """Post rows whose measures are drawn: columns m0, m1, ... and what they tell apart."""
-        routed = self._routes.routed(self._sums(events))
-        unmapped = routed.filter(pl.col("missing") != "").select("rows", role="missing").explode("rows")
-        sets = self._sets(routed.filter(pl.col("missing") == ""), first_set_no)
-        return Posted(
-            self._deltas(sets),
-            sets.select("rows", "set_no").explode("rows").rename({"rows": "row"}),
-            unmapped.rename({"rows": "row"}),
-            _NOTHING.turnover,
-        )
-
-    def _measured(self, events: pl.DataFrame, findings: Mapping[int, Finding]) -> pl.DataFrame:
-        """Rows with the amount of each pair of their rule, and the dimensions that their register knows."""
-        columns = ("id_hash", "rule", "amount_minor", "quantity", "attributes", "facility", "department")
+    def _found(self, events: pl.DataFrame, ruled: pl.Series, findings: Mapping[int, Finding]) -> pl.DataFrame:
+        """The amount of each pair of each row's rule, and the dimensions that its register knows."""
         width = max(map(len, self._pairs.values()))
-        drawn, places = [], []
-        for id, rule, amount_minor, quantity, attributes, facility, department in events.select(columns).iter_rows():
+        columns = events.select("id_hash", "amount_minor", "quantity", "attributes")
+        drawn = []
+        for (id, amount_minor, quantity, attributes), rule in zip(columns.iter_rows(), ruled, strict=True):
             finding = findings.get(id, _UNFOUND)
             own = {"amount_minor": amount_minor, "quantity": quantity or 0, **finding.measures}
             given = amounts.attributes_of(attributes)
             found = [_evaluated(pair, own, given) for pair in self._pairs[rule]]
-            drawn.append((*found, *(0 for _ in range(width - len(found)))))
-            places.append((facility or finding.facility or None, department or finding.department or None))
-        measures = pl.DataFrame(drawn, schema={f"m{n}": pl.Int64() for n in range(width)}, orient="row")
-        dimensions = pl.DataFrame(places, schema={"facility": pl.String(), "department": pl.String()}, orient="row")
-        signs = pl.concat_str(pl.all().sign().replace_strict(_DRAWN, return_dtype=pl.String()))
-        told_apart = measures.select(signs.alias("drawn"))
-        return events.with_columns(*dimensions, *measures, *told_apart)
+            dimensions = (finding.facility or None, finding.department or None)
+            drawn.append((*dimensions, amount_minor, *found, *(0 for _ in range(width - len(found)))))
+        measures = {f"m{n}": pl.Int64() for n in range(width)}
+        frame = pl.DataFrame(drawn, schema={**_FOUND, "amount_minor": pl.Int64(), **measures}, orient="row")
+        signs = pl.concat_str(pl.col(*measures).sign().replace_strict(_DRAWN, return_dtype=pl.String()))
+        turnover = pl.sum_horizontal(pl.col(*measures).abs())
+        return frame.with_columns(signs.alias("drawn"), turnover.alias("turnover_minor"))
 
-    def _sums(self, events: pl.DataFrame) -> pl.DataFrame:
-        """One row for each combination that a rule or the crosswalk can tell apart; `rows` lists its events."""
-        partner = pl.col("counterparty").fill_null("")
-        sums = events.group_by(
-            "entity",
-            "rule",
-            "facility",
-            "department",
-            "currency",
-            "effective_on",
-            _chosen(events, self._routes.coded, pl.col("reason"), pl.lit("")).alias("code"),
-            _chosen(events, self._routes.by_partner, partner, pl.lit("")).alias("counterparty"),
-            self._document(events).alias("document"),
-            (pl.col("counterparty").is_not_null()).alias("payer"),
-            "drawn",
-        ).agg(
-            pl.col(_measures(events)).sum(),
-            pl.len().cast(pl.Int64()).alias("events"),
-            pl.col("row").alias("rows"),
-        )
-        return (
-            sums.join(self._routes.rules, on="rule", how="left")
-            .join(self._opening, on="entity", how="left")
-            .with_columns(
-                pl.col("facility", "department").fill_null(""),
-                pl.max_horizontal("effective_on", "opens_on").alias("posted_on"),
-            )
+    # ── posting ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def post(self, cells: pl.DataFrame, first_set_no: int) -> Posted:
+        """Post cells with their rule and measures; set numbers go up from first_set_no. Cells without a rule are left
+        out."""
+        self._routes.forget_when_many()
+        routed = self._routes.routed(self._placed(cells.with_row_index("cell").filter(pl.col("rule") != "")))
+        unmapped = routed.filter(pl.col("missing") != "")
+        sets = self._sets(routed.filter(pl.col("missing") == ""), first_set_no)
+        numbered = sets.select("cell", "set_no").explode("cell")
+        set_no = pl.repeat(None, len(cells), dtype=pl.Int32(), eager=True).alias("set_no")
+        missing = pl.repeat("", len(cells), eager=True).alias("missing")
+        return Posted(
+            self._deltas(sets),
+            set_no.scatter(numbered["cell"], numbered["set_no"]),
+            missing.scatter(unmapped["cell"], unmapped["missing"]),
         )
 
-    def _document(self, events: pl.DataFrame) -> pl.Expr:
-        """What an event's entry is made by, empty for those that are summed up."""
-        chosen = pl.lit("")
+    def _placed(self, cells: pl.DataFrame) -> pl.DataFrame:
+        """Cells with their rule's terms, their posting day, and nothing that their rule does not look at."""
+        rule = pl.col("rule")
+        document = pl.lit("")
         for column, named in self._by_column.items():
-            chosen = _chosen(events, named, pl.col(column), chosen)
-        return chosen
+            document = pl.when(rule.is_in(named)).then(column).otherwise(document)
+        partner = pl.when(rule.is_in(self._routes.by_partner)).then(pl.col("counterparty").fill_null(""))
+        code = pl.when(rule.is_in(self._routes.coded)).then(pl.col("reason").fill_null(""))
+        return (
+            cells.with_columns(
+                pl.coalesce(pl.col("facility"), pl.col("found_facility"), pl.lit("")).alias("facility"),
+                pl.coalesce(pl.col("department"), pl.col("found_department"), pl.lit("")).alias("department"),
+                partner.otherwise(pl.lit("")).alias("counterparty"),
+                code.otherwise(pl.lit("")).alias("code"),
+                document.alias("document"),
+            )
+            .drop("kind")
+            .join(self._routes.rules, on="rule", how="left")
+            .join(self._opening, on="entity", how="left")
+            .with_columns(pl.max_horizontal("effective_on", "opens_on").alias("posted_on"))
+        )
 
     def _sets(self, routed: pl.DataFrame, first_set_no: int) -> pl.DataFrame:
         """Merge what differs only in what the rule drops, and number the sets in a stable order."""
         keys = [
+            "_is_measured",
             "entity",
             "currency",
             "month",
@@ -171,7 +177,7 @@ class PostingRules:
                 pl.col(measures).sum(),
                 pl.col("events").sum(),
                 pl.col("posted_on").max(),
-                pl.col("rows").explode(),
+                pl.col("cell"),
             )
         )
         # Route numbers depend on what was seen before, so the order is by the roles and accounts they stand for.
@@ -185,7 +191,7 @@ class PostingRules:
         )
 
     def _deltas(self, sets: pl.DataFrame) -> pl.DataFrame:
-        lines = sets.filter(pl.col("set_no") >= 0).drop("rows").join(self._routes.lines(), on="route")
+        lines = sets.filter(pl.col("set_no") >= 0).drop("cell").join(self._routes.lines(), on="route")
         taken = pl.coalesce(pl.when(pl.col("measure") == n).then(name) for n, name in enumerate(_measures(sets)))
         side = pl.when(pl.col("debit") == (taken > 0)).then(pl.lit("D")).otherwise(pl.lit("C"))
         return (
@@ -196,18 +202,13 @@ class PostingRules:
 
 
 _UNFOUND = Finding()
-_NOTHING = Posted(
-    empty(DELTAS),
-    pl.DataFrame(schema={"row": pl.Int64(), "set_no": pl.Int32()}),
-    pl.DataFrame(schema={"row": pl.Int64(), "role": pl.String()}),
-    pl.DataFrame(schema={"row": pl.Int64(), "turnover_minor": pl.Int64()}),
-)
 
 
-def _drawn_plainly(events: pl.DataFrame) -> pl.DataFrame:
-    """Rows whose rule takes their own amount: one measure, told apart by its sign."""
-    sign = pl.when(pl.col("amount_minor") < 0).then(pl.lit("-")).otherwise(pl.lit("+"))
-    return events.with_columns(pl.col("amount_minor").alias("m0"), sign.alias("drawn"))
+def _drawn_plainly(cells: pl.DataFrame) -> pl.DataFrame:
+    """Cells whose rule takes the events' own amount: one measure, told apart by its sign."""
+    sign = pl.when(NEGATIVE).then(pl.lit("-")).otherwise(pl.lit("+"))
+    nothing = [pl.lit(None, dtype).alias(name) for name, dtype in {**_FOUND, "turnover_minor": pl.Int64()}.items()]
+    return cells.with_columns(pl.col("amount_minor").alias("m0"), sign.alias("drawn"), *nothing)
 
 
 def _measures(frame: pl.DataFrame) -> list[str]:
@@ -217,9 +218,3 @@ def _measures(frame: pl.DataFrame) -> list[str]:
 
 def _evaluated(pair: amounts.Terms, own: Mapping[str, int], given: Mapping[str, object]) -> int:
     return amounts.evaluate(pair, lambda name: own[name] if name in own else amounts.whole(given.get(name)))
-
-
-def _chosen(events: pl.DataFrame, rules: list[str], value: pl.Expr, other: pl.Expr) -> pl.Expr:
-    """A value where the rule is one of these, the other one elsewhere; mostly, no row's is."""
-    concerned = events["rule"].is_in(rules)
-    return pl.when(concerned).then(value).otherwise(other) if concerned.any() else other

@@ -15,7 +15,10 @@ Policy = Callable[[str, Place], str]  # a policy's value at a place, from the cr
 
 
 class ItemFlag(NamedTuple):
-    """Something that an event stands for became an exception (raised), or that exception ended."""
+    """Something that an event stands for became an exception (raised), or that exception ended.
+
+    `cause` tells apart what may raise one type for one event: the item by its name, "" for a register.
+    """
 
     fault: str
     entity: str
@@ -25,6 +28,7 @@ class ItemFlag(NamedTuple):
     residual_minor: int
     raised: bool
     detail: str = "what this event opened was not used up in time"
+    cause: str = ""
 
 
 class Fact(NamedTuple):

@@ -11,7 +11,7 @@ import polars as pl
 
 from runtime.ledger.classes import rules
 from runtime.ledger.crosswalk import Crosswalk, Mapped, Place
-from runtime.ledger.rules import Role, Rule, Rulebook
+from runtime.ledger.rules import KNOWN, Role, Rule, Rulebook
 
 ANSWERS_MAX = 200_000  # remembered crosswalk answers and routes; more than a shard's real combinations
 
@@ -21,6 +21,7 @@ _ROUTE_LINES = {
     "role": pl.String(),
     "account_code": pl.String(),
     "mapping_version": pl.Int32(),
+    "variance": pl.String(),
     "debit": pl.Boolean(),
     "measure": pl.Int8(),
 }
@@ -42,10 +43,11 @@ class Spot(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One line of a route: the account of a role, and which of the event's measures it takes."""
+    """One line of a route: the account of a role, its variance, and which of the event's measures it takes."""
 
     role: str
     mapped: Mapped
+    variance: str
     measure: int
     debit: bool
 
@@ -76,7 +78,6 @@ class Routes:
         self._lines.clear()
         rows = [row for _, row in self._crosswalk.dump()]
         self._eras = pl.Series(sorted({date.min, *(row.valid_from for row in rows)}), dtype=pl.Date())
-        self._listed = {row.role for row in rows}
         of = {
             column: {row.role for row in rows if getattr(row, column)}
             for column in ("facility", "department", "counterparty")
@@ -120,19 +121,19 @@ class Routes:
         rule = self._rules[spot.rule]
         where = Place(spot.entity, spot.facility, spot.department, self._eras[spot.era - 1], spot.counterparty)
         lines = []
-        for measure, name, debit in _lines_of(rule, spot.drawn):
+        for measure, name, variance, debit in _lines_of(rule, spot.drawn):
             role = self._actual(name, spot, where)
             account = self._crosswalk.resolve(role, where)
             if account is None:
                 return Route(-1, role)
-            lines.append(Line(role, account, measure, debit))
-        missing = next((role for role in rule.maps if not self._is_known(role, where)), "")
+            lines.append(Line(role, account, variance, measure, debit))
+        needed = self._needed(rule)
+        missing = next((role for role in needed if self._crosswalk.resolve(role, where) is None), "")
         return Route(-1, missing) if missing else Route(self._number(tuple(lines)), "")
 
-    def _is_known(self, role: str, where: Place) -> bool:
-        """Whether a role that is only asked for is mapped; one that this house lists nowhere is not asked for."""
-        optional = role in self._roles and self._roles[role].by == "known"
-        return (optional and role not in self._listed) or self._crosswalk.resolve(role, where) is not None
+    def _needed(self, rule: Rule) -> list[str]:
+        """Roles that must be mapped though nothing is posted to them. Partners are none: they were asked for before."""
+        return [name for name in rule.maps if name not in self._roles or self._roles[name].by != KNOWN]
 
     def _actual(self, name: str, spot: Spot, where: Place) -> str:
         """The role that a name stands for here; the name itself where its cases do not tell."""
@@ -151,7 +152,7 @@ class Routes:
 
     def _asked_of(self, rule: Rule) -> set[str]:
         """Every role that the crosswalk may be asked for by this rule, policies among them."""
-        named = {role for pair in rule.post for role in (pair.debit, pair.credit)} | set(rule.maps)
+        named = {role for pair in rule.post for role in (pair.debit, pair.credit)} | set(self._needed(rule))
         chosen = [self._roles[name] for name in named if name in self._roles]
         return named.union(*({role.policy, *role.cases.values()} for role in chosen))
 
@@ -163,8 +164,8 @@ class Routes:
         if lines not in self._numbers:
             number = self._numbers[lines] = len(self._numbers)
             self._lines += [
-                (number, line_no, line.role, line.mapped.account, line.mapped.version, line.debit, line.measure)
-                for line_no, line in enumerate(lines)
+                (number, line_no, role, mapped.account, mapped.version, variance, debit, measure)
+                for line_no, (role, mapped, variance, measure, debit) in enumerate(lines)
             ]
         return self._numbers[lines]
 
@@ -184,13 +185,13 @@ class Routes:
         )
 
 
-def _lines_of(rule: Rule, drawn: str) -> Iterable[tuple[int, str, bool]]:
-    """Measure, role and side of each line of a rule; of a measured one, without the pairs that have no amount."""
+def _lines_of(rule: Rule, drawn: str) -> Iterable[tuple[int, str, str, bool]]:
+    """Measure, role, variance and side of each line of a rule; of a measured one, without pairs that have no amount."""
     for number, pair in enumerate(rule.post):
         measure = number if rule.measured else 0
         if not rule.measured or drawn[number] != "0":
-            yield measure, pair.debit, True
-            yield measure, pair.credit, False
+            yield measure, pair.debit, pair.variance, True
+            yield measure, pair.credit, "", False
 
 
 def _rule_frame(rules: Iterable[tuple[str, Rule, bool, bool]]) -> pl.DataFrame:

@@ -22,6 +22,7 @@ from runtime.ledger.takebacks import TakebackTerms
 RegisterTerms = OrderTerms | BillTerms | ClaimTerms | TakebackTerms | CandidateTerms | AccountTerms
 
 DIMENSIONS = ("facility", "department")
+KNOWN = "known"  # how a role is chosen that only asks whether a partner is mapped
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,6 +72,7 @@ class Role(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     policy: str = ""
     default: str = ""
     missing: str = ""
+    named_by: str = ""
 
 
 class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -138,7 +140,7 @@ class Rulebook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         named = {role for rule in all_rules for pair in rule.post for role in (pair.debit, pair.credit)}
         named |= {role for rule in all_rules for role in rule.maps}
         chosen = {actual for name in named & set(self.role) for actual in self.role[name].cases.values()}
-        known = {name for name, role in self.role.items() if role.by == "known"}
+        known = {name for name, role in self.role.items() if role.by == KNOWN}
         return frozenset(named - set(self.role) | chosen) - known
 
     def pairs(self) -> dict[str, int]:
@@ -291,6 +293,8 @@ def _role_faults(name: str, role: Role) -> list[str]:
         return [f"role.{name}: by payer needs the cases insurer and patient"]
     if role.by == "policy" and (not role.policy or role.default not in role.cases):
         return [f"role.{name}: by policy needs a policy, and a default that is one of its cases"]
+    if role.by == KNOWN and not role.missing:
+        return [f"role.{name}: by known needs the exception that is missing"]
     return []
 
 
@@ -300,7 +304,7 @@ def _posting_faults(kind: Rule) -> list[str]:
         faults.append("mode none posts nothing, every other mode posts something")
     if (kind.mode == "immediate") != bool(kind.entry_by):
         faults.append("mode immediate needs entry_by, and only it")
-    faults += [f"post: {p.debit} against itself" for p in kind.post if p.debit == p.credit]
+    faults += [f"post: {p.debit} against itself" for p in kind.post if p.debit == p.credit and not p.variance]
     return faults
 
 

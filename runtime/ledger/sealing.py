@@ -97,6 +97,12 @@ def within(drafts: Sequence[Draft], room: Room) -> list[Draft]:
     return taken
 
 
+def next_due_ms(unclaimed: pl.DataFrame, policy: SealPolicy) -> int:
+    """When the first of these sets has gathered long enough."""
+    committed = unclaimed.with_columns(pl.col("committed_at").dt.epoch("ms"))
+    return int(committed.select(_due(policy).min()).item())
+
+
 def _sets(unclaimed: pl.DataFrame) -> pl.DataFrame:
     """One row a set: its group, its distinct lines as numbers, its age; groups together, oldest set first."""
     coded = unclaimed.sort(*_GROUP, *LINE).with_columns(

@@ -70,7 +70,7 @@ class OpenItem(msgspec.Struct, array_like=True, gc=False):
         return self.amount_minor - self.used_minor
 
 
-class ItemTerms(msgspec.Struct, array_like=True):
+class ItemTerms(msgspec.Struct, array_like=True, gc=False):
     """What is special about one item: who opened it, what holds it, and which holds were released for good.
 
     `flagged`: its first holds have lasted too long.
@@ -82,7 +82,7 @@ class ItemTerms(msgspec.Struct, array_like=True):
     flagged: bool = False
 
 
-class GroupSum(msgspec.Struct, array_like=True):
+class GroupSum(msgspec.Struct, array_like=True, gc=False):
     """A group's announced total (None until its closer came), what is booked of it, and who waits for it."""
 
     since_ms: int
@@ -92,7 +92,7 @@ class GroupSum(msgspec.Struct, array_like=True):
     waiting: list[int] = []
 
 
-class Waiter(msgspec.Struct, array_like=True):
+class Waiter(msgspec.Struct, array_like=True, gc=False):
     """An event that is not ready: what it still needs, since when, and the exception it has become, if any."""
 
     kind: str
@@ -109,7 +109,7 @@ class Waiter(msgspec.Struct, array_like=True):
     told: str = ""  # the state last told: "", "waiting" or the fault
 
 
-class Expected(msgspec.Struct, array_like=True):
+class Expected(msgspec.Struct, array_like=True, gc=False):
     """A use of an item that has not come, by an event that did not wait for it."""
 
     amount_minor: int

@@ -1,5 +1,6 @@
 """Which rule a row falls under and which account a role of it is, searched anew for every row."""
 
+import json
 from datetime import date
 from typing import Any
 
@@ -7,6 +8,7 @@ from runtime.ledger.rules import Rule, Rulebook
 
 Row = dict[str, Any]
 ANY_ENTITY = "*"
+ANSWERED_MAX = 200_000  # answers kept
 SCOPES = ("counterparty", "facility", "department")  # most telling first, after the entity
 
 
@@ -17,6 +19,8 @@ class Accounts:
         self._rulebook = rulebook
         self._versions: list[int] = []
         self._rows: list[tuple[int, Row]] = []
+        self._by_role: dict[str, list[tuple[int, Row]]] = {}
+        self._answered: dict[tuple, str | None] = {}  # what was asked before, until the next version comes
 
     def take(self, version: int, rows: list[Row]) -> bool:
         """Add a version; False when it is known."""
@@ -24,16 +28,27 @@ class Accounts:
             return False
         self._versions.append(version)
         self._rows += [(version, row) for row in rows]
+        for row in rows:
+            self._by_role.setdefault(row["role"], []).append((version, row | {"begins": _begins(row)}))
+        self._answered.clear()
         return True
 
     def of(self, role: str, row: Row, on: date) -> str | None:
         """The answer to a plain role for this row on that day."""
+        asked = (role, on, row["entity"], row["counterparty"], row["facility"], row["department"])
+        if asked not in self._answered:
+            if len(self._answered) >= ANSWERED_MAX:
+                self._answered.clear()
+            self._answered[asked] = self._search(role, row, on)
+        return self._answered[asked]
+
+    def _search(self, role: str, row: Row, on: date) -> str | None:
         best: tuple | None = None
-        for version, mapped in self._rows:
-            if mapped["role"] != role or not _holds(mapped, row, on):
+        for version, mapped in self._by_role.get(role, ()):
+            if not _holds(mapped, row, on):
                 continue
-            entity, begins = mapped.get("entity", ANY_ENTITY), _begins(mapped)
-            rank = (entity != ANY_ENTITY, *(mapped.get(name, "") != "" for name in SCOPES), begins, version)
+            entity = mapped.get("entity", ANY_ENTITY)
+            rank = (entity != ANY_ENTITY, *(mapped.get(name, "") != "" for name in SCOPES), mapped["begins"], version)
             if best is None or rank > best[0]:
                 best = (rank, mapped["account"])
         return best[1] if best else None
@@ -45,29 +60,36 @@ class Accounts:
         return default if chosen is None else chosen
 
     def lines(
-        self, rule: Rule, row: Row, on: date, amounts: list[int]
-    ) -> tuple[list[tuple[str, str, str, int]], tuple[str, str]]:
-        """(role, account, side, amount) of each line; or no lines, and a role that has no account and its exception."""
+        self, rule: Rule, row: Row, on: date, amounts: list[int], measured: bool
+    ) -> tuple[list[tuple[str, str, str, str, int]], tuple[str, str]]:
+        """(role, account, variance, side, amount) of each line; or none, and a role without account, its exception."""
         lines = []
         for pair, amount in zip(rule.post, amounts, strict=True):
-            if rule.measured and not amount:
+            if measured and not amount:
                 continue
-            for name, side in ((pair.debit, "D"), (pair.credit, "C")):
+            for name, variance, side in ((pair.debit, pair.variance, "D"), (pair.credit, "", "C")):
                 role = self._actual(name, row, on)
                 account = self.of(role, row, on)
                 if account is None:
                     return [], (role, self._missing(role))
-                lines.append((role, account, side, amount))
+                lines.append((role, account, variance, side, amount))
         for role in rule.maps:
-            if not self._is_known(role, row, on):
+            if role not in self._rulebook.role and self.of(role, row, on) is None:
                 return [], (role, self._missing(role))
         return lines, ("", "")
 
-    def _is_known(self, role: str, row: Row, on: date) -> bool:
-        asked = role in self._rulebook.role and self._rulebook.role[role].by == "known"
-        if asked and not any(mapped["role"] == role for _, mapped in self._rows):
-            return True
-        return self.of(role, row, on) is not None
+    def stranger(self, row: Row) -> str:
+        """The exception of a row that names a partner whom nobody knows; "" for none."""
+        for name in self._rulebook.kind[row["kind"]].maps:
+            role = self._rulebook.role.get(name)
+            listed = {mapped.get("entity", ANY_ENTITY) for _, mapped in self._rows if mapped["role"] == name}
+            if role is None or role.by != "known" or listed.isdisjoint([ANY_ENTITY, row["entity"]]):
+                continue
+            attributes = json.loads(row["attributes"] or "{}")
+            named = {"counterparty": attributes.get(role.named_by)} if role.named_by else {}
+            if self.of(name, row | named, row["effective_on"]) is None:
+                return role.missing
+        return ""
 
     def _missing(self, role: str) -> str:
         named = self._rulebook.role[role].missing if role in self._rulebook.role else ""
@@ -111,5 +133,5 @@ def _holds(mapped: Row, row: Row, on: date) -> bool:
     return (
         mapped.get("entity", ANY_ENTITY) in (ANY_ENTITY, row["entity"])
         and all(mapped.get(name, "") in ("", row[name] or "") for name in SCOPES)
-        and _begins(mapped) <= on
+        and mapped["begins"] <= on
     )

@@ -1,6 +1,7 @@
 """Sums of names, evaluated term by term for one row."""
 
 import json
+from functools import cache
 from typing import Any
 
 Row = dict[str, Any]
@@ -18,13 +19,27 @@ def attributes_of(row: Row) -> Row:
 
 def sum_of(text: str, row: Row, measures: Row | None = None) -> int:
     """The value of `a - b + c` for a row: its own numbers, then what a register found, then whole attributes."""
-    total, sign, given = 0, 1, attributes_of(row)
+    if text == "amount_minor" and not measures:  # what most rules say
+        return row["amount_minor"]
     own = {"amount_minor": row["amount_minor"], "quantity": row["quantity"] or 0, **(measures or {})}
+    terms = _terms(text)
+    given = {} if all(word in own for _, word in terms) else attributes_of(row)
+    total = 0
+    for sign, word in terms:
+        value = own[word] if word in own else given.get(word, 0)
+        sound = isinstance(value, int) and not isinstance(value, bool) and (word in own or abs(value) <= LARGEST)
+        total += sign * value if sound else 0
+    return total
+
+
+@cache
+def _terms(text: str) -> list[tuple[int, str]]:
+    """Each name of a sum with its sign."""
+    terms, sign = [], 1
     for word in text.replace("-", " - ").replace("+", " + ").split():
         if word in "+-":
             sign = -1 if word == "-" else 1
-            continue
-        value = own[word] if word in own else given.get(word, 0)
-        sound = isinstance(value, int) and not isinstance(value, bool) and (word in own or abs(value) <= LARGEST)
-        total, sign = total + (sign * value if sound else 0), 1
-    return total
+        else:
+            terms.append((sign, word))
+            sign = 1
+    return terms

@@ -11,7 +11,8 @@ from typing import Any
 import polars as pl
 
 from runtime.ledger.rules import Rulebook
-from runtime.ports import LogRecord, position_key
+from runtime.ports import CORRECTIONS, LogRecord, position_key
+from simulation.auditor.corrections import correction_differences, moved, sets_of
 from simulation.auditor.shard import TOTAL_KEYS, AuditedShard
 
 PAGE_SETS = 10_000
@@ -26,12 +27,13 @@ POSTING_KEYS = (
     "document",
     "facility",
     "department",
+    "variance",
     "role",
     "account_code",
     "side",
 )
 _EXCEPTION_KEYS = ("type", "source", "event_id", "entity", "facility", "currency", "amount_minor")
-_IDENTITY = ("source", "event_id", "digest")
+_IDENTITY = ("id_hash", "digest")
 OF_THE_RUNTIME = (
     "feed_malformed",
     "feed_rejected",
@@ -76,8 +78,12 @@ class Auditor:
         """Where the books hold something else."""
         totals = sum((shard.totals() for shard in self.shards), Counter())
         yield from differences("control total", totals, totals_of(books.totals()))
-        yield from differences("posting", self.booked(), _postings_of(books))
-        yield from differences("balance", self._balances(), _balances_of(books.balances()))
+        sets = sets_of(books)
+        yield from differences("posting", self.booked(), _postings_of(sets))
+        expected = self._balances()
+        expected.update(moved(sets))
+        yield from differences("balance", expected, _balances_of(books.balances()))
+        yield from correction_differences(sets, books)
         yield from differences("open exception", *self.exceptions(self.shards, books))
         yield from self._misrouted()
 
@@ -91,10 +97,9 @@ class Auditor:
         expected: Counter[tuple] = Counter()
         for shard in self.shards:
             expected.update(
-                (row["source"], row["event_id"], row["digest"], state)
-                for row, state in zip(shard.rows, shard.states, strict=True)
+                (row["id_hash"], row["digest"], state) for row, state in zip(shard.rows, shard.states, strict=True)
             )
-        last = {row[:3]: row for row in archive.scan().select(*_IDENTITY, "state").collect().iter_rows()}
+        last = {row[:2]: row for row in archive.scan().select(*_IDENTITY, "state").collect().iter_rows()}
         yield from differences("archived state", expected, Counter(last.values()))
 
     def _balances(self) -> Counter[tuple]:
@@ -143,11 +148,11 @@ def totals_of(totals: pl.DataFrame) -> Counter[tuple]:
     return found
 
 
-def _postings_of(books: Any) -> Counter[tuple]:
+def _postings_of(sets: dict[tuple[int, str, int], list[dict]]) -> Counter[tuple]:
+    """What follows from events, by posting key."""
     found: Counter[tuple] = Counter()
-    for page in books.posting_pages(PAGE_SETS):
-        for *key, amount in page.select(*POSTING_KEYS, "amount_minor").iter_rows():
-            found[tuple(key)] += amount
+    for row in (row for (shard, *_), rows in sets.items() if shard != CORRECTIONS for row in rows):
+        found[tuple(row[name] for name in POSTING_KEYS)] += row["amount_minor"]
     return found
 
 

@@ -16,6 +16,7 @@ LIFE = (  # of a claim: what comes earlier on one day does not take back what co
     ("corrected",),
 )
 REVERSAL = "22"
+VARIANCES = ("unpaid", "short_tenth", "short")
 
 
 class Claims:
@@ -28,13 +29,16 @@ class Claims:
     def take(self, part: str, key: str, row: Row, now_ms: int) -> Row:
         """Keep a fact; what it changes of the money that belongs to no claim."""
         claim = self._claims.setdefault((row["entity"], key), {"facts": [], "flagged": {}, "touched": 0})
-        claim["touched"], before = now_ms, _unapplied(claim["facts"])
+        claim["touched"], before = now_ms, (_unapplied(claim["facts"]), self._missing(claim["facts"]))
         unapplied = part == "paid" and self._accounts.policy("POLICY_UNMATCHED_CLAIM", row, row["effective_on"])
         claim["facts"].append((part, row, unapplied == "UNAPPLIED"))
         self._tell(claim, part, row)
-        change = _unapplied(claim["facts"]) - before
+        change = _unapplied(claim["facts"]) - before[0]
         self._reflag(claim)
-        return {"measures": {"unapplied": change, "identified": -change}}
+        measures = {"unapplied": change, "identified": -change, **dict.fromkeys(VARIANCES, 0)}
+        for sign, (name, amount) in ((-1, before[1]), (1, self._missing(claim["facts"]))):
+            measures[name] = measures.get(name, 0) + sign * amount
+        return {"measures": measures}
 
     def _tell(self, claim: Row, part: str, row: Row) -> None:
         """Consumers are told where a claim stands, unless that is older than what they know."""
@@ -50,17 +54,26 @@ class Claims:
         wrong, payments = {}, [row for part, row, _ in claim["facts"] if part == "paid"]
         if _unapplied(claim["facts"]):
             wrong[self._terms.unmatched] = _unapplied(claim["facts"])
-        expected = [row["amount_minor"] for part, row, _ in claim["facts"] if part == "expected"]
-        patient = [row for part, row, _ in claim["facts"] if part == "adjusted" and self._is_patient(row)]
-        if expected and payments:
-            missing = expected[-1] - sum(row["amount_minor"] for row in (*payments, *patient))
-            wrong |= {self._terms.underpaid: missing} if missing > 0 else {}
+        if missing := self._missing(claim["facts"])[1]:
+            wrong[self._terms.underpaid] = missing
         for type, who in claim["flagged"].items():
             self._asks.end(type, who)
         first = min(payments, key=lambda row: (row["source"], row["event_id"], row["currency"]), default={})
         for type, amount in wrong.items():
             self._asks.flag(type, first, amount)
         claim["flagged"] = dict.fromkeys(wrong, first)
+
+    def _missing(self, facts: list[tuple[str, Row, bool]]) -> tuple[str, int]:
+        """What a payer that has paid still owes of the contract's promise, and the name of such a shortfall."""
+        expected = [row["amount_minor"] for part, row, _ in facts if part == "expected"]
+        payments = [row["amount_minor"] for part, row, _ in facts if part == "paid"]
+        patient = [row["amount_minor"] for part, row, _ in facts if part == "adjusted" and self._is_patient(row)]
+        if not expected or not payments or sum(payments) + sum(patient) >= expected[-1]:
+            return "", 0
+        missing = expected[-1] - sum(payments) - sum(patient)
+        if missing >= expected[-1]:
+            return "unpaid", missing
+        return ("short_tenth" if 10 * missing >= expected[-1] else "short"), missing
 
     def _is_patient(self, row: Row) -> bool:
         return (row["reason"] or "").startswith(self._terms.patient_codes)

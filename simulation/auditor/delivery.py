@@ -7,12 +7,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import polars as pl
+
 from runtime.ports import JournalEntry
 from simulation.auditor.books import PAGE_SETS, differences
 
 STATES = ("sealed", "in_flight", "posted", "rejected", "unknown", "parked")
 ENTRIES_MAX = 10**6
-ENDED = {"posted", "rejected"}
+ENDED = {"posted", "rejected", "parked"}
 
 
 def entries_by_state(books: Any, entities: Sequence[str]) -> dict[str, dict[str, JournalEntry]]:
@@ -39,9 +41,10 @@ def _sets_in_entries(books: Any, entries: dict[str, JournalEntry]) -> Iterator[s
     lines: dict[str, Counter] = defaultdict(Counter)
     claims: dict[tuple, str] = {}
     for page in books.posting_pages(PAGE_SETS):
-        for row in page.filter(page["entry_key"] != "").iter_rows(named=True):
+        claimed = page.filter(pl.col("entry_key") != "", pl.col("entry_state") != "replaced")
+        for row in claimed.iter_rows(named=True):
             claims[row["shard"], row["position"], row["set_no"]] = row["entry_key"]
-            place = (row["account_code"], row["side"], row["facility"], row["department"], row["kind"])
+            place = tuple(row[name] for name in ("account_code", "side", "facility", "department", "variance", "kind"))
             lines[row["entry_key"]][place] += row["amount_minor"]
     named = {place: key for key, entry in entries.items() for place in entry.sets}
     if claims != named:
@@ -49,7 +52,8 @@ def _sets_in_entries(books: Any, entries: dict[str, JournalEntry]) -> Iterator[s
     for key, entry in entries.items():
         told: Counter = Counter()
         for line in entry.lines:
-            place = (line.account_code, line.side, line.facility, line.department, line.text.partition(",")[0])
+            kind = line.text.partition(",")[0]
+            place = (line.account_code, line.side, line.facility, line.department, line.variance, kind)
             told[place] += line.amount_minor
         yield from differences(f"line of {key}", lines[key], told)
         signed = sum(line.amount_minor if line.side == "D" else -line.amount_minor for line in entry.lines)
@@ -58,24 +62,39 @@ def _sets_in_entries(books: Any, entries: dict[str, JournalEntry]) -> Iterator[s
 
 
 def delivered_differences(books: Any, erp: Any, entities: Sequence[str]) -> Iterator[str]:
-    """What must hold when all has drained: every entry at the ERP, but those that it refused."""
+    """What must hold when all has drained: every entry at the ERP, but those that it refused; those that somebody must
+    tell the books of, as they can't be asked for, only there."""
     by_state = entries_by_state(books, entities)
     moves = [entry.key for _, entry in erp.twin.moves]
     if under_way := sorted(key for state, held in by_state.items() if state not in ENDED for key in held):
         yield f"entries neither posted nor rejected: {under_way[:4]}"
-    yield from differences("posted entry", Counter((key,) for key in by_state["posted"]), Counter((k,) for k in moves))
+    there = Counter((key,) for state in ("posted", "parked") for key in by_state[state])
+    yield from differences("posted entry", there, Counter((key,) for key in moves))
+    if by_state["parked"] and erp.terms().lookup:
+        yield f"entries are parked that a lookup could find: {sorted(by_state['parked'])[:4]}"
     if unrefused := sorted(by_state["rejected"].keys() - erp.refused):
         yield f"entries are rejected that the ERP never refused: {unrefused[:4]}"
     exceptions = books.exceptions(state="open", limit=ENTRIES_MAX)
     raised = Counter((row["type"], row["event_id"]) for row in exceptions.iter_rows(named=True) if row["event_id"])
     raised = Counter({key: count for key, count in raised.items() if key[0].startswith("erp_")})
-    yield from differences("ERP exception", Counter(("erp_rejected", key) for key in by_state["rejected"]), raised)
+    yield from differences("ERP exception", _exceptions(books, by_state), raised)
     posted: Counter = Counter()
     for row in books.balances().iter_rows(named=True):
         key = (row["entity"], row["currency"], row["account_code"])
         posted[(*key, "D")], posted[(*key, "C")] = row["posted_debit_minor"], row["posted_credit_minor"]
+    for entry in by_state["parked"].values():
+        for line in entry.lines:
+            posted[entry.entity, entry.currency, line.account_code, line.side] += line.amount_minor
     balance: Counter = Counter()
     for account in erp.trial_balance():
         key = (account.entity, account.currency, account.account_code)
         balance[(*key, "D")], balance[(*key, "C")] = account.debit_minor, account.credit_minor
     yield from differences("ERP balance", posted, balance)
+
+
+def _exceptions(books: Any, by_state: dict[str, dict[str, JournalEntry]]) -> Counter:
+    """What entries stand under: a refusal until they are posted, a doubt until somebody knows."""
+    refused = by_state["rejected"].keys() | (by_state["parked"].keys() & books.refused)
+    return Counter(
+        [*(("erp_rejected", key) for key in refused), *(("erp_unknown_outcome", k) for k in by_state["parked"])]
+    )

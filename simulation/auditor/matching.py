@@ -1,4 +1,4 @@
-"""What waits for what, in one shard: items, sums and waiting rows as dicts, looked through as a whole each time.
+"""What waits for what, in one shard: items, sums and waiting rows as dicts, and who waits for which of them.
 
 Owns, for each row that waits, why: the item it lacks, the group it lacks, or the exception it stands under; and the
 exceptions that items stand under by themselves.
@@ -31,13 +31,21 @@ class Matching:
         self._groups: dict[tuple[str, str, str, str], Row] = {}  # by currency, too
         self._expected: dict[Key, list[Row]] = {}
         self.waiting: dict[int, Row] = {}  # row number -> what it lacks
+        self._taken = 0  # rows so far: who came first is served first
+        # Who waits for an item or a sum; whose item came or was let go; which sums changed; who may lack nothing now.
+        self._waiting_for: dict[tuple, set[int]] = {}
+        self._stirred: set[int] = set()
+        self._changed: set[tuple] = set()
+        self._freed: set[int] = set()
         self.flags: dict[FlagKey, tuple[str, str, int]] = {}  # -> entity, currency, residual when it was told
         self.told: set[tuple[str, str, str]] = set()  # status, source, event_id of what opened an item
         self.ready: list[int] = []
 
     def take(self, number: int, row: Row, now_ms: int) -> None:
         """One row."""
+        self._taken += 1
         wait = {"row": row, "since": now_ms, "item": None, "group": None, "fault": "", "hold": "", "tried": False}
+        wait |= {"number": number, "order": self._taken}
         self.waiting[number] = wait
         links = self._links(row)
         for ref in links.opened:
@@ -70,13 +78,27 @@ class Matching:
                 group = self._groups.setdefault(wait["group"], {"since": now_ms, "sum": 0, "total": None})
                 wait["share"] = sum_of(ref.total, row) if ref is links.closes else ref.sign * row["amount_minor"]
                 self._count_in(group, wait, 1)
+        for awaited in (wait["item"], wait["group"]):
+            if awaited:
+                self._waiting_for.setdefault(awaited, set()).add(wait["number"])
+        self._stirred.add(wait["number"])
+        self._freed.add(wait["number"])
+
+    def _wait_no_more(self, wait: Row, what: str) -> None:
+        """A row lacks its "item" or its "group" no longer."""
+        waiting = self._waiting_for.get(wait[what], set())
+        waiting.discard(wait["number"])
+        if not waiting:
+            self._waiting_for.pop(wait[what], None)
+        wait[what] = None
+        self._freed.add(wait["number"])
 
     def _count_in(self, group: Row, wait: Row, sign: int) -> None:
         if self._links(wait["row"]).closes:
             group["total"] = (group["total"] or 0) + sign * wait["share"]
         else:
             group["sum"] += sign * wait["share"]
-        group["changed"] = True
+        self._changed.add(wait["group"])
 
     # ── items ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -94,8 +116,12 @@ class Matching:
             terms["holds"] += [hold for hold in rule.held_by if hold not in terms["released"]]
         if rule.announces:
             self._raise(rule.announces, item["row"], key, item["left"])
+        self._stir(key)
         for expected in self._expected.pop(key, []):
             self._use_expected(key, item, expected)
+
+    def _stir(self, key: Key) -> None:
+        self._stirred |= self._waiting_for.get(key, set())
 
     def _terms_of(self, key: Key) -> Row:
         return self._terms.setdefault(key, {"person": "", "holds": [], "released": [], "flagged": False})
@@ -146,13 +172,16 @@ class Matching:
         """Serve rows in their order until nothing changes any more. A newcomer goes on before those it serves."""
         while self._served() or self._tied():
             pass
-        ready = [n for n, wait in self.waiting.items() if not (wait["item"] or wait["group"] or wait["fault"])]
-        for number in sorted(ready, key=lambda number: number != newcomer):
+        freed, self._freed = [self.waiting[number] for number in self._freed if number in self.waiting], set()
+        ready = [wait for wait in freed if not (wait["item"] or wait["group"] or wait["fault"])]
+        for number in (wait["number"] for wait in sorted(ready, key=lambda w: (w["number"] != newcomer, w["order"]))):
             del self.waiting[number]
             self.ready.append(number)
 
     def _served(self) -> bool:
-        for wait in self.waiting.values():
+        stirred = [self.waiting[number] for number in self._stirred if number in self.waiting]
+        for wait in sorted(stirred, key=lambda wait: wait["order"]):
+            self._stirred.discard(wait["number"])
             if wait["item"] in self.items and not wait["tried"] and self._may_try(wait):
                 wait["tried"] = True
                 self._try_release(wait) if wait["hold"] else self._try_consume(wait)
@@ -177,14 +206,15 @@ class Matching:
             wait["fault"] = rule.differs
         else:
             self._use(rule, item, wait["amount"])
-            wait["item"], wait["fault"] = None, ""
+            wait["fault"] = ""
+            self._wait_no_more(wait, "item")
 
     def _try_release(self, wait: Row) -> None:
         if self._links(wait["row"]).releases.second_person and self._is_refused(wait):
             wait["fault"] = REFUSED
             return
-        key = wait["item"]
-        wait["item"], wait["fault"] = None, ""
+        key, wait["fault"] = wait["item"], ""
+        self._wait_no_more(wait, "item")
         terms = self._terms_of(key)
         terms["released"].append(wait["hold"])
         terms["holds"] = [hold for hold in terms["holds"] if hold != wait["hold"]]
@@ -195,6 +225,7 @@ class Matching:
         terms, rule = self._terms_of(key), self._rulebook.item[key[0]]
         if hold in terms["holds"]:
             terms["holds"].remove(hold)
+        self._stir(key)
         if terms["flagged"] and not set(rule.held_by) & set(terms["holds"]):
             terms["flagged"] = False
             self._end(rule.overdue, self.items[key]["row"])
@@ -213,11 +244,12 @@ class Matching:
         return not signer or signer.casefold() == opener.casefold()
 
     def _tied(self) -> bool:
-        for key, group in self._groups.items():
-            if group.pop("changed", False) and group["sum"] == group["total"]:
-                for wait in self.waiting.values():
-                    if wait["group"] == key:
-                        wait["group"], wait["fault"] = None, wait["fault"] if wait["item"] else ""
+        changed, self._changed = self._changed, set()
+        for key in changed & self._groups.keys():
+            if self._groups[key]["sum"] == self._groups[key]["total"]:
+                for wait in [self.waiting[number] for number in self._waiting_for.get(key, ())]:
+                    wait["fault"] = wait["fault"] if wait["item"] else ""
+                    self._wait_no_more(wait, "group")
         return False
 
     # ── time ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -236,9 +268,8 @@ class Matching:
         for key, item in list(self.items.items()):
             self._age_item(key, item, now_ms)
         for key, group in list(self._groups.items()):
-            waited_for = any(wait["group"] == key for wait in self.waiting.values())
             old = now_ms - group["since"] > self._rulebook.group[key[0]].wait_days * DAY_MS
-            if old and not waited_for and group["sum"] == group["total"]:
+            if old and key not in self._waiting_for and group["sum"] == group["total"]:
                 del self._groups[key]
 
     def _age_item(self, key: Key, item: Row, now_ms: int) -> None:
@@ -283,6 +314,8 @@ class Matching:
             self.take(number, wait["row"], now_ms)
             return
         wait["fault"], wait["since"], wait["tried"] = "", now_ms, False
+        self._stirred.add(number)
+        self._freed.add(number)
         self.look()
 
     def let_go(self, number: int, now_ms: int) -> None:
@@ -292,7 +325,8 @@ class Matching:
             wait["fault"] = ""
             self._join(wait["row"], wait, now_ms)
         elif wait["item"] and links.consumes and wait["fault"] not in ("", REFUSED):
-            wait["item"], wait["fault"], wait["amount"] = None, "", 0
+            wait["fault"], wait["amount"] = "", 0
+            self._wait_no_more(wait, "item")
         self.look()
 
     def drop(self, number: int) -> None:
@@ -306,6 +340,8 @@ class Matching:
         consumed = self._links(row).consumes
         if consumed and not wait["item"]:
             self._give_back((consumed.item, row["entity"], _key_of(row, consumed.key)), wait.get("amount", 0))
+        for what in ("item", "group"):
+            self._wait_no_more(wait, what)
         for ref in self._links(row).opened:
             key = (ref.item, row["entity"], _key_of(row, ref.key))
             item, rule = self.items.get(key), self._rulebook.item[ref.item]

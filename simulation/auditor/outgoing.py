@@ -45,15 +45,23 @@ def outgoing_differences(
 
 
 def _deliveries(rulebook: Rulebook, books: Any) -> Counter[tuple]:
-    """What must be told of each document in each entry that was posted or rejected: the sum of its debits."""
-    told_kinds = rulebook.told_kinds()
-    sums: Counter[tuple] = Counter()
+    """What must be told of each document in each entry that is posted, or was ever rejected: the sum of its debits."""
+    told_kinds, rows = rulebook.told_kinds(), {}
     for page in books.posting_pages(PAGE_SETS):
         for row in page.iter_rows(named=True):
-            if row["entry_state"] in ("posted", "rejected") and row["kind"] in told_kinds and row["document"]:
-                key = (row["entry_state"], row["entity"], row["document"], row["currency"], row["entry_key"])
-                sums[key] += row["amount_minor"] if row["side"] == "D" else 0
-    return Counter((*key[:-1], amount) for key, amount in sums.items())
+            rows.setdefault((row["shard"], row["position"], row["set_no"]), []).append(row)
+    posted = {row["entry_key"] for lines in rows.values() for row in lines if row["entry_state"] == "posted"}
+    told: dict[tuple, tuple] = {}  # by state and first set: what is sent again under another key is told once
+    for state, key in [*(("posted", key) for key in posted), *(("rejected", key) for key in books.refused)]:
+        documents: dict[str, list[tuple]] = {}
+        for place in books.entry(key).sets:
+            if rows[place][0]["kind"] in told_kinds and rows[place][0]["document"]:
+                documents.setdefault(rows[place][0]["document"], []).append(place)
+        for document, places in documents.items():
+            lines = [row for place in places for row in rows[place]]
+            amount = sum(row["amount_minor"] for row in lines if row["side"] == "D")
+            told[state, min(places)] = (state, lines[0]["entity"], document, lines[0]["currency"], amount)
+    return Counter(told.values())
 
 
 def _relayed(kept: list[list[LogRecord]]) -> Iterator[tuple]:

@@ -15,11 +15,14 @@ import msgspec
 import polars as pl
 
 from runtime.flow import frames
+from runtime.ledger.item_table import key_of
+from runtime.ledger.open_items import residuals
 from runtime.ledger.rules import Rulebook
-from runtime.ports import ArchivedStep, position_key
+from runtime.ports import ArchivedStep, Buffer, position_key
+from runtime.runs import run_of
 from runtime.shard import Snapshot
 from simulation.auditor.books import POSTING_KEYS, totals_of
-from simulation.auditor.shard import TOTAL_KEYS, AuditedShard
+from simulation.auditor.shard import ENDS, AuditedShard, total_key
 
 DIFFERENCES_MAX = 20  # of one shard and sort; more are counted only
 _ENTITY, _KIND, _DOCUMENT = (POSTING_KEYS.index(name) for name in ("entity", "kind", "document"))
@@ -72,6 +75,7 @@ class ShardProof:
         self._numbers: dict[tuple[int, int], int] = {}  # id hash and digest -> row number
         self._booked: Counter[tuple] = Counter()
         self._found: Counter[str] = Counter()
+        self._firsts: dict[tuple, tuple[str, str]] = {}  # by place in the control totals: step and event
 
     def take(self, step: ArchivedStep, held: CommitPostings | None, outcomes: pl.DataFrame | None) -> None:
         """One step, and what books hold of its commit (None: nothing). `outcomes`: None where the archive has none
@@ -85,20 +89,29 @@ class ShardProof:
         self._booked += self.model.booked
         if outcomes is not None:
             self._compare_outcomes(step, held, outcomes)
-        for number in self.model.moved:
-            self._told[number] = self.model.states[number]
+        self._let_go()
         self.counts["steps"] += 1
         self.counts["events"] += sum(record.rows for record in step.records)
+
+    def _let_go(self) -> None:
+        """Keep of rows that have come to their end no more than what is counted."""
+        for number in self.model.moved:
+            self._told[number] = self.model.states[number]
+        ended = [number for number in self.model.moved if self.model.states[number] in ENDS]
+        for row in (self.model.rows[number] for number in ended):
+            if row:
+                self._numbers.pop((row["id_hash"], row["digest"]), None)
+        self.model.let_go(ended)
 
     def finish(self, totals: pl.DataFrame) -> None:
         """Compare the shard's control totals, once all steps are taken."""
         expected, found = self.model.totals(), totals_of(totals)
         for key in _differing(expected, found):
-            first = self._first(lambda row, of=key: tuple(row[name] or "" for name in TOTAL_KEYS) == of[:5])
-            self._differ("control total", key, expected[key], found[key], first)
+            self._differ("control total", key, expected[key], found[key], self._firsts.get(key[:5], ("", "")))
 
-    def compare_snapshot(self, body: bytes) -> None:
-        """Compare what waits, and how many contents are remembered, with a snapshot of this very position."""
+    def compare_snapshot(self, body: bytes, run: Callable[[str], Buffer]) -> None:
+        """Compare what waits, and how many contents are remembered, with a snapshot of this very position and its
+        runs."""
         snapshot = msgspec.msgpack.decode(body, type=Snapshot)
         parked = frames.decode_sealed(snapshot.parked).rename({"was": "state"})
         held = frames.decode_sealed(snapshot.held).with_columns(pl.lit("excepted").alias("state"))
@@ -111,19 +124,20 @@ class ShardProof:
         for key in _differing(expected, found):
             first = self._first(lambda row, of=key: (row["source"], row["event_id"], row["digest"]) == of[:3])
             self._differ("waiting row", key[:2] + key[3:], expected[key], found[key], first)
-        remembered = len(snapshot.ids) // 8
+        remembered = sum(len(run_of(run(name), "<u8")[0]) for name in snapshot.ids)
         if remembered != len(self.model.rows):
             self._differ("remembered events", (), len(self.model.rows), remembered, (self.position, ""))
-        self._compare_items(msgspec.msgpack.decode(snapshot.items)[0])
+        self._compare_items(residuals(snapshot.items))
         self.counts["waiting rows"] += sum(found.values())
 
-    def _compare_items(self, items: list) -> None:
-        found = Counter({tuple(key): amount - rest[0] for key, (amount, _, _, _, _, *rest) in items})
-        expected = Counter({key: item["left"] for key, item in self.model.matching.items.items()})
-        for key in _differing(expected, found):
-            item = self.model.matching.items.get(key)
+    def _compare_items(self, left: dict[tuple[int, int], int]) -> None:
+        """Items by their hashed keys, as a snapshot names them; told by their keys where the model has them."""
+        items = {key_of(key): (key, item) for key, item in self.model.matching.items.items()}
+        found, expected = Counter(left), Counter({hashed: item["left"] for hashed, (_, item) in items.items()})
+        for hashed in _differing(expected, found):
+            key, item = items.get(hashed, (hashed, None))
             event = f"{item['row']['source']} {item['row']['event_id']}" if item else ""
-            self._differ("open item", key, expected.get(key), found.get(key), (self.position, event))
+            self._differ("open item", key, expected.get(hashed), found.get(hashed), (self.position, event))
         self.counts["open items"] += len(found)
 
     # ── one commit ──
@@ -132,6 +146,8 @@ class ShardProof:
         for number in range(len(self._told), len(self.model.rows)):
             row = self.model.rows[number]
             self._numbers[row["id_hash"], row["digest"]] = number
+            if (place := total_key(row)) not in self._firsts:
+                self._firsts[place] = (position, f"{row['source']} {row['event_id']}")
             self._told.append("")
             self._came.append(len(self._steps))
         self._steps.append(position)
@@ -173,11 +189,15 @@ class ShardProof:
             expected = self.model.states[number] if number >= 0 else "unknown"
             found = last.get(number, "" if number < 0 else self._told[number])
             if expected != found:
-                row = self.model.rows[number] if number >= 0 else {"source": "", "event_id": ""}
-                event = f"{row['source']} {row['event_id']}"
+                event = self._event_of(number)
                 self._differ("archived state", (event,), expected, found, (step.position, event))
         self.counts["outcomes"] += outcomes.height
         self._compare_sets(step, held, outcomes)
+
+    def _event_of(self, number: int) -> str:
+        """The event of a row, by its number; "" for none."""
+        row = self.model.rows[number] if number >= 0 else None
+        return f"{row['source']} {row['event_id']}" if row else ""
 
     def _compare_sets(self, step: ArchivedStep, held: CommitPostings | None, outcomes: pl.DataFrame) -> None:
         """Every booked event is in a set that books hold, and every set holds so many."""
@@ -185,8 +205,8 @@ class ShardProof:
         named = Counter(booked["set_no"].to_list())
         sets = held.lines.select("set_no", "events").unique().rows() if held else []
         for set_no in _differing(named, Counter(dict(sets))):
-            event = booked.filter(pl.col("set_no") == set_no).select("source", "event_id").head(1).rows()
-            where = (step.position, " ".join(event[0]) if event else "")
+            event = booked.filter(pl.col("set_no") == set_no).select("id_hash", "digest").head(1).rows()
+            where = (step.position, self._event_of(self._numbers.get(event[0], -1)) if event else "")
             self._differ("events of a posting set", (set_no,), named[set_no], dict(sets).get(set_no, 0), where)
 
     # ── findings ──
@@ -194,7 +214,7 @@ class ShardProof:
     def _first(self, fits: Callable[[dict], bool]) -> tuple[str, str]:
         """The step that the first fitting row came with, and the row's event."""
         for number, row in enumerate(self.model.rows):
-            if fits(row):
+            if row and fits(row):
                 return self._steps[self._came[number]], f"{row['source']} {row['event_id']}"
         return "", ""
 

@@ -6,11 +6,13 @@ with it are entered in registers before those that had waited, all at once.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from itertools import pairwise
 from typing import Any
 
+import msgspec
+import polars as pl
 import xxhash
 
 from runtime.flow import frames
@@ -26,6 +28,8 @@ from simulation.auditor.registers import Registers
 Row = dict[str, Any]
 TOTAL_KEYS = ("source", "entity", "facility", "currency", "kind")
 CONFLICT = "event_conflict"
+ENDS = ("booked", "excluded")
+_OTHER_SIDE = {"D": "C", "C": "D"}
 
 
 class AuditedShard:
@@ -36,7 +40,7 @@ class AuditedShard:
         self._accounts = Accounts(rulebook)
         self.matching = Matching(rulebook, items_max)
         self._registers = Registers(rulebook, self._accounts, self.matching)
-        self._contents: dict[tuple[str, str], list[tuple]] = {}
+        self._contents: dict[str, dict[str, list[int]]] = {}  # by source and event_id: what it was told with, hashed
         self._held: list[int] = []
         self._arrived: list[tuple[int, int]] = []  # with the present step, and when
         self._frames: list[int] = []  # how many had arrived at the end of each frame
@@ -46,12 +50,14 @@ class AuditedShard:
         self._held_back = {
             name for name, ref in links.items() if rulebook.item[ref.item].held_by and not ref.past_holds
         }
+        self._near_held = _related(rulebook, self._held_back)
         self._unlinked: list[int] = []  # that came with it, and wait for nothing
+        self._strange = {role.missing for role in rulebook.role.values() if role.by == "known"}
         kept = [terms for terms in rulebook.register.values() if terms.__struct_config__.tag == "accounts"]
         self._balances = [Balances(terms) for terms in kept]
         self._changes: Counter[tuple] = Counter()  # of what accounts owe
         self._decided: set[int] = set()
-        self.rows: list[Row] = []  # every row that was accepted, by number
+        self.rows: list[Row | None] = []  # every row that was accepted, by number; None once it was let go
         self.states: list[str] = []
         self.faults: list[str] = []  # the exception that each row stands under, "" for none
         self.notes: set[tuple[str, int]] = set()  # exceptions beside a row's state: type, row number
@@ -61,24 +67,30 @@ class AuditedShard:
         self.derived: dict[str, Row] = {}  # by event_id: what must come back through some log
         self.told: set[tuple] = set()  # status, source, event_id of what consumers must be told of events
         self._now_ms = 0  # the latest time that came through the log
+        self._measured: dict[int, bool] = {}  # by the identity of a rule
+        self._gone: Counter[tuple] = Counter()  # control totals of rows that were let go
 
     def take(self, records: Sequence[LogRecord]) -> None:
         """The entries of one commit."""
         for record in records:
             if record.type == "events":
-                for row in frames.decode_sealed(record.body).rows(named=True):
-                    self._take_row(row)
+                self._take_frame(frames.decode_sealed(record.body))
                 self._frames.append(len(self._arrived))
             else:
                 self._settle_step()
                 self._take_control(frames.decode_control(record.body))
         self._settle_step()
 
-    def _take_row(self, row: Row) -> None:
-        received_ms = round(row["received_at"].timestamp() * 1000)
+    def _take_frame(self, frame: pl.DataFrame) -> None:
+        received = frame["received_at"].dt.epoch("ms").to_list()
+        ordered = frame.select(*COLUMNS, *(name for name in frame.columns if name not in COLUMNS))
+        names, width = ordered.columns, len(COLUMNS)
+        for received_ms, values in zip(received, ordered.iter_rows(), strict=True):
+            self._take_row(dict(zip(names, values, strict=True)), hash(values[:width]), received_ms)
+
+    def _take_row(self, row: Row, content: int, received_ms: int) -> None:
         self._now_ms = max(self._now_ms, received_ms)
-        content = tuple(row[name] for name in COLUMNS)
-        seen = self._contents.setdefault((row["source"], row["event_id"]), [])
+        seen = self._contents.setdefault(row["source"], {}).setdefault(row["event_id"], [])
         if content in seen:
             self._count(self.duplicates, row, "duplicate", abs(row["amount_minor"]))
             return
@@ -89,33 +101,50 @@ class AuditedShard:
         self.faults.append("")
         if len(seen) > 1:
             self._hold(number, CONFLICT)
+        else:
+            self._admit(number, received_ms)
+
+    def _admit(self, number: int, since_ms: int) -> None:
+        """A row that is new, or whose partners were not known when it came."""
+        row = self.rows[number]
+        if stranger := self._accounts.stranger(row):
+            self._hold(number, stranger)
         elif self._rulebook.kind[row["kind"]].links is None:
             self._unlinked.append(number)
         else:
-            self._arrived.append((number, received_ms))
+            self._arrived.append((number, since_ms))
 
     def _settle_step(self) -> None:
-        """Match what came with this step, those of a frame last that registers may hold; settle what became ready."""
-        for frame in self._uncut():
-            later = [one for one in frame if self.rows[one[0]]["kind"] in self._held_back]
-            for part in ([one for one in frame if one not in later], later):
-                for number, received_ms in part:
-                    self.matching.take(number, self.rows[number], received_ms)
-                ready, came = self._ready(), {number for number, _ in part}
-                self._settle_all([sorted(ready, key=lambda number: number not in came)])
+        """Match what came with this step, and settle what became ready. First those that have nothing to do with what
+        registers may hold; of the others, frame by frame, last those whose use may be held."""
+        arrived, ends = self._arrived, self._frames
+        self._arrived, self._frames = [], []
+        if not any(self._is_held_back(number) for number, _ in arrived):
+            parts = [arrived]
+        else:
+            near = [self.rows[number]["kind"] in self._near_held for number, _ in arrived]
+            parts = [[one for one, is_near in zip(arrived, near, strict=True) if not is_near]]
+            for begin, end in pairwise([0, *self._cuts(arrived, ends)]):
+                frame = [one for one, is_near in zip(arrived[begin:end], near[begin:end], strict=True) if is_near]
+                parts.append([one for one in frame if not self._is_held_back(one[0])])
+                parts.append([one for one in frame if self._is_held_back(one[0])])
+        for part in parts:
+            for number, received_ms in part:
+                self.matching.take(number, self.rows[number], received_ms)
+            ready, came = self._ready(), {number for number, _ in part}
+            self._settle_all([sorted(ready, key=lambda number: number not in came)])
         unlinked, self._unlinked = self._unlinked, []
         self._settle_all([unlinked])
 
-    def _uncut(self) -> list[list[tuple[int, int]]]:
-        """What came with this step, cut after each frame that holds a row which registers may hold."""
-        arrived, self._arrived = self._arrived, []
-        ends, self._frames = self._frames, []
-        groups: list[list[tuple[int, int]]] = [[]]
-        for begin, end in pairwise([0, *ends]):
-            groups[-1] += arrived[begin:end]
-            if any(self.rows[number]["kind"] in self._held_back for number, _ in arrived[begin:end]):
-                groups.append([])
-        return groups
+    def _cuts(self, arrived: list[tuple[int, int]], ends: list[int]) -> list[int]:
+        """The ends of those frames that hold a row which registers may hold, and the end of all."""
+        frames = pairwise([0, *ends])
+        held = [end for begin, end in frames if any(self._is_held_back(number) for number, _ in arrived[begin:end])]
+        return [*held, len(arrived)]
+
+    def _is_held_back(self, number: int) -> bool:
+        """Whether it comes after the others of its frame, as registers may hold what it uses."""
+        return self.rows[number]["kind"] in self._held_back
 
     def _settle_all(self, batches: list[list[int]]) -> None:
         while batches:
@@ -151,16 +180,16 @@ class AuditedShard:
             self.notes.add((rule.raises, number))
         finding = self._registers.finding(number)
         place = row
-        if rule.measured:
+        measured = self._is_measured(rule)
+        if measured:
             place = row | {name: row[name] or finding[name] or None for name in ("facility", "department")}
         on = max(row["effective_on"], self._opens_on[row["entity"]])
         amounts = [sum_of(pair.amount, row, finding["measures"]) for pair in rule.post]
-        lines, (_, fault) = self._accounts.lines(rule, place, on, amounts)
+        lines, (_, fault) = self._accounts.lines(rule, place, on, amounts, measured)
         if fault:
             return self._hold(number, fault)
-        for line in lines:
-            self._book(place, rule, on, line)
-        if rule.measured:
+        self._book(place, rule, on, lines)
+        if measured:
             self._count(self.turnover, row, "posted", sum(map(abs, amounts)))
         self._follow(number)
         return self._stand(number, "excluded" if rule.mode == "none" else "booked", "")
@@ -169,27 +198,29 @@ class AuditedShard:
         self._stand(number, "excepted", fault)
         self._held.append(number)
 
-    def _book(self, row: Row, rule: Rule, on: date, line: tuple[str, str, str, int]) -> None:
-        role, account, side, amount = line
-        if not amount:
-            return
-        if amount < 0:
-            side = "C" if side == "D" else "D"
-        key = {
-            "entity": row["entity"],
-            "currency": row["currency"],
-            "period": f"{on:%Y-%m}",
-            "mode": rule.mode,
-            "lane": rule.lane,
-            "kind": row["kind"],
-            "document": row[rule.entry_by] if rule.entry_by else "",
-            "facility": (row["facility"] or "") if "facility" in rule.keep else "",
-            "department": (row["department"] or "") if "department" in rule.keep else "",
-            "role": role,
-            "account_code": account,
-            "side": side,
-        }
-        self.booked[tuple(key.values())] += abs(amount)
+    def _is_measured(self, rule: Rule) -> bool:
+        """As the rule says, which looks through all its pairs each time."""
+        known = self._measured.get(id(rule))
+        if known is None:
+            known = self._measured[id(rule)] = rule.measured
+        return known
+
+    def _book(self, row: Row, rule: Rule, on: date, lines: list[tuple[str, str, str, str, int]]) -> None:
+        place = (
+            row["entity"],
+            row["currency"],
+            on.isoformat()[:7],
+            rule.mode,
+            rule.lane,
+            row["kind"],
+            row[rule.entry_by] if rule.entry_by else "",
+            (row["facility"] or "") if "facility" in rule.keep else "",
+            (row["department"] or "") if "department" in rule.keep else "",
+        )
+        for role, account, variance, side, amount in lines:
+            if amount:
+                counted = side if amount > 0 else _OTHER_SIDE[side]
+                self.booked[(*place, variance, role, account, counted)] += abs(amount)
 
     def _follow(self, number: int) -> None:
         """What a settled row brings with it."""
@@ -237,7 +268,13 @@ class AuditedShard:
 
     def _retry_held(self, tried: Sequence[int]) -> None:
         self._held = [number for number in self._held if number not in tried]
-        self._settle_all([list(tried)])
+        strangers = [number for number in tried if self.faults[number] in self._strange]
+        self._settle_all([[number for number in tried if number not in strangers]])
+        for number in strangers:
+            self._stand(number, "", "")
+            self._admit(number, self._now_ms)
+        self._frames.append(len(self._arrived))
+        self._settle_step()
 
     def _decide(self, action: str, exceptions: set[str]) -> None:
         """What people decided: try again, let go, or take out of the books."""
@@ -268,7 +305,7 @@ class AuditedShard:
     # ── what must be there ─────────────────────────────────────────────────────────────────────────────────────────
 
     def _count(self, totals: Counter, row: Row, state: str, amount: int) -> None:
-        key = tuple(row[name] or "" for name in TOTAL_KEYS)
+        key = total_key(row)
         totals[(*key, state, "events")] += 1
         totals[(*key, state, "amount_minor")] += amount
 
@@ -278,11 +315,33 @@ class AuditedShard:
 
     def totals(self) -> Counter[tuple]:
         """The control totals."""
-        totals = self.duplicates + self.turnover
-        for row, state in zip(self.rows, self.states, strict=True):
-            self._count(totals, row, "accepted", abs(row["amount_minor"]))
-            self._count(totals, row, state, abs(row["amount_minor"]))
+        totals = self.duplicates + self.turnover + self._gone
+        self._count_standing(totals, range(len(self.rows)))
         return totals
+
+    def _count_standing(self, totals: Counter, numbers: Iterable[int]) -> None:
+        sums: dict[tuple, list[int]] = {}
+        for row, state in ((self.rows[number], self.states[number]) for number in numbers):
+            if row:
+                counted = sums.setdefault((*total_key(row), state), [0, 0])
+                counted[0] += 1
+                counted[1] += abs(row["amount_minor"])
+        for (*key, state), counted in sums.items():
+            for unit, number in zip(("events", "amount_minor"), counted, strict=True):
+                totals[(*key, "accepted", unit)] += number
+                totals[(*key, state, unit)] += number
+
+    def let_go(self, numbers: Iterable[int]) -> None:
+        """Forget rows that have come to their end, but for what they count, and what went out: for long histories."""
+        remarked = {number for _, number in self.notes}
+        gone = [n for n in numbers if self.rows[n] and self.states[n] in ENDS and n not in remarked]
+        self._count_standing(self._gone, gone)
+        self._registers.forget(gone)
+        for number in gone:
+            self.rows[number] = None
+        self.derived.clear()
+        for told in (self.told, self._registers.told, self.matching.told):
+            told.clear()
 
     def open_exceptions(self) -> Iterable[tuple]:
         """(type, source, event_id, entity, facility, currency, amount_minor) of each that is open."""
@@ -296,3 +355,29 @@ class AuditedShard:
                 yield (type, source, event_id, entity, "", currency, amount)
         for balances in self._balances:
             yield from balances.open_exceptions()
+
+
+def total_key(row: Row) -> tuple[str, ...]:
+    """A row's place in the control totals: TOTAL_KEYS, "" for none."""
+    return row["source"], row["entity"], row["facility"] or "", row["currency"], row["kind"]
+
+
+def _related(rulebook: Rulebook, kinds: set[str]) -> set[str]:
+    """These kinds, and all that share an item, a group or a register with one of them, or with one that does."""
+    names = {kind: set(_named(msgspec.to_builtins(terms.links))) for kind, terms in rulebook.kind.items()}
+    related = set(kinds)
+    while more := {kind for kind in names for one in related if names[kind] & names[one]} - related:
+        related |= more
+    return related
+
+
+def _named(links: object) -> Iterator[tuple[str, str]]:
+    """Every item, group and register that is named anywhere in the links."""
+    if isinstance(links, list):
+        for one in links:
+            yield from _named(one)
+    if isinstance(links, dict):
+        for name, value in links.items():
+            if name in ("item", "group", "register"):
+                yield name, value
+            yield from _named(value)

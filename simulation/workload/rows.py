@@ -19,6 +19,7 @@ ENTITIES = {"mercy": ("north", "south", "west"), "grace": ("main",)}
 CURRENCIES = ("USD", "USD", "USD", "EUR")
 DEPARTMENTS = (None, "lab", "surgery")
 PAYERS = (None, "blue", "medicaid")
+PARTNERS = ("acme", "blue", "globex", "medicaid")  # all that may become known
 SOURCES = ("ehr", "processor", "clearinghouse")
 PERSONS = ("ada", "Ada ", "grace", "linus")
 UNKNOWN_CODE = "ZZ-999"
@@ -78,6 +79,8 @@ class RowMaker:
         for name in sorted(_named_amounts(self.rulebook.kind[kind])):
             if self.rng.random() < 0.3:
                 given[name] = self.rng.randrange(-5, 900)
+        roles = [self.rulebook.role.get(name) for name in self.rulebook.kind[kind].maps]
+        given |= {role.named_by: self.rng.choice(PARTNERS) for role in roles if role and role.named_by}
         return json.dumps(given)
 
     def _reason(self, terms: Kind) -> str | None:

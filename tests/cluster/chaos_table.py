@@ -4,25 +4,32 @@ Owns their form. Asserts nothing: how long something takes depends on the machin
 """
 
 import json
+from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from chaos_rig import Rig
 
 NAME = "chaos.json"
 
 
-def show(rig: Rig, folder: Path, config: pytest.Config) -> None:
-    """Write them into the folder, and say on the terminal what was written."""
+def show(rig: Rig, folder: Path, say: Callable[[str], None]) -> None:
+    """Write them into the folder, and say how often each fault was, and how long it took at worst."""
+    took: dict[str, list[float]] = defaultdict(list)
+    for what, seconds in rig.recoveries:
+        took[what].append(round(seconds, 1))
     report = {
         "seed": rig.seed,
         "events": rig.load.answered,
+        "proofs": rig.proofs,
         "erp_answers_lost": rig.proxy.lost,
-        "recoveries": [{"what": what, "seconds": round(seconds, 1)} for what, seconds in rig.recoveries],
+        "recoveries": {what: {"count": len(each), "worst_s": max(each)} for what, each in took.items()},
     }
     (folder / NAME).write_text(json.dumps(report))
-    width = max((len(what) for what, _ in rig.recoveries), default=0)
-    lines = [f"  {what:<{width}}  {seconds:6.1f} s" for what, seconds in rig.recoveries]
-    head = f"SEED={rig.seed}: {rig.load.answered:,} events; {rig.proxy.lost} answers of the ERP lost; back after:"
-    with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        print("", head, *lines, f"{NAME}: {json.dumps(report)}", sep="\n")
+    width = max(map(len, took), default=0)
+    lines = [f"  {what:<{width}}  {len(each):3} times, at worst {max(each):6.1f} s" for what, each in took.items()]
+    head = (
+        f"SEED={rig.seed}: {rig.load.answered:,} events acknowledged, {rig.proxy.lost} answers of the ERP lost, "
+        f"proved {rig.proofs} times; back after:"
+    )
+    say("\n".join([head, *lines, f"{NAME}: {json.dumps(report)}"]))

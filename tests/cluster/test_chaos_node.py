@@ -1,122 +1,27 @@
 """A node of a Ray cluster is lost under load: its workers go on elsewhere, and what was acknowledged is there once."""
 
-import contextlib
-import json
 import os
-import signal
-import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 
-import psutil
 import pytest
+from chaos_cluster import running_cluster
 from chaos_proof import prove
-from chaos_rig import BACK_WITHIN_S, running_rig
+from chaos_rig import running_rig
 from chaos_table import show
-from installed import Marked, short_folder, until
+from installed import short_folder
 
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.skipif(not os.environ.get("CHAOS_MINUTES"), reason="starts three Ray nodes; run it with: make chaos"),
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(900),
 ]
 
 SEED = 11
-# As in cluster.yaml: a lost node is known within seconds, not within a quarter of a minute.
-QUICK = {
-    "RAY_health_check_initial_delay_ms": "1000",
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_failure_threshold": "3",
-}
 
 
-class Cluster:
-    """A Ray of several nodes on this machine: a head without workers, and nodes with room for them."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._marked = folder, Marked(folder, folder / "ray")
-        self._nodes: list[subprocess.Popen] = []
-        self.address = f"127.0.0.1:{_free_port()}"
-        port = self.address.rpartition(":")[2]
-        self._start("--head", "--port", port, "--temp-dir", str(folder / "ray"), resources={"control": 9, "ingress": 9})
-        until(lambda: _listens(self.address), BACK_WITHIN_S, "the head listens")
-
-    def add_node(self) -> None:
-        """A node with room for both workers."""
-        self._start("--address", self.address, resources={"shard": 2})
-
-    def _start(self, *words: str, resources: dict[str, int]) -> None:
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *words, "--block", "--disable-usage-stats"]
-        command += ["--node-ip-address", "127.0.0.1", "--include-dashboard", "false"] if "--head" in words else []
-        command += ["--num-cpus", "2", "--resources", json.dumps(resources), "--object-store-memory", str(100 * 2**20)]
-        name = f"node-{len(self._nodes)}.out"
-        with (self._folder / name).open("ab") as out:
-            node = subprocess.Popen(
-                command,
-                env=self._marked.environment | QUICK | {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"},
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-            )
-        self._nodes.append(node)
-        until(lambda: "Ray runtime started" in (self._folder / name).read_text(), BACK_WITHIN_S, f"{name} is up")
-
-    def node_of(self, pid: int) -> subprocess.Popen:
-        """The node that this process belongs to."""
-        parents = {parent.pid for parent in psutil.Process(pid).parents()}
-        return next(node for node in self._nodes if node.pid in parents)
-
-    def lose(self, node: subprocess.Popen) -> None:
-        """SIGKILL of everything that runs on a node, at once, as when its power goes."""
-        root = psutil.Process(node.pid)
-        for process in [*root.children(recursive=True), root]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                os.kill(process.pid, signal.SIGKILL)
-        node.wait(timeout=20)
-
-    def end(self) -> None:
-        """End every node."""
-        self._marked.end()
-        for node in self._nodes:
-            node.wait(timeout=20)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def _listens(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=1.0):
-        return True
-    return False
-
-
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    """A head and two nodes."""
-    with short_folder() as folder:
-        (folder / "ray").mkdir()
-        cluster = Cluster(folder)
-        try:
-            cluster.add_node()
-            cluster.add_node()
-            yield cluster
-        finally:
-            cluster.end()
-
-
-def test_node_lost_under_load_loses_nothing_and_books_nothing_twice(cluster, pytestconfig):
+def test_node_lost_under_load_loses_nothing_and_books_nothing_twice(say):
     """Every process of a node with a worker dies at once; the other node takes over, and all agrees."""
-    with short_folder() as folder:
-        with running_rig(folder, SEED, ray_address=cluster.address) as rig:
-            node = cluster.node_of(rig.pid("worker-0"))
-            rig.measure("node lost", lambda: cluster.lose(node), rig.gone_on("worker-0"))
+    with short_folder() as folder, running_cluster() as cluster:
+        with running_rig(folder, SEED, cluster=cluster) as rig:
+            rig.lose_node()
             prove(rig)
-        show(rig, folder, pytestconfig)
+        show(rig, folder, say)

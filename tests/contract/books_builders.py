@@ -93,6 +93,7 @@ def posting(set_no: int = 0, amount_minor: int = 100, **changed: object) -> pl.D
         "document": "",
         "facility": "F1",
         "department": "D1",
+        "variance": "",
         "mapping_version": 1,
         "amount_minor": amount_minor,
         "events": 7,
@@ -142,6 +143,15 @@ def commit_sets(books: Books, *sets: pl.DataFrame, shard: int = 0) -> str:
     position = f"{int(lease.position.partition('-')[0]) + 1}-0"
     books.commit(shard, lease.epoch, lease.position, position, 10, effects(*sets))
     return position
+
+
+def commit_openings(books: Books, opens_on: date, *, entity: str = "north", shards: int = 1) -> None:
+    """Let each shard commit that the entity posts from this day on."""
+    for shard in range(shards):
+        lease = books.take_epoch(f"shard:{shard}", "w1")
+        position = f"{int(lease.position.partition('-')[0]) + 1}-0"
+        opened = effects()._replace(opened=((entity, opens_on),))
+        books.commit(shard, lease.epoch, lease.position, position, 0, opened)
 
 
 def sealed(books: Books, *keys: str, **changed: object) -> int:

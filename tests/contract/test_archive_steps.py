@@ -34,9 +34,9 @@ def fill(archive: Archive, count: int) -> list[ArchivedStep]:
     return steps
 
 
-def read(archive: Archive) -> tuple[list[ArchivedStep], list[str]]:
+def read(archive: Archive) -> tuple[list[ArchivedStep], list[int]]:
     """All that the archive says."""
-    return list(archive.steps(SHARD)), archive.scan().collect()["event_id"].to_list()
+    return list(archive.steps(SHARD)), archive.scan().collect()["id_hash"].to_list()
 
 
 def test_steps_come_back_as_they_were_put(archive: Archive) -> None:
@@ -46,6 +46,17 @@ def test_steps_come_back_as_they_were_put(archive: Archive) -> None:
     assert list(archive.steps(SHARD)) == steps
     assert list(archive.steps(SHARD, after=steps[1].position)) == steps[2:]
     assert list(archive.steps(SHARD + 1)) == []
+
+
+def test_step_is_found_by_the_position_of_its_commit(archive: Archive) -> None:
+    """A step is given whole by its last entry's position, also out of merged segments; a position within it is none."""
+    steps = fill(archive, segments.MERGE_FILES + 2)
+    for _ in range(2):
+        assert [archive.step_at(SHARD, one.position) for one in steps] == steps
+        archive.compact(SHARD, through="99999-0")
+
+    assert archive.step_at(SHARD, steps[1].records[0].position) is None
+    assert archive.step_at(SHARD, "99999-0") is None and archive.step_at(SHARD + 1, steps[0].position) is None
 
 
 def test_segment_put_again_gives_its_steps_once(archive: Archive) -> None:

@@ -3,11 +3,12 @@
 from datetime import date
 
 import pytest
-from books_builders import ERP, Data, commit_sets, effects, entry, posting, sealed
+from books_builders import ERP, Data, commit_openings, commit_sets, effects, entry, posting, sealed
 from sqlalchemy import text
 
 from adapters.books.chain_check import ChainReport, check
 from adapters.books.database import Database
+from runtime.ledger.compensation import reversal
 from runtime.ports import Books, Outcome
 
 LAST = "2-0"
@@ -40,7 +41,9 @@ def govern(books: Books) -> None:
     books.approve_change(approved, "bea")
     books.refuse_change(refused, "cyd", "not so")
     books.order_close("south", "2026-09", 1, "ada")
-    books.declare_closed("south", "2026-09", date(2026, 10, 1), "ada")
+    books.cut_off("south", "2026-09", date(2026, 10, 1), "ada")
+    commit_openings(books, date(2026, 10, 1), entity="south")
+    books.declare_closed("south", "2026-09", 1)
 
 
 def run(data: Data, *statements: str) -> ChainReport:
@@ -62,7 +65,7 @@ def test_chain_of_untouched_books_is_whole(history: Data) -> None:
     assert report.breaks == [] and report.whole and report.unchained == {}
     assert report.posting_sets == 4
     assert {name: count for name, (count, _) in report.heads.items()} == {
-        "shard:0": 3,
+        "shard:0": 4,
         "shard:1": 1,
         "erp:main": 9,
         "governance": 8,
@@ -118,6 +121,10 @@ TAMPERED = {
         ["DELETE FROM commit_chain WHERE shard = 1"],
         ("shard:1", "commit_chain", "after 0-0", "removed: the shard stands at 1-0"),
     ),
+    "all of a shard removed": (
+        [f"DELETE FROM {table} WHERE shard = 1" for table in ("posting_lines", "posting_sets", "commit_chain")],
+        ("shard:1", "commit_chain", "after 0-0", "removed: the shard stands at 1-0"),
+    ),
     "commit inserted": (
         [
             "INSERT INTO commit_chain SELECT shard, 2, 5, 2, 0, row_count, digest, '', previous, hash "
@@ -161,6 +168,14 @@ TAMPERED = {
         ("", "entries", "north-4", "changed: posted, while sealed is the newest that is told"),
     ),
     "entry removed": (["DELETE FROM entries WHERE key = 'north-3'"], ("", "entries", "north-3", "removed")),
+    "last entry removed": (
+        [
+            "DELETE FROM posting_lines",
+            "DELETE FROM posting_sets",
+            "DELETE FROM entries WHERE sealed_no = (SELECT MAX(sealed_no) FROM entries)",
+        ],
+        ("", "entries", "PS-north-0000000001", "removed"),
+    ),
     "entry inserted": (
         [
             "INSERT INTO entries SELECT 'north-x', 99, digest, entity, currency, period, lane, debit_minor, body, "
@@ -199,6 +214,17 @@ TAMPERED = {
         ["DELETE FROM changes WHERE change_no = 2"],
         ("governance", "changes", "2", "removed, or its decision undone"),
     ),
+    "last change removed": (
+        ["DELETE FROM changes WHERE change_no = 3"],
+        ("governance", "changes", "3", "removed, or its decision undone"),
+    ),
+    "change inserted": (
+        [
+            "INSERT INTO changes SELECT 9, type, body_json, note, prepared_by, prepared_at_ms, state, decided_by, "
+            "decided_at_ms, decided_note, effect_no, logged_at_ms FROM changes WHERE change_no = 3"
+        ],
+        ("governance", "changes", "9", "inserted: nobody did that"),
+    ),
     "close changed": (
         ["UPDATE period_closes SET declared_by = 'dan'"],
         ("governance", "period_closes", "south/2026-09", "changed"),
@@ -219,6 +245,19 @@ def test_chain_of_tampered_books_names_the_row(history: Data, what: str) -> None
 
     assert found in [tuple(one) for one in report.breaks]
     assert not report.whole
+
+
+def test_chain_misses_the_last_correction_of_an_entry(history: Data) -> None:
+    """Corrections have a chain of their own, which must reach as far as their count; whole it is right."""
+    books = history.open()
+    corrected = books.delivery_of("north-1").entry
+    books.correct_entry("north-1", reversal(corrected, books.postings_of(corrected), corrected.posted_on), "bea")
+    assert check(history.url).breaks == []
+
+    report = run(history, "DELETE FROM commit_chain WHERE shard = -1")
+
+    found = ("shard:-1", "commit_chain", "after 0-0", "removed: the shard stands at 1-0")
+    assert [tuple(one) for one in report.breaks] == [found]
 
 
 def test_chain_with_a_kept_head_finds_an_end_cut_off(history: Data) -> None:

@@ -4,12 +4,13 @@ from datetime import date
 
 import msgspec
 import pytest
-from books_builders import ERP, NOW_MS, commit_sets, entry, posting, sealed
+from books_builders import ERP, NOW_MS, commit_openings, commit_sets, entry, posting, sealed
 
 from runtime.errors import Fenced, GovernanceError
 from runtime.ports import Books, Outcome, PeriodClose, PeriodLeft
 
 PERIOD = "2026-10"
+OPENS_ON = date(2026, 11, 1)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_governor_is_kept_by_its_owner_and_with_an_intent(books: Books) -> None:
 
 
 def test_close_is_refused_until_everything_is_posted(books: Books) -> None:
-    """An unclaimed set, a sealed entry and a rejected one each refuse; with all posted it gets its number."""
+    """An unclaimed set, a sealed entry and a rejected one each refuse; with all posted it is cut off."""
     position = commit_sets(books, posting(0))
     books.order_close("north", PERIOD, NOW_MS, "ana")
     assert books.period_left("north", PERIOD) == PeriodLeft(1, {})
@@ -87,16 +88,79 @@ def test_close_is_refused_until_everything_is_posted(books: Books) -> None:
     assert books.period_left("north", PERIOD) == PeriodLeft(0, {"rejected": 1})
     refuse(books, "1 entries rejected")
     books.record_outcomes(ERP, epoch, [Outcome("J1", "posted", "JE-1")])
-    assert books.declare_closed("north", PERIOD, date(2026, 11, 1), "ben") == 1
-    assert books.closes() == [
-        PeriodClose("north", PERIOD, NOW_MS, "ana", "declared", 1, date(2026, 11, 1), "ben"),
-    ]
+    books.cut_off("north", PERIOD, OPENS_ON, "ben")
+    assert books.closes() == [PeriodClose("north", PERIOD, NOW_MS, "ana", "cut_off", 0, OPENS_ON, "ben")]
+    books.cut_off("north", PERIOD, date(2027, 1, 1), "eve")
+    books.order_close("north", PERIOD, NOW_MS + 1, "eve")
+    assert books.closes() == [PeriodClose("north", PERIOD, NOW_MS + 1, "eve", "cut_off", 0, OPENS_ON, "ben")]
+
+
+def test_close_is_declared_once_every_shard_has_left_the_period_behind(books: Books) -> None:
+    """A shard that was not told, and one that was told of an earlier day, may still post into it."""
+    books.order_close("north", PERIOD, NOW_MS, "ana")
+    with pytest.raises(ValueError, match="not cut off"):
+        books.declare_closed("north", PERIOD, 2)
+    books.cut_off("north", PERIOD, OPENS_ON, "ben")
+    commit_openings(books, date(2026, 10, 1), shards=2)
+    commit_openings(books, OPENS_ON, entity="south", shards=2)
+    commit_openings(books, OPENS_ON, shards=1)
+    with pytest.raises(ValueError, match="shard 1 has not booked"):
+        books.declare_closed("north", PERIOD, 2)
+    commit_openings(books, OPENS_ON, shards=2)
+    assert books.declare_closed("north", PERIOD, 2) == 1
+    assert books.closes() == [PeriodClose("north", PERIOD, NOW_MS, "ana", "declared", 1, OPENS_ON, "ben")]
+
+
+def test_close_is_not_declared_while_something_is_left_that_came_before_its_end(books: Books) -> None:
+    """What a shard commits after the cut-off, before it knows of it, belongs to the period and must be posted."""
+    books.order_close("north", PERIOD, NOW_MS, "ana")
+    books.cut_off("north", PERIOD, OPENS_ON, "ben")
+    position = commit_sets(books, posting(0))
+    commit_openings(books, OPENS_ON)
+    with pytest.raises(ValueError, match="1 posting sets unclaimed"):
+        books.declare_closed("north", PERIOD, 1)
+    epoch = books.take_epoch(ERP, "poster").epoch
+    books.seal(ERP, epoch, [entry("J1", (0, position, 0))])
+    books.mark_in_flight(ERP, epoch, ["J1"])
+    books.record_outcomes(ERP, epoch, [Outcome("J1", "posted", "JE-1")])
+    assert books.declare_closed("north", PERIOD, 1) == 1
+
+
+def test_replaced_entry_stays_so_when_an_outcome_is_recorded_again(books: Books) -> None:
+    """A sender that was not told whether its outcomes were stored repeats them: what people replaced meanwhile could
+    else be sent again, beside what stands in its place."""
+    epoch = sealed(books, "J1")
+    books.mark_in_flight(ERP, epoch, ["J1"])
+    books.record_outcomes(ERP, epoch, [Outcome("J1", "rejected")])
+    books.replace_entry("J1", entry("any"), "ben")
+
+    books.record_outcomes(ERP, epoch, [Outcome("J1", "rejected")])
+
+    assert books.delivery_of("J1").state == "replaced"
+    assert books.exception_counts() == {}
+    with pytest.raises(GovernanceError):
+        books.release_entry("J1", "ben")
+
+
+def test_close_that_is_declared_takes_no_replacement_of_an_entry(books: Books) -> None:
+    """What people let post instead of a rejected entry may not fall into a closed period."""
+    books.order_close("north", "2026-09", NOW_MS, "ana")
+    books.cut_off("north", "2026-09", OPENS_ON, "ana")
+    commit_openings(books, OPENS_ON)
+    books.declare_closed("north", "2026-09", 1)
+    epoch = sealed(books, "J1")
+    books.mark_in_flight(ERP, epoch, ["J1"])
+    books.record_outcomes(ERP, epoch, [Outcome("J1", "rejected")])
+    with pytest.raises(GovernanceError, match="2026-09: closed; let it post on 2026-11-01 or later"):
+        books.replace_entry("J1", entry("any", period="2026-09", posted_on=date(2026, 9, 30)), "ben")
+    books.replace_entry("J1", entry("any"), "ben")
+    assert books.period_left("north", "2026-09").nothing
 
 
 def refuse(books: Books, why: str) -> None:
-    """The period can't be declared closed, for this reason."""
+    """The period can't be cut off, for this reason."""
     with pytest.raises(ValueError, match=why):
-        books.declare_closed("north", PERIOD, date(2026, 11, 1), "ben")
+        books.cut_off("north", PERIOD, OPENS_ON, "ben")
 
 
 def test_close_needs_an_order_and_a_later_opening(books: Books) -> None:
@@ -104,7 +168,7 @@ def test_close_needs_an_order_and_a_later_opening(books: Books) -> None:
     refuse(books, "no close was ordered")
     books.order_close("north", PERIOD, NOW_MS, "ana")
     with pytest.raises(ValueError, match="not after the period"):
-        books.declare_closed("north", PERIOD, date(2026, 10, 31), "ben")
+        books.cut_off("north", PERIOD, date(2026, 10, 31), "ben")
 
 
 def test_close_ordered_again_moves_its_time_until_it_is_declared(books: Books) -> None:
@@ -116,10 +180,10 @@ def test_close_ordered_again_moves_its_time_until_it_is_declared(books: Books) -
         ("2026-09", NOW_MS, "ana"),
         (PERIOD, NOW_MS + 1, "ben"),
     ]
-    first = books.declare_closed("north", PERIOD, date(2026, 11, 1), "ben")
-    second = books.declare_closed("north", "2026-09", date(2026, 11, 1), "ben")
-    assert (first, second) == (1, 2)
-    assert books.declare_closed("north", PERIOD, date(2026, 11, 1), "eve") == 1
+    commit_openings(books, OPENS_ON)
+    for period in (PERIOD, "2026-09"):
+        books.cut_off("north", period, OPENS_ON, "ben")
+    assert [books.declare_closed("north", period, 1) for period in (PERIOD, "2026-09", PERIOD)] == [1, 2, 1]
     with pytest.raises(ValueError, match="declared closed already"):
         books.order_close("north", PERIOD, NOW_MS, "ana")
 

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
+import polars as pl
 import pytest
-from books_builders import ERP, commit_sets, entry, posting
+from books_builders import ERP, commit_openings, commit_sets, entry, posting
 from typer.testing import CliRunner
 
 from actors.cli import app
@@ -85,13 +87,16 @@ def test_close_by_a_time_is_ordered_and_not_declared_before_all_is_posted(comman
 
 
 def test_close_of_a_drained_period_is_declared(commands: Commands, books: Books) -> None:
-    """With everything posted it is closed, and late events post from the next month's first day on."""
+    """With everything posted it is cut off, and closed when every shard posts from the next month's first day on."""
     [position] = books.unclaimed(["north"], 9)["position"].unique().to_list()
     epoch = books.take_epoch(ERP, "poster").epoch
     books.seal(ERP, epoch, [entry("J2", (0, position, 1))])
     books.record_outcomes(ERP, epoch, [Outcome(key, "posted", key) for key in ("J1", "J2")])
     commands.run(*CLOSE, "--by", "2099-01-01T00:00")
-    closed = commands.json(*CLOSE, "--done", "--who", "ben")
+    cut_off = commands.json(*CLOSE, "--done", "--who", "ben", status=1)
+    assert cut_off["state"] == "cut_off" and "shard 0, 1, 2, 3 has not booked yet" in cut_off["refused"]
+    commit_openings(books, date(2026, 11, 1), shards=4)
+    closed = commands.json(*CLOSE, "--done", "--who", "eve")
     assert (closed["state"], closed["done"], closed["refused"]) == ("declared", True, "")
     [close] = books.closes()
     assert (f"{close.opens_on}", close.declared_by, close.number) == ("2026-11-01", "ben", 1)
@@ -131,3 +136,32 @@ def test_repost_moves_a_rejected_entry_into_the_open_period(commands: Commands, 
     assert (new.key, new.period, f"{new.posted_on}", new.sets) == (new_key, "2026-11", "2026-11-01", old.sets)
     assert new.lines == old.lines
     commands.run(*repost, "2026-12-01", status=2)
+
+
+def test_repost_under_a_mended_mapping_and_reversal_by_two(commands: Commands, books: Books) -> None:
+    """A rejected entry is replaced once the mapping gives it another account, not before; a posted one is reversed when
+    a second person approves, and only then."""
+    commands.run("erp", "repost", "J1", "--by", "ana", status=2)
+    books.add_mapping('[{"role": "GROSS_REV", "account": "4000"}, {"role": "AR_SELF", "account": "1100"}]', "north")
+    commands.run("erp", "repost", "J1", "--by", "ana", status=2)
+    number = books.propose_change("mapping", '[{"role": "GROSS_REV", "account": "4010"}]', "ana")
+    books.approve_change(number, "ben")
+    assert commands.json("erp", "repost", "J1", "--by", "ana") == {
+        "replaced": {"J1": "is replaced and will be booked anew"}
+    }
+    waiting = books.unclaimed(["north"], 9).filter(pl.col("document") == "instead of J1")
+    assert waiting["account_code"].to_list() == ["1100", "4010"]
+
+    commands.run("erp", "reverse", "J1", "--by", "ana", status=2)
+    epoch = books.take_epoch(ERP, "poster").epoch
+    place = waiting.select("shard", "position", "set_no").row(0)
+    books.seal(ERP, epoch, [entry("J2", place)])
+    books.mark_in_flight(ERP, epoch, ["J2"])
+    books.record_outcomes(ERP, epoch, [Outcome("J2", "posted")])
+    change = commands.json("erp", "reverse", "J2", "--by", "ana", "--note", "cancelled")["changes"]["J2"]
+    commands.run("erp", "approve", f"{change}", "--by", "ana", status=2)
+    assert books.unclaimed_count(["north"]) == 1
+    assert commands.json("erp", "approve", f"{change}", "--by", "ben") == {"change": change, "reversed": "J2"}
+    back = books.unclaimed(["north"], 9).filter(pl.col("document") == "reversal of J2")
+    assert back.select("account_code", "side").rows() == [("1100", "C"), ("4010", "D")]
+    commands.run("erp", "refuse", f"{change}", "--by", "ben", status=2)

@@ -6,6 +6,7 @@ from books_builders import ERP, Data, commit_sets, effects, entry, posting, tota
 from sqlalchemy import event, text
 
 from adapters.books.database import Database
+from adapters.books.instant import at_one_instant
 from adapters.books.sql import SqlBooks
 from runtime.ports import Books, JournalLine
 
@@ -126,3 +127,21 @@ def test_conservation_without_news_writes_nothing(looked: SqlBooks) -> None:
 
     event.listen(looked._database.engine, "before_cursor_execute", note)
     assert causes(looked) == [] and written == []
+
+
+def test_conservation_of_an_entry_over_very_many_sets_is_looked_at(sql_data: Data) -> None:
+    """When an ERP was slow, an entry sums more sets than one statement can name; all of them are read."""
+    books, count = sql_data.open(), 20_000
+    lines_of_all = pl.concat([posting(0)] * count)
+    many = lines_of_all.with_columns((pl.int_range(pl.len()) // 2).cast(pl.Int32()).alias("set_no"))
+    first = commit_sets(books, many)
+    lines = tuple(JournalLine(code, side, 100 * count, "F1", "D1", "charge_posted") for code, side in ACCOUNTS)
+    epoch = books.take_epoch(ERP, "poster").epoch
+    folded = entry("north-1", *((0, first, set_no) for set_no in range(count)), lines=lines)
+    books.seal(ERP, epoch, [folded])
+    assert books.conservation_breaks(count) == []
+    with at_one_instant(sql_data.url) as instant:
+        assert sorted(instant.lines_of([folded])["amount_minor"]) == [100 * count] * 2
+    change(sql_data, "UPDATE posting_lines SET amount_minor = 101 WHERE set_no = 19999")
+    change(sql_data, "DELETE FROM conservation_marks")
+    assert causes(books) == ["entry"]

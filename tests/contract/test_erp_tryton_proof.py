@@ -104,7 +104,7 @@ class Delivery:
 
 
 def _set_rows(set_no: int, total: int) -> list[tuple]:
-    head = ("north", "USD", "2026-03", date(2026, 3, 5), "immediate", 0, "refund_approved", f"R-{total}", "f1", "")
+    head = ("north", "USD", "2026-03", date(2026, 3, 5), "immediate", 0, "refund_approved", f"R-{total}", "f1", "", "")
     legs = enumerate([("AR", "1200", "D"), ("GROSS_REV", "4000", "C")])
     return [(set_no, i, *head, role, code, 1, side, total, 1) for i, (role, code, side) in legs]
 

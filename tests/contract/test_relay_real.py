@@ -74,7 +74,7 @@ def relay(books_url: str, server: Valkey, consumers: tuple[str, ...]) -> Relay:
     ]
     made = Relay(
         books,
-        BlockingLog(server.url, SHARDS),
+        BlockingLog(redis_streams.RedisLogWriter(server.url), SHARDS),
         told,
         vocabulary=VOCABULARY,
         split=splitter({"share_received": "facility"}, SHARDS),

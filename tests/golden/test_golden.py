@@ -84,9 +84,11 @@ def rows_of(effects: Effects) -> Iterator[dict]:
 def sets_of(deltas: pl.DataFrame) -> Iterator[dict]:
     """Posting sets, each followed by its lines."""
     for lines in deltas.partition_by("set_no", maintain_order=True):
-        yield {"set": lines.drop(LINE_COLUMNS).row(0, named=True)}
-        assert lines.drop(LINE_COLUMNS).n_unique() == 1, "lines of a set differ in what belongs to the set"
-        yield from ({"line": list(row)} for row in lines.select(LINE_COLUMNS).iter_rows())
+        of_set = lines.drop(*LINE_COLUMNS, "variance")
+        yield {"set": of_set.row(0, named=True)}
+        assert of_set.n_unique() == 1, "lines of a set differ in what belongs to the set"
+        for *line, variance in lines.select(*LINE_COLUMNS, "variance").iter_rows():
+            yield {"line": [*line, variance] if variance else line}
 
 
 @pytest.mark.parametrize("name", HISTORIES)

@@ -29,19 +29,19 @@ def skip_the_fence_check(patch: Patch) -> None:
 
 def trim_before_the_snapshot(patch: Patch) -> None:
     """The log forgets what no checkpoint holds yet."""
-    checkpoint = ShardWorker._checkpoint
+    begin = ShardWorker._begin_checkpoint
 
     def early(self: ShardWorker, hosted: HostedShard) -> None:
         self._log_reader.trim(hosted.shard, hosted.position)
-        checkpoint(self, hosted)
+        begin(self, hosted)
 
-    patch.setattr(ShardWorker, "_checkpoint", early)
+    patch.setattr(ShardWorker, "_begin_checkpoint", early)
 
 
 def drop_one_dedupe_entry(patch: Patch) -> None:
     """A snapshot forgets the last id of the memory."""
     dump = DedupeMemory.dump
-    patch.setattr(DedupeMemory, "dump", lambda self: tuple(part[:-8] for part in dump(self)))
+    patch.setattr(DedupeMemory, "dump", lambda self: [(ids[:-1], digests[:-1]) for ids, digests in dump(self)])
 
 
 def send_again_without_a_lookup(patch: Patch) -> None:
@@ -116,6 +116,11 @@ def leave_waiting_rows_out_of_the_snapshot(patch: Patch) -> None:
     patch.setattr(OpenItems, "load", forgetful)
 
 
+def write_items_as_they_are_by_then(patch: Patch) -> None:
+    """A checkpoint holds the items that are open when it is written, not those of its position."""
+    patch.setattr(OpenItems, "freeze", lambda self: self.dump)
+
+
 def keep_held_rows_held(patch: Patch) -> None:
     """A mapping that arrives books nothing that was held for want of it."""
     patch.setattr(ShardEngine, "_retry_held", lambda self, chosen, step: None)
@@ -151,9 +156,14 @@ def _impatient(start: Callable) -> Callable:
     return begin
 
 
+def declare_a_close_at_once(patch: Patch) -> None:
+    """A period is declared closed while shards may still book into it."""
+    patch.setattr(MemoryBooks, "_behind", lambda self, close, shards: [])
+
+
 # Each with a seed that caught it before: it is tried first, and then all others in turn.
 MUTATIONS = {
-    skip_the_fence_check: 9,
+    skip_the_fence_check: 11,
     trim_before_the_snapshot: 1,
     drop_one_dedupe_entry: 1,
     send_again_without_a_lookup: 5,
@@ -162,11 +172,13 @@ MUTATIONS = {
     remember_before_the_append: 1,
     forget_outcomes_of_committed_steps: 0,
     leave_waiting_rows_out_of_the_snapshot: 1,
+    write_items_as_they_are_by_then: 0,
     keep_held_rows_held: 2,
     leave_orphaned_shards_alone: 9,
     add_up_different_currencies: 0,
     let_a_bill_in_doubt_be_paid: 2,
     believe_a_lookup_too_early: 23,
+    declare_a_close_at_once: 6,
 }
 
 

@@ -124,10 +124,17 @@ class Bench:
             for line in _set_rows(n, document, amount_minor, events, period)
         ]
         deltas = pl.DataFrame(rows, schema=DELTAS, orient="row")
-        effects = Effects(deltas, empty(TOTALS), empty(EXCEPTIONS), (), empty(OUTCOMES), StepCounts())
+        self._commit(Effects(deltas, empty(TOTALS), empty(EXCEPTIONS), (), empty(OUTCOMES), StepCounts()))
+
+    def open_later(self, opens_on: date) -> None:
+        """A commit by which the shard posts for the entity from this day on."""
+        nothing = Effects(empty(DELTAS), empty(TOTALS), empty(EXCEPTIONS), (), empty(OUTCOMES), StepCounts())
+        self._commit(nothing._replace(opened=(("mercy", opens_on),)))
+
+    def _commit(self, effects: Effects) -> None:
         after = f"{self._commits}-0" if self._commits else START
         self._commits += 1
-        self.books.commit(0, self._epoch, after, f"{self._commits}-0", len(documents), effects)
+        self.books.commit(0, self._epoch, after, f"{self._commits}-0", 1, effects)
 
     def poster(self, callers: Callers | None = None, books: MemoryBooks | None = None) -> Poster:
         """A poster that has taken over; it makes calls at once unless it is given callers."""
@@ -174,6 +181,6 @@ class Bench:
 
 def _set_rows(n: int, document: str, amount_minor: int, events: int, period: str) -> list[tuple]:
     mode, lane, kind = ("immediate", 0, "refund_approved") if document else ("summary", 3, "charge_posted")
-    head = (n, "mercy", "USD", period, date.fromisoformat(f"{period}-05"), mode, lane, kind, document, "north", "")
+    head = (n, "mercy", "USD", period, date.fromisoformat(f"{period}-05"), mode, lane, kind, document, "north", "", "")
     legs = enumerate([("AR", "1100", "D"), ("GROSS_REV", "4000", "C")])
     return [(head[0], i, *head[1:], role, code, 1, side, amount_minor, events) for i, (role, code, side) in legs]

@@ -9,23 +9,26 @@ from actors.cli.close import issues, pace_of, standing
 from runtime.effects import EXCEPTIONS, of_the_runtime
 from runtime.flow.closing import Pace
 
+OPENS_ON = date(2026, 11, 1)
 PACE = Pace(calls_per_minute=60, call_entries_max=50)
 
 
 def test_close_is_ordered_drained_declared() -> None:
-    """The way of a close: refused while anything is unposted, then posted first, then declared with its number."""
+    """The way of a close: refused while anything is unposted, then posted first, cut off, declared with its number."""
     bench = Bench()
     bench.commit("R-1", "")
     with pytest.raises(ValueError, match="no close was ordered"):
-        bench.books.declare_closed("mercy", "2026-10", date(2026, 11, 1), "ana")
+        bench.books.cut_off("mercy", "2026-10", OPENS_ON, "ana")
     bench.books.order_close("mercy", "2026-10", bench.clock.now_ms() + 60_000, "ana")
     before = standing(bench.books, "mercy", "2026-10", PACE, bench.clock.now_ms())
     assert (before.state, before.sets_unclaimed, before.in_time, before.done) == ("ordered", 2, True, False)
     with pytest.raises(ValueError, match="2 posting sets unclaimed"):
-        bench.books.declare_closed("mercy", "2026-10", date(2026, 11, 1), "ana")
+        bench.books.cut_off("mercy", "2026-10", OPENS_ON, "ana")
     bench.run(bench.poster())
-    assert bench.books.declare_closed("mercy", "2026-10", date(2026, 11, 1), "ana") == 1
-    assert bench.books.declare_closed("mercy", "2026-10", date(2026, 11, 1), "ana") == 1
+    bench.books.cut_off("mercy", "2026-10", OPENS_ON, "ana")
+    assert standing(bench.books, "mercy", "2026-10", PACE, bench.clock.now_ms()).state == "cut_off"
+    bench.open_later(OPENS_ON)
+    assert [bench.books.declare_closed("mercy", "2026-10", 1) for _ in range(2)] == [1, 1]
     after = standing(bench.books, "mercy", "2026-10", PACE, bench.clock.now_ms())
     assert after.state == "declared" and after.done
 

@@ -8,8 +8,16 @@ import pyarrow as pa
 import pytest
 
 from runtime.errors import FrameError
-from runtime.flow.frames import decode, decode_control, decode_sealed, encode, encode_arrow, encode_control
-from runtime.schema import STAMPED, to_arrow
+from runtime.flow.frames import (
+    decode,
+    decode_control,
+    decode_sealed,
+    encode,
+    encode_arrow,
+    encode_control,
+    encode_parts,
+)
+from runtime.schema import STAMPED, to_arrow, with_coded_words
 
 
 def stamped(rows: int) -> pl.DataFrame:
@@ -62,6 +70,21 @@ def test_encode_of_a_slice_of_a_batch_holds_only_its_rows(start: int, rows: int)
     alone = to_arrow(pl.DataFrame(wide[start : start + rows].to_dicts(), schema=wide.schema))
     assert len(encode_arrow(part)) < 1.1 * len(encode_arrow(alone))
     assert decode_sealed(encode_arrow(part)).equals(wide[start : start + rows])
+
+
+@pytest.mark.parametrize("words", [0, 1, 200, 300, 3_000])
+@pytest.mark.parametrize("rows", [100, 4_000])
+def test_coded_batch_is_read_as_the_texts_that_it_means(words: int, rows: int) -> None:
+    """Columns of words, however many, with nulls and with words that no row uses, come back as texts."""
+    texts = [f"word-{i % words}" if words and i % 3 else None for i in range(4_050)]
+    frame = stamped(4_050).with_columns(pl.Series("reason", texts, pl.String()))
+    part = with_coded_words(to_arrow(frame)).slice(50, rows)
+
+    assert decode_sealed(encode_arrow(part)).equals(frame[50 : 50 + rows])
+    ends = [rows // 3, rows]
+    bodies = encode_parts(part, ends)
+    assert pl.concat(map(decode_sealed, bodies)).equals(frame[50 : 50 + rows])
+    assert [decode_sealed(body).height for body in bodies] == [ends[0], rows - ends[0]]
 
 
 def test_encoded_frame_is_a_plain_arrow_stream_to_others() -> None:

@@ -329,6 +329,32 @@ def test_several_calls_go_at_once_up_to_the_erps_concurrency() -> None:
     assert bench.booked_once()
 
 
+def test_erp_does_not_wait_for_what_was_posted_to_be_recorded() -> None:
+    """The next call is under way before the outcomes of the one before are stored; a refused call is stored first."""
+    order: list[str] = []
+
+    class Noting(MemoryBooks):
+        def mark_in_flight(self, owner, epoch, keys, governor=None):
+            order.append("intend")
+            super().mark_in_flight(owner, epoch, keys, governor)
+
+        def record_outcomes(self, owner, epoch, outcomes):
+            order.append(outcomes[0].code)
+            super().record_outcomes(owner, epoch, outcomes)
+
+    bench = Bench(books=Noting, calls_per_minute=6_000)
+    bench.commit(*(f"R-{n}" for n in range(150)))
+    callers = virtual(bench, 0.5)
+    poster = bench.poster(callers)
+    bench.run(poster)
+    assert order == ["intend", "intend", "posted", "intend", "posted", "posted"]
+    bench.erp.plan("throttle")
+    order.clear()
+    bench.commit("R-150")
+    bench.run(poster)
+    assert order == ["intend", "throttled", "intend", "posted"]
+
+
 def test_send_whose_key_ends_while_it_is_chosen_is_not_begun(monkeypatch) -> None:
     """The life of a windowed key is judged when the call begins: a poster that was frozen since looks up first."""
     terms = msgspec.structs.replace(TERMS, native_key="windowed", key_life_s=60.0, settle_s=2.0)

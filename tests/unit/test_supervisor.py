@@ -10,15 +10,18 @@ import pytest
 import structlog
 
 from actors.parts import PartHealth
-from actors.supervisor import PATIENCE_MS_MAX, Supervisor
+from actors.supervisor import CUT_OFF_AGAIN_S, PATIENCE_MS_MAX, Supervisor
 from adapters.books.memory import MemoryBooks
 from adapters.log.memory import MemoryLog
+from runtime.effects import DELTAS, EXCEPTIONS, OUTCOMES, TOTALS, Effects, StepCounts, empty
 from runtime.errors import BooksUnavailable
 from runtime.flow import frames
 from runtime.ports import START, ConservationBreak, LogEntry, NoMetrics, ShardLag
 
 SILENCE_S, TICK_S, SHARDS = 10.0, 60.0, 3
 TARGET = ["worker-0", "gateway-0"]
+NOTHING = Effects(empty(DELTAS), empty(TOTALS), empty(EXCEPTIONS), (), empty(OUTCOMES), StepCounts())
+OPENED = NOTHING._replace(opened=(("mercy", date(2026, 11, 1)),))
 
 
 class VirtualClock:
@@ -42,6 +45,7 @@ class MemoryStage:
     def __init__(self) -> None:
         self.present: set[str] = set()
         self.hung: set[str] = set()
+        self.ended: set[str] = set()  # parts whose end the next ping tells, and which are started again
         self.shards: dict[str, dict[int, str]] = {}  # part -> the states of its shards
         self.asked: list[tuple[str, str]] = []
 
@@ -56,7 +60,9 @@ class MemoryStage:
         self.asked.append(("kill", name))
 
     def ping(self, names: list[str], timeout_s: float) -> dict[str, object]:
-        return {name: self._health(name) for name in names if name not in self.hung}
+        ended = dict.fromkeys(self.ended.intersection(names))
+        self.ended.clear()
+        return ended | {name: self._health(name) for name in names if name not in self.hung | ended.keys()}
 
     def _health(self, name: str) -> PartHealth:
         told = [{"shard": shard, "state": state} for shard, state in self.shards.get(name, {}).items()]
@@ -176,6 +182,19 @@ def test_supervisor_with_a_lost_shard_that_another_worker_runs_replaces_nothing(
     bench.stage.shards = {"worker-0": {0: "running", 1: "lost"}, "gateway-0": {1: "running"}}
     bench.run(supervisor, 60)
     assert bench.stage.asked == []
+
+
+def test_supervisor_does_not_cut_short_a_start_after_an_end_that_it_was_told(bench):
+    """A part whose process has ended is being started already: it is replaced only when that leads to nothing."""
+    supervisor = bench.supervisor()
+    bench.run(supervisor, 3)
+    bench.stage.hung.add("worker-0")
+    bench.run(supervisor, SILENCE_S - 2)
+    bench.stage.ended.add("worker-0")
+    bench.run(supervisor, 2 * SILENCE_S - 2)
+    assert ("kill", "worker-0") not in bench.stage.asked
+    bench.run(supervisor, 4)
+    assert bench.stage.asked.count(("kill", "worker-0")) == 1
 
 
 def test_supervisor_with_a_slow_starter_gives_it_its_time(bench):
@@ -306,17 +325,29 @@ def test_supervisor_that_could_not_note_a_decision_sends_it_again(bench, monkeyp
     assert [message["number"] for message in bench.line.messages(type="decision")] == [1, 1]
 
 
-def test_supervisor_with_a_declared_close_tells_every_shard_once(bench):
-    """Once a period is closed, shards learn from when on its entity posts; of an ordered close they learn nothing."""
+def test_supervisor_tells_every_shard_of_a_period_that_is_cut_off_until_all_have_taken_it(bench):
+    """Shards learn from when on its entity posts, again and again, and the close is declared when all have booked it;
+    of an ordered close they learn nothing."""
     bench.books.order_close("mercy", "2026-10", 1, "ada")
     supervisor = bench.supervisor()
     bench.run(supervisor, 3)
     assert bench.line.messages(type="period") == []
 
-    bench.books.declare_closed("mercy", "2026-10", date(2026, 11, 1), "ada")
+    bench.books.cut_off("mercy", "2026-10", date(2026, 11, 1), "ada")
     bench.run(supervisor, 3)
     told = {"type": "period", "entity": "mercy", "period": "2026-10", "opens_on": "2026-11-01"}
     assert [bench.line.messages(shard, "period") for shard in range(SHARDS)] == [[told]] * SHARDS
+
+    bench.run(supervisor, CUT_OFF_AGAIN_S)
+    assert bench.line.messages(0, "period") == [told] * 2
+    for shard in range(SHARDS):
+        epoch = bench.books.take_epoch(f"shard:{shard}", "test").epoch
+        assert [close.state for close in bench.books.closes()] == ["cut_off"]
+        bench.books.commit(shard, epoch, START, "1-0", 0, OPENED)
+        bench.run(supervisor, 1)
+    assert [close.state for close in bench.books.closes()] == ["declared"]
+    bench.run(supervisor, 2 * CUT_OFF_AGAIN_S)
+    assert bench.line.messages(0, "period") == [told] * 2
 
 
 def test_supervisor_without_books_goes_on_minding_the_parts(bench, monkeypatch):

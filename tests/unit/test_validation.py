@@ -11,7 +11,19 @@ from hypothesis import strategies as st
 
 from runtime import limits
 from runtime.errors import FrameError
-from runtime.schema import COLUMNS, STAMPED, UTC_MS, EntityTerms, KindTerms, Validated, Vocabulary, conform, to_arrow
+from runtime.schema import (
+    COLUMNS,
+    STAMPED,
+    UTC_MS,
+    EntityTerms,
+    KindTerms,
+    Validated,
+    Vocabulary,
+    conform,
+    to_arrow,
+    with_coded_words,
+    with_plain_words,
+)
 from runtime.validation import check_columns, check_singly, validate
 
 RECEIVED = datetime(2026, 11, 1, tzinfo=UTC)
@@ -48,9 +60,11 @@ def check(*rows: dict) -> Validated:
     """What becomes of the rows; the same whether they are judged one by one or by whole columns."""
     given = frame(*rows)
     singly, columns = (way(to_arrow(given), VOCABULARY, RECEIVED_MS) for way in (check_singly, check_columns))
-    assert singly.accepted.equals(columns.accepted)
+    assert singly.accepted.equals(with_plain_words(columns.accepted))
     assert singly.rows.tolist() == columns.rows.tolist()
     assert singly.rejected.equals(columns.rejected)
+    of_coded = check_singly(with_coded_words(to_arrow(given)), VOCABULARY, RECEIVED_MS)
+    assert singly.accepted.equals(of_coded.accepted)
     return validate(given, VOCABULARY, RECEIVED_MS)
 
 

@@ -46,6 +46,14 @@ def test_wiring_with_two_consumers_in_one_place_is_refused(other: dict, what: st
         with_consumers({"name": "money"}, other)
 
 
+def test_wiring_of_replicas_needs_a_log_of_ones_own() -> None:
+    """How many replicas must confirm is for a log that has some: the embedded one has none."""
+    url = {"url": "redis://log.example:6379/0"}
+    assert parse({"entities": ENTITIES, "log": {**url, "replicas_min": 2}}).log.replicas_min == 2
+    with pytest.raises(ConfigError, match="replicas_min: the embedded Valkey"):
+        parse({"entities": ENTITIES, "log": {"replicas_min": 1}})
+
+
 def test_wiring_archive_root_is_configured_or_in_the_data_folder() -> None:
     """Archive and payloads lie under one root."""
     assert archive_root(parse({"entities": ENTITIES, "archive": {"root": "/mnt/archive"}})) == "/mnt/archive"

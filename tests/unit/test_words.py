@@ -12,7 +12,7 @@ def test_words_of_a_column_give_each_row_the_meaning_of_its_word():
     asked = []
     meanings = words_of(NAMES).map(lambda word: asked.append(word) or word == "a", bool)
     assert meanings.tolist() == [True, False, False, True]
-    assert asked == ["a", None, "b"]
+    assert asked == ["a", "b", None]
 
 
 def test_words_in_pairs_stand_for_what_stands_together():

@@ -25,6 +25,7 @@ def upgrade(url: str) -> None:
     database = Database(url)
     try:
         with database.writing() as connection:
+            database.unhurried(connection)
             _wait_for_others(connection)
             config.attributes["connection"] = connection
             command.upgrade(config, "head")

@@ -27,4 +27,4 @@ def plain_name(key: str, allowed: str = "A-Za-z0-9_-") -> str:
 
 def line_text(line: JournalLine) -> str:
     """A line's text, with the dimensions that the ERP has no place for after it."""
-    return " ".join(part for part in (line.text, line.facility, line.department) if part)
+    return " ".join(part for part in (line.text, line.facility, line.department, line.variance) if part)

@@ -5,7 +5,7 @@ Owns the row's form. Never decides what is accepted.
 
 import polars as pl
 
-from adapters.sources.source import SourceSettings, canonical
+from adapters.sources.source import canonical
 from runtime.schema import COLUMNS, SCHEMA_VERSION, UTC_MS
 
 # A row is a plain tuple in this order: millions are made, and zip turns them into columns.
@@ -23,27 +23,28 @@ _ROW = {
     "occurred_ms": pl.Int64(),
     "effective_on": pl.Int32(),
 }
-_OF_SET = dict.fromkeys(("identity", "source", "currency"), pl.String())
+_OF_SET = dict.fromkeys(("identity", "source", "currency", "entity", "facility"), pl.String())
 
 
 class Accepted:
     """What waits to leave."""
 
-    def __init__(self, settings: SourceSettings) -> None:
-        self._settings = settings
+    def __init__(self) -> None:
         self._clear()
 
     def _clear(self) -> None:
         self._rows: list[Row] = []
-        self._sets: dict[str, list[str]] = {name: [] for name in _OF_SET}
+        self._sets: dict[str, list[str | None]] = {name: [] for name in _OF_SET}
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def take(self, rows: list[Row], identity: str, source: str, currency: str) -> None:
-        """Add a set's rows; the events' ids start with its identity."""
+    def take(self, rows: list[Row], identity: str, source: str, currency: str, place: tuple[str, str]) -> None:
+        """Add a set's rows; the events' ids start with its identity. `place`: their entity and facility."""
         self._rows += rows
-        for name, value in zip(_OF_SET, (identity, source, currency), strict=True):
+        entity, facility = place
+        of_set = (identity, source, currency, entity, facility or None)
+        for name, value in zip(_OF_SET, of_set, strict=True):
             self._sets[name] += [value] * len(rows)
 
     def frame(self) -> pl.DataFrame:
@@ -55,7 +56,6 @@ class Accepted:
             frame,
             **{name: pl.col(name) for name in frame.columns if name in COLUMNS},
             event_id=pl.concat_str("identity", "place", separator=":"),
-            entity=pl.lit(self._settings.entity),
             occurred_at=pl.col("occurred_ms").cast(UTC_MS),
             schema_version=pl.lit(SCHEMA_VERSION),
         )

@@ -70,7 +70,7 @@ class Reading:
     def __init__(self, path: Path, settings: SourceSettings, sources: frozenset[str], rows_held_max: int) -> None:
         self._path, self._settings, self._sources = path, settings, sources
         self._rows_held_max = rows_held_max
-        self._accepted = Accepted(settings)
+        self._accepted = Accepted()
         self._large: list[_Large] = []
         self._quarantined: list[Quarantined] = []
         self._figures: Counter[str] = Counter()
@@ -170,7 +170,8 @@ class Reading:
 
     def _take(self, transaction: TransactionSet, digest: str) -> None:
         rows, transaction.rows = transaction.rows, []
-        self._accepted.take(rows, transaction.identity(digest), transaction.source, transaction.currency)
+        identity, place = transaction.identity(digest), transaction.place()
+        self._accepted.take(rows, identity, transaction.source, transaction.currency, place)
 
     def _on_interchange_answer(self, elements: list[str], position: int) -> None:
         answer = InterchangeAcknowledgement(Header(0, 1, ("TA1",), ()), self._settings)

@@ -77,6 +77,10 @@ class TransactionSet:
         """What the ids of this set's events start with: the same however often it is sent."""
         return body[:16]
 
+    def place(self) -> tuple[str, str]:
+        """The entity and the facility ("" for none) that its events belong to."""
+        return self.settings.entity, ""
+
     def add(self, kind: str, place: str, document: str | None, reason: str | None, amount_minor: int, **more) -> None:
         """Add an event; `place` is where in the set it stands. `more` are columns that differ from the set's own."""
         columns = {"reference": self.reference, "counterparty": self.counterparty, "correlation_id": None}

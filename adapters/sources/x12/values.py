@@ -18,6 +18,7 @@ TEXT_CHARS_MAX = 128
 _DECIMAL = re.compile(r"([+-]?)(\d*)(?:\.(\d{0,2})0*)?")
 _DIGITS_MAX = 15
 _FAST_DIGITS_MAX = len(str(limits.AMOUNT_MINOR_MAX)) - 1  # whatever they are, they are below the limit
+_PARTY_NUMBER = re.compile(r"\d[\d-]{5,14}")  # NPI, TIN, plan's number
 _CODE = re.compile(r"[A-Z0-9]{1,6}")
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 
@@ -67,6 +68,12 @@ def clock_ms(text: str) -> int:
 def is_code(text: str) -> bool:
     """Whether a text has the form of a code: what leaves as a code can be no name and no sentence."""
     return bool(_CODE.fullmatch(text))
+
+
+def party_number(text: str) -> str:
+    """The number of an organisation that may travel as it is; empty for anything else, which may be a name."""
+    number = text.strip()
+    return number if _PARTY_NUMBER.fullmatch(number) else ""
 
 
 def text(raw: str) -> str:

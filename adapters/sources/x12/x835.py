@@ -1,18 +1,22 @@
 """X12 835: what a payer paid, and what it kept or added beside the claims.
 
 Owns the remittance as a whole: its payment, its identity, the PLB amounts, and that all of it ties exactly; the claims
-are in `x835_claim`. A positive PLB amount reduces the payment. Names and addresses are not read.
+are in `x835_claim`. A positive PLB amount reduces the payment. The payee's number (N1*PE: NPI or TIN, else REF*TJ)
+says whose the remittance is, where the settings know it. Names and addresses are not read.
 """
+
+import msgspec
 
 from adapters.sources.source import SourceSettings
 from adapters.sources.x12.segments import COMPONENT
 from adapters.sources.x12.sets import PAYER_CLAIM, Handler, Header, TransactionSet
-from adapters.sources.x12.values import DAY_MS, clipped, day, element, identity_of, is_code, text
+from adapters.sources.x12.values import DAY_MS, clipped, day, element, identity_of, is_code, party_number, text
 from adapters.sources.x12.x835_claim import Claim
 
 _PAIRS = range(3, 15, 2)  # PLB03, 05 .. 13: reason and reference, each followed by its amount
-_HEADER_TAGS = ("CUR", "DTM", "N1")  # they come again under the claims, where they mean other things
+_HEADER_TAGS = ("CUR", "DTM", "N1", "REF")  # they come again under the claims, where they mean other things
 _DIRECTIONS = {"C": 1, "D": -1}
+_PAYEE_TIN = "TJ"
 _FIGURES = (
     "claims", "lines", "paid_minor", "charged_minor", "claims_paid_minor", "plb_minor", "unbalanced",
     "claims_unbalanced", "lines_unbalanced", "patient_responsibility_differs", "reversals", "denied", "zero_paid",
@@ -31,7 +35,7 @@ class Remittance(TransactionSet):
         self._payment: list[str] = []
         self._payment_position = self._provider_amounts = 0
         self._trace: list[str] = []
-        self._payee = self._payer_number = ""
+        self._payee = self._payee_number = self._payer_number = ""
         self._produced: int | None = None
         self._claim = Claim(self)
         self.handlers: dict[str, Handler] = {
@@ -40,6 +44,7 @@ class Remittance(TransactionSet):
             "CUR": self._on_currency,
             "DTM": self._on_date,
             "N1": self._on_party,
+            "REF": self._on_reference,
             "CLP": self._on_claim,
             "PLB": self._on_provider,
             **self._claim.handlers,
@@ -48,6 +53,10 @@ class Remittance(TransactionSet):
     def identity(self, body: str) -> str:
         """The remit's own number: clearing houses wrap anew, so neither envelope nor content names it."""
         return self.number
+
+    def place(self) -> tuple[str, str]:
+        """Where the payee's number says, the entity of the settings where nobody knows it."""
+        return self.settings.payees.get(self._payee_number, super().place())
 
     def close(self, body: str) -> None:
         """Check the whole, and add the remittance's own event."""
@@ -63,7 +72,11 @@ class Remittance(TransactionSet):
 
     def _add_remittance(self, body: str) -> None:
         method, paid_minor = self.code(self._payment, 4, self._payment_position), self.figures["paid_minor"]
-        more = {"reference": clipped(text(element(self._trace, 2))), "attributes": f'{{"body":"{body}"}}'}
+        attributes = {"body": body} | ({"payee": self._payee_number} if self._payee_number else {})
+        more = {
+            "reference": clipped(text(element(self._trace, 2))),
+            "attributes": msgspec.json.encode(attributes).decode(),
+        }
         self.add("remittance_received", "0:received:0", self.number, method, paid_minor, **more)
 
     def _check_total(self) -> None:
@@ -106,8 +119,14 @@ class Remittance(TransactionSet):
         role = element(elements, 1)
         if role == "PE":
             self._payee = text(element(elements, 4))
+            self._payee_number = party_number(self._payee)
         elif role == "PR":
             self._payer_number = text(element(elements, 4))
+
+    def _on_reference(self, elements: list[str], position: int) -> None:
+        """REF*TJ: the payee's TIN, which counts where N1 gives no number."""
+        if element(elements, 1) == _PAYEE_TIN:
+            self._payee_number = self._payee_number or party_number(element(elements, 2))
 
     def _end_header(self) -> None:
         """Fix what all events of the set bear, once: at the first claim or PLB, or at the end."""

@@ -114,6 +114,7 @@ class Run:
         self._rulebook, self._open_items_max = rulebook, open_items_max
         self.engine = self._new_engine()
         self.balances: Counter[tuple[str, str, str]] = Counter()
+        self.variances: Counter[tuple[str, str, str, str]] = Counter()
         self.totals: Counter[tuple] = Counter()
         self.open: dict[str, tuple[str, str]] = {}  # exception id -> its type and event
         self.raised: set[tuple[str, str, str]] = set()
@@ -122,7 +123,7 @@ class Run:
         self.statuses: list[tuple[str, str, str]] = []  # status, document, detail
         self.relayed_rows: list[dict] = []
         self._derived: list[dict] = []
-        self._first: dict[str, int] = {}  # digest of each event's first content
+        self._first: dict[int, tuple[str, int]] = {}  # id hash -> event, and the digest of its first content
         self._states: dict[str, str] = {}
         if mapped:
             self.step(mapping(1))
@@ -138,14 +139,16 @@ class Run:
         """One step; its effects are added up and checked."""
         for record in records:
             if record.type == "events":
-                for event_id, digest in frames.decode_sealed(record.body).select("event_id", "digest").iter_rows():
-                    self._first.setdefault(event_id, digest)
+                named = frames.decode_sealed(record.body).select("id_hash", "event_id", "digest")
+                for id_hash, *first in named.iter_rows():
+                    self._first.setdefault(id_hash, tuple(first))
         effects = self.engine.step(records)
         self._add_deltas(effects.deltas)
         self._add_totals(effects.totals)
         self._add_exceptions(effects)
-        for event_id, digest, state in effects.outcomes.select("event_id", "digest", "state").iter_rows():
-            if digest == self._first[event_id]:
+        for id_hash, digest, state in effects.outcomes.select("id_hash", "digest", "state").iter_rows():
+            event_id, first = self._first[id_hash]
+            if digest == first:
                 self._states[event_id] = state
         self.digests.append(effects.digest())
         self.counts.update(effects.counts._asdict())
@@ -165,9 +168,9 @@ class Run:
 
     def restart(self) -> None:
         """Go on with another engine that knows nothing but the snapshot."""
-        snapshot = self.engine.snapshot()
+        frozen = self.engine.freeze(f"{len(self.digests)}-0")
         self.engine = self._new_engine()
-        self.engine.restore(snapshot)
+        self.engine.restore(frozen.body(), frozen.run)
 
     def _add_deltas(self, deltas: pl.DataFrame) -> None:
         net: Counter[tuple] = Counter()
@@ -175,7 +178,9 @@ class Run:
             assert line["amount_minor"] > 0
             signed = line["amount_minor"] if line["side"] == "D" else -line["amount_minor"]
             net[line["set_no"], line["entity"], line["currency"], line["period"]] += signed
-            self.balances[line["entity"], line["currency"], line["account_code"]] += signed
+            account = (line["entity"], line["currency"], line["account_code"])
+            self.balances[account] += signed
+            self.variances[*account, line["variance"]] += signed
         assert not any(net.values()), "a posting set does not balance"
         assert len({key[0] for key in net}) == len(net), "a posting set spans entities, currencies or periods"
 
@@ -228,9 +233,10 @@ class Run:
         return sorted(type for type, _ in self.open.values())
 
     def end(self) -> tuple:
-        """All that must not depend on the order of arrival: balances, totals, states, exceptions.
+        """All that must not depend on the order of arrival: balances, totals, states, variances, exceptions.
 
         Duplicates are left out, and debits by kind (`posted`): where an amount divides, the last comer posts the rest.
         """
         kept = {key: count for key, count in self.totals.items() if key[-2] not in ("duplicate", "posted") and count}
-        return self.accounts(), kept, self.states(), sorted(self.open.values())
+        variances = {key: net for key, net in self.variances.items() if key[-1] and net}
+        return self.accounts(), kept, self.states(), variances, sorted(self.open.values())

@@ -362,14 +362,13 @@ def test_decision_on_an_exception_that_ended_changes_nothing(action):
 
 
 def test_period_closed_posts_what_is_dated_before_on_the_first_open_day():
-    """After a close, earlier dates post on the new first day of that entity alone, and stay what they are."""
+    """After a close, earlier dates post on the new first day of that entity alone."""
     run = Run()
     run.step(period("2026-09-01"))
     august = {"effective_on": date(2026, 8, 20)}
     effects = run.take(charge("ours", **august), charge("theirs", entity="grace", **august))
     posted = effects.deltas.select("entity", "period", "posted_on").unique().sort("entity").rows()
     assert posted == [("grace", "2026-08", date(2026, 8, 20)), ("mercy", "2026-09", date(2026, 9, 1))]
-    assert effects.outcomes["effective_on"].unique().to_list() == [date(2026, 8, 20)]
 
 
 def test_period_closed_counts_for_what_waited_before_it():
@@ -390,6 +389,16 @@ def test_period_never_opens_again_and_survives_a_restart():
     run.step(period("2026-08-15"))
     effects = run.take(charge("e1", effective_on=date(2026, 8, 20)))
     assert set(effects.deltas["posted_on"]) == {date(2026, 9, 1)}
+
+
+def test_period_cut_off_is_told_to_the_books_with_the_day_that_holds():
+    """Each message is answered by where the entity stands then, a repeat too; an unknown entity by nothing."""
+    run = Run()
+    assert run.step(period("2026-09-01")).opened == (("mercy", date(2026, 9, 1)),)
+    late = run.step(period("2026-08-01"), period("2026-09-01", "elsewhere"))
+    assert late.opened == (("mercy", date(2026, 9, 1)),)
+    assert late.digest() != late._replace(opened=()).digest()
+    assert run.take(charge("e2")).opened == ()
 
 
 def test_period_of_an_entity_that_is_not_here_changes_nothing():

@@ -117,12 +117,12 @@ def test_claim_paid_less_than_the_contract_promises_is_an_underpayment(order):
     assert sorted(run.open.values()) == [("underpayment", "paid")]
 
 
-def test_claim_underpayment_tells_its_class_and_ends_when_the_rest_is_paid():
+def test_claim_underpayment_tells_its_variance_and_ends_when_the_rest_is_paid():
     """The exception's amount is what is missing now; the payment of the rest ends it."""
     run = Run()
     effects = run.take(EXPECTED, HEADER, PAID, PATIENT)
     told = effects.exceptions.filter(effects.exceptions["type"] == "underpayment")
-    assert told.select("amount_minor", "detail").rows() == [(100, "class short by a tenth or more")]
+    assert told.select("amount_minor", "detail").rows() == [(100, "variance short_tenth")]
     rest = {"document": "era2", "reference": "trn2", "counterparty": "blue"}
     run.take(
         event("header2", "remittance_received", 100, **rest),

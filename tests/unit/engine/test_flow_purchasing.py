@@ -239,12 +239,14 @@ def test_held_bill_line_that_is_tried_again_tells_what_its_match_finds():
 
 
 def test_invoice_of_an_unknown_supplier_is_held_only_where_suppliers_are_mapped():
-    """A house that maps suppliers holds the bills and orders of others."""
+    """A house that maps suppliers holds the bills and orders of others whole, and books them by their mapping."""
     run = Run()
     run.step(mapping(2, [{"role": "SUPPLIER", "account": "acme", "counterparty": "acme"}]))
     run.take(bill(5, "odd/1", "odd"), billed(None, 5, "odd/1", None), bill(7), billed(None, 7, "acme/77", None))
     assert run.open_types() == ["unknown_supplier"]
-    assert run.balance("PURCHASE_EXPENSE") == 12
+    assert (run.balance("PURCHASE_EXPENSE"), run.balance("AP")) == (7, -7)
+    run.step(mapping(3, [{"role": "SUPPLIER", "account": "odd", "counterparty": "odd"}]))
+    assert (run.open, run.balance("PURCHASE_EXPENSE"), run.balance("AP")) == ({}, 12, -12)
 
 
 def test_invoice_without_order_is_expense_beside_its_tax_and_charges():

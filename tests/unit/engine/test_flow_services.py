@@ -220,3 +220,22 @@ def test_lab_test_billed_by_another_laboratory_is_held():
     run = Run()
     run.take(asked(), *billed(of="other/9", supplier="other"))
     assert "vendor_mismatch" in run.open_types()
+
+
+@pytest.mark.parametrize(
+    "charge",
+    [charged(), event("charge", "lab_charged", 90_000, document="ch1", reference="A1/80053", quantity=PIECE)],
+    ids=["implant", "test"],
+)
+@pytest.mark.parametrize("paid_first", [False, True])
+def test_charge_of_a_service_counts_in_what_the_account_owes(charge, paid_first):
+    """An account that paid exactly what it was charged for an implant or a test never stands in credit."""
+    run = Run()
+    rows = [charge, event("paid", "payment_received", 90_000, person="ada")]
+    for row in rows[::-1] if paid_first else rows:
+        run.take(row)
+        run.relay()
+    assert ("account_charged", "mercy") in {(row["kind"], row["entity"]) for row in run.relayed_rows}
+    assert "credit_balance" not in later(run, 8)
+    run.take(event("more", "payment_received", 1), at_ms=NOW_MS + 8 * DAY_MS)
+    assert "credit_balance" in later(run, 15)

@@ -1,13 +1,14 @@
 """Matching: every link in every order of arrival, what does not fit, what waits too long, what a snapshot keeps."""
 
 from collections.abc import Sequence
-from itertools import permutations
+from itertools import permutations, product
 from typing import NamedTuple
 
 import pytest
 from unit.engine.builders import DAY_MS, NOW_MS, RULEBOOK
 
-from runtime.ledger.open_items import OpenItems
+from runtime.ledger.item_table import key_of
+from runtime.ledger.open_items import OpenItems, residuals
 from runtime.ledger.registers import ItemFlag
 from runtime.ledger.waiting import Change, Event
 
@@ -32,12 +33,14 @@ class Register:
         self.items = OpenItems(RULEBOOK, items_max)
         self.said: dict[str, str] = {}
         self.ready: list[str] = []
+        self.keys: set[str] = set()
 
     def take(self, *rows: Row, now_ms: int = NOW_MS) -> None:
         """Match rows one by one."""
         for row in rows:
             id = int.from_bytes(row.name.ljust(8).encode(), "big")
             keys = (row.document, row.reference)
+            self.keys.update(keys)
             event = Event(id, row.kind, "mercy", row.amount_minor, *keys, "ehr", row.name, row.currency)
             self._hear(self.items.take(event._replace(attributes=row.attributes, quantity=row.quantity), now_ms))
 
@@ -59,8 +62,11 @@ class Register:
                 self.ready.append(name)
 
     def residuals(self) -> dict[tuple[str, str], int]:
-        """What is left of each open item."""
-        return {(name, key): item.residual_minor for (name, _, key), item in self.items.items.items()}
+        """What is left of each open item, by its name and key: every one goes by a key that a row has named."""
+        left, named = residuals(self.items.dump()), product(RULEBOOK.item, sorted(self.keys))
+        found = {(name, key): left.pop(key_of((name, "mercy", key)), None) for name, key in named}
+        assert not left
+        return {key: minor for key, minor in found.items() if minor is not None}
 
     def end(self) -> tuple:
         """All that must not depend on the order of arrival."""
@@ -362,7 +368,7 @@ def test_open_items_finished_flow_leaves_nothing_behind():
     """Items that are used up and groups that tied are forgotten after their time, so memory does not grow."""
     register = arrived(SALE)
     assert register.age(31) == []
-    assert register.items.items == register.items.groups == register.items.waiters == {}
+    assert register.residuals() == register.items.groups == register.items.waiters == {}
 
 
 def test_open_items_payout_of_nothing_awaits_no_deposit():

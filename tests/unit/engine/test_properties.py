@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from itertools import groupby
 from random import Random
 
+import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.engine.builders import DAY_MS, MAPPING, NOW_MS, Run, decision, event, events, mapping, period, tick
 from unit.engine.histories import FLOWS, PRICE_MINOR, UNIT, billing, payout
 from unit.engine.naive_books import Books
 
+from runtime.ledger import step_matching
 from runtime.ports import LogRecord
 
 LATE_ROLES = ("MERCHANT_FEES", "CONTRACTUAL", "AR_INS", "GRNI", "DUE_FROM", "PAYER_TAKEBACK")
@@ -112,7 +115,8 @@ def ending(run: Run) -> tuple:
 def open_items(run: Run) -> dict[tuple, tuple[int, bool]]:
     """What is left of every open item, and whether that was told."""
     items = run.engine.intake.items.items
-    return {key: (item.residual_minor, item.flagged) for key, item in items.items() if item.residual_minor}
+    kept = {items.keys_at(np.array([row]))[0]: items.at(row)[1] for row in items.standing().tolist()}
+    return {key: (item.residual_minor, item.flagged) for key, item in kept.items() if item.residual_minor}
 
 
 def uncredited(run: Run) -> tuple:
@@ -272,3 +276,19 @@ def test_history_with_decisions_of_people_is_conserved_and_replays_alike(records
         replayed.restart()
     assert replayed.digests == run.digests
     assert replayed.end() == run.end()
+
+
+@FEW_EXAMPLES
+@given(records=logs(), random=choices)
+def test_history_matched_in_whole_columns_ends_as_one_by_one(records, random):
+    """Whether the rows of a step are matched at once or one by one is not seen in what comes of them."""
+    steps = _parts(records, random)
+    ends = []
+    for rows_min in (0, 1_000_000):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(step_matching, "ROWS_MIN", rows_min)
+            run = ran(steps)
+            waiting = sorted(run.engine.intake.items.waiters.items())
+            groups = sorted(run.engine.intake.items.groups.items())
+            ends.append((waiting, groups, ending(come_to_rest(run))))
+    assert ends[0] == ends[1]

@@ -12,6 +12,8 @@ from runtime.flow.governor import (
     CIRCUIT_OPEN_S,
     DAY_MS,
     MINUTE_MS,
+    RATE_FLOOR_PER_MINUTE,
+    RECOVERY_S,
     RETRIES_MAX,
     SECOND_MS,
     UNANSWERED_MAX,
@@ -112,9 +114,42 @@ def test_success_brings_the_configured_rate_back_and_no_more() -> None:
     governor, now_ms = Governor(600), T0
     for _ in range(3):
         now_ms = called(governor, now_ms, "throttled")
-    for _ in range(20):
+    slowed = governor.state(now_ms).rate_per_minute
+    until_ms, rates = now_ms + round(RECOVERY_S * 1000), [slowed]
+    while now_ms <= until_ms:
         now_ms = called(governor, now_ms, "posted")
+        rates.append(governor.state(now_ms).rate_per_minute)
+    assert slowed < 300 and rates == sorted(rates) and len(set(rates)) > 20
     assert (governor.state(T0).health, governor.state(T0).rate_per_minute) == ("healthy", 600)
+
+
+def test_calls_that_were_throttled_together_are_one_sign() -> None:
+    """Ten calls that meet the same limit shrink the rate and lengthen the pause once, not ten times."""
+    governor = Governor(600, concurrency=10)
+    for _ in range(10):
+        governor.started(T0)
+    for at_ms in range(T0, T0 + 10):
+        governor.finished(at_ms, "throttled", 0.0, 0.9)
+    state = governor.state(T0 + 10)
+    assert (state.rate_per_minute, state.concurrency) == (420, 7)
+    assert state.paused_until_ms - T0 < 1_000
+
+
+@given(st.integers(1, 6_000), st.integers(1, 200), st.floats(0, 1, exclude_max=True))
+def test_pace_is_back_soon_after_the_last_throttle(per_minute: int, throttles: int, jitter: float) -> None:
+    """However fast the ERP is and however long it throttled: a pause, one call of the slowest pace, the recovery, and
+    the next minute sees the configured pace within a tenth."""
+    governor, now_ms = Governor(per_minute), T0
+    for _ in range(throttles):
+        now_ms = called(governor, now_ms, "throttled", 0.0, jitter)
+    assert now_ms - T0 < throttles * (BACKOFF_MAX_S + 60 / min(per_minute, RATE_FLOOR_PER_MINUTE)) * 1000
+    slowest_s = 60 / min(per_minute, RATE_FLOOR_PER_MINUTE)
+    back_ms = now_ms + round((slowest_s + RECOVERY_S) * 1000)
+    starts = []
+    while now_ms <= back_ms + 10 * MINUTE_MS:
+        starts += [now_ms] * (now_ms > back_ms)
+        now_ms = called(governor, now_ms, "posted")
+    assert len(starts) >= 0.9 * 10 * per_minute - 1
 
 
 def test_slowed_governor_lowers_concurrency_but_keeps_one() -> None:

@@ -89,9 +89,9 @@ def test_claim_money_that_comes_back_ends_its_exception():
 @pytest.mark.parametrize(
     ("paid", "patient", "missing", "detail"),
     [
-        (0, 0, 100, "class unpaid"),
-        (80, 10, 10, "class short by a tenth or more"),
-        (80, 11, 9, "class short by less than a tenth"),
+        (0, 0, 100, "variance unpaid"),
+        (80, 10, 10, "variance short_tenth"),
+        (80, 11, 9, "variance short"),
         (80, 20, 0, ""),
         (120, 0, 0, ""),
     ],
@@ -110,6 +110,18 @@ def test_claim_is_underpaid_by_what_paid_and_patient_s_part_lack(paid, patient, 
     standing = [(flag.residual_minor, flag.detail) for flag in flags if flag.raised][-1:] if missing else []
     assert standing == ([(missing, detail)] if missing else [])
     assert bool(flags and flags[-1].raised) == bool(missing)
+
+
+PAYING = (("expected", 100, ""), ("paid", 50, ""), ("adjusted", 20, "PR-1"), ("paid", 25, ""), ("paid", -50, ""))
+
+
+@pytest.mark.parametrize("order", list(permutations(PAYING)))
+def test_claim_variances_add_up_to_what_is_missing_in_the_end(order):
+    """Whatever the order, the changes of each variance sum to what the claim lacks now, under its name alone."""
+    register = claims()
+    found = [register.take(fact(part, "c1", amount, reason=code), NOW_MS).measures for part, amount, code in order]
+    sums = {name: sum(measures[name] for measures in found) for name in ("unpaid", "short_tenth", "short")}
+    assert sums == {"unpaid": 0, "short_tenth": 55, "short": 0}
 
 
 def test_claim_that_is_promised_and_never_paid_is_not_underpaid():
@@ -148,5 +160,6 @@ def test_claims_reloaded_go_on_alike():
     register.drain()
     again.load(register.dump())
     assert again.dump() == register.dump()
-    assert again.take(fact("submitted", "c1"), NOW_MS).measures == {"unapplied": -70, "identified": 70}
+    measures = again.take(fact("submitted", "c1"), NOW_MS).measures
+    assert measures == {"unapplied": -70, "identified": 70, "unpaid": 0, "short_tenth": 0, "short": 0}
     assert flagged(again.drain()) == [("unmatched", "paid-c1-70", 70, False)]

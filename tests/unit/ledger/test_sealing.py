@@ -49,7 +49,7 @@ def unclaimed(*sets: PostingSet) -> pl.DataFrame:
 def lines_of(n: int, s: PostingSet) -> list[tuple]:
     """Rows of one set in UNCLAIMED columns."""
     posted_on, committed_at = date(2026, 10, s.day), datetime.fromtimestamp(NOW_MS / 1000 - s.age_s, UTC)
-    head = (s.entity, "USD", s.period, posted_on, s.mode, s.lane, s.kind, s.document, s.facility, "")
+    head = (s.entity, "USD", s.period, posted_on, s.mode, s.lane, s.kind, s.document, s.facility, "", "")
     legs = [leg for debit, credit, amount in s.pairs for leg in ((debit, "D", amount), (credit, "C", amount))]
     return [
         (n, line_no, *head, "ROLE", account, 1, side, amount, s.events, 0, f"{n}-0", committed_at)

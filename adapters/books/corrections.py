@@ -1,0 +1,116 @@
+"""The part of the SQL books that puts entries right: sent again, or corrected by posting sets of the books' own.
+
+Owns the posting sets of the shard CORRECTIONS, which form commits of a chain like any shard's, and what becomes of the
+entry that was wrong. Decides neither whether an entry is wrong nor what stands instead.
+"""
+
+from collections.abc import Callable, Sequence
+
+import polars as pl
+from sqlalchemy import Connection, select, update
+
+from adapters.books import chain, frames, queries, tables
+from adapters.books.changes import approve
+from adapters.books.counters import reserve
+from adapters.books.database import Database
+from adapters.books.deliveries import hold, refuse_closed
+from adapters.books.exceptions import By, remember, resolve
+from adapters.books.governed import check_correctable, check_settleable
+from adapters.books.outcomes import exception_id
+from adapters.books.posting_rows import ADD_TO_TOTALS, posting_frames
+from runtime.ledger.compensation import totals_of
+from runtime.ledger.governance import signer
+from runtime.ports import CORRECTIONS, JournalEntry
+
+SETS_PER_STATEMENT = 1_000  # each is four parameters
+KEYS_PER_STATEMENT = 5_000
+
+_entries, _sets = tables.entries.c, tables.posting_sets.c
+
+
+class SqlCorrections:
+    """Mixed into `SqlBooks`, whose database it uses."""
+
+    _database: Database
+    _now_ms: Callable[[], int]
+
+    def retry_rejected(self, owner: str, epoch: int, keys: Sequence[str]) -> int:
+        """See Books."""
+        now_ms, retried = self._now_ms(), 0
+        with self._database.writing() as connection:
+            hold(connection, owner, epoch)
+            for start in range(0, len(keys), KEYS_PER_STATEMENT):
+                retried += self._retry(connection, owner, keys[start : start + KEYS_PER_STATEMENT], now_ms)
+        return retried
+
+    def _retry(self, connection: Connection, owner: str, keys: Sequence[str], now_ms: int) -> int:
+        rejected = update(tables.entries).where(_entries.key.in_(keys), _entries.state == "rejected")
+        again = rejected.values(state="sealed", updated_at_ms=now_ms).returning(_entries.key)
+        released = sorted(connection.scalars(again))
+        acts = [chain.released(key, owner) for key in released]
+        chain.append(self._database, connection, owner, acts, now_ms)
+        stood_under = [exception_id("erp_rejected", key) for key in released]
+        remember(connection, stood_under, "entry released", By(owner, now_ms), "")
+        return len(released)
+
+    def settle_entry(self, key: str, erp_ref: str, by: str) -> None:
+        """See Books."""
+        settler, now_ms = By(signer(by), self._now_ms()), self._now_ms()
+        parked = _entries.key == key
+        with self._database.writing() as connection:
+            state = connection.scalar(select(_entries.state).where(parked).with_for_update())
+            check_settleable(key, state, erp_ref)
+            found = {"state": "posted", "erp_ref": erp_ref.strip(), "detail": f"found by {settler.name}"}
+            connection.execute(update(tables.entries).where(parked).values(**found, updated_at_ms=now_ms))
+            ledger, acts = chain.ledger_of(connection, key), chain.ended(connection, [key])
+            chain.append(self._database, connection, ledger, acts, now_ms)
+            stood_under = [exception_id("erp_unknown_outcome", key)]
+            resolve(self._database, connection, stood_under, settler, f"found at the ERP as {erp_ref.strip()}")
+
+    def postings_of(self, entry: JournalEntry) -> pl.DataFrame:
+        """See Books."""
+        places = sorted(queries.places_of([entry]))
+        parts = (places[start : start + SETS_PER_STATEMENT] for start in range(0, len(places), SETS_PER_STATEMENT))
+        with self._database.reading() as connection:
+            rows = [row for part in parts for row in connection.execute(queries.lines_of_sets(part))]
+        return frames.frame_of(rows, frames.PLACED)
+
+    def correct_entry(self, key: str, deltas: pl.DataFrame, by: str, change_no: int = 0) -> None:
+        """See Books."""
+        corrector, now_ms = By(signer(by), self._now_ms()), self._now_ms()
+        old = _entries.key == key
+        with self._database.writing() as connection:
+            state = connection.scalar(select(_entries.state).where(old).with_for_update())
+            check_correctable(key, state, _documents(connection), deltas)
+            refuse_closed(connection, deltas.select("entity", "period").iter_rows())
+            if change_no:
+                approve(self._database, connection, change_no, corrector)
+            digest = self._post(connection, deltas, now_ms, counted=state == "posted")
+            acts = [chain.Act("corrected", key, chain.hash_of(key, corrector.name, digest))]
+            if state == "rejected":
+                gone = {"state": "replaced", "detail": "replaced by new postings", "updated_at_ms": now_ms}
+                connection.execute(update(tables.entries).where(old).values(gone))
+                acts += chain.ended(connection, [key])
+            chain.append(self._database, connection, chain.ledger_of(connection, key), acts, now_ms)
+            stood_under = [exception_id("erp_rejected", key)]
+            resolve(self._database, connection, stood_under, corrector, "replaced by new postings")
+
+    def _post(self, connection: Connection, deltas: pl.DataFrame, now_ms: int, counted: bool) -> str:
+        """Add these sets as one commit of the corrections' chain; the digest of what was posted."""
+        number = reserve(self._database, connection, "correction")
+        place = {"shard": CORRECTIONS, "position_ms": number, "position_seq": 0}
+        digest = chain.digest_of_postings(deltas)
+        mark = {**place, "after_ms": number - 1, "after_seq": 0, "row_count": 0, "digest": digest}
+        sets, lines = posting_frames(deltas, place, now_ms)
+        self._database.bulk(tables.posting_sets, sets)(connection)
+        self._database.bulk(tables.posting_lines, lines)(connection)
+        if counted:
+            totals = frames.keyed_totals(totals_of(deltas)).with_columns(pl.lit(CORRECTIONS).alias("shard"))
+            self._database.bulk(tables.totals, totals, ADD_TO_TOTALS)(connection)
+        chain.append_commit(connection, mark, digest)
+        return digest
+
+
+def _documents(connection: Connection) -> set[str]:
+    """What the corrections so far are of."""
+    return set(connection.scalars(select(_sets.document).where(_sets.shard == CORRECTIONS).distinct()))

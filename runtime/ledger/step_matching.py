@@ -1,0 +1,305 @@
+"""Matching of many events at once: what `matching` says of each in turn, in whole columns where their order is one.
+
+Owns telling which rows those are. A row whose kind has plain links only opens its item here when nobody else asks for
+that key, and uses one when all who use it fit together; every other row is odd, and goes one by one. Groups add up all
+rows in their order. Never states a rule of its own: the end is that of rows taken one by one.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import xxhash
+
+from runtime.ledger.item_table import NONE
+from runtime.ledger.linked_rows import LinkedRows, plan
+from runtime.ledger.matching import Matching
+from runtime.ledger.rules import Rulebook
+from runtime.ledger.waiting import Change, Event, GroupSum
+
+ROWS_MIN = 256  # fewer are quicker one by one
+
+MATCHED = ("id_hash", *Event._fields[1:])  # the columns that matching looks at
+
+
+class Taken(NamedTuple):
+    """What became of the rows of a frame, which are known by their places in it.
+
+    `ready`: places, in the order in which rows became so. `changes`: of the others that changed, arrivals and those
+    that waited before, the last of each, by identity; `places`: where the arrivals among them are.
+    """
+
+    ready: np.ndarray
+    changes: dict[int, Change]
+    places: dict[int, int]
+
+
+class _Progress(NamedTuple):
+    """How far the rows of a frame are, by their places."""
+
+    rows: LinkedRows
+    since_ms: np.ndarray
+    opened: np.ndarray  # the row of the item that it opened, NONE while it did not
+    odd: np.ndarray
+    refused: np.ndarray
+    ready_at: np.ndarray  # the place at whose turn nothing is lacking any more
+    woken: np.ndarray  # became ready in the turn of another one, which opened its item
+    group_minor: np.ndarray  # as in Waiter
+
+
+class _Sums(NamedTuple):
+    """Groups as their rows come: sorted by group, each group's rows in order of arrival, from `starts` to `ends`."""
+
+    places: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    member_minor: np.ndarray  # running sums within the group
+    total_minor: np.ndarray
+    closers: np.ndarray
+    group: np.ndarray  # number of the group
+
+
+class StepMatching(Matching):
+    """All that waits in one shard, as the arrivals of a step change it."""
+
+    def __init__(self, rulebook: Rulebook, items_max: int) -> None:
+        super().__init__(rulebook, items_max)
+        payables = [terms.payable for terms in rulebook.register.values() if hasattr(terms, "payable")]
+        self._plan = plan(rulebook, self._links, payables)
+        self._opened = np.array([len(links.opened) for links in self._links.values()])
+        uses = [rulebook.item[name].use for name in self._plan.items]
+        self._exists, self._in_parts = np.array([(use == "exists", use == "part") for use in uses], bool).T
+
+    def take_all(self, frame: pl.DataFrame, since_ms: np.ndarray) -> Taken:
+        """Match new events (rows with the columns MATCHED), which wait since their times."""
+        if len(frame) < ROWS_MIN:
+            return self._one_by_one(frame, since_ms)
+        progress = self._begin(frame, since_ms)
+        self._open_plain(progress)
+        self._use_plain(progress)
+        self._take_odd(progress)
+        waiting = self._add_up(progress)
+        self._wait(progress, waiting)
+        ready = ~progress.odd
+        ready[waiting] = False
+        places = np.concatenate([np.flatnonzero(progress.odd), waiting])
+        ids = frame["id_hash"].gather(places)
+        return Taken(
+            _in_turn(progress, np.flatnonzero(ready)), _last(self.drain()), dict(zip(ids, places, strict=True))
+        )
+
+    def _one_by_one(self, frame: pl.DataFrame, since_ms: np.ndarray) -> Taken:
+        changes = []
+        events = [Event(*row) for row in frame.select(MATCHED).rows()]
+        for event, since in zip(events, since_ms.tolist(), strict=True):
+            changes += self.take(event, since)
+        return Taken(np.empty(0, np.int64), _last(changes), {event.id: at for at, event in enumerate(events)})
+
+    def _begin(self, frame: pl.DataFrame, since_ms: np.ndarray) -> _Progress:
+        rows, count = LinkedRows(self._plan, frame), len(frame)
+        return _Progress(
+            rows,
+            since_ms,
+            opened=np.full(count, NONE),
+            odd=~self._plan.whole[rows.kind],
+            refused=np.zeros(count, bool),
+            ready_at=np.arange(count),
+            woken=np.zeros(count, bool),
+            group_minor=rows.amount_minor * np.where(self._plan.closes, 1, self._plan.sign)[rows.kind],
+        )
+
+    # ── items ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _open_plain(self, progress: _Progress) -> None:
+        """Open the items of rows that alone ask for a new key nobody waits for; the others are odd."""
+        rows, opens = progress.rows, self._plan.opens
+        places = rows.linked(opens)
+        progress.odd[places] = True
+        if len(self.items) + self._opened[rows.kind].sum() > self._items_max:
+            return
+        keys = rows.items(opens, places)
+        plain = ~rows.unnamed(opens, places) & (self.items.rows_of(keys) == NONE) & _alone(keys.hash)
+        if self._consumers:
+            plain &= np.array([key not in self._consumers for key in keys.pairs()], bool)
+        places, keys = places[plain], keys.of(plain)
+        labels, number = rows.labels(places)
+        numbers = np.array([self.items.label_of(label) for label in labels], np.int32)[number]
+        event_ids = rows.frame["event_id"].gather(places).to_list()
+        first = self.items.open(keys, numbers, rows.amount_minor[places], progress.since_ms[places], event_ids)
+        progress.opened[places] = first + np.arange(len(places))
+        progress.odd[places] = False
+
+    def _use_plain(self, progress: _Progress) -> None:
+        """Use items that are there and that all their users of this step fit into; other users are odd."""
+        rows, uses = progress.rows, self._plan.uses
+        places = rows.linked(uses)
+        found = self.items.rows_of(rows.items(uses, places))
+        is_there = found != NONE
+        progress.odd[places[~is_there]] = True
+        places, found = places[is_there], found[is_there]
+        fit = self._fit_together(rows, places, found)
+        progress.odd[places[~fit]] = True
+        plain = ~progress.odd[places]
+        places, found = places[plain], found[plain]
+        taken_minor = np.where(self._exists[uses.name[rows.kind[places]]], 0, rows.amount_minor[places])
+        np.add.at(self.items.used_minor, found, taken_minor)
+        self._note_openers(progress, places, found)
+
+    def _fit_together(self, rows: LinkedRows, places: np.ndarray, found: np.ndarray) -> np.ndarray:
+        """Whether each row's item has room for all rows that use it, so that their order does not matter."""
+        items, number, users = np.unique(found, return_inverse=True, return_counts=True)
+        table, asked_minor = self.items, rows.amount_minor[places]
+        sum_minor, least_minor = np.zeros(len(items), np.int64), np.full(len(items), np.iinfo(np.int64).max)
+        np.add.at(sum_minor, number, asked_minor)
+        np.minimum.at(least_minor, number, asked_minor)
+        amount_minor, used_minor = table.amount_minor[items], table.used_minor[items]
+        part = (sum_minor <= amount_minor - used_minor) & ((least_minor >= 0) | (users == 1))
+        whole = (sum_minor == amount_minor) & (used_minor == 0) & (users == 1)
+        name = self._plan.uses.name[rows.kind[places]]
+        fit = np.where(self._in_parts[name], part[number], whole[number]) & ~table.flagged[found]
+        currencies = [xxhash.xxh64_intdigest(label.currency.encode()) for label in table.labels]
+        foreign = np.array(currencies, np.uint64)[table.label[found]] != rows.currency[places]
+        fit &= np.bincount(number, foreign, len(items))[number] == 0
+        return fit | self._exists[name]
+
+    def _note_openers(self, progress: _Progress, places: np.ndarray, found: np.ndarray) -> None:
+        """Rows that came before who opened their item became ready in its turn."""
+        openers = np.flatnonzero(progress.opened != NONE)
+        by_item = openers[np.argsort(progress.opened[openers])]
+        at = np.searchsorted(progress.opened[by_item], found)
+        new = at < len(by_item)
+        new[new] = progress.opened[by_item[at[new]]] == found[new]
+        opener = np.full(len(places), NONE)
+        opener[new] = by_item[at[new]]
+        later = opener > places
+        progress.ready_at[places[later]] = opener[later]
+        progress.woken[places[later]] = True
+
+    def _take_odd(self, progress: _Progress) -> None:
+        """Take the items of odd rows one by one. Their groups are added up with all others."""
+        odd = np.flatnonzero(progress.odd)
+        events = [Event(*row) for row in progress.rows.frame[odd].select(MATCHED).iter_rows()]
+        opened = (progress.opened[odd] != NONE).tolist()
+        for place, event, is_open, since in zip(odd, events, opened, progress.since_ms[odd].tolist(), strict=True):
+            links, waiter = self._links[event.kind], self._waiter(event, since)
+            if is_open:
+                self._need_item(event, waiter, links.consumes)
+            else:
+                waiter.fault = self._refusal(event, links)
+                if waiter.fault:
+                    self._tell(event.id, waiter)
+                    progress.refused[place] = True
+                    continue
+                self._link_items(event, waiter, links, since)
+            self._name_group(event, waiter, links)
+            progress.group_minor[place] = waiter.group_minor
+            self._settled(event, links)
+
+    # ── groups ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _add_up(self, progress: _Progress) -> np.ndarray:
+        """Add rows to their groups, in order; the places of plain ones that wait for theirs to be whole.
+
+        A group frees all that came until it last tied; what came after that waits.
+        """
+        rows = progress.rows
+        places = rows.linked(self._plan.joins)
+        places = places[~progress.refused[places] & ~rows.unnamed(self._plan.joins, places)]
+        if not len(places):
+            return places
+        sums = self._sums(progress, places)
+        groups = self._groups_of(progress, sums.places[sums.starts])
+        lacking_minor = np.array([_lacking(group) for group in groups], np.int64)[sums.group]
+        is_closed = np.array([group.total_minor is not None for group in groups], bool)[sums.group] | (sums.closers > 0)
+        ties = is_closed & (lacking_minor == sums.member_minor - sums.total_minor)
+        last = np.maximum.reduceat(np.where(ties, np.arange(len(ties)), NONE), sums.starts)
+        ids = rows.frame["id_hash"].gather(sums.places)
+        is_free = np.arange(len(ties)) <= last[sums.group]
+        waited = self._book(groups, sums, last, ids.to_list())
+        for member in (*waited, *ids.filter(is_free & progress.odd[sums.places])):
+            self._free(member)
+        freed, turn = sums.places[is_free], sums.places[last[sums.group[is_free]]]
+        progress.woken[freed[turn > progress.ready_at[freed]]] = False
+        progress.ready_at[freed] = np.maximum(progress.ready_at[freed], turn)
+        waiting = np.sort(sums.places[~is_free])
+        return waiting[~progress.odd[waiting]]
+
+    def _sums(self, progress: _Progress, places: np.ndarray) -> _Sums:
+        keys = progress.rows.groups(places)
+        order = np.lexsort((keys.check, keys.hash))
+        keys, places = keys.of(order), places[order]
+        differs = (keys.hash[1:] != keys.hash[:-1]) | (keys.check[1:] != keys.check[:-1])
+        starts = np.flatnonzero(np.append(True, differs))
+        ends = np.append(starts[1:], len(places))
+        group = np.repeat(np.arange(len(starts)), ends - starts)
+        closes, minor = self._plan.closes[progress.rows.kind[places]], progress.group_minor[places]
+        running = (np.where(closes, 0, minor), np.where(closes, minor, 0), closes)
+        return _Sums(places, starts, ends, *(_running(values, starts, group) for values in running), group)
+
+    def _groups_of(self, progress: _Progress, firsts: np.ndarray) -> list[GroupSum]:
+        """The groups that these rows join, each new since its row."""
+        events = [Event(*row) for row in progress.rows.frame[firsts].select(MATCHED).iter_rows()]
+        since_ms = progress.since_ms[firsts].tolist()
+        return [
+            self._group(event, self._links[event.kind], since) for event, since in zip(events, since_ms, strict=True)
+        ]
+
+    def _book(self, groups: list[GroupSum], sums: _Sums, last: np.ndarray, ids: list[int]) -> list[int]:
+        """Put sums into their groups; the members that had waited in these before, and are free."""
+        free: list[int] = []
+        spans = zip(groups, sums.starts.tolist(), sums.ends.tolist(), last.tolist(), strict=True)
+        for group, start, end, tie in spans:
+            member_minor = int(sums.member_minor[end - 1])
+            if sums.closers[end - 1]:
+                group.total_minor = (group.total_minor or 0) + int(sums.total_minor[end - 1])
+            if tie == NONE:
+                group.waiting_minor += member_minor
+                group.waiting += ids[start:end]
+                continue
+            free += group.waiting
+            tied_minor = int(sums.member_minor[tie])
+            group.booked_minor += group.waiting_minor + tied_minor
+            group.waiting, group.waiting_minor = ids[tie + 1 : end], member_minor - tied_minor
+        return free
+
+    def _wait(self, progress: _Progress, places: np.ndarray) -> None:
+        """Let plain rows wait, which have their items and lack only their groups."""
+        used = self._plan.uses.name[progress.rows.kind[places]] != NONE
+        events = [Event(*row) for row in progress.rows.frame[places].select(MATCHED).iter_rows()]
+        for event, since, uses in zip(events, progress.since_ms[places].tolist(), used.tolist(), strict=True):
+            waiter, links = self._waiter(event, since), self._links[event.kind]
+            self._name_group(event, waiter, links)
+            if uses and event.key(links.consumes):
+                waiter.item_minor = event.amount_minor
+            self._settle(event.id)
+
+
+def _alone(values: np.ndarray) -> np.ndarray:
+    """Which of the values are there once."""
+    _, number, count = np.unique(values, return_inverse=True, return_counts=True)
+    return count[number] == 1
+
+
+def _running(values: np.ndarray, starts: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Running sums within each group."""
+    sums = np.cumsum(values)
+    return sums - (sums[starts] - values[starts])[group]
+
+
+def _lacking(group: GroupSum) -> int:
+    """What the members to come must add up to, as far as is known."""
+    return (group.total_minor or 0) - group.booked_minor - group.waiting_minor
+
+
+def _in_turn(progress: _Progress, places: np.ndarray) -> np.ndarray:
+    """Rows in the order in which they became ready; who opens an item stands before those that it let go on."""
+    return places[np.lexsort((places, progress.woken[places], progress.ready_at[places]))]
+
+
+def _last(changes: list[Change]) -> dict[int, Change]:
+    """The last change of each event, in the order in which these came."""
+    last: dict[int, Change] = {}
+    for change in changes:
+        last.pop(change.id, None)
+        last[change.id] = change
+    return last

@@ -1,0 +1,37 @@
+"""Runs: sorted columns that never change once they are made. A merge makes another run.
+
+Owns what a run is as bytes, and the name that each keeps from one snapshot to the next, so that it is stored once.
+Never looks for anything in a run.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from runtime.ports import Buffer
+
+Run = tuple[np.ndarray, np.ndarray]  # sorted keys (uint64), and a number of 64 bits for each
+
+
+class RunNames:
+    """The names of one store's runs."""
+
+    def __init__(self) -> None:
+        self._named: dict[int, tuple[str, Run]] = {}  # by the keys' own place in memory, which is theirs while kept
+
+    def of(self, runs: Sequence[Run], fresh: Iterator[str]) -> dict[str, Run]:
+        """Each run under its name, one that has none under a fresh one; those that are gone are forgotten."""
+        named = [self._named.get(id(run[0])) or (next(fresh), run) for run in runs]
+        self._named = {id(run[0]): (name, run) for name, run in named}
+        return dict(named)
+
+
+def parts_of(run: Run) -> list[memoryview]:
+    """A run's keys and numbers as bytes, little-endian."""
+    return [memoryview(column.astype(f"<{column.dtype.kind}8", copy=False)).cast("B") for column in run]
+
+
+def run_of(content: Buffer, numbers: str) -> Run:
+    """The run that these bytes are, without copying them; `numbers` is their type, "<u8" or "<i8"."""
+    count = len(content) // 16
+    return np.frombuffer(content, "<u8", count), np.frombuffer(content, numbers, count, count * 8)

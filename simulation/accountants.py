@@ -1,0 +1,78 @@
+"""People who look after journal entries: those that the ERP refused, and those that nobody can say anything of.
+
+Owns what they send again, what they post into another period, and what they leave alone because they found it in the
+ERP; drawn from the seed. While all fails they come now and then; after healing they work through everything.
+"""
+
+import random
+
+from runtime.errors import GovernanceError
+from runtime.flow.closing import first_day_after
+from runtime.ledger.compensation import redated
+from runtime.ledger.journal import numbered
+from runtime.ports import Books, Delivery
+from simulation.erp import SimulatedErp
+from simulation.faults import Faults
+from simulation.scenario import Scenario
+from simulation.workload.rows import ENTITIES
+from simulation.world import World
+
+WHO = "joan"
+LOOKED_AT_MAX = 100
+REPLACED = 0.3  # of refused entries that somebody looks at: posted into the next period instead
+
+
+class Accountants:
+    """One errand between turns."""
+
+    def __init__(self, world: World) -> None:
+        self._books: Books = world.books
+        self._erp: SimulatedErp = world.erp
+        self._faults: Faults = world.faults
+        self._scenario: Scenario = world.scenario
+        self._clock = world.clock
+        self._rng = random.Random(f"accountants {world.scenario.seed}")
+        self._clears_up = self._rng.random() < 0.5  # after healing: refused entries, too
+        self._seen_ms: dict[str, int] = {}  # parked entries, and when they were seen first
+
+    def __call__(self) -> None:
+        """Now and then, look after one entry; after healing, after each that is left."""
+        rate = 0.05 if self._faults.healed else self._scenario.mend
+        if self._rng.random() >= rate:
+            return
+        parked = self._waiting("parked")
+        refused = [] if self._faults.healed and not self._clears_up else self._waiting("rejected")
+        for delivery in parked if self._faults.healed else parked[:1]:
+            self._look_for(delivery)
+        for delivery in refused if self._faults.healed else refused[:1]:
+            self._mend(delivery)
+
+    def _waiting(self, state: str) -> list[Delivery]:
+        found = self._books.deliveries(tuple(ENTITIES), [state], LOOKED_AT_MAX)
+        self._rng.shuffle(found)
+        return found
+
+    def _look_for(self, delivery: Delivery) -> None:
+        """Send a parked entry again once the ERP, asked after its own time limit, does not show it."""
+        key, now_ms = delivery.entry.key, self._clock.elapsed_ms
+        if now_ms - self._seen_ms.setdefault(key, now_ms) <= self._scenario.erp_terms.settle_s * 1000:
+            return
+        if self._erp.shows(key) and self._scenario.erp_terms.native_key != "permanent":
+            return
+        del self._seen_ms[key]
+        self._books.release_entry(key, WHO)
+        self._faults.happened("parked entry released", WHO)
+
+    def _mend(self, delivery: Delivery) -> None:
+        """Send a refused entry again as it is, or put another one in its place, in the next period."""
+        entry = delivery.entry
+        if self._rng.random() >= REPLACED:
+            self._books.release_entry(entry.key, WHO)
+            self._faults.happened("refused entry released", WHO)
+            return
+        later = numbered(redated(entry, first_day_after(entry.period)), 0)
+        try:
+            self._books.replace_entry(entry.key, later, WHO)
+        except GovernanceError:  # that period is closed, too
+            return
+        self._faults.happened("refused entry replaced", WHO)

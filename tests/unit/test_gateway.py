@@ -1,0 +1,112 @@
+"""The gateway over a log in memory: what becomes of requests of every size, alone and together."""
+
+import asyncio
+
+import polars as pl
+import pytest
+
+from actors.answers import Receipt
+from actors.gateway import Gateway
+from adapters.log.memory import MemoryLog
+from runtime.flow import frames
+from runtime.limits import Limits
+from runtime.ports import START
+from runtime.routing import shard_of, splitter
+from runtime.schema import EntityTerms, KindTerms, Vocabulary, conform
+from runtime.validation import validate
+
+NOW_MS = 1_790_000_000_000
+SHARDS = 3
+VOCABULARY = Vocabulary(
+    kinds={"charged": KindTerms(requires=("facility",), sign="any"), "paid": KindTerms(requires=(), sign="any")},
+    entities={"H1": EntityTerms(currencies=frozenset({"USD"}))},
+)
+SCOPES = {"charged": "facility", "paid": "entity"}
+
+
+class StoppedClock:
+    """Always the same moment."""
+
+    def now_ms(self) -> int:
+        return NOW_MS
+
+    def sleep(self, seconds: float) -> None:
+        raise AssertionError("nobody sleeps here")
+
+
+def events(name: str, count: int, **changes: object) -> pl.DataFrame:
+    """So many events over several facilities, with some texts left out."""
+    rows = [
+        {
+            "event_id": f"{name}-{i}",
+            "source": "ehr",
+            "kind": "paid" if i % 5 == 0 else "charged",
+            "entity": "H1",
+            "facility": f"F{i % 7}",
+            "reason": ("late", None, "é")[i % 3],
+            "amount_minor": i,
+            "currency": "USD",
+            "occurred_at": NOW_MS,
+        }
+        | changes
+        for i in range(count)
+    ]
+    return conform(pl.DataFrame(rows))
+
+
+def taken(*requests: pl.DataFrame) -> tuple[list[Receipt], pl.DataFrame, MemoryLog]:
+    """The receipts of requests that come at once, and what the log then holds."""
+    log = MemoryLog(SHARDS)
+
+    async def submit() -> list[Receipt]:
+        split = splitter(SCOPES, SHARDS)
+        gateway = Gateway(log, vocabulary=VOCABULARY, split=split, limits=Limits(), clock=StoppedClock())
+        receipts = await asyncio.gather(*(gateway.submit(request) for request in requests))
+        await gateway.close()
+        return receipts
+
+    receipts = asyncio.run(submit())
+    records = log.read(dict.fromkeys(range(SHARDS), START), 10**9, 0)
+    return receipts, pl.concat(frames.decode_sealed(r.body) for some in records.values() for r in some), log
+
+
+@pytest.mark.parametrize("counts", [(1,), (100,), (3_000,), (1, 100), (100, 1), (2, 3, 100, 200), (200, 3_000)])
+def test_gateway_stores_every_event_as_validated_whatever_came_with_it(counts: tuple[int, ...]):
+    """Small and large requests, which are checked in two ways, share entries, and each event is stored as if alone."""
+    requests = [events(f"r{n}", count) for n, count in enumerate(counts)]
+    receipts, stored, _ = taken(*requests)
+    assert [len(receipt.accepted) for receipt in receipts] == list(counts)
+    expected = pl.concat(validate(request, VOCABULARY, NOW_MS).accepted.drop("row") for request in requests)
+    assert stored.sort("event_id").equals(expected.sort("event_id"))
+
+
+def test_gateway_gives_every_shard_its_own_events_in_their_order():
+    """Entity-scoped kinds go to the entity's shard, others to their facility's; the order of arrival stays."""
+    _, _, log = taken(events("a", 1_000))
+    for shard, records in log.read(dict.fromkeys(range(SHARDS), START), 10**9, 0).items():
+        rows = pl.concat(frames.decode_sealed(record.body) for record in records)
+        scopes = [facility if kind == "charged" else "*" for kind, facility in rows.select("kind", "facility").rows()]
+        assert {shard_of("H1", scope, SHARDS) for scope in scopes} == {shard}
+        assert rows["amount_minor"].is_sorted()
+
+
+def test_gateway_counts_and_leaves_out_what_is_bad_or_known():
+    """Bad events are rejected and repeats of stored ones are duplicates; both by their rows, and neither is stored."""
+    log, split = MemoryLog(SHARDS), splitter(SCOPES, SHARDS)
+    first, second = events("a", 100), events("a", 103)
+    second = second.with_columns(
+        pl.when(pl.col("event_id") == "a-101").then(pl.lit("EUR")).otherwise("currency").alias("currency")
+    )
+
+    async def submit() -> Receipt:
+        gateway = Gateway(log, vocabulary=VOCABULARY, split=split, limits=Limits(), clock=StoppedClock())
+        await gateway.submit(first)
+        receipt = await gateway.submit(second)
+        await gateway.close()
+        return receipt
+
+    receipt = asyncio.run(submit())
+    assert receipt.duplicates.tolist() == list(range(100))
+    assert receipt.accepted.tolist() == [100, 102]
+    assert receipt.rejected["row"].to_list() == [101]
+    assert sum(rows for _, _, rows in receipt.stored.positions()) == 2
