@@ -25,6 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SAID] = []
 
 
+@pytest.hookimpl(tryfirst=True)  # before groups are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Installations would take each other's cores: they stand in one queue, and begin first."""
     for item in items:

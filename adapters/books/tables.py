@@ -142,7 +142,7 @@ posting_lines = Table(
     _int("line_no", primary_key=True),
     _text("facility"),
     _text("department"),
-    _text("variance"),
+    _text("variance", server_default=""),
     _text("role"),
     _text("account_code"),
     _int("mapping_version"),

@@ -1,6 +1,6 @@
 """What a door remembers of the events it acknowledged last, to answer a repeat without asking further.
 
-Owns a table of fixed size. It may forget any event at any time, so only "known" means something: a shard's own memory
+Owns two tables of fixed size. It may forget any event at any time, so only "known" means something: a shard's own memory
 decides about everything else.
 """
 
@@ -8,29 +8,50 @@ import numpy as np
 
 
 class RecentIds:
-    """A table of (id hash, digest) in which each id has one place, and a later event takes an earlier one's.
+    """(id hash, digest) of the last events, each in two tables, in which a later event takes an earlier one's place.
 
-    So k ids later an id is known with a chance of exp(-k / size): good for the last seconds, which is when producers
-    repeat. Several places for each id would remember longer, and cost nine times as much.
+    An id is forgotten when both of its places were taken: k ids later with a chance of (1 - exp(-k / size))^2. Good for
+    the last seconds, which is when producers repeat. Moving those that give way would remember longer, and cost six
+    times as much.
     An id with another digest is not known: whether that is a conflict is the shard's to say.
     """
 
     def __init__(self, ids_max: int) -> None:
-        size = 1 << (ids_max.bit_length() - 1)
-        self._mask = np.uint64(size - 1)
-        self._ids = np.zeros(size, np.uint64)
-        self._digests = np.zeros(size, np.uint64)
+        bits = (ids_max - 1).bit_length()
+        self._tables = _Table(bits, shift=0), _Table(bits, shift=64 - bits)
 
     def known(self, ids: np.ndarray, digests: np.ndarray) -> np.ndarray:
         """For each row whether the same event was remembered before."""
-        places = ids & self._mask
-        known = self._ids[places] == ids
-        rows = np.flatnonzero(known)  # most often none: their digests need no look
-        known[rows] = self._digests[places[rows]] == digests[rows]
-        return known
+        one, other = (table.holds(ids, digests) for table in self._tables)
+        return one | other
 
     def remember(self, ids: np.ndarray, digests: np.ndarray) -> None:
         """Note events that are durable now and were not known."""
-        places = ids & self._mask
+        for table in self._tables:
+            table.put(ids, digests)
+
+
+class _Table:
+    """Ids with their digests, each at the place that some of its bits name."""
+
+    def __init__(self, bits: int, shift: int) -> None:
+        self._shift, self._mask = np.uint64(shift), np.uint64((1 << bits) - 1)
+        self._ids = np.zeros(1 << bits, np.uint64)
+        self._digests = np.zeros(1 << bits, np.uint64)
+
+    def holds(self, ids: np.ndarray, digests: np.ndarray) -> np.ndarray:
+        """For each row whether it is there."""
+        places = self._places(ids)
+        held = self._ids[places] == ids
+        rows = np.flatnonzero(held)  # most often none: their digests need no look
+        held[rows] = self._digests[places[rows]] == digests[rows]
+        return held
+
+    def put(self, ids: np.ndarray, digests: np.ndarray) -> None:
+        """Take rows in, each in the place of whatever is there."""
+        places = self._places(ids)
         self._ids[places] = ids
         self._digests[places] = digests
+
+    def _places(self, ids: np.ndarray) -> np.ndarray:
+        return (ids >> self._shift) & self._mask

@@ -718,7 +718,7 @@ def test_other_databases_are_refused() -> None:
 def shape(connection: Connection) -> list[tuple]:
     """Everything that the database says of its tables (SQLite) or indexes (PostgreSQL)."""
     catalogues = {
-        "sqlite": "SELECT name, sql FROM sqlite_master WHERE tbl_name <> 'alembic_version' ORDER BY name",
+        "sqlite": "SELECT name, REPLACE(sql, '\"', '') FROM sqlite_master ORDER BY name",
         "postgresql": "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY indexname",
     }
     rows = connection.execute(text(catalogues[connection.dialect.name]))

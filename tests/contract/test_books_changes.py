@@ -229,9 +229,10 @@ def test_history_of_earlier_books_is_kept(sql_data: Data) -> None:
     with database.writing() as connection:
         for statement in (
             *(f"DROP TABLE {name}" for name in ("changes", "outbox", "statuses")),
-            *(f"DROP TABLE {name}" for name in ("governors", "period_closes", "sendings")),
+            *(f"DROP TABLE {name}" for name in ("governors", "period_closes", "sendings", "shard_openings")),
             *(f"DROP TABLE {name}" for name in ("commit_chain", "audit_chain", "conservation_marks")),
             "DELETE FROM counters WHERE name LIKE 'chained_after:%'",
+            "ALTER TABLE posting_lines DROP COLUMN variance",
             "ALTER TABLE exception_history RENAME COLUMN change TO state",
             "UPDATE alembic_version SET version_num = '0001'",
             f"INSERT INTO exception_history (exception_id, changed_at_ms, state, changed_by, note) "

@@ -203,9 +203,11 @@ def _unpacked(held: bytes) -> object:
 
 
 def rows_of(frame: pl.DataFrame) -> Iterator[bytes]:
-    """A frame's column names and rows as text."""
+    """A frame's column names and rows as text, and what its byte strings hold."""
     yield repr(frame.columns).encode()
-    yield from (repr(row).encode() for row in frame.iter_rows())
+    for row in frame.iter_rows():
+        yield repr(row).encode()
+        yield from (text for value in row if isinstance(value, bytes) for text in forms(value))
 
 
 def leaves(value: object) -> Iterator[bytes]:
@@ -300,7 +302,7 @@ def test_phi_books_and_erp_hold_no_mark(sent) -> None:
 def test_phi_archive_and_snapshots_hold_no_mark(sent) -> None:
     """Neither the archive's columns nor the shards' snapshots hold a mark, decoded; both hold what travels."""
     root = Path(sent.penstock.wiring().archive_root)
-    for pattern in ("outcomes/**/*.parquet", "snapshots/**/*.snap"):
+    for pattern in ("steps/**/*.parquet", "snapshots/**/*.snap"):
         texts = [text for path in root.glob(pattern) for text in forms(path.read_bytes())]
         assert len(texts) > 10 and found_in(*texts) == set(), pattern
         assert any(WITNESS.encode() in text for text in texts), pattern

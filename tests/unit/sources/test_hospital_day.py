@@ -105,4 +105,4 @@ def test_day_files_sent_again_change_nothing(day: HospitalDay) -> None:
 def test_day_of_a_file_sums_its_bookings_by_entity(day: HospitalDay) -> None:
     """A file's turnover is the sum of its debits, entity by entity."""
     shared = next(file for file in day.file if file.name == "7-day.jsonl")
-    assert day.turnover(shared) == {("mercy", "USD"): 862_810, ("lakeside", "USD"): 80_000}
+    assert day.turnover(shared) == {("mercy", "USD"): 877_810, ("lakeside", "USD"): 80_000}
