@@ -1,7 +1,7 @@
 """What a door remembers of the events it acknowledged last, to answer a repeat without asking further.
 
-Owns two tables of fixed size. It may forget any event at any time, so only "known" means something: a shard's own memory
-decides about everything else.
+Owns two tables of fixed size. It may forget any event at any time, so only "known" means something: a shard's own
+memory decides about everything else.
 """
 
 import numpy as np
