@@ -31,7 +31,7 @@ demo: $(STAMP) ## run the whole way once, prove the books, leave nothing running
 	@$(BIN)/penstock demo $(ARGS)
 
 test: lint ## lint, then all tests on all cores (ARGS="tests/unit" for some)
-	@$(BIN)/python -m pytest --numprocesses auto --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder $(ARGS)
 
 lint: $(STAMP) ## check style and formatting
 	@$(BIN)/ruff check .

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-INSTALLING = {REPOSITORY / "tests" / name for name in ("cluster", "e2e")}
+INSTALLING = ("tests/cluster/", "tests/e2e/")
 SAID = pytest.StashKey[list[str]]()
 
 # How long an example takes says something about the machine, not about the code.
@@ -25,12 +26,19 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SAID] = []
 
 
-@pytest.hookimpl(tryfirst=True)  # before groups are read
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Installations would take each other's cores: they stand in one queue, and begin first."""
-    for item in items:
-        if not INSTALLING.isdisjoint(item.path.parents):
-            item.add_marker(pytest.mark.xdist_group("installations"))
+class Queues(LoadScopeScheduling):
+    """Which tests run one after the other in one process: those of a file, and all that start installations, which
+    would take each other's cores."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::")[0]
+        return "installations" if file.startswith(INSTALLING) else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Queues:
+    """Hand out tests by queues."""
+    return Queues(config, log)
 
 
 @pytest.fixture(scope="session")

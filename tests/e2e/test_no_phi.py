@@ -190,6 +190,8 @@ def forms(held: bytes) -> Iterator[bytes]:
             yield from rows_of(pl.from_arrow(pa.ipc.open_stream(held).read_all()))
     elif held[:6] == b"ARROW1":
         yield from rows_of(pl.read_ipc(held))
+    elif held[:4] == b"PSN1":  # a snapshot: the names of its runs, which hold hashes alone, then its body
+        yield from leaves(_unpacked(held[8 + int.from_bytes(held[4:8], "little") :]))
     else:
         yield from leaves(_unpacked(held))
 
@@ -207,7 +209,7 @@ def rows_of(frame: pl.DataFrame) -> Iterator[bytes]:
     yield repr(frame.columns).encode()
     for row in frame.iter_rows():
         yield repr(row).encode()
-        yield from (text for value in row if isinstance(value, bytes) for text in forms(value))
+        yield from leaves(row)
 
 
 def leaves(value: object) -> Iterator[bytes]:

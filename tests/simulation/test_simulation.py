@@ -59,7 +59,6 @@ SOMEWHERE_IN_MANY = (
     "refused entry replaced",
     "parked entry released",
 )
-FRESH = pytest.mark.xdist_group("fresh seeds")  # where tests run in several processes, one runs the seeds
 # Methods that no process calls in a run: people, commands and tests do.
 ASKED_BY_PEOPLE = {
     "books": {
@@ -99,7 +98,6 @@ def fresh() -> Summary:
     return soak(secrets.randbelow(2**31), EVENTS_DEFAULT, seconds=SECONDS)
 
 
-@FRESH
 @pytest.mark.timeout(900)
 def test_simulation_of_fresh_seeds_holds(fresh, say):
     """Whatever goes wrong, books, log, archive, consumers and ERP end as the naive auditor says."""
@@ -108,7 +106,6 @@ def test_simulation_of_fresh_seeds_holds(fresh, say):
     assert fresh.seeds > 0
 
 
-@FRESH
 def test_simulation_over_many_seeds_meets_every_fault(fresh):
     """Each family of faults really happened in some run."""
     if fresh.seeds < SEEDS_MIN:
@@ -117,7 +114,6 @@ def test_simulation_over_many_seeds_meets_every_fault(fresh):
     assert not never
 
 
-@FRESH
 def test_simulation_over_very_many_seeds_dies_at_every_edge(fresh):
     """No edge that processes cross is one at which none of them ever died, and the rarest faults happen, too."""
     if fresh.seeds < EVERY_EDGE_SEEDS_MIN:
@@ -163,7 +159,6 @@ def test_edges_cover_every_port_and_method():
     assert listed == {(port, method): 2 for port in PORTS for method in methods_of(port)}
 
 
-@FRESH
 def test_edges_of_every_method_that_processes_call_are_crossed(fresh):
     """No method of a port is left out of the runs but those that only people call, which are named here."""
     asked = {(port, method) for port in PORTS for method in (*ASKED_BY_PEOPLE.get(port, ()), "close")}
