@@ -144,10 +144,11 @@ class Proposal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class HoldingTypes(NamedTuple):
-    """Exception types under which no event is held, though an event is named."""
+    """Exception types under which no event is held, though an event is named; and what else may only speak of one."""
 
     noted: frozenset[str]  # raised beside what an event does
     delivery: frozenset[str]  # of journal entries
+    items: tuple[str, ...]  # whose remarks carry their names
 
 
 _DELIVERY = frozenset({"erp_rejected", "erp_unknown_outcome", "erp_unauthorised"})
@@ -159,20 +160,21 @@ def holding_types(rulebook: Rulebook) -> HoldingTypes:
     items = rulebook.item.values()
     holds = {name for item in items for name in (item.unopened, item.differs, item.twice, item.held)}
     holds |= {group.mismatch for group in rulebook.group.values()} | {role.missing for role in rulebook.role.values()}
-    return HoldingTypes(frozenset({rule.raises for rule in rules} - holds - {""}), _DELIVERY)
+    return HoldingTypes(frozenset({rule.raises for rule in rules} - holds - {""}), _DELIVERY, tuple(rulebook.item))
 
 
 def holds_event(exception: Mapping[str, Any], types: HoldingTypes) -> bool:
     """Whether an event is held under this exception, so that a decision can move it."""
     if not exception["event_id"] or exception["type"] in types.noted | types.delivery:
         return False
-    return exception["exception_id"] != _id_of_remark(exception)
+    return exception["exception_id"] not in _ids_of_remarks(exception, types.items)
 
 
-def _id_of_remark(exception: Mapping[str, Any]) -> str:
-    """The id that an exception has when it only speaks of an event: made of the event's name, not of its identity."""
-    cause = (exception["type"], exception["source"] or "", exception["event_id"])
-    return xxhash.xxh64_hexdigest("\x1f".join(cause).encode())
+def _ids_of_remarks(exception: Mapping[str, Any], items: Sequence[str]) -> set[str]:
+    """The ids that an exception may have when it only speaks of an event: made of the event's name and of what remarks
+    it (an item, or a register, which has no name), not of the event's identity."""
+    of = (exception["type"], exception["source"] or "", exception["event_id"])
+    return {xxhash.xxh64_hexdigest("\x1f".join((*of, remarker)).encode()) for remarker in ("", *items)}
 
 
 def check_closable(exception: Mapping[str, Any], types: HoldingTypes) -> None:

@@ -43,6 +43,7 @@ class AuditedShard:
         self._contents: dict[str, dict[str, list[int]]] = {}  # by source and event_id: what it was told with, hashed
         self._held: list[int] = []
         self._arrived: list[tuple[int, int]] = []  # with the present step, and when
+        self._came: set[int] = set()  # with the step that is settled
         self._frames: list[int] = []  # how many had arrived at the end of each frame
         links = {
             name: kind.links.consumes for name, kind in rulebook.kind.items() if kind.links and kind.links.consumes
@@ -118,7 +119,7 @@ class AuditedShard:
         """Match what came with this step, and settle what became ready. First those that have nothing to do with what
         registers may hold; of the others, frame by frame, last those whose use may be held."""
         arrived, ends = self._arrived, self._frames
-        self._arrived, self._frames = [], []
+        self._arrived, self._frames, self._came = [], [], {number for number, _ in arrived}
         if not any(self._is_held_back(number) for number, _ in arrived):
             parts = [arrived]
         else:
@@ -131,10 +132,14 @@ class AuditedShard:
         for part in parts:
             for number, received_ms in part:
                 self.matching.take(number, self.rows[number], received_ms)
-            ready, came = self._ready(), {number for number, _ in part}
-            self._settle_all([sorted(ready, key=lambda number: number not in came)])
+            self._settle_all([self._in_turn(self._ready())])
+        self._came = set()
         unlinked, self._unlinked = self._unlinked, []
         self._settle_all([unlinked])
+
+    def _in_turn(self, ready: list[int]) -> list[int]:
+        """What came with this step goes on before what had waited for it."""
+        return sorted(ready, key=lambda number: number not in self._came)
 
     def _cuts(self, arrived: list[tuple[int, int]], ends: list[int]) -> list[int]:
         """The ends of those frames that hold a row which registers may hold, and the end of all."""
@@ -167,8 +172,7 @@ class AuditedShard:
         self._registers.apply_holds()
         self.matching.look()
         if self.matching.ready:
-            batches.append(self.matching.ready)
-            self.matching.ready = []
+            batches.append(self._in_turn(self._ready()))
 
     def _settle(self, number: int) -> None:
         """A row that waits for nothing: exclude it, hold it, or book it."""

@@ -166,7 +166,7 @@ MUTATIONS = {
     skip_the_fence_check: 11,
     trim_before_the_snapshot: 1,
     drop_one_dedupe_entry: 1,
-    send_again_without_a_lookup: 5,
+    send_again_without_a_lookup: 18,
     acknowledge_before_the_append: 0,
     lose_a_residual: 1,
     remember_before_the_append: 1,
@@ -178,7 +178,7 @@ MUTATIONS = {
     add_up_different_currencies: 0,
     let_a_bill_in_doubt_be_paid: 2,
     believe_a_lookup_too_early: 23,
-    declare_a_close_at_once: 6,
+    declare_a_close_at_once: 40,
 }
 
 

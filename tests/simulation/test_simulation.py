@@ -83,10 +83,11 @@ ASKED_BY_PEOPLE = {
         "cut_off",
         "release_entry",
         "replace_entry",
+        "correct_entry",
         "delivery_of",
         "settle_entry",
     },
-    "archive": {"find", "scan", "steps"},
+    "archive": {"find", "scan", "step_at", "steps"},
     "erp": {"trial_balance"},
     "log_reader": {"shards"},
 }

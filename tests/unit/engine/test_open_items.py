@@ -347,7 +347,7 @@ def test_open_items_waiting_longer_than_allowed_is_excepted_once(row, days, faul
 def test_open_items_unused_residual_is_flagged_once_and_ends_when_used_up():
     """What is left of a capture after its time is an exception of that amount, until the last part of it settles."""
     register = arrived((AUTHORISED, CAPTURED, SETTLED._replace(amount_minor=600)))
-    expected = ItemFlag("card_unsettled", "mercy", "ehr", "capture", "USD", 400, raised=True)
+    expected = ItemFlag("card_unsettled", "mercy", "ehr", "capture", "USD", 400, raised=True, cause="capture")
     assert register.age(7) == []
     assert register.age(7.1) == [expected]
     assert register.age(8) == []

@@ -147,5 +147,5 @@ def test_payee_check_ends_alike_in_any_order(tmp_path):
             run.step(tick(NOW_MS + 2 * day * DAY_MS))
         ends.append(run.end())
     assert all(end == ends[0] for end in ends)
-    assert ends[0][3] == []
+    assert ends[0][-1] == []
     assert dict(ends[0][0]) == {("mercy", "USD", "GL-CASH"): 54000, ("mercy", "USD", "GL-AR_INS"): -54000}

@@ -153,11 +153,12 @@ def test_engine_tells_remarks_from_held_events_by_their_ids():
     event = dict.fromkeys(STAMPED) | {"event_id": "e-1", "source": "ehr", "entity": "mercy", "currency": "USD"}
     event |= {"id_hash": 7, "digest": 8, "amount_minor": 100, "kind": "charge_posted"}
     step.excepted(moves(pl.DataFrame([event], schema=STAMPED), fault="unmatched_dispute"), 1_790_000_000_000)
-    step.flag([ItemFlag("unmatched_dispute", "mercy", "ehr", "e-1", "USD", 100, True)], 1_790_000_000_000)
+    remark = ItemFlag("unmatched_dispute", "mercy", "ehr", "e-1", "USD", 100, True)
+    step.flag([remark, remark._replace(cause="dispute")], 1_790_000_000_000)
     both = step.effects(0, 0).exceptions.with_columns(pl.lit("open").alias("state"))
     held = [row for row in both.iter_rows(named=True) if governance.holds_event(row, TYPES)]
     remarks = [row for row in both.iter_rows(named=True) if not governance.holds_event(row, TYPES)]
-    assert (len(held), len(remarks)) == (1, 1)
+    assert (len(held), len(remarks)) == (1, 2)
     assert held[0]["exception_id"] == exception_id(("unmatched_dispute", 7))
     governance.check_decidable(held[0], TYPES)
     governance.check_closable(remarks[0], TYPES)
