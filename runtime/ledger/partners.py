@@ -1,4 +1,5 @@
-"""Partners that must be known before an event of theirs is taken: payers, payees, suppliers.
+"""Partners and places that must be known before an event is taken: payers, payees, suppliers; facilities,
+departments, service lines.
 
 Owns asking the crosswalk for them. An entity whose crosswalk lists no partner of a role does not check that role. Never
 holds an event: it says which exception a stranger's event comes to.
@@ -36,7 +37,13 @@ class Partners:
 
     def strangers(self, rows: pl.DataFrame) -> list[str]:
         """The exception of each row (canonical columns, kinds that are `asking`); "" where its partners are known."""
-        return [self._stranger(kind, _place(*row), given) for kind, *row, given in rows.select(_COLUMNS).iter_rows()]
+        answers: dict[tuple, str] = {}  # rows of one place ask the same
+        asked = rows.select(_COLUMNS).rows()
+        for row in asked:
+            if row not in answers:
+                kind, *place, given = row
+                answers[row] = self._stranger(kind, _place(*place), given)
+        return [answers[row] for row in asked]
 
     def _stranger(self, kind: str, place: Place, attributes: str | None) -> str:
         roles = self._roles[kind].items()

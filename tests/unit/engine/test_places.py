@@ -1,0 +1,42 @@
+"""Facilities, departments and service lines as master data: what nobody listed is held until it is."""
+
+import orjson
+import pytest
+from unit.engine.builders import Run, event, mapping
+
+UNIT, WING = "north", "surgery"
+ROLES = {
+    "FACILITY": ({"facility": UNIT}, {"facility": "south"}),
+    "DEPARTMENT": ({"department": WING}, {"department": "cardiology"}),
+    "SERVICE_LINE": ({"counterparty": "imaging"}, {"counterparty": "oncology"}),
+}
+
+
+def listed(role: str, columns: dict) -> dict:
+    """A row that lists a place."""
+    return {"role": role, "entity": "mercy", "account": "listed", **columns}
+
+
+def charge() -> dict:
+    """A charge of the second place of each sort."""
+    line = orjson.dumps({"service_line": "oncology"}).decode()
+    return event("c-1", "charge_posted", 700, facility="south", department="cardiology", attributes=line)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_place_that_nobody_listed_holds_its_events_until_it_is_listed(role):
+    """A charge of an unlisted place waits under the place's own exception and books by itself when it is listed."""
+    known, missing = ROLES[role]
+    run = Run()
+    run.step(mapping(2, [listed(role, known)]))
+    run.take(charge())
+    assert (run.open_types(), run.balance("GROSS_REV")) == ([f"unknown_{role.lower()}"], 0)
+    run.step(mapping(3, [listed(role, missing)]))
+    assert (run.open_types(), run.balance("GROSS_REV")) == ([], -700)
+
+
+def test_places_are_not_asked_for_where_the_entity_lists_none():
+    """Without a list every place is taken."""
+    run = Run()
+    run.take(charge())
+    assert (run.open_types(), run.balance("GROSS_REV")) == ([], -700)
