@@ -133,13 +133,19 @@ class Matching:
 
     def _attempt(self, id: int, key: Key, waiter: Waiter) -> None:
         """Use an item that is there and free; otherwise wait for it."""
+        if not self._tried(key, waiter):
+            self._consumers.setdefault(key_of(key), []).append(id)
+
+    def _tried(self, key: Key, waiter: Waiter) -> bool:
+        """Use or release an item; False if it is not there, or not free."""
         item, terms = self.items.get(key), self.terms.get(key)
         if item and waiter.hold:
             self._release(key, item, waiter)
         elif item and (not (terms and terms.holds) or self._links[waiter.kind].consumes.past_holds):
             self._consume(key, item, waiter)
         else:
-            self._consumers.setdefault(key_of(key), []).append(id)
+            return False
+        return True
 
     def _consume(self, key: Key, item: OpenItem, waiter: Waiter) -> None:
         """Allocate what a waiter needs from an item that is there, or say that it does not fit."""

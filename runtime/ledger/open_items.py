@@ -36,8 +36,10 @@ class OpenItems(StepMatching):
             key = (ref.item, event.entity, waiter.item)
             if ref is links.releases or ref.second_person:
                 waiter.person = event.person()
-            self._forget_consumer(key, event.id)
-            self._attempt(event.id, key, waiter)
+            if self._tried(key, waiter):
+                self._forget_consumer(key, event.id)
+            elif event.id not in self._consumers.get(key_of(key), ()):  # who waits already keeps the place
+                self._consumers.setdefault(key_of(key), []).append(event.id)
         self._settle(event.id)
         return self.drain()
 
