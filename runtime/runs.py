@@ -1,16 +1,28 @@
 """Runs: sorted columns that never change once they are made. A merge makes another run.
 
-Owns what a run is as bytes, and the name that each keeps from one snapshot to the next, so that it is stored once.
-Never looks for anything in a run.
+Owns when runs are merged, what a run is as bytes, and the name that each keeps from one snapshot to the next, so that
+it is stored once. Never looks for anything in a run.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from runtime.ports import Buffer
 
 Run = tuple[np.ndarray, np.ndarray]  # sorted keys (uint64), and a number of 64 bits for each
+RATIO = 4  # a run is merged into the one before it unless that one is this many times larger
+
+_R = TypeVar("_R", bound=Run)
+
+
+def added(runs: Sequence[_R], run: _R, merged: Callable[[_R, _R], _R]) -> list[_R]:
+    """Runs with another one, of which the last are merged while they are not much smaller than the ones before."""
+    after = [*runs, run]
+    while len(after) > 1 and len(after[-2][0]) < RATIO * len(after[-1][0]):
+        after[-2:] = [merged(*after[-2:])]
+    return after
 
 
 class RunNames:

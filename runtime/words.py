@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+SPREAD = 0x9E3779B97F4A7C15  # an odd number: multiplied by it, hashes of few words differ in every bit
 SINGLY_ROWS_MAX = 64  # so many values are gone through one by one in the time of a few calls on whole columns
 
 

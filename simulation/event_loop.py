@@ -12,6 +12,8 @@ from typing import Any
 
 from simulation.clock import VirtualClock
 
+RESOLUTION_S = 1e-6  # a timer so near is due; the base class's nanosecond gets lost in the seconds of some years
+
 
 class VirtualLoop(base_events.BaseEventLoop):
     """Event loop of one simulated process."""
@@ -20,6 +22,7 @@ class VirtualLoop(base_events.BaseEventLoop):
         super().__init__()
         self._virtual = clock
         self._selector = self  # asked by the base class for input and output, of which there is none
+        self._clock_resolution = RESOLUTION_S
         self.set_exception_handler(lambda *_: None)  # a dropped loop's tasks are no news
 
     def time(self) -> float:

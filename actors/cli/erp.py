@@ -13,8 +13,9 @@ from typing import Annotated
 
 import typer
 
-from actors.cli import corrections, workplace
+from actors.cli import corrections
 from actors.cli.installation import Installation
+from actors.cli.second_person import By, ChangeNo, Note, add_refuse
 from actors.cli.terminal import AsJson, ConfigFile, load, out, print_json, print_table, told
 from actors.cli.workplace import opened_books
 from actors.wiring import open_erp
@@ -64,7 +65,7 @@ def check(
 def retry(
     keys: Annotated[list[str] | None, typer.Argument(help="Journal entries by their keys.")] = None,
     *,
-    by: Annotated[str, typer.Option("--by", help="Who does it; the name stays in the history.")],
+    by: By,
     rejected: Annotated[bool, typer.Option("--rejected", help="All rejected ones instead.")] = False,
     entity: Annotated[str, typer.Option(help="Of the rejected ones, only those of this entity.")] = "",
     period: Annotated[str, typer.Option(help="Of the rejected ones, only those of this period (2026-10).")] = "",
@@ -113,7 +114,7 @@ def settle(
 def repost(
     keys: Annotated[list[str], typer.Argument(help="Journal entries by their keys.")],
     *,
-    by: Annotated[str, typer.Option("--by", help="Who does it; the name stays in the history.")],
+    by: By,
     opens_on: Annotated[str, typer.Option(help="Only the day: the ERP's first open one (YYYY-MM-DD).")] = "",
     config: ConfigFile = "",
     json: AsJson = False,
@@ -144,7 +145,7 @@ def reverse(
     keys: Annotated[list[str], typer.Argument(help="Posted journal entries by their keys.")],
     *,
     by: Annotated[str, typer.Option("--by", help="Who asks for it; somebody else approves.")],
-    note: Annotated[str, typer.Option(help="Why; it stays with the change.")] = "",
+    note: Note = "",
     config: ConfigFile = "",
     json: AsJson = False,
 ) -> None:
@@ -160,7 +161,7 @@ def reverse(
 
 @app.command()
 def approve(
-    number: Annotated[int, typer.Argument(help="The number of a proposed reversal.")],
+    number: ChangeNo,
     *,
     by: Annotated[str, typer.Option("--by", help="Who approves: not who proposed.")],
     config: ConfigFile = "",
@@ -177,22 +178,7 @@ def approve(
         out.print(f"{key} will be reversed", highlight=False)
 
 
-@app.command()
-def refuse(
-    number: Annotated[int, typer.Argument(help="The number of a proposed reversal.")],
-    *,
-    by: Annotated[str, typer.Option("--by", help="Who refuses.")],
-    note: Annotated[str, typer.Option(help="Why; it stays with the change.")] = "",
-    config: ConfigFile = "",
-    json: AsJson = False,
-) -> None:
-    """End a proposed reversal without effect."""
-    with told(), opened_books(load(config)) as books:
-        workplace.refuse(books, number, "reversal", by, note)
-    if json:
-        print_json({"change": number, "state": "refused"})
-    else:
-        out.print(f"change {number} is refused")
+add_refuse(app, "reversal")
 
 
 def _day(text: str) -> date:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from actors.cli import workplace
-from actors.cli.second_person import By, Note, add_commands
+from actors.cli.second_person import By, Note, add_approve, add_refuse
 from actors.cli.terminal import AsJson, ConfigFile, load, out, print_json, print_table, told
 from actors.cli.workplace import Choice, Decided, Wish, opened_books, rulebook_of
 from runtime.ledger.ageing import BUCKETS
@@ -148,7 +148,8 @@ def _shortened(proposal: dict[str, Any]) -> dict[str, Any]:
     return proposal | {"exceptions": ", ".join(ids[:3]) + (f" and {len(ids) - 3:,} more" if len(ids) > 3 else "")}
 
 
-add_commands(app, "decision", "decision")
+add_approve(app, "decision", "decision")
+add_refuse(app, "decision")
 
 
 @app.command()

@@ -14,7 +14,7 @@ import msgspec
 import typer
 
 from actors.cli import workplace
-from actors.cli.second_person import By, Note, add_commands
+from actors.cli.second_person import By, Note, add_approve, add_refuse
 from actors.cli.terminal import AsJson, ConfigFile, load, out, print_json, print_table, told
 from actors.cli.workplace import opened_books, rulebook_of
 from runtime.errors import GovernanceError
@@ -48,7 +48,8 @@ def propose(
         out.print(f"penstock mapping approve {number} --by NAME")
 
 
-add_commands(app, "mapping", "mapping version")
+add_approve(app, "mapping", "mapping version")
+add_refuse(app, "mapping")
 
 
 @app.command("list")

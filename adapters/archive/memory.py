@@ -7,6 +7,7 @@ from collections.abc import Generator, Sequence
 
 import polars as pl
 
+from adapters.archive.snapshots import order_of
 from runtime.effects import OUTCOMES
 from runtime.ports import START, ArchivedStep, Buffer, position_key
 
@@ -71,12 +72,12 @@ class MemoryArchive:
     def forget_snapshots(self, shard: int, keep: str) -> None:
         """Drop this shard's snapshots before the one named, and the runs that nothing needs. See Archive."""
         prefix = _snapshots_of(shard)
-        bound, needed = _order(keep.removeprefix(prefix)), self._snapshots[keep][1]
+        bound, needed = order_of(keep.removeprefix(prefix)), self._snapshots[keep][1]
         for name in [name for name in self._snapshots if name.startswith(prefix)]:
-            if _order(name.removeprefix(prefix)) < bound:
+            if order_of(name.removeprefix(prefix)) < bound:
                 del self._snapshots[name]
         for owner, name in list(self._runs):
-            if owner == shard and name not in needed and _order(name)[0] <= bound[0]:
+            if owner == shard and name not in needed and order_of(name)[0] <= bound[0]:
                 del self._runs[owner, name]
 
     def find(self, id_hashes: Sequence[int]) -> pl.DataFrame:
@@ -92,9 +93,3 @@ class MemoryArchive:
 
 def _snapshots_of(shard: int) -> str:
     return f"snapshots/shard={shard:04d}/"
-
-
-def _order(name: str) -> tuple[tuple[int, int], int]:
-    """The position in a name, and the epoch."""
-    position, _, mark = name.partition("_")
-    return position_key(position), int(mark.partition("-")[0])

@@ -57,17 +57,17 @@ def forget(snapshots: Path, runs: Path, keep: Path) -> None:
     Runs of a later place are a successor's, and all others that a successor needs go with this snapshot, too: it is
     what the successor started from.
     """
-    bound, needed = _order(keep.stem), set(runs_of(keep))
+    bound, needed = order_of(keep.stem), set(runs_of(keep))
     for path in snapshots.glob("[0-9]*.snap"):
-        if _order(path.stem) < bound:
+        if order_of(path.stem) < bound:
             path.unlink(missing_ok=True)
     for path in runs.glob("[0-9]*.run"):
-        if path.stem not in needed and _order(path.stem)[0] <= bound[0]:
+        if path.stem not in needed and order_of(path.stem)[0] <= bound[0]:
             path.unlink(missing_ok=True)
 
 
-def _order(stem: str) -> tuple[tuple[int, int], int]:
-    """The position in a file's name, and the epoch."""
+def order_of(stem: str) -> tuple[tuple[int, int], int]:
+    """The position in the name of a snapshot or a run, and the epoch."""
     position, _, mark = stem.partition("_")
     return position_key(position), int(mark.partition("-")[0])
 

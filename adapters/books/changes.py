@@ -49,7 +49,7 @@ class SqlChanges:
             _insert(self._database, connection, change, prepared.at_ms, note)
             if proposal:
                 said = told(proposal, "proposed" if needs_approval else "decided")
-                exceptions.remember(connection, proposal.exceptions, said, prepared, note)
+                exceptions.remember(self._database, connection, proposal.exceptions, said, prepared, note=note)
             if not needs_approval:
                 _put_in_force(self._database, connection, change, prepared._replace(name=""))
         return change_no
@@ -63,7 +63,7 @@ class SqlChanges:
         """See Books."""
         with self._database.writing() as connection:
             change, refuser = _open(connection, change_no), By(signer(by), self._now_ms())
-            _tell(connection, change, "refused", refuser, note)
+            _tell(self._database, connection, change, "refused", refuser, note=note)
             _decide(self._database, connection, change_no, refuser, state="refused", decided_note=note)
 
     def changes(self, state: ChangeState | str = "") -> pl.DataFrame:
@@ -87,7 +87,7 @@ def approve(database: Database, connection: Connection, change_no: int, by: By) 
     """Put a change in force within a transaction; what `approve_change` answers and raises."""
     change = _open(connection, change_no)
     approver = by._replace(name=second_signer(change_no, change["prepared_by"], by.name))
-    _tell(connection, change, "approved", approver, "")
+    _tell(database, connection, change, "approved", approver)
     return _put_in_force(database, connection, change, approver)
 
 
@@ -127,11 +127,11 @@ def _open(connection: Connection, change_no: int) -> RowMapping:
     return found
 
 
-def _tell(connection: Connection, change: RowMapping, what: str, by: By, note: str) -> None:
+def _tell(database: Database, connection: Connection, change: RowMapping, what: str, by: By, *, note: str = "") -> None:
     """Write into the exceptions' histories what became of a decision about them."""
     proposal = proposal_of(change["type"], change["body_json"])
     if proposal:
-        exceptions.remember(connection, proposal.exceptions, told(proposal, what), by, note)
+        exceptions.remember(database, connection, proposal.exceptions, told(proposal, what), by, note=note)
 
 
 def _put_in_force(database: Database, connection: Connection, change: RowMapping | dict, by: By) -> int:

@@ -22,9 +22,6 @@ from runtime.ledger.compensation import totals_of
 from runtime.ledger.governance import signer
 from runtime.ports import CORRECTIONS, JournalEntry
 
-SETS_PER_STATEMENT = 1_000  # each is four parameters
-KEYS_PER_STATEMENT = 5_000
-
 _entries, _sets = tables.entries.c, tables.posting_sets.c
 
 
@@ -36,21 +33,16 @@ class SqlCorrections:
 
     def retry_rejected(self, owner: str, epoch: int, keys: Sequence[str]) -> int:
         """See Books."""
-        now_ms, retried = self._now_ms(), 0
+        now_ms, named = self._now_ms(), self._database.among(_entries.key, keys)
+        rejected = update(tables.entries).where(named, _entries.state == "rejected")
         with self._database.writing() as connection:
             hold(connection, owner, epoch)
-            for start in range(0, len(keys), KEYS_PER_STATEMENT):
-                retried += self._retry(connection, owner, keys[start : start + KEYS_PER_STATEMENT], now_ms)
-        return retried
-
-    def _retry(self, connection: Connection, owner: str, keys: Sequence[str], now_ms: int) -> int:
-        rejected = update(tables.entries).where(_entries.key.in_(keys), _entries.state == "rejected")
-        again = rejected.values(state="sealed", updated_at_ms=now_ms).returning(_entries.key)
-        released = sorted(connection.scalars(again))
-        acts = [chain.released(key, owner) for key in released]
-        chain.append(self._database, connection, owner, acts, now_ms)
-        stood_under = [exception_id("erp_rejected", key) for key in released]
-        remember(connection, stood_under, "entry released", By(owner, now_ms), "")
+            again = rejected.values(state="sealed", updated_at_ms=now_ms).returning(_entries.key)
+            released = sorted(connection.scalars(again))
+            acts = [chain.released(key, owner) for key in released]
+            chain.append(self._database, connection, owner, acts, now_ms)
+            stood_under = [exception_id("erp_rejected", key) for key in released]
+            remember(self._database, connection, stood_under, "entry released", By(owner, now_ms), "")
         return len(released)
 
     def settle_entry(self, key: str, erp_ref: str, by: str) -> None:
@@ -70,9 +62,8 @@ class SqlCorrections:
     def postings_of(self, entry: JournalEntry) -> pl.DataFrame:
         """See Books."""
         places = sorted(queries.places_of([entry]))
-        parts = (places[start : start + SETS_PER_STATEMENT] for start in range(0, len(places), SETS_PER_STATEMENT))
         with self._database.reading() as connection:
-            rows = [row for part in parts for row in connection.execute(queries.lines_of_sets(part))]
+            rows = [row for part in queries.in_parts(places) for row in connection.execute(queries.lines_of_sets(part))]
         return frames.frame_of(rows, frames.PLACED)
 
     def correct_entry(self, key: str, deltas: pl.DataFrame, by: str, change_no: int = 0) -> None:

@@ -4,7 +4,7 @@ Owns the tables `exceptions` and `exception_history`: whatever changes an except
 same transaction. Decides nothing about an exception.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import polars as pl
@@ -12,8 +12,6 @@ from sqlalchemy import Connection, insert, literal, select, update
 
 from adapters.books import frames, queries, tables
 from adapters.books.database import Database
-
-IDS_PER_STATEMENT = 5_000  # below either database's limit of parameters
 
 _AGAIN = ("state", "detail", "raised_at_ms", "resolved_at_ms")
 _OPEN_AGAIN = (
@@ -46,12 +44,12 @@ class SqlExceptions:
     def resolve_exceptions(self, ids: Sequence[str], by: str = "", note: str = "") -> None:
         """See Books."""
         with self._database.writing() as connection:
-            resolve(self._database, connection, ids, By(by, self._now_ms()), note)
+            resolve(self._database, connection, ids, By(by, self._now_ms()), note=note)
 
     def note_exceptions(self, ids: Sequence[str], by: str, note: str) -> None:
         """See Books."""
         with self._database.writing() as connection:
-            remember(connection, ids, "noted", By(by, self._now_ms()), note)
+            remember(self._database, connection, ids, "noted", By(by, self._now_ms()), note=note)
 
     def exceptions(
         self,
@@ -111,17 +109,14 @@ def resolve(database: Database, connection: Connection, ids: Sequence[str], by: 
         _write_history(database, connection, ended.with_columns(pl.lit(note).alias("note")), "resolved", by)
 
 
-def remember(connection: Connection, ids: Sequence[str], change: str, by: By, note: str) -> None:
+def remember(
+    database: Database, connection: Connection, ids: Sequence[str], change: str, by: By, *, note: str = ""
+) -> None:
     """Write that something was said or decided about those that are known."""
     said = {"change": change, "changed_by": by.name, "changed_at_ms": by.at_ms, "note": note}
-    for part in _parts(ids):
-        known = select(_exceptions.exception_id, *(literal(value) for value in said.values()))
-        known = known.where(_exceptions.exception_id.in_(part)).order_by(_exceptions.exception_id)
-        connection.execute(insert(tables.exception_history).from_select(["exception_id", *said], known))
-
-
-def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (ids[start : start + IDS_PER_STATEMENT] for start in range(0, len(ids), IDS_PER_STATEMENT))
+    known = select(_exceptions.exception_id, *(literal(value) for value in said.values()))
+    known = known.where(database.among(_exceptions.exception_id, ids)).order_by(_exceptions.exception_id)
+    connection.execute(insert(tables.exception_history).from_select(["exception_id", *said], known))
 
 
 def _open_among(database: Database, connection: Connection, ids: Sequence[str]) -> Sequence[str]:

@@ -202,7 +202,7 @@ class SqlBooks(SqlDeliveries, SqlCorrections, SqlExceptions, SqlChanges, SqlOutg
             ledger = chain.ledger_of(connection, key)
             chain.append(self._database, connection, ledger, [chain.released(key, released)], now_ms)
             stood_under = [exception_id(type, key) for type in ("erp_rejected", "erp_unknown_outcome")]
-            remember(connection, stood_under, "entry released", By(released, now_ms), "")
+            remember(self._database, connection, stood_under, "entry released", By(released, now_ms))
 
     def replace_entry(self, key: str, replacement: JournalEntry, by: str) -> str:
         """See Books."""

@@ -9,10 +9,11 @@ from enum import IntEnum
 
 import numpy as np
 
-_RUN_RATIO = 4  # a run is merged into the one before it unless that one is this many times larger
+from runtime.runs import Run, added
+
 _MARKS_MIN = 65_536
 _MARKS_AN_ID = 4  # at least: then a fifth of the new ids, at most, have to be looked for in the runs
-Entries = tuple[np.ndarray, np.ndarray]  # ids, and the digest of each
+Entries = Run  # ids, and the digest of each
 
 
 class Verdict(IntEnum):
@@ -62,13 +63,8 @@ class DedupeMemory:
     def _remember(self, ids: np.ndarray, digests: np.ndarray) -> None:
         if not len(ids):
             return
-        self._runs.append((ids, digests))
+        self._runs = added(self._runs, (ids, digests), _merged)
         self._mark(ids)
-        while len(self._runs) > 1 and len(self._runs[-2][0]) < _RUN_RATIO * len(self._runs[-1][0]):
-            (later_ids, later_digests), (earlier_ids, earlier_digests) = self._runs.pop(), self._runs.pop()
-            merged = np.concatenate([earlier_ids, later_ids])
-            order = np.argsort(merged, kind="stable")
-            self._runs.append((merged[order], np.concatenate([earlier_digests, later_digests])[order]))
 
     def _marks_of(self, ids: np.ndarray) -> np.ndarray:
         return (ids >> np.uint64(65 - len(self._marks).bit_length())).astype(np.intp)
@@ -88,6 +84,13 @@ class DedupeMemory:
         """Start from a snapshot."""
         self._runs = list(runs)
         self._mark(*(ids for ids, _ in runs))
+
+
+def _merged(earlier: Entries, later: Entries) -> Entries:
+    """Two runs as one; of equal ids the earlier first."""
+    ids = np.concatenate([earlier[0], later[0]])
+    order = np.argsort(ids, kind="stable")
+    return ids[order], np.concatenate([earlier[1], later[1]])[order]
 
 
 def _stable_order(ids: np.ndarray) -> np.ndarray:

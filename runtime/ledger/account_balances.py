@@ -15,11 +15,10 @@ import polars_hash as plh
 from runtime.ledger.cells import Cells
 from runtime.ledger.registers import ItemFlag
 from runtime.ports import Buffer
-from runtime.runs import Run
+from runtime.runs import Run, added
+from runtime.words import SPREAD
 
 DAY_MS = 86_400_000
-_RUN_RATIO = 4  # a run is merged into the one before it unless that one is this many times larger
-_SPREAD = 0x9E3779B97F4A7C15  # an odd number: multiplied by it, hashes of entities differ in every bit
 _SUSPECTS = {
     "key": pl.UInt64(),
     "entity": pl.String(),
@@ -88,7 +87,7 @@ class AccountBalances:
         last_rows = rows[np.maximum.reduceat(order, starts)]
         fallen = self._fallen(run)
         self._suspect(events, last_rows[fallen], run.keys[fallen], now_ms)
-        self._append(run)
+        self._runs = added(self._runs, run, _merged)
 
     def _fallen(self, run: _Run) -> np.ndarray:
         """Accounts of a run that fall below zero by it."""
@@ -101,11 +100,6 @@ class AccountBalances:
             noted = [pl.lit(now_ms).alias("since_ms"), pl.lit(0, pl.Int64()).alias("flagged_minor")]
             new = events.select(*_EVENT)[rows].with_columns(pl.Series("key", keys), *noted)
             self._suspects.append(new.select(*_SUSPECTS))
-
-    def _append(self, run: _Run) -> None:
-        self._runs.append(run)
-        while len(self._runs) > 1 and len(self._runs[-2].keys) < _RUN_RATIO * len(self._runs[-1].keys):
-            self._runs[-2:] = [_merged(self._runs[-2:])]
 
     def _balances(self, keys: np.ndarray) -> np.ndarray:
         """The balance of each key."""
@@ -171,7 +165,7 @@ def _hashes(rows: pl.DataFrame, column: str) -> np.ndarray:
 def _ledgers(cells: pl.DataFrame) -> np.ndarray:
     """What tells the accounts of one entity and currency apart from those of another."""
     ledgers = cells.select(pl.concat_str("entity", "currency", separator="\x1f").alias("ledger"))
-    return _hashes(ledgers, "ledger") * np.uint64(_SPREAD)
+    return _hashes(ledgers, "ledger") * np.uint64(SPREAD)
 
 
 def _starts(keys: np.ndarray) -> np.ndarray:
@@ -179,10 +173,10 @@ def _starts(keys: np.ndarray) -> np.ndarray:
     return np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
 
 
-def _merged(runs: Sequence[_Run]) -> _Run:
-    """Runs as one, each account once."""
-    keys = np.concatenate([run.keys for run in runs])
-    changes = np.concatenate([run.changes_minor for run in runs])
+def _merged(earlier: _Run, later: _Run) -> _Run:
+    """Two runs as one, each account once."""
+    keys = np.concatenate([earlier.keys, later.keys])
+    changes = np.concatenate([earlier.changes_minor, later.changes_minor])
     order = np.argsort(keys, kind="stable")
     starts = _starts(keys[order])
     return _Run(keys[order][starts], np.add.reduceat(changes[order], starts))

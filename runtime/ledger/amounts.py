@@ -1,12 +1,11 @@
 """Sums of named amounts, as rules write them: `amount_minor - tax_minor + prepaid_minor`.
 
-Owns reading such a sum and evaluating it. A name is the event's own
-`amount_minor` or `quantity`, a measure that a register found, or a whole number among the event's attributes; what is
-absent counts as zero.
+Owns reading such a sum and evaluating it. A name is the event's own `amount_minor` or `quantity`, a measure that a
+register found, or a whole number among the event's attributes; what is absent counts as zero.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
@@ -51,6 +50,6 @@ def whole(value: object) -> int:
     return value if sound else 0
 
 
-def evaluate(sum_of: Terms, named: Callable[[str], int]) -> int:
-    """A sum, where `named` answers each name."""
-    return sum(sign * named(name) for sign, name in sum_of)
+def evaluate(sum_of: Terms, own: Mapping[str, int], given: Mapping[str, object]) -> int:
+    """A sum: each name is one of an event's own numbers, or stands among its attributes."""
+    return sum(sign * (own[name] if name in own else whole(given.get(name))) for sign, name in sum_of)

@@ -14,6 +14,7 @@ import numpy as np
 import xxhash
 
 from runtime.ledger.waiting import Key, OpenItem
+from runtime.words import SPREAD
 
 HashedKey = tuple[int, int]
 NONE = -1  # no row
@@ -22,7 +23,6 @@ SPARE_ROWS_MAX = 4096  # rows of forgotten items that may be kept, besides a qua
 _SLOTS_A_ROW = 2  # at least: fewer make long searches
 _GROWTH = 1.5
 _FORGOTTEN = -1  # as a label
-_SPREAD = 0x9E3779B97F4A7C15  # an odd number: multiplied by it, hashes of few texts differ in every bit
 _WRAP = 2**64 - 1
 _PLACES_REMEMBERED, _KEYS_REMEMBERED = 16_384, 1024
 
@@ -66,7 +66,7 @@ class Keys(NamedTuple):
 
 def keyed(names: Keys, entities: Keys, keys: Keys) -> Keys:
     """The keys of items, from the hashes of their names, entities and keys; as `key_of`, in whole columns."""
-    spread = np.uint64(_SPREAD)
+    spread = np.uint64(SPREAD)
     parts = zip(names, entities, keys, strict=True)
     return Keys(*(key ^ ((name * spread ^ entity) * spread) for name, entity, key in parts))
 
@@ -82,7 +82,7 @@ def key_of(key: Key) -> HashedKey:
 @lru_cache(_PLACES_REMEMBERED)
 def _place(name: bytes, entity: bytes) -> tuple[int, int]:
     hash, check = (
-        (of(name) * _SPREAD & _WRAP ^ of(entity)) * _SPREAD & _WRAP
+        (of(name) * SPREAD & _WRAP ^ of(entity)) * SPREAD & _WRAP
         for of in (xxhash.xxh64_intdigest, xxhash.xxh3_64_intdigest)
     )
     return hash, check

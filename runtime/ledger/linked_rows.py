@@ -16,13 +16,13 @@ from runtime.ledger import amounts
 from runtime.ledger.item_table import Keys, Label, keyed
 from runtime.ledger.links import ALIAS, GroupRef, ItemRef, Links
 from runtime.ledger.rules import Rulebook
+from runtime.words import SPREAD
 
 NOTHING = -1
 KEY_COLUMNS = ("document", "reference", "correlation_id")
 _HASHED = (*KEY_COLUMNS, "entity", "source", "currency")
 _KEYS = (*KEY_COLUMNS, ALIAS)
 _EMPTY = xxhash.xxh64_intdigest(b""), xxhash.xxh3_64_intdigest(b"")
-_SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Link(NamedTuple):
@@ -158,7 +158,7 @@ class LinkedRows:
         parts = (self.plan.opens.name[self.kind[places]].astype(np.uint64), self._entity.hash[places])
         mixed = np.zeros(len(places), np.uint64)
         for part in (*parts, self._source.hash[places], self.currency[places]):
-            mixed = (mixed ^ part) * _SPREAD
+            mixed = (mixed ^ part) * np.uint64(SPREAD)
         _, first, number = np.unique(mixed, return_index=True, return_inverse=True)
         columns = self.frame[places[first]].select("kind", "entity", "source", "currency")
         opened = [self.plan.items[self.plan.opens.name[self.plan.kinds[kind]]] for kind in columns["kind"]]

@@ -101,7 +101,7 @@ class PostingRules:
             finding = findings.get(id, _UNFOUND)
             own = {"amount_minor": amount_minor, "quantity": quantity or 0, **finding.measures}
             given = amounts.attributes_of(attributes)
-            found = [_evaluated(pair, own, given) for pair in self._pairs[rule]]
+            found = [amounts.evaluate(pair, own, given) for pair in self._pairs[rule]]
             dimensions = (finding.facility or None, finding.department or None)
             drawn.append((*dimensions, amount_minor, *found, *(0 for _ in range(width - len(found)))))
         measures = {f"m{n}": pl.Int64() for n in range(width)}
@@ -214,7 +214,3 @@ def _drawn_plainly(cells: pl.DataFrame) -> pl.DataFrame:
 def _measures(frame: pl.DataFrame) -> list[str]:
     """The names of a frame's measures, in order."""
     return [name for name in frame.columns if name[0] == "m" and name[1:].isdigit()]
-
-
-def _evaluated(pair: amounts.Terms, own: Mapping[str, int], given: Mapping[str, object]) -> int:
-    return amounts.evaluate(pair, lambda name: own[name] if name in own else amounts.whole(given.get(name)))

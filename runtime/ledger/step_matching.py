@@ -12,7 +12,7 @@ import polars as pl
 import xxhash
 
 from runtime.ledger.item_table import NONE
-from runtime.ledger.linked_rows import LinkedRows, plan
+from runtime.ledger.linked_rows import NOTHING, LinkedRows, plan
 from runtime.ledger.matching import Matching
 from runtime.ledger.rules import Rulebook
 from runtime.ledger.waiting import Change, Event, GroupSum
@@ -264,7 +264,7 @@ class StepMatching(Matching):
 
     def _wait(self, progress: _Progress, places: np.ndarray) -> None:
         """Let plain rows wait, which have their items and lack only their groups."""
-        used = self._plan.uses.name[progress.rows.kind[places]] != NONE
+        used = self._plan.uses.name[progress.rows.kind[places]] != NOTHING
         events = [Event(*row) for row in progress.rows.frame[places].select(MATCHED).iter_rows()]
         for event, since, uses in zip(events, progress.since_ms[places].tolist(), used.tolist(), strict=True):
             waiter, links = self._waiter(event, since), self._links[event.kind]

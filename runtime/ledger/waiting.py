@@ -44,9 +44,7 @@ class Event(NamedTuple):
             return self.amount_minor
         given = amounts.attributes_of(self.attributes)
         own = {"amount_minor": self.amount_minor, "quantity": self.quantity or 0}
-        return amounts.evaluate(
-            amounts.terms(sum_of), lambda name: own[name] if name in own else amounts.whole(given.get(name))
-        )
+        return amounts.evaluate(amounts.terms(sum_of), own, given)
 
     def person(self) -> str:
         """Who stands behind it: the attribute `person`, "" when nobody is named."""

@@ -18,7 +18,6 @@ class Accounts:
     def __init__(self, rulebook: Rulebook) -> None:
         self._rulebook = rulebook
         self._versions: list[int] = []
-        self._rows: list[tuple[int, Row]] = []
         self._by_role: dict[str, list[tuple[int, Row]]] = {}
         self._answered: dict[tuple, str | None] = {}  # what was asked before, until the next version comes
 
@@ -27,7 +26,6 @@ class Accounts:
         if version in self._versions:
             return False
         self._versions.append(version)
-        self._rows += [(version, row) for row in rows]
         for row in rows:
             self._by_role.setdefault(row["role"], []).append((version, row | {"begins": _begins(row)}))
         self._answered.clear()
@@ -82,7 +80,7 @@ class Accounts:
         """The exception of a row that names a partner whom nobody knows; "" for none."""
         for name in self._rulebook.kind[row["kind"]].maps:
             role = self._rulebook.role.get(name)
-            listed = {mapped.get("entity", ANY_ENTITY) for _, mapped in self._rows if mapped["role"] == name}
+            listed = {mapped.get("entity", ANY_ENTITY) for _, mapped in self._by_role.get(name, ())}
             if role is None or role.by != "known" or listed.isdisjoint([ANY_ENTITY, row["entity"]]):
                 continue
             attributes = json.loads(row["attributes"] or "{}")

@@ -300,17 +300,15 @@ class Matching:
         """Rows that found no room, now that there may be some."""
         for number, wait in list(self.waiting.items()):
             if wait["fault"] == FULL and len(self.items) < self._items_max:
-                del self.waiting[number]
                 self.take(number, wait["row"], now_ms)
 
     # ── decided by people ──────────────────────────────────────────────────────────────────────────────────────────
 
     def retry(self, number: int, now_ms: int) -> None:
-        """Try a row at fault once more."""
+        """Try a row at fault once more. It keeps its place among those that wait."""
         wait = self.waiting[number]
         twice = {self._rulebook.item[ref.item].twice for ref in self._links(wait["row"]).opened}
         if wait["fault"] in {FULL, *twice}:
-            del self.waiting[number]
             self.take(number, wait["row"], now_ms)
             return
         wait["fault"], wait["since"], wait["tried"] = "", now_ms, False

@@ -54,7 +54,7 @@ def _deliveries(rulebook: Rulebook, books: Any) -> Counter[tuple]:
     told: dict[tuple, tuple] = {}  # by state and first set: what is sent again under another key is told once
     for state, key in [*(("posted", key) for key in posted), *(("rejected", key) for key in books.refused)]:
         documents: dict[str, list[tuple]] = {}
-        for place in books.entry(key).sets:
+        for place in _first_of(books, key).sets:
             if rows[place][0]["kind"] in told_kinds and rows[place][0]["document"]:
                 documents.setdefault(rows[place][0]["document"], []).append(place)
         for document, places in documents.items():
@@ -62,6 +62,15 @@ def _deliveries(rulebook: Rulebook, books: Any) -> Counter[tuple]:
             amount = sum(row["amount_minor"] for row in lines if row["side"] == "D")
             told[state, min(places)] = (state, lines[0]["entity"], document, lines[0]["currency"], amount)
     return Counter(told.values())
+
+
+def _first_of(books: Any, key: str) -> Any:
+    """The entry that has the documents: of those that stand in each other's place, the first."""
+    entry = books.entry(key)
+    instead, _, replaced = entry.document.rpartition(" ")
+    if instead != "instead of" or books.delivery_of(replaced).state != "replaced":
+        return entry
+    return _first_of(books, replaced)
 
 
 def _relayed(kept: list[list[LogRecord]]) -> Iterator[tuple]:

@@ -377,7 +377,7 @@ def _related(rulebook: Rulebook, kinds: set[str]) -> set[str]:
 
 def _named(links: object) -> Iterator[tuple[str, str]]:
     """Every item, group and register that is named anywhere in the links."""
-    if isinstance(links, list):
+    if isinstance(links, (list, tuple)):
         for one in links:
             yield from _named(one)
     if isinstance(links, dict):

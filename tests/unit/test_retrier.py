@@ -3,6 +3,7 @@
 import msgspec
 from unit.poster_bench import Bench
 
+from actors.poster import Poster
 from adapters.erp.memory import MemoryCompany
 from runtime.flow.retrying import FIRST_S, LONGEST_S, TRIED_FOR_S
 from runtime.ledger.crosswalk import CrosswalkRow
@@ -30,7 +31,16 @@ def mend(bench: Bench, **accounts: str) -> None:
     bench.books.approve_change(number, "bea")
 
 
-def pass_time(bench: Bench, poster: object, seconds: float) -> None:
+def refused(known: MemoryCompany, *events: str) -> tuple[Bench, Poster, dict[str, MemoryCompany]]:
+    """A bench, with the poster at work, whose company has rejected the entries of these events."""
+    bench, companies = bench_of(known)
+    bench.commit(*events)
+    poster = bench.poster()
+    bench.run(poster, until=lambda: bench.books.entry_counts() == {"rejected": len(events)})
+    return bench, poster, companies
+
+
+def pass_time(bench: Bench, poster: Poster, seconds: float) -> None:
     """Let the poster work for so long, looking every 100 s."""
     for _ in range(round(seconds / 100)):
         bench.clock.sleep(100)
@@ -42,10 +52,7 @@ def pass_time(bench: Bench, poster: object, seconds: float) -> None:
 def test_entry_under_a_wrong_account_goes_on_when_the_mapping_is_mended() -> None:
     """The rejected entry is replaced by new postings under the approved mapping, once; the books then hold what the
     ERP holds, and the exception has ended."""
-    bench, _ = bench_of(company("1100", "4010"))
-    bench.commit("R-1")
-    poster = bench.poster()
-    bench.run(poster, until=lambda: bench.books.entry_counts() == {"rejected": 1})
+    bench, poster, _ = refused(company("1100", "4010"), "R-1")
     mend(bench, GROSS_REV="4010")
     pass_time(bench, poster, 200)
     assert bench.books.entry_counts() == {"replaced": 1, "posted": 1}
@@ -56,10 +63,7 @@ def test_entry_under_a_wrong_account_goes_on_when_the_mapping_is_mended() -> Non
 
 def test_mapping_that_is_wrong_again_is_tried_once() -> None:
     """A version is one try: what it leads to is rejected, and waits for the next version that changes its accounts."""
-    bench, _ = bench_of(company("1100", "4010"))
-    bench.commit("R-1")
-    poster = bench.poster()
-    bench.run(poster, until=lambda: bench.books.entry_counts() == {"rejected": 1})
+    bench, poster, _ = refused(company("1100", "4010"), "R-1")
     mend(bench, GROSS_REV="4099")
     pass_time(bench, poster, 400)
     mend(bench, AR="1100")  # says nothing new
@@ -74,9 +78,7 @@ def test_mapping_that_is_wrong_again_is_tried_once() -> None:
 
 def test_successor_goes_on_where_a_dead_poster_stood() -> None:
     """Which version an entry was tried under is in the books, so a restart neither forgets nor repeats it."""
-    bench, _ = bench_of(company("1100", "4010"))
-    bench.commit("R-1")
-    bench.run(bench.poster(), until=lambda: bench.books.entry_counts() == {"rejected": 1})
+    bench, _, _ = refused(company("1100", "4010"), "R-1")
     mend(bench, GROSS_REV="4010")
     for _ in range(3):
         pass_time(bench, bench.poster(), 100)
@@ -86,10 +88,7 @@ def test_successor_goes_on_where_a_dead_poster_stood() -> None:
 
 def test_reopened_period_is_noticed_with_one_entry_and_the_others_follow() -> None:
     """While the period is closed one entry of many asks now and then; once it is open, all are posted."""
-    bench, companies = bench_of(company("1100", "4000", periods=()))
-    bench.commit(*(f"R-{n}" for n in range(20)))
-    poster = bench.poster()
-    bench.run(poster, until=lambda: bench.books.entry_counts() == {"rejected": 20})
+    bench, poster, companies = refused(company("1100", "4000", periods=()), *(f"R-{n}" for n in range(20)))
     before = len(bench.erp.calls)
     pass_time(bench, poster, DAY_S)
     asked = len(bench.erp.calls) - before
@@ -102,10 +101,7 @@ def test_reopened_period_is_noticed_with_one_entry_and_the_others_follow() -> No
 
 def test_what_is_never_mended_is_given_up() -> None:
     """The tries of one reason are few, and end; the entry stays with whoever has to look."""
-    bench, _ = bench_of(company("1100", "4000", periods=()))
-    bench.commit("R-1", "R-2")
-    poster = bench.poster()
-    bench.run(poster, until=lambda: bench.books.entry_counts() == {"rejected": 2})
+    bench, poster, _ = refused(company("1100", "4000", periods=()), "R-1", "R-2")
     pass_time(bench, poster, TRIED_FOR_S + 2 * LONGEST_S)
     asked = len(bench.erp.calls)
     assert asked < 60

@@ -38,7 +38,9 @@ def test_sum_evaluates_to_what_its_terms_add_up_to(parts):
     """However it is written, a sum is the sum of its signed names."""
     text = " ".join(f"{'+' if sign > 0 else '-'} {name}" for sign, name, _ in parts)
     values = {name: value for _, name, value in parts}
-    assert amounts.evaluate(amounts.terms(text), values.__getitem__) == sum(s * values[name] for s, name, _ in parts)
+    expected = sum(sign * values[name] for sign, name, _ in parts)
+    assert amounts.evaluate(amounts.terms(text), own=values, given={}) == expected
+    assert amounts.evaluate(amounts.terms(text), own={}, given=values) == expected
 
 
 @pytest.mark.parametrize(
