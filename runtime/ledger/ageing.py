@@ -24,7 +24,7 @@ class Ageing(NamedTuple):
 
 def ageing(raised_at_ms: int, now_ms: int, rule: ExceptionType) -> Ageing:
     """How an exception of this type that was raised then stands now."""
-    triage_at_ms, due_at_ms = (raised_at_ms + hours * HOUR_MS for hours in (rule.triage_h, rule.resolve_h))
+    triage_at_ms, due_at_ms = raised_at_ms + round(rule.triage_h * HOUR_MS), raised_at_ms + rule.resolve_h * HOUR_MS
     if now_ms > due_at_ms:
         return Ageing(now_ms - raised_at_ms, due_at_ms, "overdue")
     return Ageing(now_ms - raised_at_ms, due_at_ms, "triage overdue" if now_ms > triage_at_ms else "in time")

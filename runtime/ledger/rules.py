@@ -107,11 +107,11 @@ class PolicyTerms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ExceptionType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Who owns an exception, how grave it is, and when it must be looked at and ended."""
+    """Who owns an exception, how grave it is, and in how many hours it must be looked at and ended."""
 
     owner: Literal["revenue_cycle", "finance_operations", "integration_support"]
     severity: Literal["low", "medium", "high"]
-    triage_h: int
+    triage_h: float
     resolve_h: int
     action: str
     redrive: Literal["free", "approved"] = "free"

@@ -33,7 +33,7 @@ TABLE = [
     ("refund failed", "refund_failed", FO, DAY_H, 5 * DAY_H, "open again"),
     ("no mapping", "mapping_missing", FO, 4, DAY_H, "books by itself"),
     ("ERP refuses, for its period too", "erp_rejected", FO, 4, DAY_H, "parked"),
-    ("ERP's answer was lost", "erp_unknown_outcome", IS, 1, 4, "before any re-send"),
+    ("ERP's answer was lost", "erp_unknown_outcome", IS, 0.25, 4, "before any re-send"),
     ("price does not match", "match_failed_price", FO, DAY_H, 5 * DAY_H, "payment held"),
     ("quantity does not match", "match_failed_quantity", FO, DAY_H, 5 * DAY_H, "payment held"),
     ("receipt does not match", "match_failed_receipt", FO, DAY_H, 5 * DAY_H, "payment held"),
