@@ -1,18 +1,22 @@
 """People who look after journal entries: those that the ERP refused, and those that nobody can say anything of.
 
-Owns what they send again, what they post into another period, and what they leave alone because they found it in the
-ERP; drawn from the seed. While all fails they come now and then; after healing they work through everything.
+Owns what they send again, what they post into another period or give another account, and what they leave alone
+because they found it in the ERP; drawn from the seed. While all fails they come now and then; after healing they work
+through everything.
 """
 
 import random
+
+import msgspec
 
 from runtime.errors import GovernanceError
 from runtime.flow.closing import first_day_after
 from runtime.ledger.compensation import redated
 from runtime.ledger.journal import numbered
-from runtime.ports import Books, Delivery
+from runtime.ports import Books, Delivery, JournalEntry
 from simulation.erp import SimulatedErp
 from simulation.faults import Faults
+from simulation.producers import mapping_row
 from simulation.scenario import Scenario
 from simulation.workload.rows import ENTITIES
 from simulation.world import World
@@ -20,6 +24,8 @@ from simulation.world import World
 WHO = "joan"
 LOOKED_AT_MAX = 100
 REPLACED = 0.3  # of refused entries that somebody looks at: posted into the next period instead
+REMAPPED = 0.5  # of them: what is wrong is thought to be an account
+REMAPPED_MAX = 3  # in a run; while all fails, as held events go on by it, too
 
 
 class Accountants:
@@ -33,6 +39,7 @@ class Accountants:
         self._clock = world.clock
         self._rng = random.Random(f"accountants {world.scenario.seed}")
         self._clears_up = self._rng.random() < 0.5  # after healing: refused entries, too
+        self._remapped = 0
         self._seen_ms: dict[str, int] = {}  # parked entries, and when they were seen first
 
     def __call__(self) -> None:
@@ -64,8 +71,12 @@ class Accountants:
         self._faults.happened("parked entry released", WHO)
 
     def _mend(self, delivery: Delivery) -> None:
-        """Send a refused entry again as it is, or put another one in its place, in the next period."""
+        """Send a refused entry again as it is, put another one in its place, in the next period, or map one of its
+        accounts anew, by which the poster replaces it."""
         entry = delivery.entry
+        if not self._faults.healed and self._remapped < REMAPPED_MAX and self._rng.random() < REMAPPED:
+            self._map_anew(entry)
+            return
         if self._rng.random() >= REPLACED:
             self._books.release_entry(entry.key, WHO)
             self._faults.happened("refused entry released", WHO)
@@ -76,3 +87,11 @@ class Accountants:
         except GovernanceError:  # that period is closed, too
             return
         self._faults.happened("refused entry replaced", WHO)
+
+    def _map_anew(self, entry: JournalEntry) -> None:
+        self._remapped += 1
+        role = self._rng.choice(sorted(self._books.postings_of(entry)["role"].unique()))
+        account = f"GL-{role}-{self._rng.randrange(3)}"
+        row = mapping_row(role, account, entity=entry.entity, valid_from=entry.posted_on.isoformat())
+        self._books.add_mapping(msgspec.json.encode([row]).decode(), WHO)
+        self._faults.happened("refused entry's account mapped anew", WHO)

@@ -68,6 +68,9 @@ READS = frozenset(
     )
 )
 READS_SHARE = 0.1  # of the rates
+# Calls of which most runs make none, and the others one or two.
+SELDOM = frozenset(("correct_entry", "declare_closed"))
+SELDOM_SHARE = 50.0
 
 
 class CrashedError(BaseException):
@@ -125,7 +128,7 @@ class Faults:
         self.crossings[edge] += 1
         if self.healed:
             return
-        share = READS_SHARE if edge.method in READS else 1.0
+        share = _share(edge)
         if self.chance(self._rates.jump * share):
             self._clock.jump(self.rng.choice(JUMPS_MS))
             self.happened("clock jump", process.name)
@@ -177,6 +180,13 @@ class Faults:
         if edge.when == "after":
             return ""
         return next((what for what, ports in _PORTS_OF.items() if edge.port in ports and self.is_out(what)), "")
+
+
+def _share(edge: Edge) -> float:
+    """How much likelier trouble is at an edge than the rates say."""
+    if edge.method in SELDOM:
+        return SELDOM_SHARE
+    return READS_SHARE if edge.method in READS else 1.0
 
 
 def _too_late(edge: Edge) -> bool:

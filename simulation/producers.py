@@ -127,14 +127,16 @@ class Operator:
         self._world, self._rng = world, random.Random(f"operator {world.scenario.seed}")
         roles = sorted(rulebook.roles())
         late = set(self._rng.sample(roles, k=min(len(roles), self._rng.choice((0, 2, 5)))))
-        versions = [[_row(role) for role in roles if role not in late] + self._particular(roles)]
+        versions = [[mapping_row(role) for role in roles if role not in late] + self._particular(roles)]
         for _ in range(world.scenario.mapping_versions - 1):
-            versions.append([_row(role) for role in sorted(late)] + self._particular(roles))
+            versions.append([mapping_row(role) for role in sorted(late)] + self._particular(roles))
             late = set()
         policies = sorted({role.policy for role in rulebook.role.values() if role.policy})
         versions[0] += self._partners(rulebook, first=True)
         versions[-1] += self._partners(rulebook, first=False)
-        versions[-1] += [_row(name, account=self._rng.choice(("AT_BILLING", "AT_REMIT", "OTHER"))) for name in policies]
+        versions[-1] += [
+            mapping_row(name, account=self._rng.choice(("AT_BILLING", "AT_REMIT", "OTHER"))) for name in policies
+        ]
         gaps_ms = [0, *(self._rng.choice((500, 5_000, 60_000)) for _ in versions[1:])]
         self._left = [(sum(gaps_ms[: i + 1]), rows) for i, rows in enumerate(versions)]
         self()
@@ -155,7 +157,9 @@ class Operator:
         rows = []
         for name in sorted(name for name, role in rulebook.role.items() if role.by == KNOWN):
             known = self._rng.sample(PARTNERS, k=self._rng.choice((0, 0, 1))) if first else PARTNERS
-            rows += [_row(name, counterparty=partner, entity=self._rng.choice(("*", *ENTITIES))) for partner in known]
+            rows += [
+                mapping_row(name, counterparty=partner, entity=self._rng.choice(("*", *ENTITIES))) for partner in known
+            ]
         return rows
 
     def _particular(self, roles: list[str]) -> list[Row]:
@@ -170,9 +174,10 @@ class Operator:
                 "department": self._rng.choice(("", "", "lab")),
                 "valid_from": self._rng.choice(("1900-01-01", "2026-08-01", "2026-09-10")),
             }
-            rows.append(_row(role, account=f"GL-{role}-{self._rng.randrange(3)}", **chosen))
+            rows.append(mapping_row(role, account=f"GL-{role}-{self._rng.randrange(3)}", **chosen))
         return rows
 
 
-def _row(role: str, account: str = "", **columns: str) -> Row:
+def mapping_row(role: str, account: str = "", **columns: str) -> Row:
+    """A row of a mapping version: a role's account, for all that the other columns leave open."""
     return {"role": role, "account": account or f"GL-{role}", **columns}

@@ -145,8 +145,7 @@ class _Run:
 
     def _heal(self) -> None:
         self.history.fault(self.world.clock.elapsed_ms, "world", "heals")
-        self.world.faults.heal()
-        self.world.erp.heal()
+        self.world.heal()
 
     def _drain(self) -> None:
         clock, turn = self.world.clock, 0

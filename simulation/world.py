@@ -46,6 +46,7 @@ BUSY_MS, IDLE_MS = (10, 120), (500, 5_000)  # between two turns of a process, wh
 CALM_MS = 1_500  # without a durable change
 NESTED_TURNS = (2, 12)  # for each process
 NOTICED = 0.8  # of hangs: longer than the supervisor bears
+LEAVE = 0.5  # of runs: extra workers end when nothing goes wrong any more
 LEAPS_MS = (3_600_000, 20 * 3_600_000, 9 * 86_400_000)
 CHANGES = frozenset(
     ("append", "commit", "record_checkpoint", "seal", "record_outcomes", "mark_in_flight", "acknowledge", "publish")
@@ -315,6 +316,14 @@ class World:
             faults.happened("hours pass")
         if faults.chance(rates.erp / 100):
             self._trouble_erp()
+
+    def heal(self) -> None:
+        """Nothing goes wrong any more. Who helped out may leave, and what it had taken over is nobody's then."""
+        self.faults.heal()
+        self.erp.heal()
+        if self.rng.random() < LEAVE:
+            for stray in self.strays:
+                stray.end()
 
     def _trouble_erp(self) -> None:
         if self.rng.random() < 0.5:

@@ -17,7 +17,7 @@ class LoopbackProxy:
     """Forwards to 127.0.0.1:`port`. `spoil` arms one spoiled answer; `close` makes connections be refused."""
 
     def __init__(self, port: int) -> None:
-        self._armed: list[tuple[str, Spoiling]] = []
+        self._armed: list[tuple[str, Spoiling, str]] = []
         self._server = _Server(port, self._armed)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         self._thread.start()
@@ -30,9 +30,9 @@ class LoopbackProxy:
         """From the next call on, the server is at another port."""
         self._server.target = port
 
-    def spoil(self, method: str, how: Spoiling) -> None:
-        """Spoil the next answer to a method whose name ends so."""
-        self._armed.append((method, how))
+    def spoil(self, method: str, how: Spoiling, text: str = "") -> None:
+        """Spoil the next answer to a method whose name ends so; the page of a status says `text`."""
+        self._armed.append((method, how, text))
 
     def lose_every(self, nth: int, methods: Sequence[str]) -> None:
         """Lose every nth answer to methods whose names end so, after the call was made."""
@@ -52,7 +52,7 @@ class LoopbackProxy:
 
 
 class _Server(ThreadingHTTPServer):
-    def __init__(self, target: int, armed: list[tuple[str, Spoiling]]) -> None:
+    def __init__(self, target: int, armed: list[tuple[str, Spoiling, str]]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.target, self.armed = target, armed
         self.nth, self.methods = 0, tuple[str, ...]()
@@ -63,18 +63,18 @@ class _Server(ThreadingHTTPServer):
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
-    def spoiling_of(self, method: str) -> Spoiling | None:
+    def spoiling_of(self, method: str) -> tuple[Spoiling | None, str]:
         for each in self.armed:
             if method.endswith(each[0]):
                 self.armed.remove(each)
-                return each[1]
+                return each[1:]
         if not (self.nth and method.endswith(self.methods)):
-            return None
+            return None, ""
         self.counted += 1
         if self.counted % self.nth:
-            return None
+            return None, ""
         self.lost += 1
-        return "lose_answer"
+        return "lose_answer", ""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -82,9 +82,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        spoiling = self.server.spoiling_of(json.loads(body)["method"])
+        spoiling, text = self.server.spoiling_of(json.loads(body)["method"])
         if isinstance(spoiling, int):
-            self.send_error(spoiling)
+            self.send_error(spoiling, explain=text or None)
             return
         self.close_connection = True
         try:

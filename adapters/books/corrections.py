@@ -42,7 +42,7 @@ class SqlCorrections:
             acts = [chain.released(key, owner) for key in released]
             chain.append(self._database, connection, owner, acts, now_ms)
             stood_under = [exception_id("erp_rejected", key) for key in released]
-            remember(self._database, connection, stood_under, "entry released", By(owner, now_ms), "")
+            remember(self._database, connection, stood_under, "entry released", By(owner, now_ms))
         return len(released)
 
     def settle_entry(self, key: str, erp_ref: str, by: str) -> None:

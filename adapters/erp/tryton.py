@@ -258,7 +258,7 @@ def open_gateway(connection: ErpConnection) -> TrytonGateway:
     section = connection.section
     kind = TrytonRefGateway if settings_of(TrytonSettings, section).external_ref else TrytonGateway
     credentials = Credentials(section.url, section.database, section.user, _password(section.password_file))
-    session = TrytonSession(credentials, section.http)
+    session = TrytonSession(credentials, section.http, connection.clock)
     return kind(session, connection.entities, with_limits(kind.stated_terms, section))
 
 

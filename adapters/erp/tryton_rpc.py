@@ -13,12 +13,15 @@ from typing import Any, NamedTuple
 
 import httpx
 
+from adapters.clock import WallClock
+from adapters.erp.http.dialect import Reply, retry_after_s
 from adapters.erp.http.fault import ErpFault, shortened
 from adapters.erp.http.transport import http_client
 from runtime.config import ErpHttpSection
-from runtime.ports import OutcomeCode
+from runtime.ports import Clock, OutcomeCode
 
 _HTTP = ErpHttpSection()
+_CLOCK = WallClock()
 
 # Nothing is ever applied by a login: what is not about credentials is about reaching the server.
 _LOGIN_STATUS: dict[int, OutcomeCode] = {401: "unauthorised", 403: "unauthorised", 429: "unauthorised"}
@@ -29,15 +32,22 @@ _CALL_STATUS: dict[int, OutcomeCode] = {
     404: "unavailable",
     413: "rejected",
     429: "throttled",
-    503: "throttled",  # Tryton has rolled back: a lock that it did not get
 }
+# Tryton answers 503 to any error of its database and quotes it. These were rolled back, or never began: a lock of the
+# number sequence that was not got, transactions that met, no free connection. A 503 without such words may be a
+# proxy's, or tell of a connection that was lost while committing: it proves nothing.
+_ROLLED_BACK = re.compile(
+    "could not obtain lock|lock timeout|deadlock detected|could not serialize|database is locked"
+    "|get a connection|remaining connection slots",
+    re.IGNORECASE,
+)
 
 # (error class, pattern in its text, meaning), first match wins. An error in a 200 answer was rolled back.
 _ERRORS: tuple[tuple[str, str, OutcomeCode], ...] = (
     ("LoginException", "", "unauthorised"),
     ("ConcurrencyException", "", "throttled"),
     ("UserError", "not allowed to access", "unauthorised"),
-    ("", "could not obtain lock|database is locked", "throttled"),
+    ("", _ROLLED_BACK.pattern, "throttled"),
     ("", "^EXTREF_DUPLICATE", "throttled"),  # another call has just booked it: the next one is told so
     ("", "", "rejected"),
 )
@@ -58,8 +68,8 @@ class Credentials(NamedTuple):
 class TrytonSession:
     """Calls methods as one user. Logs in when first needed, and again once when the server says 401."""
 
-    def __init__(self, credentials: Credentials, http: ErpHttpSection = _HTTP) -> None:
-        self._credentials = credentials
+    def __init__(self, credentials: Credentials, http: ErpHttpSection = _HTTP, clock: Clock = _CLOCK) -> None:
+        self._credentials, self._clock = credentials, clock
         self._http = http_client(http)
         self._authorization = ""
         self._preferences: dict[str, Any] = {}
@@ -117,14 +127,10 @@ class TrytonSession:
     def _send(self, method: str, params: list[Any], meanings: dict[int, OutcomeCode]) -> Any:
         body = json.dumps({"id": 0, "method": method, "params": params}, default=_encode)
         response = self._exchange(method, body)
-        if response.status_code != httpx.codes.OK:
-            retry_after_s = _seconds(response.headers.get("Retry-After", ""))
-            code = meanings.get(response.status_code, "unknown")
-            raise ErpFault(code, f"{method}: HTTP {response.status_code}", retry_after_s)
-        answer = _decoded(method, response)
-        if "error" in answer:
-            raise _fault_of(answer["error"])
-        return answer["result"]
+        reply = Reply(response.status_code, response.headers, response.content)
+        if reply.status != httpx.codes.OK:
+            raise fault_of_status(method, reply, self._clock.now_ms(), meanings)
+        return result_of(method, reply)
 
     def _exchange(self, method: str, body: str) -> httpx.Response:
         url = f"{self._credentials.url}/{self._credentials.database}/rpc/"
@@ -137,14 +143,29 @@ class TrytonSession:
             raise ErpFault("unknown", f"{method}: {type(error).__name__}") from None
 
 
-def _decoded(method: str, response: httpx.Response) -> dict[str, Any]:
+def fault_of_status(
+    method: str, reply: Reply, now_ms: int, meanings: dict[int, OutcomeCode] = _CALL_STATUS
+) -> ErpFault:
+    """What an answer that is not 200 says of a call."""
+    delay_s = retry_after_s(reply, now_ms)
+    code = meanings.get(reply.status, "unknown")
+    # A delay is asked for by what admits requests, before anything is done.
+    if reply.status == 503 and (delay_s or _ROLLED_BACK.search(reply.body.decode(errors="replace"))):
+        code = "throttled"
+    return ErpFault(code, f"{method}: HTTP {reply.status}", delay_s)
+
+
+def result_of(method: str, reply: Reply) -> Any:
+    """What a 200 answer gives. Raises ErpFault when it is an error, or nobody can tell what it is."""
     try:
-        answer = json.loads(response.content, object_hook=_decode)
+        answer = json.loads(reply.body, object_hook=_decode)
     except ValueError:
         raise ErpFault("unknown", f"{method}: the answer is not JSON") from None
     if not isinstance(answer, dict) or not {"result", "error"} & answer.keys():
         raise ErpFault("unknown", f"{method}: the answer is not Tryton's")
-    return answer
+    if "error" in answer:
+        raise _fault_of(answer["error"])
+    return answer["result"]
 
 
 def _fault_of(error: Any) -> ErpFault:
@@ -159,10 +180,6 @@ def _fault_of(error: Any) -> ErpFault:
 
 def _without_values(text: str) -> str:
     return shortened(_QUOTED_VALUE.sub(r"\1 …", text))
-
-
-def _seconds(header: str) -> float:
-    return float(header) if header.isdigit() else 0.0
 
 
 def _encode(value: Any) -> dict[str, Any]:

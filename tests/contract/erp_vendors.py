@@ -1,14 +1,15 @@
 """Every vendor's adapter with its double, and what the two ERP suites share: a clock, entries, books compared.
 
-A vendor is one line in `VENDORS`. Documents are told apart by their totals, which are all different, so the suites need
-not know what an adapter calls a key.
+A vendor is one line in `VENDORS`; the guide's example is one of them. Documents are told apart by their totals, which
+are all different, so the suites need not know what an adapter calls a key.
 """
 
+import importlib.util
 import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -34,13 +35,29 @@ JOB_WAIT_S = 600.0
 class Vendor(NamedTuple):
     """One adapter with one way of setting it up. `settings` go over what the double's section says. `proven`: the long
     proof runs with it; other ways of setting up the same adapter keep the contract alone. `quota_share`: how much of
-    the vendor's windows the proof's account has, so that they bite; enough for a few calls."""
+    the vendor's windows the proof's account has, so that they bite; enough for a few calls. `open_gateway`: how the
+    adapter is opened, if not by its kind."""
 
     name: str
     double: str
     settings: Mapping[str, Any] = {}
     proven: bool = True
     quota_share: float = 0.05
+    open_gateway: Callable[[ErpConnection], ErpGateway] = open_gateway_of
+
+
+GUIDE = Path(__file__).parents[2] / "docs" / "writing-an-erp-adapter.md"
+EXAMPLE = GUIDE.with_name("example_erp.py")
+
+
+def _example(connection: ErpConnection) -> ErpGateway:
+    """The guide's adapter, which nothing else imports."""
+    spec = importlib.util.spec_from_file_location("example_erp", EXAMPLE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.open_gateway(connection)
 
 
 VENDORS = (
@@ -55,6 +72,7 @@ VENDORS = (
     Vendor("rest", "rest", proven=False),
     Vendor("rest-batch", "rest", BATCH_SETTINGS),
     Vendor("rest-csv", "rest", CSV_SETTINGS),
+    Vendor("guide", "rest", open_gateway=_example),
 )
 
 
@@ -82,7 +100,7 @@ class ErpBench:
     """A double that is served, and the adapter that is connected to it."""
 
     def __init__(self, vendor: Vendor, folder: Path, trouble: Trouble | None = None, running: bool = False) -> None:
-        self.clock = MovableClock(running)
+        self.clock, self._vendor = MovableClock(running), vendor
         companies = {f"c-{entity}": Company(currency, ACCOUNTS, OPENS_ON) for entity, currency in CURRENCIES.items()}
         self.ledger = Ledger(companies)
         self.double = doubles()[vendor.double](self.ledger, clock=self.clock, trouble=trouble)
@@ -93,7 +111,8 @@ class ErpBench:
 
     def connect(self, section: ErpSection | None = None) -> ErpGateway:
         """A gateway that remembers nothing of others."""
-        return open_gateway_of(ErpConnection(section or self.section, tuple(CURRENCIES), self.clock, CURRENCIES))
+        connection = ErpConnection(section or self.section, tuple(CURRENCIES), self.clock, CURRENCIES)
+        return self._vendor.open_gateway(connection)
 
     def post(self, *entries: JournalEntry) -> list[Outcome]:
         """The outcomes of one call, or of as many as it takes; of jobs, when they have ended."""

@@ -36,6 +36,7 @@ COMPANIES = tuple(
     )
 )
 CURRENCIES = {"north": "USD", "south": "EUR"}
+LOCKED = 'could not obtain lock on row in relation "ir_sequence_strict"'
 
 
 class Erp(Protocol):
@@ -113,7 +114,7 @@ class RealTryton:
         self.proxy.spoil("account.move.create", "lose_answer")
 
     def throttle(self) -> None:
-        self.proxy.spoil("account.move.create", 503)
+        self.proxy.spoil("account.move.create", 503, LOCKED)
 
     def stop(self) -> None:
         self.proxy.close()
@@ -408,13 +409,20 @@ def test_post_after_the_session_expired_logs_in_again(tryton: RealTryton, key: s
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(502, "unknown"), (503, "throttled"), (504, "unknown"), (404, "unavailable")]
+    ("status", "text", "code"),
+    [
+        (502, "", "unknown"),
+        (503, LOCKED, "throttled"),
+        (503, "no server is available", "unknown"),
+        (504, "", "unknown"),
+        (404, "", "unavailable"),
+    ],
 )
 def test_post_answered_with_a_status_is_what_the_status_proves(
-    tryton: RealTryton, key: str, status: int, code: str
+    tryton: RealTryton, key: str, status: int, text: str, code: str
 ) -> None:
     """Of a server error between creating and posting, only those that prove a rollback count as not applied."""
-    tryton.proxy.spoil("account.move.post", status)
+    tryton.proxy.spoil("account.move.post", status, text)
     assert codes_of(tryton.gateway.post([entry(key)])) == [code]
     assert len(tryton.drafts()) == (code == "unknown")
     found = tryton.gateway.lookup([key])

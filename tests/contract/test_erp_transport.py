@@ -8,13 +8,18 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from email.utils import format_datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import StreamEnded
 
 from adapters.clock import WallClock
 from adapters.erp.http.dialect import Dialect
@@ -30,8 +35,10 @@ Answer = Callable[[socket.socket, bytes], None]
 class WireServer:
     """Takes connections on the loopback interface and lets `answer` do what it will with each, once its head is in."""
 
-    def __init__(self, answer: Answer, tls: ssl.SSLContext | None = None) -> None:
-        self._answer, self._tls = answer, tls
+    def __init__(
+        self, answer: Answer, tls: ssl.SSLContext | None = None, read: Callable[[socket.socket], bytes] | None = None
+    ) -> None:
+        self._answer, self._tls, self._read = answer, tls, read or _read_request
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listening.getsockname()[1]}"
         self.heads: list[bytes] = []
@@ -53,7 +60,7 @@ class WireServer:
             except OSError:
                 return
             with closing(connection):
-                head = _read_request(connection)
+                head = self._read(connection)
                 self.heads.append(head)
                 self._answer(connection, head)
 
@@ -76,8 +83,8 @@ def _read_request(connection: socket.socket) -> bytes:
 def serve() -> Iterator[Callable[..., WireServer]]:
     servers: list[WireServer] = []
 
-    def start(answer: Answer, tls: ssl.SSLContext | None = None) -> WireServer:
-        servers.append(WireServer(answer, tls))
+    def start(*given: Any, **named: Any) -> WireServer:
+        servers.append(WireServer(*given, **named))
         return servers[-1]
 
     yield start
@@ -147,6 +154,23 @@ def test_transport_redirect_is_not_followed(serve: Callable[..., WireServer]) ->
     assert send(POST, f"http://{serve(moved).address}") == "unavailable"
 
 
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_transport_tells_the_delay_that_is_asked_for(serve: Callable[..., WireServer], status: int, form: str) -> None:
+    """Retry-After in seconds or as a date, with any of the statuses that carry it: throttled, for so long."""
+    at = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=3_000)
+    value = "3000" if form == "seconds" else format_datetime(at, usegmt=True)
+
+    def throttled(connection: socket.socket, head: bytes) -> None:
+        connection.sendall(f"HTTP/1.1 {status} No\r\nRetry-After: {value}\r\nContent-Length: 0\r\n\r\n".encode())
+
+    section = ErpSection.model_validate({"kind": "rest", "url": f"http://{serve(throttled).address}"})
+    with closing(HttpTransport(section, WallClock(), Dialect("wire"))) as transport, pytest.raises(ErpFault) as told:
+        transport.send(POST)
+    assert told.value.code == "throttled"
+    assert 2_000 < told.value.retry_after_s <= 3_000
+
+
 def test_transport_goes_through_the_configured_proxy_and_no_other(
     serve: Callable[..., WireServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +188,35 @@ def test_transport_with_http2_also_speaks_to_a_server_without(serve: Callable[..
     certificate = tmp_path / "erp.pem"
     server = serve(whole, _self_signed(certificate))
     assert send(POST, f"https://{server.address}", ca_file=str(certificate), http2=True) == 200
+
+
+def test_transport_speaks_http2_where_it_is_offered(serve: Callable[..., WireServer], tmp_path: Path) -> None:
+    """A server that takes up HTTP/2 is spoken to so, when it is configured."""
+    certificate, spoken = tmp_path / "erp.pem", []
+    tls = _self_signed(certificate)
+    tls.set_alpn_protocols(["h2", "http/1.1"])
+
+    def protocol(connection: ssl.SSLSocket) -> bytes:
+        spoken.append(connection.selected_alpn_protocol())
+        return b""
+
+    server = serve(_over_http2, tls, read=protocol)
+    assert send(POST, f"https://{server.address}", ca_file=str(certificate), http2=True) == 200
+    assert spoken == ["h2"]
+
+
+def _over_http2(connection: socket.socket, head: bytes) -> None:
+    """A good answer to each request, until the other side goes."""
+    speaking = H2Connection(H2Configuration(client_side=False))
+    speaking.initiate_connection()
+    connection.sendall(speaking.data_to_send())
+    with suppress(OSError):
+        while data := connection.recv(65_536):
+            for event in speaking.receive_data(data):
+                if isinstance(event, StreamEnded):
+                    speaking.send_headers(event.stream_id, [(":status", "200")])
+                    speaking.send_data(event.stream_id, b"{}", end_stream=True)
+            connection.sendall(speaking.data_to_send())
 
 
 def test_transport_certificate_must_be_trusted(serve: Callable[..., WireServer], tmp_path: Path) -> None:

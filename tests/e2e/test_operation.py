@@ -21,6 +21,9 @@ METRICS = {
     "deltas_waiting",
     "erp_calls",
     "posting_latency_s",
+    "governor_rate_per_minute",
+    "governor_concurrency",
+    "entries_unknown",
 }
 SECRETS = {
     "event_id": f"id-{uuid.uuid4().hex}",
@@ -65,6 +68,8 @@ def test_status_of_a_running_penstock_is_healthy_and_whole(installed):
     assert [shard["shard"] for shard in status["shards"]] == [0, 1, 2, 3]
     assert {shard["holder"].partition("/")[0] for shard in status["shards"]} == {"worker-0", "worker-1"}
     assert status["posting_sets_waiting"] == 0 and status["journal_entries"]["posted"] > 0
+    assert (status["erp"]["health"], status["erp"]["concurrency"]) == ("healthy", 1)
+    assert status["erp"]["calls_per_minute"] > 0
     assert status["exceptions"]["event_conflict"] >= 1 and len(status["log"]["shards"]) == 4
 
 
@@ -88,6 +93,16 @@ def test_trace_of_an_event_names_the_document_in_the_erp(installed):
 def test_trace_of_an_unknown_event_fails(installed):
     """`penstock trace` ends with 1 when nobody has accepted such an event."""
     assert installed.json("trace", "never-sent", status=1) == []
+
+
+def test_erp_check_of_the_running_tryton_breaks_nothing_and_books_nothing(installed):
+    """`penstock erp check tryton --live` asks the Tryton that is posted to, reports, and leaves its accounts alone."""
+    before = installed.json("reconcile")
+    told = installed.json("erp", "check", "tryton", "--live")
+    verdicts = {finding["check"]: finding["verdict"] for finding in told["findings"]}
+    assert told["live"] and set(verdicts.values()) == {"kept", "skipped"}
+    assert verdicts["is reached, and looks keys up"] == verdicts["refuses what is not balanced"] == "kept"
+    assert installed.json("reconcile") == before
 
 
 def test_metrics_endpoint_shows_what_was_done(installed):

@@ -1,21 +1,25 @@
 """A Business Central environment: journals, lines, posting, ledger entries, transactional batches.
 
 Written from the vendor's developer documents (dynamics365smb-devitpro-pb): journals, journalLines, the action
-Microsoft.NAV.post, generalLedgerEntries, use-odata-batch, api-limits, dynamics-error-codes. Not documented, and chosen
-here: each operation of a batch counts as a request, and an OData filter is one of those that the documents show.
+Microsoft.NAV.post, generalLedgerEntries, use-odata-batch, api-limits, dynamics-error-codes. The environment's own
+$metadata can't be had offline; the types below are its journal and journalLine by those pages, by the API pages 30016
+and 30049 of the vendor's published source, and by the lengths of tables 81 and 232 behind them. Not documented, and
+chosen here: each operation of a batch counts as a request, an OData filter is one of those that the documents show, and
+what posting would ask for (number, date, account, amount) must be there from the beginning.
 """
 
 import re
 from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any, Literal
+from uuid import UUID
 
 import msgspec
 
 from adapters.erp.doubles.access import CLIENT_ID, TOKEN_PATH, BearerAccess
 from adapters.erp.doubles.double import Double, Route
-from adapters.erp.doubles.exchange import Answer, Malformed, Request, json_answer
+from adapters.erp.doubles.exchange import Answer, Malformed, Number, Request, json_answer
 from adapters.erp.doubles.ledger import Ledger, Line, Refused
 from adapters.erp.doubles.limits import Over, RequestLimits, Window
 from adapters.erp.doubles.trouble import Trouble
@@ -38,25 +42,44 @@ _CODES = {
 }
 
 
-class JournalLine(msgspec.Struct, forbid_unknown_fields=True):
-    """A line of a general journal; `amount` is signed, debits are positive."""
+Code10 = Annotated[str, msgspec.Meta(min_length=1, max_length=10)]
+Code20 = Annotated[str, msgspec.Meta(min_length=1, max_length=20)]
+Text100 = Annotated[str, msgspec.Meta(max_length=100)]
+AccountType = Literal[
+    "G_x002F_L_x0020_Account",
+    "Customer",
+    "Vendor",
+    "Bank_x0020_Account",
+    "Fixed_x0020_Asset",
+    "IC_x0020_Partner",
+    "Employee",
+]
 
-    accountNumber: str  # noqa: N815  the vendor's own names
+
+class JournalLine(msgspec.Struct, forbid_unknown_fields=True):
+    """journalLine, as far as it can be written; `amount` is signed, debits are positive."""
+
+    accountNumber: Code20  # noqa: N815  the vendor's own names
     postingDate: date  # noqa: N815
-    documentNumber: str  # noqa: N815
-    amount: Decimal
-    accountType: str = "G_x002F_L_x0020_Account"  # noqa: N815
-    externalDocumentNumber: str = ""  # noqa: N815
-    description: str = ""
-    comment: str = ""
+    documentNumber: Code20  # noqa: N815
+    amount: Number
+    accountType: AccountType = "G_x002F_L_x0020_Account"  # noqa: N815
+    accountId: UUID | None = None  # noqa: N815
+    lineNumber: int = 0  # noqa: N815
+    externalDocumentNumber: Annotated[str, msgspec.Meta(max_length=35)] = ""  # noqa: N815
+    description: Text100 = ""
+    comment: Annotated[str, msgspec.Meta(max_length=250)] = ""
+    taxCode: Annotated[str, msgspec.Meta(max_length=20)] = ""  # noqa: N815
+    balanceAccountType: AccountType = "G_x002F_L_x0020_Account"  # noqa: N815
+    balancingAccountNumber: Annotated[str, msgspec.Meta(max_length=20)] = ""  # noqa: N815
 
 
 class Journal(msgspec.Struct, forbid_unknown_fields=True):
-    """A general journal batch, with its lines when they are inserted with it."""
+    """journal, a batch of lines, which may be inserted with it. Its balancing account's number is read-only."""
 
-    code: str
-    displayName: str = ""  # noqa: N815
-    balancingAccountNumber: str = ""  # noqa: N815
+    code: Code10
+    displayName: Text100 = ""  # noqa: N815
+    balancingAccountId: UUID | None = None  # noqa: N815
     journalLines: list[JournalLine] = []  # noqa: N815
 
 
@@ -119,6 +142,10 @@ class BusinessCentralDouble(Double):
     def limited(self, over: Over) -> Answer:
         return _error(429, "Application_TooManyRequests", f"too many requests: {over.name}")
 
+    def malformed(self, error: Malformed) -> Answer:
+        code = "Application_StringExceededLength" if error.breach == "too_long" else "BadRequest"
+        return _error(400, code, f"{error.path} {error}".lstrip())
+
     def failed(self, status: int, text: str) -> Answer:
         codes = {401: "Authentication_InvalidCredentials", 404: "BadRequest_NotFound", 503: "Internal_ServerBusy"}
         return _error(status, codes.get(status, "BadRequest"), text)
@@ -160,13 +187,9 @@ class BusinessCentralDouble(Double):
         if company not in self.ledger.companies:
             return _error(404, "Internal_CompanyNotFound", "the company does not exist")
         journal = request.read(Journal)
-        if not 0 < len(journal.code) <= 10:
-            return _error(400, "Application_StringExceededLength", "code has at most 10 characters")
         if any(kept.company == company and kept.journal.code == journal.code for kept in self._journals.values()):
             return _error(400, "Internal_EntityWithSameKeyExists", "the journal exists already")
         for line in journal.journalLines:
-            if not 0 < len(line.documentNumber) <= 20 or len(line.description) > 100:
-                return _error(400, "Application_StringExceededLength", "a text is too long")
             if line.accountNumber not in self.ledger.companies[company].accounts:
                 return _error(400, _CODES["unknown_account"], f"account {line.accountNumber} does not exist")
         self._numbered += 1
@@ -251,7 +274,8 @@ class BusinessCentralDouble(Double):
 def _ledger_lines(lines: list[JournalLine]) -> list[Line]:
     zero = Decimal(0)
     return [
-        Line(each.accountNumber, max(each.amount, zero), max(-each.amount, zero), each.description) for each in lines
+        Line(each.accountNumber, max(Decimal(each.amount), zero), max(-each.amount, zero), each.description)
+        for each in lines
     ]
 
 

@@ -64,6 +64,10 @@ class Double:
         """Any other error: 400 malformed, 401 not known, 404 no such thing, 503 maintenance."""
         raise NotImplementedError
 
+    def malformed(self, error: Malformed) -> Answer:
+        """The answer to a body that breaks the contract, where a vendor has more to say than `failed`."""
+        return self.failed(400, str(error))
+
     # the common part
 
     def now_ms(self) -> int:
@@ -157,7 +161,7 @@ class Double:
         try:
             return getattr(self, route.handler)(request, **arguments)
         except Malformed as error:
-            return self.failed(400, str(error))
+            return self.malformed(error)
 
     def _route(self, request: Request) -> tuple[Route, dict[str, str]] | None:
         for route in self.routes:

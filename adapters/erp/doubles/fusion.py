@@ -216,6 +216,10 @@ def _row_of(row: list[str]) -> _Row:
         raise ValueError("a line is not as in the template")
     if any(len(text) > 240 for text in row):
         raise ValueError("a reference has more than 240 characters")
+    if not (re.fullmatch("[A-Z]{3}", row[5]) and re.fullmatch(r"\d{1,18}", row[66])):
+        raise ValueError("a currency is not of three letters, or a group is no number")
+    if bool(row[38]) == bool(row[39]):
+        raise ValueError("a line is a debit or a credit")
     account = "-".join(segment for segment in row[8:38] if segment)
     line = Line(account, Decimal(row[38] or 0), Decimal(row[39] or 0), row[51])
     booked_on = datetime.strptime(row[2], "%Y/%m/%d").date()

@@ -2,7 +2,9 @@
 
 Written from the vendor's help: record service (section_0223040947), batch operations (article_0127092747), asynchronous
 requests (subsect_161278579295, _161252896355, _161252889998, _164494900632), errors (section_156570709583), concurrency
-(section_1525253248). Not documented, and chosen here: one task a record in the order of the batch, and the texts that
+(section_1525253248). An account's metadata-catalog, which is an OpenAPI description, can't be had offline; the types
+below are the record journalEntry by its sample (section_159886587653) and external ids by section_156334828635. Not
+documented, and chosen here: one task a record in the order of the batch, how long texts may be, and the texts that
 refuse a known external id or a closed period.
 """
 
@@ -10,13 +12,13 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import date
 from decimal import Decimal
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import msgspec
 
 from adapters.erp.doubles.access import CLIENT_ID, TOKEN_ID, SignedAccess
 from adapters.erp.doubles.double import Double, Route
-from adapters.erp.doubles.exchange import Answer, Malformed, Request, json_answer
+from adapters.erp.doubles.exchange import Answer, Malformed, Number, Request, json_answer, read_json
 from adapters.erp.doubles.ledger import Ledger, Line, Refused
 from adapters.erp.doubles.limits import Over, RequestLimits
 from adapters.erp.doubles.trouble import Trouble
@@ -24,6 +26,7 @@ from runtime.ports import Clock
 
 BATCH_RECORDS_MAX = 100
 CONCURRENCY = 5
+MEMO_CHARS_MAX = 999
 JOB_S = 3.0  # how long a job takes
 _RECORD = "/services/rest/record/v1/journalEntry"
 _JOB = "/services/rest/async/v1/job"
@@ -32,16 +35,22 @@ _JOB = "/services/rest/async/v1/job"
 class Reference(msgspec.Struct, forbid_unknown_fields=True):
     """Another record, by its internal id."""
 
-    id: str
+    id: Annotated[str, msgspec.Meta(min_length=1)]
+
+
+Memo = Annotated[str, msgspec.Meta(max_length=MEMO_CHARS_MAX)]
 
 
 class JournalLine(msgspec.Struct, forbid_unknown_fields=True):
     """One line: a debit or a credit."""
 
     account: Reference
-    debit: Decimal = Decimal(0)
-    credit: Decimal = Decimal(0)
-    memo: str = ""
+    debit: Number = Number(0)
+    credit: Number = Number(0)
+    memo: Memo = ""
+    department: Reference | None = None
+    location: Reference | None = None
+    entity: Reference | None = None
 
 
 class Lines(msgspec.Struct, forbid_unknown_fields=True):
@@ -55,9 +64,9 @@ class JournalEntry(msgspec.Struct, forbid_unknown_fields=True):
 
     subsidiary: Reference
     line: Lines
-    externalId: str = ""  # noqa: N815  the vendor's own names
+    externalId: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]*$")] = ""  # noqa: N815  the vendor's own names
     tranDate: date = date(2026, 1, 1)  # noqa: N815
-    memo: str = ""
+    memo: Memo = ""
     currency: Reference | None = None
 
 
@@ -121,6 +130,9 @@ class NetSuiteDouble(Double):
         codes = {400: "INVALID_CONTENT", 401: "INVALID_LOGIN", 404: "NONEXISTENT_ID"}
         return _error(status, codes.get(status, "UNEXPECTED_ERROR"), text)
 
+    def malformed(self, error: Malformed) -> Answer:
+        return _error(400, "INVALID_CONTENT", str(error), path=error.path)
+
     # records
 
     def create(self, request: Request) -> Answer:
@@ -138,12 +150,14 @@ class NetSuiteDouble(Double):
 
     def _book(self, body: bytes | msgspec.Raw) -> Answer:
         try:
-            record = msgspec.json.decode(body, type=JournalEntry)
-        except msgspec.ValidationError as error:
-            return self.failed(400, str(error))
+            record = read_json(body, JournalEntry)
+        except Malformed as error:
+            return self.malformed(error)
         if record.externalId and self.ledger.by_key(record.externalId):
             return _error(400, "USER_ERROR", "This record already exists")
-        lines = [Line(each.account.id, each.debit, each.credit, each.memo) for each in record.line.items]
+        lines = [
+            Line(each.account.id, Decimal(each.debit), Decimal(each.credit), each.memo) for each in record.line.items
+        ]
         try:
             document = self.ledger.book(record.subsidiary.id, record.externalId, record.tranDate, lines)
         except Refused as refused:
@@ -218,6 +232,7 @@ class NetSuiteDouble(Double):
         ]
 
 
-def _error(status: int, code: str, detail: str, headers: Mapping[str, str] | None = None) -> Answer:
-    body = {"status": status, "o:errorDetails": [{"detail": detail, "o:errorCode": code}]}
+def _error(status: int, code: str, detail: str, headers: Mapping[str, str] | None = None, path: str = "") -> Answer:
+    place = {"o:errorPath": path} if path else {}
+    body = {"status": status, "o:errorDetails": [{"detail": detail, "o:errorCode": code, **place}]}
     return json_answer(status, body, headers)

@@ -2,21 +2,22 @@
 
 Written from Intuit's articles on batches (30 items, 40 batches a minute, items serial, independent and each metered as
 a request), on throttling (500 a minute, 10 at a time, error 003001), on `requestid`, from its list of error codes, and
-from descriptions of the journal entry. Not documented, and chosen here: how long a requestid is known, that refusals
-are repeated under it as successes are, and what a server error within a batch looks like.
+from descriptions of the journal entry's fields, their lengths and their values; Intuit's own schema (Finance.xsd of its
+SDKs) is not kept here. Not documented, and chosen here: how long a requestid is known, that refusals are repeated under
+it as successes are, and what a server error within a batch looks like.
 """
 
 import re
 from collections import Counter
 from datetime import date
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from adapters.erp.doubles.access import CLIENT_ID, TOKEN_PATH, BearerAccess
 from adapters.erp.doubles.double import Double, Route
-from adapters.erp.doubles.exchange import Answer, Malformed, Request, json_answer
+from adapters.erp.doubles.exchange import Answer, Malformed, Number, Request, json_answer, read_json
 from adapters.erp.doubles.ledger import Document, Ledger, Line, Refused
 from adapters.erp.doubles.limits import Over, RequestLimits, Window
 from adapters.erp.doubles.trouble import Trouble
@@ -29,7 +30,11 @@ NOTE_CHARS_MAX = 4000
 QUERY_ROWS_MAX = 1000
 REQUEST_ID_LIFE_S = 24 * 3600.0
 _COMPANY = r"/v3/company/(?P<realm>[\w-]+)"
-_TOLD_OF_AN_ITEM = ("JournalEntry", "Fault")
+_INVALID = ("2010", "Request has invalid or unsupported property")
+_BREACHES = {
+    "missing_field": ("2020", "Required param missing, need to supply the required value for the API"),
+    "too_long": ("2050", "Invalid String Length"),
+}
 _CODES = {
     "unbalanced": "6000",
     "unknown_account": "2500",
@@ -43,7 +48,7 @@ _CODES = {
 class Reference(msgspec.Struct, forbid_unknown_fields=True):
     """Another object, by its id."""
 
-    value: str
+    value: Annotated[str, msgspec.Meta(min_length=1)]
     name: str = ""
 
 
@@ -60,15 +65,21 @@ class LineDetail(msgspec.Struct, forbid_unknown_fields=True, rename="pascal"):
     posting_type: Literal["Debit", "Credit"]
     account_ref: Reference
     entity: Party | None = None
+    class_ref: Reference | None = None
+    department_ref: Reference | None = None
+    billable_status: Literal["Billable", "NotBillable", "HasBeenBilled"] = "NotBillable"
+
+
+Note = Annotated[str, msgspec.Meta(max_length=NOTE_CHARS_MAX)]
 
 
 class JournalLine(msgspec.Struct, forbid_unknown_fields=True, rename="pascal"):
     """One line; amounts are never negative."""
 
-    amount: Decimal
+    amount: Number
     detail_type: Literal["JournalEntryLineDetail"]
     journal_entry_line_detail: LineDetail
-    description: str = ""
+    description: Note = ""
 
 
 class JournalEntry(msgspec.Struct, forbid_unknown_fields=True, rename="pascal"):
@@ -76,8 +87,8 @@ class JournalEntry(msgspec.Struct, forbid_unknown_fields=True, rename="pascal"):
 
     line: list[JournalLine]
     txn_date: date = date(2026, 1, 1)
-    doc_number: str = ""
-    private_note: str = ""
+    doc_number: Annotated[str, msgspec.Meta(max_length=DOCUMENT_CHARS_MAX)] = ""
+    private_note: Note = ""
     currency_ref: Reference | None = None
 
 
@@ -137,6 +148,10 @@ class QuickBooksDouble(Double):
             return _errors(503, "SystemFault", "150", "Company Under Maintenance")
         return _errors(status, "ValidationFault", "2010", text)
 
+    def malformed(self, error: Malformed) -> Answer:
+        code, text = _BREACHES.get(error.breach, _INVALID)
+        return _errors(400, "ValidationFault", code, f"{text}: {error}", error.path)
+
     # creating
 
     def create(self, request: Request, realm: str) -> Answer:
@@ -185,11 +200,9 @@ class QuickBooksDouble(Double):
 
     def _booked(self, realm: str, body: bytes | msgspec.Raw) -> Answer:
         try:
-            journal = msgspec.json.decode(body, type=JournalEntry)
-        except msgspec.ValidationError as error:
-            return self.failed(400, str(error))
-        if len(journal.doc_number) > DOCUMENT_CHARS_MAX or len(journal.private_note) > NOTE_CHARS_MAX:
-            return _errors(400, "ValidationFault", "2050", "Invalid String Length")
+            journal = read_json(body, JournalEntry)
+        except Malformed as error:
+            return self.malformed(error)
         currency = journal.currency_ref.value if journal.currency_ref else ""
         lines = [_ledger_line(line) for line in journal.line]
         try:
@@ -243,7 +256,8 @@ class QuickBooksDouble(Double):
 
 def _ledger_line(line: JournalLine) -> Line:
     detail = line.journal_entry_line_detail
-    debit, credit = (line.amount, Decimal(0)) if detail.posting_type == "Debit" else (Decimal(0), line.amount)
+    amount, zero = Decimal(line.amount), Decimal(0)
+    debit, credit = (amount, zero) if detail.posting_type == "Debit" else (zero, amount)
     return Line(detail.account_ref.value, debit, credit, line.description)
 
 
@@ -260,7 +274,7 @@ def _told_line(place: int, line: Line) -> dict:
     }
 
 
-def _errors(status: int, type: str, code: str, text: str) -> Answer:
-    error = {"Message": text, "Detail": text, "code": code, "element": ""}
+def _errors(status: int, type: str, code: str, text: str, element: str = "") -> Answer:
+    error = {"Message": text, "Detail": text, "code": code, "element": element}
     body = {"Fault": {"Error": [error], "type": type}, "time": "2026-06-15T08:00:00.000-07:00"}
     return json_answer(status, body)

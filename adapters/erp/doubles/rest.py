@@ -11,18 +11,21 @@ import math
 from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal, InvalidOperation
+from typing import Annotated
 
 import msgspec
 
 from adapters.erp.doubles.access import SECRET, HeaderAccess
 from adapters.erp.doubles.double import Double, Route
-from adapters.erp.doubles.exchange import Answer, Malformed, Request, json_answer
+from adapters.erp.doubles.exchange import Answer, Malformed, Number, Request, json_answer
 from adapters.erp.doubles.ledger import Document, Ledger, Line, Refused
 from adapters.erp.doubles.limits import Over, RequestLimits, Window
 from adapters.erp.doubles.trouble import Trouble
 from runtime.ports import Clock
 
 BATCH_JOURNALS_MAX = 20
+REFERENCE_CHARS_MAX = 128
+TEXT_CHARS_MAX = 1000
 _COLUMNS = ["Reference", "Company", "Date", "Currency", "Account", "Debit", "Credit", "Text"]
 
 _LINE = {"account": "{account}", "debit": "{debit:number}", "credit": "{credit:number}", "text": "{text} {facility}"}
@@ -103,15 +106,15 @@ class JournalLine(msgspec.Struct, forbid_unknown_fields=True):
     """One line."""
 
     account: str
-    debit: Decimal
-    credit: Decimal
-    text: str = ""
+    debit: Number
+    credit: Number
+    text: Annotated[str, msgspec.Meta(max_length=TEXT_CHARS_MAX)] = ""
 
 
 class Journal(msgspec.Struct, forbid_unknown_fields=True):
     """One journal."""
 
-    reference: str
+    reference: Annotated[str, msgspec.Meta(min_length=1, max_length=REFERENCE_CHARS_MAX)]
     company: str
     date: date
     currency: str
@@ -217,7 +220,7 @@ class RestDouble(Double):
 
 
 def _lines(journal: Journal) -> list[Line]:
-    return [Line(line.account, line.debit, line.credit, line.text) for line in journal.lines]
+    return [Line(line.account, Decimal(line.debit), Decimal(line.credit), line.text) for line in journal.lines]
 
 
 def _read(request: Request) -> list[Journal]:
@@ -243,7 +246,7 @@ def _row(row: Sequence[str]) -> tuple[Journal, JournalLine]:
         raise ValueError("a reference has more than 24 characters")
     booked_on = date(*reversed([int(part) for part in day.split(".")]))
     journal = Journal(reference, company, booked_on, currency, [])
-    return journal, JournalLine(account, Decimal(debit), Decimal(credit), text)
+    return journal, JournalLine(account, Number(debit), Number(credit), text)
 
 
 def _error(code: str, message: str) -> dict:

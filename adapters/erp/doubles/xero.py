@@ -1,19 +1,20 @@
 """A Xero organisation: manual journals, several in one request, each judged by itself.
 
-Written from the vendor's OpenAPI description (xero_accounting.yaml) and its pages on limits. Not documented there, and
-chosen here: how long an Idempotency-Key is known, and that an answer is repeated under it whatever it was.
+Written from the vendor's OpenAPI description (xero_accounting.yaml; the types below are what can be written of its
+ManualJournals, ManualJournal and ManualJournalLine) and its pages on limits. Not documented there, and chosen here: how
+long an Idempotency-Key is known, that an answer is repeated under it whatever it was, and that a journal has a date.
 """
 
 import re
 from datetime import date
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from adapters.erp.doubles.access import CLIENT_ID, TOKEN_PATH, BearerAccess
 from adapters.erp.doubles.double import Double, Route
-from adapters.erp.doubles.exchange import Answer, Malformed, Request, json_answer
+from adapters.erp.doubles.exchange import Answer, Malformed, Number, Request, json_answer
 from adapters.erp.doubles.ledger import Document, Ledger, Line, Refused
 from adapters.erp.doubles.limits import CONCURRENCY, Over, RequestLimits, Window
 from adapters.erp.doubles.trouble import Trouble
@@ -28,13 +29,23 @@ WINDOWS = (Window("minute", 60.0, 60), Window("day", 86_400.0, 5000))
 _JOURNALS = r"/api\.xro/2\.0/ManualJournals"
 
 
+class Tracking(msgspec.Struct, forbid_unknown_fields=True, rename="pascal"):
+    """A category of a line and the option in it."""
+
+    name: str
+    option: str
+
+
 class JournalLine(msgspec.Struct, forbid_unknown_fields=True, rename="pascal"):
     """A line; debits are positive, credits negative."""
 
-    line_amount: Decimal
+    line_amount: Number
     account_code: str
     description: str = ""
     tax_type: str = ""
+    tax_amount: Number = Number(0)
+    tracking: Annotated[list[Tracking], msgspec.Meta(max_length=2)] = []
+    is_blank: bool = False
 
 
 class ManualJournal(msgspec.Struct, forbid_unknown_fields=True, rename="pascal"):
@@ -43,9 +54,10 @@ class ManualJournal(msgspec.Struct, forbid_unknown_fields=True, rename="pascal")
     narration: str
     journal_lines: list[JournalLine]
     date: date
-    status: Literal["DRAFT", "POSTED"] = "DRAFT"
+    status: Literal["DRAFT", "POSTED", "DELETED", "VOIDED", "ARCHIVED"] = "DRAFT"
     line_amount_types: Literal["Exclusive", "Inclusive", "NoTax"] = "Exclusive"
     url: str = ""
+    show_on_cash_basis_reports: bool = True
 
 
 class ManualJournals(msgspec.Struct, forbid_unknown_fields=True, rename="pascal"):
@@ -118,11 +130,7 @@ class XeroDouble(Double):
         return json_answer(200, {"ManualJournals": results})
 
     def _booked(self, tenant: str, journal: ManualJournal) -> dict[str, Any]:
-        zero = Decimal(0)
-        lines = [
-            Line(each.account_code, max(each.line_amount, zero), max(-each.line_amount, zero), each.description)
-            for each in journal.journal_lines
-        ]
+        lines = [_ledger_line(line) for line in journal.journal_lines]
         try:
             if journal.status != "POSTED":
                 raise Malformed("drafts are not kept here")
@@ -142,6 +150,11 @@ class XeroDouble(Double):
         rows = [_row(each) for key in wanted for each in self.ledger.by_key(key) if each.company == tenant]
         start = (int(request.query.get("page", 1)) - 1) * PAGE_ROWS
         return json_answer(200, {"ManualJournals": rows[start : start + PAGE_ROWS]})
+
+
+def _ledger_line(line: JournalLine) -> Line:
+    amount, zero = Decimal(line.line_amount), Decimal(0)
+    return Line(line.account_code, max(amount, zero), max(-amount, zero), line.description)
 
 
 def _row(document: Document) -> dict[str, Any]:

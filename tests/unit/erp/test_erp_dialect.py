@@ -10,6 +10,7 @@ from adapters.erp.business_central import DIALECT as BUSINESS_CENTRAL
 from adapters.erp.http.dialect import RETRY_AFTER_S_MAX, Dialect, Reply, Rule, VendorError, fault_of
 from adapters.erp.http.fault import DETAIL_CHARS_MAX, ErpFault
 from adapters.erp.netsuite import DIALECT as NETSUITE
+from adapters.erp.tryton_rpc import fault_of_status
 
 NOW_MS = 1_800_000_000_000
 PLAIN = Dialect("plain")
@@ -91,6 +92,34 @@ def test_netsuite_limit_told_as_400_is_throttled() -> None:
     assert (
         fault_of(reply(400, {"o:errorDetails": [{"o:errorCode": "USER_ERROR"}]}), NETSUITE, NOW_MS).code == "rejected"
     )
+
+
+@pytest.mark.parametrize(
+    ("status", "page", "code"),
+    [
+        (503, "could not obtain lock on row in relation &#34;ir_sequence_strict&#34;", "throttled"),
+        (503, "could not serialize access due to concurrent update", "throttled"),
+        (503, "database is locked", "throttled"),
+        (503, "couldn&#39;t get a connection after 30.00 sec", "throttled"),
+        (503, "server closed the connection unexpectedly", "unknown"),
+        (503, "", "unknown"),
+        (504, "", "unknown"),
+        (500, "could not obtain lock", "unknown"),
+    ],
+)
+def test_tryton_503_is_throttled_only_where_it_says_what_was_rolled_back(status: int, page: str, code: str) -> None:
+    """Tryton's 503 quotes its database: a lock that was not got applied nothing, a connection lost may have."""
+    told = fault_of_status("model.account.move.post", Reply(status, {}, page.encode()), NOW_MS)
+    assert told.code == code
+    assert page not in told.detail or not page
+
+
+def test_tryton_delay_in_seconds_or_as_a_date_is_the_same() -> None:
+    """What stands before Tryton may ask for a delay in either form; a 503 with one was not let in."""
+    at = format_datetime(datetime.fromtimestamp(NOW_MS / 1000, UTC) + timedelta(seconds=90), usegmt=True)
+    for value in ("90", at):
+        told = fault_of_status("model.account.move.post", reply(503, retry_after=value), NOW_MS)
+        assert (told.code, told.retry_after_s) == ("throttled", 90.0)
 
 
 def test_business_central_503_of_its_own_queue_is_throttled() -> None:

@@ -2,13 +2,14 @@
 
 import heapq
 import random
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import pytest
 
-from adapters.erp import business_central, fusion, netsuite, quickbooks, xero
+from adapters.erp import business_central, fusion, netsuite, quickbooks, tryton, tryton_rpc, xero
 from adapters.erp.http.dialect import Dialect, Reply, fault_of
-from runtime.flow.governor import BACKOFF_MAX_S, MINUTE_MS, RECOVERY_S, Governor, quota_of
+from adapters.erp.http.fault import ErpFault
+from runtime.flow.governor import BACKOFF_MAX_S, DECREASE, MINUTE_MS, RECOVERY_S, Governor, quota_of
 from runtime.ports import ErpTerms
 
 T0 = 1_800_000_000_000
@@ -22,8 +23,18 @@ class Throttle(NamedTuple):
 
     name: str
     terms: ErpTerms
-    dialect: Dialect
+    dialect: Dialect | Literal["tryton"]  # whose answers are not by status alone
     reply: Reply
+
+    def fault(self, now_ms: int) -> ErpFault:
+        """What the adapter makes of it."""
+        if self.dialect != "tryton":
+            return fault_of(self.reply, self.dialect, now_ms)
+        if self.reply.status != 200:
+            return tryton_rpc.fault_of_status("post", self.reply, now_ms)
+        with pytest.raises(ErpFault) as refused:
+            tryton_rpc.result_of("post", self.reply)
+        return refused.value
 
 
 def answer(status: int, body: str = "", **headers: str) -> Reply:
@@ -33,6 +44,9 @@ def answer(status: int, body: str = "", **headers: str) -> Reply:
 TOO_MANY = answer(429, '{"error": {"code": "Application_TooManyRequests", "message": "too many"}}')
 BUSY = answer(503, '{"error": {"code": "Internal_ServerBusy", "message": "the queue is full"}}')
 LIMIT = answer(400, '{"status": 400, "o:errorDetails": [{"detail": "", "o:errorCode": "SSS_REQUEST_LIMIT_EXCEEDED"}]}')
+SOON = "Fri, 15 Jan 2027 08:05:00 GMT"
+LOCKED = "<p>could not obtain lock on row in relation &#34;ir_sequence_strict&#34;</p>"
+CONFLICT = '{"id": 0, "error": ["ConcurrencyException", "account.move"]}'
 REST_TERMS = ErpTerms(
     native_key="none", settle_s=5, atomicity="per_item", lines_max=1000, entries_max=1, concurrency=1, per_minute=120
 )
@@ -45,8 +59,14 @@ THROTTLES = [
     Throttle("quickbooks", quickbooks._BATCH_TERMS, quickbooks.DIALECT, answer(429)),
     Throttle("xero", xero.TERMS, xero.DIALECT, answer(429, retry_after="33", x_rate_limit_problem="minute")),
     Throttle("fusion", fusion.TERMS, fusion.DIALECT, answer(429, retry_after="5")),
+    Throttle("tryton lock", tryton.STOCK_TERMS, "tryton", answer(503, LOCKED)),
+    Throttle("tryton with references, lock", tryton.REF_TERMS, "tryton", answer(503, LOCKED)),
+    Throttle("tryton conflict", tryton.STOCK_TERMS, "tryton", answer(200, CONFLICT)),
+    Throttle("tryton, a delay", tryton.STOCK_TERMS, "tryton", answer(503, "workers are busy", retry_after="20")),
+    Throttle("tryton, a date", tryton.STOCK_TERMS, "tryton", answer(429, retry_after=SOON)),
+    Throttle("tryton, too many", tryton.STOCK_TERMS, "tryton", answer(429)),
     Throttle("rest, a delay", REST_TERMS, PLAIN, answer(503, retry_after="20")),
-    Throttle("rest, a date", REST_TERMS, PLAIN, answer(429, retry_after="Fri, 15 Jan 2027 08:05:00 GMT")),
+    Throttle("rest, a date", REST_TERMS, PLAIN, answer(429, retry_after=SOON)),
 ]
 IDS = [throttle.name for throttle in THROTTLES]
 
@@ -80,7 +100,7 @@ class Pace:
             self._governor.finished(now_ms, "posted")
             self.answered.append(now_ms)
             return
-        fault = fault_of(self._throttle.reply, self._throttle.dialect, now_ms)
+        fault = self._throttle.fault(now_ms)
         assert fault.code == "throttled"
         self.refused_ms, self.delay_s = now_ms, fault.retry_after_s
         self._governor.finished(now_ms, fault.code, fault.retry_after_s, self._rng.random())
@@ -98,3 +118,19 @@ def test_pace_is_whole_again_soon_after_a_vendor_stops_throttling(throttle: Thro
     possible = min(pace.quota.calls_per_minute, pace.quota.concurrency * MINUTE_MS / CALL_MS)
     seen = [at_ms for at_ms in pace.answered if back_ms <= at_ms < back_ms + 5 * MINUTE_MS]
     assert len(seen) >= 0.9 * 5 * possible
+
+
+def test_pace_is_halved_by_throttles_and_untouched_by_rejections() -> None:
+    """A locked number sequence slows the calls to Tryton; a refused move, however often, does not."""
+    governor = Governor(quota_of(tryton.STOCK_TERMS, CONFIGURED))
+    whole = governor.state(T0).rate_per_minute
+    refused = answer(200, '{"id": 0, "error": ["UserError", ["the period is closed", ""]]}')
+    throttles = [Throttle("refused", tryton.STOCK_TERMS, "tryton", refused)] * 5
+    for now_ms, throttle in enumerate(throttles, T0):
+        governor.started(now_ms)
+        assert throttle.fault(now_ms).code == "rejected"
+        governor.finished(now_ms, "rejected")
+    assert governor.state(T0).rate_per_minute == whole
+    governor.started(T0)
+    governor.finished(T0, Throttle("lock", tryton.STOCK_TERMS, "tryton", answer(503, LOCKED)).fault(T0).code)
+    assert governor.state(T0).rate_per_minute == whole * DECREASE
