@@ -1,7 +1,7 @@
 """Gathers what many callers ask for at once, so that the work is done once for all of them.
 
-Owns who waits and who is answered. What comes while nothing is under way is worked on at once, and what comes meanwhile
-goes together next. Never decides what the work is.
+Owns who waits and who is answered. What comes while nothing is under way is worked on at once, or as soon as it may be,
+and what comes meanwhile goes together next. Never decides what the work is.
 """
 
 import asyncio
@@ -19,12 +19,15 @@ class _Waiting(NamedTuple, Generic[Item, Result]):
     answer: asyncio.Future
 
 
-class Gather(NamedTuple):
-    """How long callers gather after a group of at most this weight."""
+class Apart(NamedTuple):
+    """How long after each other groups begin, at least and at most, after one of at most this weight."""
 
     least_s: float
     most_s: float
     weight_max: int
+
+
+AT_ONCE = Apart(0.0, 0.0, 0)
 
 
 class Coalescer(Generic[Item, Result]):
@@ -33,9 +36,9 @@ class Coalescer(Generic[Item, Result]):
     `work` gives one result an item, in order; an exception among the results is raised for that item's caller alone,
     an exception raised by `work` for all callers of the group. A single item may be heavier than `weight_max`.
 
-    After a light group whose callers were not alone, others gather: for as long as it took, within the bounds of
-    `gather`. Light groups are worked on in the loop: if they followed each other at once, each would hold one or two of
-    many callers, and their fixed cost would keep the loop from taking in the others.
+    With `apart` a group begins half as long after the one before as the last took, within these bounds, if that was
+    light. Light groups are worked on in the loop: otherwise each of many callers could get one of its own, and the
+    fixed cost of many groups would keep the loop from taking in the others.
     """
 
     def __init__(
@@ -43,36 +46,50 @@ class Coalescer(Generic[Item, Result]):
         work: Callable[[list[Item]], Awaitable[Sequence[Result | Exception]]],
         weight_max: int,
         concurrency: int,
-        gather: Gather | None = None,
+        apart: Apart = AT_ONCE,
     ) -> None:
         self._work, self._weight_max, self._concurrency = work, weight_max, concurrency
-        self._gather, self._gathers_until = gather or Gather(0.0, 0.0, -1), 0.0
+        self._apart, self._apart_s = apart, apart.least_s
         self._waiting: deque[_Waiting[Item, Result]] = deque()
-        self._running = 0
+        self._running, self._gathering, self._may_begin_s = 0, False, 0.0
         self._tasks: set[asyncio.Task] = set()  # the loop itself holds only weak references
 
     async def submit(self, item: Item, weight: int) -> Result:
         """Have the item worked on with whatever else waits; its own result."""
         answer = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(item, weight, answer))
-        if self._running < self._concurrency:
-            self._running += 1
-            # A task begins after the callers that are ready now: what they submit joins its first group.
-            task = asyncio.get_running_loop().create_task(self._run())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        self._begin()
         return await answer
 
+    def _begin(self) -> None:
+        """Have a group gather, if somebody waits and none does."""
+        if not self._waiting or self._gathering or self._running >= self._concurrency:
+            return
+        self._gathering = True
+        self._running += 1
+        # A task begins after the callers that are ready now: what they submit joins its group.
+        task = asyncio.get_running_loop().create_task(self._run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
         try:
-            while self._waiting:
-                if (left_s := self._gathers_until - loop.time()) > 0:
-                    await asyncio.sleep(left_s)
-                if group := self._next_group():
-                    await self._work_off(group)
+            await self._gather()
+            if group := self._next_group():
+                self._begin()
+                await self._work_off(group)
         finally:
             self._running -= 1
+        self._begin()
+
+    async def _gather(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            if (left_s := self._may_begin_s - loop.time()) > 0:
+                await asyncio.sleep(left_s)
+        finally:
+            self._gathering = False
+        self._may_begin_s = loop.time() + self._apart_s
 
     async def _work_off(self, group: list[_Waiting[Item, Result]]) -> None:
         loop = asyncio.get_running_loop()
@@ -88,10 +105,9 @@ class Coalescer(Generic[Item, Result]):
             results = [error] * len(group)
         for waiting, result in zip(group, results, strict=True):
             _answer(waiting.answer, result)
-        alone = len(group) == 1 and not self._waiting
-        if not alone and sum(waiting.weight for waiting in group) <= self._gather.weight_max:
-            pause_s = min(max(loop.time() - began, self._gather.least_s), self._gather.most_s)
-            self._gathers_until = loop.time() + pause_s
+        light = sum(waiting.weight for waiting in group) <= self._apart.weight_max
+        half_s = (loop.time() - began) / 2
+        self._apart_s = min(max(half_s, self._apart.least_s), self._apart.most_s) if light else 0.0
 
     def _next_group(self) -> list[_Waiting[Item, Result]]:
         group: list[_Waiting[Item, Result]] = []

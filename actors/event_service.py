@@ -25,18 +25,18 @@ from penstock.v1 import events_pb2 as v1
 
 from actors import answers
 from actors.answers import Receipt
-from actors.coalescer import Coalescer, Gather
+from actors.coalescer import Apart, Coalescer
 from actors.gateway import LAG_EVERY_S, ROWS_IN_LOOP_MAX, Gateway, numbered, off_loop
 from runtime.errors import FrameError, Pressure
 from runtime.limits import Limits
-from runtime.schema import Incoming
+from runtime.schema import Few, Incoming
 
 STREAM_WAIT_S_MAX = 5.0  # how long a stream waits for a lagging shard before it ends
 STOP_GRACE_S = 5.0
 MESSAGE_HEADROOM_BYTES = 2**20  # so that a request slightly too large is answered by us, with the limit named
 THREAD_SWITCH_S = 0.0005  # frames are worked on in threads, each of which asks the loop for its turn dozens of times
-ROW_GROUPS_AT_ONCE = 2
-ROWS_GATHER = Gather(least_s=0.005, most_s=0.02, weight_max=ROWS_IN_LOOP_MAX)
+ROW_GROUPS_AT_ONCE, ROWS_APART = 2, Apart(least_s=0.015, most_s=0.03, weight_max=ROWS_IN_LOOP_MAX)
+FEW_ROWS_MAX = 128  # one by one they take the loop 2 ms, less than a frame of them costs
 
 _log = structlog.get_logger()
 
@@ -50,6 +50,8 @@ class Wire(Protocol):
     """What reads requests: `adapters.wire`."""
 
     def from_rows(self, events: Sequence[v1.FinancialEvent], limits: Limits) -> Incoming: ...
+
+    def from_few_rows(self, events: Sequence[v1.FinancialEvent]) -> Few: ...
 
     def from_arrow(self, data: bytes, limits: Limits) -> pa.RecordBatch: ...
 
@@ -69,7 +71,7 @@ class EventServicer:
 
     def __init__(self, gateway: Gateway, wire: Wire) -> None:
         self._gateway, self._wire, self._limits = gateway, wire, gateway.limits
-        self._rows = Coalescer(self._store_rows, gateway.limits.frame_rows_max, ROW_GROUPS_AT_ONCE, ROWS_GATHER)
+        self._rows = Coalescer(self._store_rows, gateway.limits.frame_rows_max, ROW_GROUPS_AT_ONCE, ROWS_APART)
 
     async def submit(self, request: Submission, context: grpc.aio.ServicerContext) -> v1.SubmitResponse:
         """Answer one request."""
@@ -140,7 +142,12 @@ class EventServicer:
         events = request.rows.events
         if not events:
             raise FrameError("empty_frame", "", "a request needs at least one event")
-        return answers.rows_response(request.request_id, events, await self._rows.submit(events, len(events)))
+        few = len(events) <= min(FEW_ROWS_MAX, self._limits.frame_rows_max)
+        receipt = await (self._take_few(events) if few else self._rows.submit(events, len(events)))
+        return answers.rows_response(request.request_id, events, receipt)
+
+    async def _take_few(self, events: Sequence[v1.FinancialEvent]) -> Receipt:
+        return await self._gateway.store_few(self._wire.from_few_rows(events))
 
     async def _store_rows(self, parts: list[Sequence[v1.FinancialEvent]]) -> list[Receipt | BaseException]:
         """Store all callers' rows as one frame: a frame of few rows costs as much as one of hundreds."""

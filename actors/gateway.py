@@ -6,8 +6,9 @@ Never decides what an event means, and answers nobody before the log has.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
-from itertools import accumulate, pairwise
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from itertools import accumulate, chain, pairwise
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -17,7 +18,7 @@ import pyarrow.compute as pc
 import structlog
 
 from actors.answers import Receipt, Stored
-from actors.coalescer import Coalescer
+from actors.coalescer import Apart, Coalescer
 from runtime.errors import FrameError, LogError, LogUnavailable, Pressure
 from runtime.flow import frames
 from runtime.flow.admission import Admission
@@ -27,15 +28,18 @@ from runtime.ports import Clock, LogEntry, LogWriter, Metrics, NoMetrics, ShardL
 from runtime.routing import Splitter
 from runtime.schema import (
     ARROW_STAMPED,
+    COLUMNS,
     REJECT_COLUMNS,
     Checked,
+    Event,
+    Few,
     Incoming,
     Vocabulary,
     conform,
     to_arrow,
     with_plain_words,
 )
-from runtime.validation import check
+from runtime.validation import check, check_few
 
 LAG_EVERY_S = 0.1
 LAG_TIMEOUT_S = 2.0
@@ -43,6 +47,11 @@ DOUBT_READS = 50  # readings of the lag for which a refused append counts agains
 REQUEST_BYTES_MIN = 1024  # what a request costs at least while it is under way
 CHECKS_AT_ONCE, APPENDS_AT_ONCE = 2, 2
 ROWS_IN_LOOP_MAX = 256  # what so few rows need is done sooner than a thread would get its turn
+# Appends of few events cost the loop little, and the log syncs together what came to it during its last sync.
+FEW_APPENDS_AT_ONCE, FEW_APART = 4, Apart(least_s=0.003, most_s=0.02, weight_max=ROWS_IN_LOOP_MAX)
+
+_KIND, _ENTITY, _FACILITY = map(list(COLUMNS).index, ("kind", "entity", "facility"))
+_HASHES = slice(-2, None)  # of a stamped event: the hash of its id, its digest
 
 _log = structlog.get_logger()
 Result = TypeVar("Result")
@@ -74,6 +83,7 @@ class Gateway:
         self._recent = RecentIds(limits.gateway_recent_ids_max)
         self._checking = asyncio.Semaphore(CHECKS_AT_ONCE)
         self._appends = Coalescer(self._append, limits.frame_rows_max, APPENDS_AT_ONCE)
+        self._few_appends = Coalescer(self._append_few, ROWS_IN_LOOP_MAX, FEW_APPENDS_AT_ONCE, FEW_APART)
         self._watching: asyncio.Task | None = None
         self._lag_was_read = asyncio.Event()
         self._doubt = 0
@@ -135,13 +145,34 @@ class Gateway:
         hint_s = self._admission.hint_s(stored.shards) if stored else 0.0
         return Receipt(checked.rows[fresh], checked.rows[known], checked.rejected, stored, hint_s)
 
+    async def store_few(self, few: Few) -> Receipt:
+        """`store` for few events, one by one. They cost so little that only their append is shared with others'."""
+        self._metrics.count("events_in", len(few.rows) + len(few.faults))
+        if self._admission.paused:
+            scopes = (_scope(event) for event in few.events)
+            self._refuse({self._split.owner(*scope) for scope in scopes if None not in scope[:2]})
+        accepted, rows, rejected = check_few(few, self._vocabulary, self._clock.now_ms())
+        known = [self._recent.knows(*event[_HASHES]) for event in accepted]
+        fresh = [event for event, is_known in zip(accepted, known, strict=True) if not is_known]
+        stored = await self._few_appends.submit(fresh, len(fresh)) if fresh else None
+        for event in fresh:
+            self._recent.remember_one(*event[_HASHES])
+        self._metrics.count("events_duplicate", len(accepted) - len(fresh))
+        self._metrics.count("events_rejected", rejected.height)
+        hint_s = self._admission.hint_s(stored.shards) if stored else 0.0
+        numbers, mask = np.array(rows, np.int64), np.array(known, bool)
+        return Receipt(numbers[~mask], numbers[mask], rejected, stored, hint_s)
+
     def _refuse_for_paused(self, events: pa.RecordBatch) -> None:
         """Refuse what touches a paused shard as a whole, before anything is spent on it."""
         if not self._admission.paused:
             return
         scopes = events.select(["kind", "entity", "facility"])
         routable = scopes.filter(pc.and_(scopes.column("kind").is_valid(), scopes.column("entity").is_valid()))
-        refusal = self._admission.refusal_for(np.unique(self._split.owners(routable)).tolist())
+        self._refuse(np.unique(self._split.owners(routable)).tolist())
+
+    def _refuse(self, shards: Iterable[int]) -> None:
+        refusal = self._admission.refusal_for(shards)
         if refusal:
             self._metrics.count("gateway_refused")
             raise refusal
@@ -161,7 +192,24 @@ class Gateway:
     async def _append(self, parts: list[_Part]) -> list[Stored]:
         """Append what several callers bring."""
         rows = [len(part.rows) for part in parts]
-        entries, entry_of_row = await off_loop(sum(rows), self._entries, parts)
+        return await self._append_entries(*await off_loop(sum(rows), self._entries, parts), rows)
+
+    async def _append_few(self, parts: list[list[Event]]) -> list[Stored]:
+        """The same of few events."""
+        events = list(chain.from_iterable(parts))
+        owners = [self._split.owner(*_scope(event)) for event in events]
+        rows_of = sorted(Counter(owners).items())
+        place = {shard: place for place, (shard, _) in enumerate(rows_of)}
+        entry_of_row = [place[owner] for owner in owners]
+        parted = [events[row] for row in sorted(range(len(events)), key=entry_of_row.__getitem__)]
+        bodies = frames.encode_few(parted, list(accumulate(rows for _, rows in rows_of)))
+        entries = [LogEntry(shard, "events", rows, body) for (shard, rows), body in zip(rows_of, bodies, strict=True)]
+        return await self._append_entries(entries, np.array(entry_of_row, np.uint16), list(map(len, parts)))
+
+    async def _append_entries(
+        self, entries: list[LogEntry], entry_of_row: np.ndarray, rows: Sequence[int]
+    ) -> list[Stored]:
+        """Append; where each caller's rows lie, given how many each has."""
         try:
             appended = await self._log.append(entries)
         except LogError as error:
@@ -226,6 +274,10 @@ class Gateway:
 async def off_loop(rows: int, work: Callable[..., Result], *arguments: object) -> Result:
     """Do work on so many rows without holding up the loop: in a thread, unless that takes longer than the work."""
     return work(*arguments) if rows <= ROWS_IN_LOOP_MAX else await asyncio.to_thread(work, *arguments)
+
+
+def _scope(event: Event) -> tuple[str, str, str | None]:
+    return event[_KIND], event[_ENTITY], event[_FACILITY]
 
 
 def _joined(parts: list[_Part]) -> _Part:

@@ -27,7 +27,9 @@ from runtime.schema import (
     SCHEMA_VERSION,
     UTC_MS,
     WORD_COLUMNS,
+    Event,
     Fault,
+    Few,
     Incoming,
     Parsed,
     conform,
@@ -46,6 +48,10 @@ DAYS_REMEMBERED = 1_024
 _FIELDS = {name: "occurred_at_ms" if name == "occurred_at" else name for name in COLUMNS}
 _WITH_PRESENCE = ("amount_minor", "quantity", "occurred_at")
 _read_row = attrgetter(*_FIELDS.values())
+_EFFECTIVE_ON, _VERSION = map(list(COLUMNS).index, ("effective_on", "schema_version"))
+_PRESENT = [(list(COLUMNS).index(name), _FIELDS[name]) for name in _WITH_PRESENCE]
+_NULL_TEXT = pa.scalar(None, pa.large_string())
+_EPOCH = date(1970, 1, 1).toordinal()
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
@@ -55,26 +61,60 @@ def from_rows(events: Sequence[Any], limits: Limits) -> Incoming:
     if not events:
         raise FrameError("empty_frame", "", "a frame needs at least one event")
     rows = list(events)
-    columns: dict[str, Sequence] = dict(zip(COLUMNS, zip(*map(_read_row, rows), strict=True), strict=True))
-    for name in _WITH_PRESENCE:
-        columns[name] = _unset_to_none(columns[name], rows, _FIELDS[name])
-    columns["schema_version"] = [version or SCHEMA_VERSION for version in columns["schema_version"]]
+    columns = {name: _column(name, list(map(attrgetter(field), rows)), rows) for name, field in _FIELDS.items()}
     columns["effective_on"], faults = _days(columns["effective_on"])
-    arrays = [_array(columns[field.name], field.type) for field in ARROW_COLUMNS]
-    read = pa.RecordBatch.from_arrays(arrays, schema=ARROW_COLUMNS)
-    if not faults:
-        return Incoming(read, np.arange(len(rows)), faults)
+    read = pa.RecordBatch.from_arrays(list(columns.values()), schema=ARROW_COLUMNS)
     left = np.delete(np.arange(len(rows)), [fault.row for fault in faults])
-    return Incoming(read.take(pa.array(left)), left, faults)
+    return Incoming(read.take(pa.array(left)) if faults else read, left, faults)
 
 
-def _days(texts: Sequence[str]) -> tuple[Sequence[date | None], list[Fault]]:
-    """Dates of texts, and the rows where a text is no date."""
-    if not any(texts):
-        return [None] * len(texts), []
-    days = [_day_of(text) if text else None for text in texts]
-    faults = [Fault(row, *_NO_DAY.at("effective_on")) for row, text in enumerate(texts) if text and days[row] is None]
-    return days, faults
+def _column(name: str, values: list, rows: Sequence[Any]) -> pa.Array:
+    """A field of all messages; dates stay texts."""
+    if name == "schema_version":
+        values = [version or SCHEMA_VERSION for version in values] if 0 in values else values
+    elif name in _WITH_PRESENCE:
+        values = _unset_to_none(values, rows, _FIELDS[name])
+    elif not any(values):
+        return pa.nulls(len(values), pa.large_string())
+    dtype = pa.large_string() if name == "effective_on" else ARROW_COLUMNS.field(name).type
+    array = pa.array(values, dtype)
+    return pc.replace_with_mask(array, pc.equal(array, ""), _NULL_TEXT) if "" in values else array
+
+
+def from_few_rows(events: Sequence[Any]) -> Few:
+    """`from_rows` of so few messages that columns would cost more than the events."""
+    few = Few([], [], [])
+    for row, event in enumerate(events):
+        read = _event(event)
+        if read is None:
+            few.faults.append(Fault(row, *_NO_DAY.at("effective_on")))
+        else:
+            few.events.append(read)
+            few.rows.append(row)
+    return few
+
+
+def _event(message: Any) -> Event | None:
+    """One message's values; None when its accounting date can't be read."""
+    values = [value or None for value in _read_row(message)]
+    for place, field in _PRESENT:
+        if values[place] is None and message.HasField(field):
+            values[place] = 0
+    values[_VERSION] = values[_VERSION] or SCHEMA_VERSION
+    if values[_EFFECTIVE_ON]:
+        day = _day_of(values[_EFFECTIVE_ON])
+        if day is None:
+            return None
+        values[_EFFECTIVE_ON] = day.toordinal() - _EPOCH
+    return tuple(values)
+
+
+def _days(texts: pa.LargeStringArray) -> tuple[pa.Array, list[Fault]]:
+    """Dates of texts, and the rows where a text is no date. Each distinct text is read once."""
+    coded = texts.dictionary_encode()
+    days = pa.array(map(_day_of, coded.dictionary.to_pylist()), pa.date32()).take(coded.indices)
+    unread = np.flatnonzero(pc.and_not(texts.is_valid(), days.is_valid()).to_numpy(zero_copy_only=False))
+    return days, [Fault(row, *_NO_DAY.at("effective_on")) for row in unread.tolist()]
 
 
 @lru_cache(maxsize=DAYS_REMEMBERED)
@@ -84,13 +124,6 @@ def _day_of(text: str) -> date | None:
         return date.fromisoformat(text) if _DAY.fullmatch(text) else None
     except ValueError:
         return None
-
-
-def _array(values: Sequence, dtype: pa.DataType) -> pa.Array:
-    if not pa.types.is_large_string(dtype):
-        return pa.array(values, dtype)
-    # Most events leave most texts out, and a column of nothing need not be built value by value.
-    return pa.array([value or None for value in values], dtype) if any(values) else pa.nulls(len(values), dtype)
 
 
 def _unset_to_none(values: Sequence[int], events: Sequence[Any], field: str) -> Sequence[int | None]:

@@ -3,12 +3,12 @@
 The client runs beside it and shares the cores. The limit is the log's own append of the same rows.
 """
 
-import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import NamedTuple
 
 import psutil
+import uvloop
 
 from benchmarks import bench_log, parts, prepared, workload
 from benchmarks.measure import Options, Result, percentiles_ms
@@ -69,7 +69,7 @@ def results(options: Options) -> Iterator[Result]:
 def through_gateway(requests: list[bytes], send: Send, seconds: float) -> Measured:
     """What one gateway process answers to these requests, sent in rounds, after a warm-up."""
     with parts.gateway() as (target, _):
-        return asyncio.run(through(target, requests, send, seconds))
+        return uvloop.run(through(target, requests, send, seconds))
 
 
 async def through(target: str, requests: list[bytes], send: Send, seconds: float) -> Measured:

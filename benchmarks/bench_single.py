@@ -62,7 +62,7 @@ def _through_echo(requests: list[bytes], seconds: float) -> Measured:
     command = [sys.executable, "-m", "benchmarks.bench_single"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, text=True)
     try:
-        return asyncio.run(through(f"127.0.0.1:{int(process.stdout.readline())}", requests, _offer, seconds))
+        return uvloop.run(through(f"127.0.0.1:{int(process.stdout.readline())}", requests, _offer, seconds))
     finally:
         process.terminate()
         process.wait(timeout=30)

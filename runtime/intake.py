@@ -12,6 +12,7 @@ from itertools import accumulate
 import numpy as np
 import polars as pl
 
+from runtime.arrivals import NOWHERE, Arrivals, Places, joined
 from runtime.effects import empty
 from runtime.flow.dedupe import DedupeMemory, Verdict
 from runtime.ledger.account_balances import AccountBalances, AccountTerms
@@ -25,24 +26,13 @@ from runtime.ledger.open_items import OpenItems
 from runtime.ledger.partners import Partners
 from runtime.ledger.posting import PostingRules
 from runtime.ledger.rules import Rulebook
-from runtime.ledger.step_matching import MATCHED
+from runtime.ledger.step_matching import Taken
 from runtime.ledger.waiting import Change
 from runtime.parked import ParkedRows
 from runtime.schema import STAMPED
 from runtime.step import CONFLICT, MOVES, UNCLASSIFIED, UNMAPPED, Step, moves
 
 HELD = {**STAMPED, "fault": pl.String()}
-
-
-class Arrivals:
-    """The rows that a step matches, as moves and as matching sees them. `at`: the row of each id that was matched
-    already and may wait; `waiting`: the last change of what waits, which is parked when all is matched."""
-
-    def __init__(self, rows: pl.DataFrame) -> None:
-        self.rows = rows
-        self.matched = rows.select(*MATCHED, "was", "received_at")
-        self.at: dict[int, int] = {}
-        self.waiting: dict[int, Change] = {}
 
 
 class Intake:
@@ -94,12 +84,22 @@ class Intake:
     ) -> None:
         """Match the new rows that are linked to others, finish the others; `was` is the state they come from."""
         new = self._without_strangers(frame, new, step, was)
-        linked = frame["kind"].is_in(self._linked)
-        arrivals, done = Arrivals(moves(frame.filter(new & linked), was)), []
-        for part in self._parts(arrivals.rows, (new & linked).arg_true().to_numpy(), waiting):
+        linked = new & frame["kind"].is_in(self._linked)
+        done = [self._matched(frame, linked, waiting, step, was)] if linked.any() else []
+        self._finish([*done, moves(frame.filter(new & ~linked), was)], step)
+
+    def _matched(
+        self, frame: pl.DataFrame, linked: pl.Series, waiting: Sequence[pl.DataFrame], step: Step, was: str | None
+    ) -> pl.DataFrame:
+        """Match the linked rows and enter what is ready in its registers; the rows that go on."""
+        arrivals, done = self._arrivals(moves(frame.filter(linked), was)), []
+        for part in self._parts(arrivals, linked.arg_true().to_numpy(), waiting):
             done += self._entered([self._match(part, arrivals, step)], arrivals, step)
         self._keep_waiting(arrivals, step)
-        self._finish([*done, moves(frame.filter(new & ~linked), was)], step)
+        return arrivals.frame(joined(*done))
+
+    def _arrivals(self, rows: pl.DataFrame) -> Arrivals:
+        return Arrivals(rows, self.registers.kinds, self.now_ms)
 
     def _without_strangers(self, frame: pl.DataFrame, new: pl.Series, step: Step, was: str | None) -> pl.Series:
         """Hold new rows whose partners nobody knows, before they are matched; which of them go on."""
@@ -114,65 +114,68 @@ class Intake:
 
     def settle(self, done: Sequence[pl.DataFrame], step: Step) -> None:
         """Rows with nothing left to wait for: enter them in their registers, and finish them."""
-        nobody = Arrivals(empty(MOVES))
-        entered = self._entered(done, nobody, step)
+        nobody = self._arrivals(empty(MOVES))
+        entered = self._entered([nobody.add(rows) for rows in done], nobody, step)
         self._keep_waiting(nobody, step)
-        self._finish(entered, step)
+        self._finish([nobody.frame(joined(*entered))], step)
 
     # ── matching ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _parts(self, fresh: pl.DataFrame, came_at: np.ndarray, waiting: Sequence[pl.DataFrame]) -> Iterator[np.ndarray]:
+    def _parts(self, arrivals: Arrivals, came_at: np.ndarray, waiting: Sequence[pl.DataFrame]) -> Iterator[Places]:
         """The rows to be matched, cut where order matters: what uses an item that others of its frame may hold comes
         after them, and a later frame's hold does not reach back, however steps are cut. Rows that have nothing to do
         with any of these come first, at once. `came_at`: their places in all frames together."""
-        held_back = fresh["kind"].is_in(self._held_back).to_numpy()
+        kinds = arrivals.rows["kind"]
+        held_back = kinds.is_in(self._held_back).to_numpy()
         if not held_back.any():
-            yield np.arange(len(fresh))
+            yield np.arange(len(kinds))
             return
-        is_near = fresh["kind"].is_in(self._near_holds).to_numpy()
+        is_near = kinds.is_in(self._near_holds).to_numpy()
         yield np.flatnonzero(~is_near)
         ends = list(accumulate(len(one) for one in waiting))
         frame_of = np.searchsorted(ends, came_at, side="right")
         cuts = np.unique(frame_of[held_back])
-        group_of = np.searchsorted(cuts, frame_of, side="left")
-        for group in np.unique(group_of[is_near]):
-            for late in (False, True):
-                part = np.flatnonzero(is_near & (group_of == group) & (held_back == late))
-                if len(part):
-                    yield part
+        near = np.flatnonzero(is_near)
+        turn = 2 * np.searchsorted(cuts, frame_of[near], side="left") + held_back[near]
+        in_turn = np.argsort(turn, kind="stable")
+        parts = np.split(near[in_turn], np.flatnonzero(np.diff(turn[in_turn])) + 1)
+        arrivals.foresee(np.sort(joined(*(part for part in parts if self.items.few(len(part))))))
+        yield from parts
 
-    def _match(self, part: np.ndarray, arrivals: Arrivals, step: Step) -> pl.DataFrame:
-        """Run these of the rows through the open items; the moves of those that are ready. Rows that come from another
-        state have been here before, and wait from now on."""
-        rows = arrivals.matched if len(part) == len(arrivals.rows) else arrivals.matched[part]
-        came_ms = np.where(rows["was"].is_null(), rows["received_at"].to_physical(), self.now_ms)
-        taken = self.items.take_all(rows, came_ms)
+    def _match(self, part: Places, arrivals: Arrivals, step: Step) -> Places:
+        """Run these of the rows through the open items; those that are ready."""
+        taken = self._taken(part, arrivals)
         arrivals.at |= zip(taken.places, part[list(taken.places.values())].tolist(), strict=True)
         return self._ready(taken.changes, arrivals, step, part[taken.ready])
 
+    def _taken(self, part: Places, arrivals: Arrivals) -> Taken:
+        since_ms = arrivals.since_ms[part]
+        if self.items.few(len(part)):
+            return self.items.take_each(arrivals.events(part), since_ms)
+        return self.items.take_all(arrivals.matched(part), since_ms)
+
     def changed(self, changes: Mapping[int, Change], step: Step) -> list[pl.DataFrame]:
         """Move parked rows that changed; the moves of those that are ready."""
-        nobody = Arrivals(empty(MOVES))
+        nobody = self._arrivals(empty(MOVES))
         ready = self._ready(changes, nobody, step)
         self._keep_waiting(nobody, step)
-        return [ready]
+        return [nobody.frame(ready)]
 
     def _ready(
-        self, changes: Mapping[int, Change], arrivals: Arrivals, step: Step, at_once: Sequence[int] = ()
-    ) -> pl.DataFrame:
-        """The moves of rows that became ready, in that order, so that what opens an item is entered before what uses
-        it. Others are noted as waiting. `at_once`: arrivals that were ready before all of these."""
+        self, changes: Mapping[int, Change], arrivals: Arrivals, step: Step, at_once: Places = NOWHERE
+    ) -> Places:
+        """The rows that became ready, in that order, so that what opens an item is entered before what uses it. Others
+        are noted as waiting. `at_once`: arrivals that were ready before all of these."""
         arrivals.waiting |= changes
         ready = [id for id, change in changes.items() if change.state == "ready"]
         for id in ready:
             del arrivals.waiting[id]
-        came = [*at_once, *(arrivals.at[id] for id in ready if id in arrivals.at)]
+        came = arrivals.places(id for id in ready if id in arrivals.at)
         parked = [id for id in ready if id not in arrivals.at]
         if not parked:
-            return arrivals.rows[came] if came else arrivals.rows.clear()
-        released = self.parked.take(parked)
-        step.resolve(released.select("fault", "id_hash").iter_rows())
-        return pl.concat([arrivals.rows[came], released]) if came else released
+            return joined(at_once, came)
+        step.resolve(self.parked.stood(parked))
+        return joined(at_once, came, arrivals.add(self.parked.take(parked)))
 
     def _keep_waiting(self, arrivals: Arrivals, step: Step) -> None:
         """Park what is not ready at last; only the last change of each row counts."""
@@ -189,49 +192,51 @@ class Intake:
         state = "pending" if concerned[0].state == "waiting" else "excepted"
         came = [change for change in concerned if change.id not in self.parked]
         stayed = [change for change in concerned if change.id in self.parked]
-        before = self.parked.moves([change.id for change in stayed])
-        step.resolve(before.select("fault", "id_hash").iter_rows())
-        rows = arrivals.rows[[arrivals.at[change.id] for change in came]]
+        ids = [change.id for change in stayed]
+        before = self.parked.moves(ids)
+        step.resolve(self.parked.stood(ids))
+        rows = arrivals.frame(arrivals.places(change.id for change in came))
         faults, again = [change.fault for change in came], [change.fault for change in stayed]
         moved = pl.concat([rows, before]).with_columns(pl.Series("fault", [*faults, *again], pl.String()))
         step.pending(moved) if state == "pending" else self._excepted(moved, step)
         self.parked.keep(rows, state, faults)
-        self.parked.restate([change.id for change in stayed], state, again)
+        self.parked.restate(ids, state, again)
 
     # ── entering ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _entered(self, done: Sequence[pl.DataFrame], arrivals: Arrivals, step: Step) -> list[pl.DataFrame]:
+    def _entered(self, ready: Sequence[Places], arrivals: Arrivals, step: Step) -> list[Places]:
         """Enter ready rows in their registers; those that go on, with what became ready by it."""
-        queue, going_on = deque(done), []
+        queue, going_on = deque(ready), []
         while queue:
-            rows = queue.popleft()
-            if rows.is_empty():
+            places = queue.popleft()
+            if not len(places):
                 continue
-            concerned = rows["kind"].is_in(self.registers.kinds)
+            concerned = arrivals.enters[places]
             if concerned.any():
-                rows = self._enter(rows, concerned, step)
+                places = self._enter(places, concerned, arrivals, step)
                 queue.append(self._marked(arrivals, step))
-            going_on.append(rows)
+            going_on.append(places)
         return going_on
 
-    def _enter(self, rows: pl.DataFrame, concerned: pl.Series, step: Step) -> pl.DataFrame:
+    def _enter(self, places: Places, concerned: np.ndarray, arrivals: Arrivals, step: Step) -> Places:
         """The rows that go on; those that a register refuses are held."""
-        found = self.registers.enter(rows.filter(concerned), self.now_ms)
+        found = self.registers.enter_each(arrivals.facts(places[concerned]), self.now_ms)
         if not any(found):
-            return rows
-        faults = pl.repeat("", len(rows), eager=True).scatter(concerned.arg_true(), pl.Series(found, dtype=pl.String()))
+            return places
+        faults = np.full(len(places), "", object)
+        faults[concerned] = found
         for name in sorted({*found} - {""}):
-            self._hold(rows.filter(faults == name), name, step)
-        return rows.filter(faults == "")
+            self._hold(arrivals.frame(places[faults == name]), name, step)
+        return places[faults == ""]
 
     def take_marks(self, step: Step) -> list[pl.DataFrame]:
         """Do what registers ask for; the moves of rows that became ready by it."""
-        nobody = Arrivals(empty(MOVES))
+        nobody = self._arrivals(empty(MOVES))
         ready = self._marked(nobody, step)
         self._keep_waiting(nobody, step)
-        return [ready]
+        return [nobody.frame(ready)]
 
-    def _marked(self, arrivals: Arrivals, step: Step) -> pl.DataFrame:
+    def _marked(self, arrivals: Arrivals, step: Step) -> Places:
         marks = self.registers.drain()
         step.flag(marks.flags, self.now_ms)
         step.tell(marks.told, self._following.flows, self.now_ms)

@@ -66,6 +66,10 @@ class ParkedRows:
             pl.lit(None, pl.String()).alias("role"),
         )
 
+    def stood(self, ids: Sequence[int]) -> list[tuple[str, int]]:
+        """The exception that each of these rows stands under, "" for none, with its identity hash."""
+        return [(self._standing[id].fault, id) for id in ids]
+
     def take(self, ids: Sequence[int]) -> pl.DataFrame:
         """The same, and forget them."""
         rows = self.moves(ids)

@@ -47,7 +47,7 @@ class Splitter:
         kind, entity, facility = (events.column(name) for name in ("kind", "entity", "facility"))
         if events.num_rows <= SINGLY_ROWS_MAX:
             rows = zip(kind.to_pylist(), entity.to_pylist(), facility.to_pylist(), strict=True)
-            return np.array([self._owner(*row) for row in rows], np.intp)
+            return np.array([self.owner(*row) for row in rows], np.intp)
         kinds, facilities = words_of(kind), words_of(facility)
         scopes = Words(
             [ENTITY_SCOPE if name is None else name for name in facilities.words] + [ENTITY_SCOPE],
@@ -55,6 +55,7 @@ class Splitter:
         )
         return pairs_of(words_of(entity), scopes).map(lambda scope: shard_of(*scope, self._shards), np.intp)
 
-    def _owner(self, kind: str, entity: str, facility: str | None) -> int:
+    def owner(self, kind: str, entity: str, facility: str | None) -> int:
+        """The shard of one event."""
         scope = ENTITY_SCOPE if facility is None or kind in self._entity_scoped else facility
         return shard_of(entity, scope, self._shards)

@@ -120,6 +120,18 @@ class Incoming(NamedTuple):
     faults: list[Fault]
 
 
+# One event's values in the order of COLUMNS, or of STAMPED; times and dates as integers.
+Event = tuple[str | int | None, ...]
+
+
+class Few(NamedTuple):
+    """The same of few events, which are cheaper one by one than in columns."""
+
+    events: list[Event]
+    rows: list[int]
+    faults: list[Fault]
+
+
 class Validated(NamedTuple):
     """`accepted`: stamped rows plus `row`, their index in the input. `rejected`: REJECT_COLUMNS, one row each."""
 
@@ -133,6 +145,14 @@ class Checked(NamedTuple):
 
     accepted: pa.RecordBatch
     rows: np.ndarray
+    rejected: pl.DataFrame
+
+
+class CheckedFew(NamedTuple):
+    """The same of few events."""
+
+    accepted: list[Event]
+    rows: list[int]
     rejected: pl.DataFrame
 
 

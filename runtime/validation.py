@@ -5,6 +5,7 @@ named by code and column and never by value. Never decides what an event posts; 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -21,8 +22,11 @@ from runtime.schema import (
     REJECT_COLUMNS,
     REQUIRED,
     SCHEMA_VERSION,
+    STAMPED,
     WORD_COLUMNS,
     Checked,
+    CheckedFew,
+    Few,
     Validated,
     Vocabulary,
     to_arrow,
@@ -32,6 +36,9 @@ from runtime.schema import (
 from runtime.words import SINGLY_ROWS_MAX, Words, pairs_of, plain, words_of
 
 _XXHASH64 = plh.col("text").nchash.xxhash64()
+_EVENT_ID, _EFFECTIVE_ON, _ID_HASH, _DIGEST = map(
+    list(STAMPED).index, ("event_id", "effective_on", "id_hash", "digest")
+)
 _NOTHING = np.array([event_rules.NOTHING], np.uint64)
 _NO_REJECTS = pl.DataFrame(schema=REJECT_COLUMNS)
 
@@ -55,12 +62,25 @@ def check(events: pa.RecordBatch, vocabulary: Vocabulary, received_at_ms: int) -
 def check_singly(events: pa.RecordBatch, vocabulary: Vocabulary, received_at_ms: int) -> Checked:
     """`check`, one event after another. The accepted have plain texts."""
     events = with_plain_words(events)
-    faults, days, id_hashes, digests = validation_singly.judge(events, vocabulary, received_at_ms)
+    faults, judged = validation_singly.judge(validation_singly.events_of(events), vocabulary, received_at_ms)
     good = np.array([fault is None for fault in faults])
     accepted = events if good.all() else events.filter(pa.array(good))
+    days, id_hashes, digests = ([event[place] for event in judged] for place in (_EFFECTIVE_ON, _ID_HASH, _DIGEST))
     stamped = _stamped(_with(accepted, "effective_on", pa.array(days, pa.date32())), received_at_ms, id_hashes, digests)
     broken = [(row, rule) for row, rule in enumerate(faults) if rule]
     return Checked(stamped, np.flatnonzero(good), _rejects(events, broken))
+
+
+def check_few(few: Few, vocabulary: Vocabulary, received_at_ms: int) -> CheckedFew:
+    """`check`, one event after another, of events that are in no columns."""
+    faults, accepted = validation_singly.judge(few.events, vocabulary, received_at_ms)
+    if len(accepted) == len(few.events) and not few.faults:
+        return CheckedFew(accepted, few.rows, _NO_REJECTS)
+    judged = list(zip(few.rows, faults, few.events, strict=True))
+    broken = [(row, event[_EVENT_ID], *rule) for row, rule, event in judged if rule]
+    unread = [(row, "", *why) for row, *why in few.faults]
+    rejected = _rejected(sorted(broken + unread, key=itemgetter(0)))
+    return CheckedFew(accepted, [row for row, rule, _ in judged if rule is None], rejected)
 
 
 def check_columns(events: pa.RecordBatch, vocabulary: Vocabulary, received_at_ms: int) -> Checked:
@@ -286,6 +306,10 @@ def _rejects(events: pa.RecordBatch, broken: Sequence[tuple[int, Broken]]) -> pl
     if not broken:
         return _NO_REJECTS
     event_ids = events.column("event_id").take(pa.array([row for row, _ in broken])).to_pylist()
-    shortened = [event_id and event_id[: limits.EVENT_ID_CHARS_MAX] for event_id in event_ids]
-    rows = [(row, event_id, *rule) for (row, rule), event_id in zip(broken, shortened, strict=True)]
-    return pl.DataFrame(rows, schema=REJECT_COLUMNS, orient="row")
+    return _rejected([(row, event_id, *rule) for (row, rule), event_id in zip(broken, event_ids, strict=True)])
+
+
+def _rejected(rows: Sequence[tuple[int, str | None, str, str, str]]) -> pl.DataFrame:
+    """Rows of REJECT_COLUMNS, the ids no longer than ids may be."""
+    shortened = [(row, event_id and event_id[: limits.EVENT_ID_CHARS_MAX], *rule) for row, event_id, *rule in rows]
+    return pl.DataFrame(shortened, schema=REJECT_COLUMNS, orient="row")

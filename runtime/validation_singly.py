@@ -15,7 +15,7 @@ import xxhash
 
 from runtime import event_rules, limits
 from runtime.event_rules import NOTHING, SEPARATOR, TEXT_WIDTHS, Broken
-from runtime.schema import COLUMNS, REQUIRED, SCHEMA_VERSION, TEXT_COLUMNS, WORD_COLUMNS, Vocabulary
+from runtime.schema import COLUMNS, REQUIRED, SCHEMA_VERSION, TEXT_COLUMNS, WORD_COLUMNS, Event, Vocabulary
 
 _NAMES = tuple(COLUMNS)
 _PLACE = {name: place for place, name in enumerate(_NAMES)}
@@ -30,26 +30,29 @@ _UINT64 = 2**64
 _WORDS_REMEMBERED = 2**14
 _find_control = re.compile(event_rules.CONTROL).search
 
-Event = Sequence[str | int | None]  # in column order; times and dates as integers
-
 
 class Judged(NamedTuple):
-    """For each event the first rule that it breaks, or None; of the good ones, in order: accounting days and hashes."""
+    """For each event the first rule that it breaks, or None; the good ones, in order, stamped."""
 
     faults: list[Broken | None]
-    days: list[int]
-    id_hashes: list[int]
-    digests: list[int]
+    accepted: list[Event]
 
 
-def judge(events: pa.RecordBatch, vocabulary: Vocabulary, received_at_ms: int) -> Judged:
-    """Judge and stamp each event of a conformed batch."""
-    rows = list(zip(*(_values(column) for column in events.columns), strict=True))
-    faults = [_fault(event, vocabulary, received_at_ms) for event in rows]
-    good = [_filled(event) for event, fault in zip(rows, faults, strict=True) if fault is None]
-    id_hashes = [_hash(f"{event[_SOURCE]}{SEPARATOR}{event[_EVENT_ID]}") for event in good]
-    digests = [_digest(id_hash, event) for id_hash, event in zip(id_hashes, good, strict=True)]
-    return Judged(faults, [event[_EFFECTIVE] for event in good], id_hashes, digests)
+def judge(events: Sequence[Event], vocabulary: Vocabulary, received_at_ms: int) -> Judged:
+    """Judge and stamp each event."""
+    faults = [_fault(event, vocabulary, received_at_ms) for event in events]
+    good = [_filled(event) for event, fault in zip(events, faults, strict=True) if fault is None]
+    return Judged(faults, [_stamped(event, received_at_ms) for event in good])
+
+
+def events_of(batch: pa.RecordBatch) -> list[Event]:
+    """The events of a conformed batch."""
+    return list(zip(*(_values(column) for column in batch.columns), strict=True))
+
+
+def _stamped(event: Event, received_at_ms: int) -> Event:
+    id_hash = _hash(f"{event[_SOURCE]}{SEPARATOR}{event[_EVENT_ID]}")
+    return (*event, received_at_ms, id_hash, _digest(id_hash, event))
 
 
 def _values(column: pa.Array) -> list:

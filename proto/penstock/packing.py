@@ -1,12 +1,14 @@
-"""Cuts what a producer hands over into requests, each with one Arrow frame.
+"""Cuts what a producer hands over into requests, each with one Arrow frame or a few rows.
 
 Owns the forms of events: dictionaries, messages, frames. Rows are read by columns, as that is several times cheaper,
-for the producer and for the gateway, than sending them as they are. A request with a row that columns can't hold is
-looked through row by row, and what can't be sent at all is named. Never sends anything.
+for the producer and for the gateway, than sending them as they are; only a few go as they are, as a gateway takes them
+one by one and appends those of many callers together. A request with a row that columns can't hold is looked through
+row by row, and what can't be sent at all is named. Never sends anything.
 """
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import date, datetime
 from functools import lru_cache
 from itertools import chain, islice
@@ -14,10 +16,12 @@ from operator import attrgetter
 from typing import Any, NamedTuple, Union
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from penstock.v1 import events_pb2 as v1
 
 ROWS_PER_REQUEST = 8_192
+FEW_ROWS = 64  # so many cost less as rows than a frame costs by itself
 FRAME_ROWS_PER_REQUEST = 16_384
 REQUEST_BYTES_MAX = 16 * 2**20
 DAYS_REMEMBERED = 1_024
@@ -32,7 +36,7 @@ _REQUIRED = ("event_id", "source", "kind", "entity", "amount_minor", "currency",
 _WORDS = frozenset(("source", "kind", "entity", "facility", "counterparty", "department", "reason", "currency"))
 _NONE = type(None)
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
-_read_message = attrgetter(*_FIELDS)
+_NO_TEXT = pa.scalar(None, pa.string())
 
 Row = Mapping[str, Any]
 Events = Union[Iterable[Row | v1.FinancialEvent], "polars.DataFrame", pa.Table]  # noqa: F821
@@ -102,15 +106,20 @@ def _plain_texts() -> Any:
 
 
 def _row_pieces(rows: list[Row | v1.FinancialEvent], start: int) -> Iterator[Piece]:
-    try:
-        yield from _fitting(_columns_of_rows(rows), start, _arrow_request)
-        return
-    except _Odd:
-        messages = [_message(row, start + i) for i, row in enumerate(rows)]
-    try:
-        yield from _fitting(_columns_of_messages(messages), start, _arrow_request)
-    except _Odd:
-        yield from _fitting(messages, start, _rows_request)
+    yield from _fitting(*_form(rows, start))
+
+
+def _form(rows: list[Row | v1.FinancialEvent], start: int) -> tuple[Any, int, Callable[[Any], v1.SubmitRequest]]:
+    """The rows as a table or as messages, with what makes a request of them."""
+    many = len(rows) > FEW_ROWS
+    if many:
+        with suppress(_Odd):
+            return _columns_of_rows(rows), start, _arrow_request
+    messages = [_message(row, start + i) for i, row in enumerate(rows)]
+    if many:
+        with suppress(_Odd):
+            return _columns_of_messages(messages), start, _arrow_request
+    return messages, start, _rows_request
 
 
 def _fitting(part: Any, start: int, build: Callable[[Any], v1.SubmitRequest]) -> Iterator[Piece]:
@@ -150,17 +159,36 @@ def _columns_of_rows(rows: list[Row | v1.FinancialEvent]) -> pa.Table:
 
 
 def _columns_of_messages(messages: list[v1.FinancialEvent]) -> pa.Table:
-    try:
-        read = list(zip(*map(_read_message, messages), strict=True))
-    except AttributeError:
-        raise _Odd from None
-    given = {}
-    for name, values in zip(_FIELDS, read, strict=True):
-        if name in _WITH_PRESENCE and 0 in values:
-            values = [v if v or m.HasField(name) else None for v, m in zip(values, messages, strict=True)]
-        if any(values) or name in _WITH_PRESENCE:
-            given[_NAMES.get(name, name)] = values
-    return _table(given, len(messages))
+    """Column by column: a message holds the types that it should, so only presence and days need a look."""
+    if set(map(type, messages)) != {v1.FinancialEvent}:
+        raise _Odd
+    columns = {}
+    for field in _FIELDS:
+        values = list(map(attrgetter(field), messages))
+        if any(values) or field in _WITH_PRESENCE or field in _REQUIRED:
+            columns[_NAMES.get(field, field)] = _field_array(field, values, messages)
+    wanted = {name: array for name, array in columns.items() if name in _REQUIRED or array.null_count < len(messages)}
+    return pa.table(wanted)
+
+
+def _field_array(field: str, values: list, messages: list[v1.FinancialEvent]) -> pa.Array:
+    if field == "schema_version":
+        return _versions(values)
+    if field in _WITH_PRESENCE:
+        if 0 in values:
+            values = [v if v or m.HasField(field) else None for v, m in zip(values, messages, strict=True)]
+        return pa.array(values, pa.int64())
+    texts = pa.array(values, pa.string())
+    if field == "effective_on":
+        return _days_of(texts.dictionary_encode())
+    # Whoever reads a frame takes a blank for nothing; among words it would keep the column from being a dictionary.
+    return pc.replace_with_mask(texts, pc.equal(texts, ""), _NO_TEXT) if field in _WORDS and "" in values else texts
+
+
+def _days_of(texts: pa.DictionaryArray) -> pa.Array:
+    """Dates of texts, each distinct text read once."""
+    days = [_day_of(text) if text else None for text in texts.dictionary.to_pylist()]
+    return pa.array(days, pa.date32()).take(texts.indices)
 
 
 def _table(given: Mapping[str, Sequence], rows: int) -> pa.Table:

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from runtime.errors import FrameError
+from runtime.schema import ARROW_STAMPED, Event
 from runtime.words import plain
 
 # Small frames gain nothing from compression, and its thread pools cost more than their whole decoding.
@@ -27,6 +28,10 @@ _SEAL = struct.Struct("<4sQ")
 _MAGIC = b"PSTK"
 _ONE_THREAD = pa.ipc.IpcReadOptions(use_threads=False)
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+_LEAN_STAMPED = pa.schema(
+    [(field.name, pa.string() if pa.types.is_large_string(field.type) else field.type) for field in ARROW_STAMPED]
+)
+_NAMES, _STRUCT, _SCHEMA = ARROW_STAMPED.names, pa.struct(_LEAN_STAMPED), _LEAN_STAMPED.serialize().to_pybytes()
 _COMPRESSED = pa.ipc.IpcWriteOptions(use_threads=False, compression="lz4")
 
 
@@ -75,6 +80,19 @@ def _stream(batch: pa.RecordBatch) -> bytes:
 def _small_stream(batch: pa.RecordBatch) -> bytes:
     """What a stream writer writes, in a quarter of the time that making one takes."""
     return batch.schema.serialize().to_pybytes() + batch.serialize().to_pybytes() + _END_OF_STREAM
+
+
+def encode_few(events: Sequence[Event], ends: Sequence[int]) -> list[bytes]:
+    """`encode_parts` of few stamped events that are in no columns: of one struct each, as twenty-two arrays of a few
+    values are slower to make than one."""
+    structs = pa.array([dict(zip(_NAMES, event, strict=True)) for event in events], _STRUCT)
+    batch = pa.RecordBatch.from_struct_array(structs)
+    return [_sealed_few(batch.slice(start, end - start)) for start, end in pairwise([0, *ends])]
+
+
+def _sealed_few(batch: pa.RecordBatch) -> bytes:
+    stream = _SCHEMA + batch.serialize().to_pybytes() + _END_OF_STREAM
+    return stream + _SEAL.pack(_MAGIC, xxhash.xxh64_intdigest(stream))
 
 
 def decode_sealed(body: bytes) -> pl.DataFrame:

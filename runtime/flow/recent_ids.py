@@ -25,10 +25,19 @@ class RecentIds:
         one, other = (table.holds(ids, digests) for table in self._tables)
         return one | other
 
+    def knows(self, id_hash: int, digest: int) -> bool:
+        """`known` of one event, without the fixed cost of calls on arrays."""
+        return any(table.holds_one(id_hash, digest) for table in self._tables)
+
     def remember(self, ids: np.ndarray, digests: np.ndarray) -> None:
         """Note events that are durable now and were not known."""
         for table in self._tables:
             table.put(ids, digests)
+
+    def remember_one(self, id_hash: int, digest: int) -> None:
+        """`remember` of one event."""
+        for table in self._tables:
+            table.put_one(id_hash, digest)
 
 
 class _Table:
@@ -47,11 +56,25 @@ class _Table:
         held[rows] = self._digests[places[rows]] == digests[rows]
         return held
 
+    def holds_one(self, id_hash: int, digest: int) -> bool:
+        """`holds` of one event."""
+        place = self._place(id_hash)
+        return self._ids.item(place) == id_hash and self._digests.item(place) == digest
+
+    def put_one(self, id_hash: int, digest: int) -> None:
+        """`put` of one event."""
+        place = self._place(id_hash)
+        self._ids[place] = id_hash
+        self._digests[place] = digest
+
     def put(self, ids: np.ndarray, digests: np.ndarray) -> None:
         """Take rows in, each in the place of whatever is there."""
         places = self._places(ids)
         self._ids[places] = ids
         self._digests[places] = digests
+
+    def _place(self, id_hash: int) -> int:
+        return (id_hash >> int(self._shift)) & int(self._mask)
 
     def _places(self, ids: np.ndarray) -> np.ndarray:
         return (ids >> self._shift) & self._mask

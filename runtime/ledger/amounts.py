@@ -52,4 +52,7 @@ def whole(value: object) -> int:
 
 def evaluate(sum_of: Terms, own: Mapping[str, int], given: Mapping[str, object]) -> int:
     """A sum: each name is one of an event's own numbers, or stands among its attributes."""
-    return sum(sign * (own[name] if name in own else whole(given.get(name))) for sign, name in sum_of)
+    total = 0
+    for sign, name in sum_of:
+        total += sign * (own[name] if name in own else whole(given.get(name)))
+    return total

@@ -3,7 +3,7 @@
 Owns making facts of rows, and remembering findings of events that are not booked yet. Never looks into a register.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 import polars as pl
@@ -63,7 +63,11 @@ class Correlation:
     def enter(self, rows: pl.DataFrame, now_ms: int) -> list[str]:
         """Enter ready rows, in order; the fault of each, "" where there is none. Rows that have findings already were
         entered before, and are passed over."""
-        return [self._enter(row, now_ms) for row in rows.select(_COLUMNS).iter_rows()]
+        return self.enter_each(facts_of(rows), now_ms)
+
+    def enter_each(self, rows: Iterable[tuple], now_ms: int) -> list[str]:
+        """The same of rows from `facts_of`."""
+        return [self._enter(row, now_ms) for row in rows]
 
     def _enter(self, row: tuple, now_ms: int) -> str:
         id, kind = row[:2]
@@ -115,6 +119,11 @@ class Correlation:
         for name, dumped in registers.items():
             self._registers[name].load(dumped)
         self.findings = dict(findings)
+
+
+def facts_of(rows: pl.DataFrame) -> Iterator[tuple]:
+    """What registers look at in each row, as they take it."""
+    return rows.select(_COLUMNS).iter_rows()
 
 
 def _fact(row: tuple, ref: RegisterRef) -> Fact:

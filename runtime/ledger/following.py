@@ -5,6 +5,7 @@ Owns the form of both. Never decides whether an event is settled.
 
 from collections.abc import Sequence
 
+import numpy as np
 import polars as pl
 import xxhash
 
@@ -16,6 +17,7 @@ from runtime.schema import SCHEMA_VERSION
 
 SOURCE = "penstock"  # of derived events
 _NONE_DERIVED = empty(DERIVED)
+_UNTOLD = -1
 
 
 class Following:
@@ -24,15 +26,19 @@ class Following:
     def __init__(self, rulebook: Rulebook) -> None:
         self.flows = {name: kind.flow for name, kind in rulebook.kind.items()}
         self._derives = [(name, derive) for name, kind in rulebook.kind.items() for derive in kind.derives]
-        self._tells = {name: kind.tells for name, kind in rulebook.kind.items() if kind.tells}
-        self.kinds = sorted({*self._tells, *(name for name, _ in self._derives)})
+        tells = {name: kind.tells for name, kind in rulebook.kind.items() if kind.tells}
+        self._turns = {name: turn for turn, name in enumerate(tells)}
+        self._statuses = {name: tell.status for name, tell in tells.items()}
+        self._about = {
+            tell.about: [name for name in tells if tells[name].about == tell.about] for tell in tells.values()
+        }
+        self.kinds = sorted({*tells, *(name for name, _ in self._derives)})
 
     def derived(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The events that follow from these."""
-        concerned = rows.filter(rows["kind"].is_in([name for name, _ in self._derives]))
-        if concerned.is_empty():
-            return _NONE_DERIVED
-        return pl.concat([_derived(concerned.filter(pl.col("kind") == name), derive) for name, derive in self._derives])
+        present = set(rows["kind"].unique())
+        parts = [_derived(rows.filter(pl.col("kind") == name), one) for name, one in self._derives if name in present]
+        return pl.concat(parts) if parts else _NONE_DERIVED
 
     def derivings(self, derivings: Sequence[Deriving]) -> pl.DataFrame:
         """Events that registers derived."""
@@ -46,31 +52,31 @@ class Following:
 
     def told(self, rows: pl.DataFrame) -> pl.DataFrame:
         """What consumers are told of these."""
-        concerned = rows.filter(rows["kind"].is_in(list(self._tells)))
+        turns = rows["kind"].replace_strict(self._turns, default=_UNTOLD, return_dtype=pl.Int16()).to_numpy()
+        in_turn = np.argsort(turns, kind="stable")
+        concerned = rows[in_turn[turns[in_turn] != _UNTOLD]]
         if concerned.is_empty():
             return empty(STATUSES)
-        present = set(concerned["kind"].unique())
-        parts = [
-            concerned.filter(pl.col("kind") == name).select(
-                # A status of an event is told once, so the event's own hash names it.
-                pl.format("{}:{}", pl.lit(tell.status), pl.col("id_hash")).alias("status_id"),
-                pl.lit(self.flows[name]).alias("flow"),
-                pl.lit(tell.status).alias("status"),
-                "kind",
-                "entity",
-                pl.col(tell.about).fill_null("").alias("document"),
-                pl.col("counterparty").fill_null(""),
-                "amount_minor",
-                "currency",
-                "source",
-                "event_id",
-                pl.col("reason").fill_null("").alias("detail"),
-                "occurred_at",
-            )
-            for name, tell in self._tells.items()
-            if name in present
-        ]
-        return pl.concat(parts)
+        kind, about = pl.col("kind"), pl.lit("")
+        for column, kinds in self._about.items():
+            about = pl.when(kind.is_in(kinds)).then(pl.col(column).fill_null("")).otherwise(about)
+        status = kind.replace_strict(self._statuses, return_dtype=pl.String())
+        return concerned.select(
+            # A status of an event is told once, so the event's own hash names it.
+            pl.format("{}:{}", status, pl.col("id_hash")).alias("status_id"),
+            kind.replace_strict(self.flows, return_dtype=pl.String()).alias("flow"),
+            status.alias("status"),
+            "kind",
+            "entity",
+            about.alias("document"),
+            pl.col("counterparty").fill_null(""),
+            "amount_minor",
+            "currency",
+            "source",
+            "event_id",
+            pl.col("reason").fill_null("").alias("detail"),
+            "occurred_at",
+        )
 
 
 def _derived(rows: pl.DataFrame, derive: Derive) -> pl.DataFrame:

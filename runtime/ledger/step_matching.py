@@ -5,6 +5,7 @@ that key, and uses one when all who use it fit together; every other row is odd,
 rows in their order. Never states a rule of its own: the end is that of rows taken one by one.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -72,8 +73,8 @@ class StepMatching(Matching):
 
     def take_all(self, frame: pl.DataFrame, since_ms: np.ndarray) -> Taken:
         """Match new events (rows with the columns MATCHED), which wait since their times."""
-        if len(frame) < ROWS_MIN:
-            return self._one_by_one(frame, since_ms)
+        if self.few(len(frame)):
+            return self.take_each(events_of(frame), since_ms)
         progress = self._begin(frame, since_ms)
         self._open_plain(progress)
         self._use_plain(progress)
@@ -88,9 +89,13 @@ class StepMatching(Matching):
             _in_turn(progress, np.flatnonzero(ready)), _last(self.drain()), dict(zip(ids, places, strict=True))
         )
 
-    def _one_by_one(self, frame: pl.DataFrame, since_ms: np.ndarray) -> Taken:
+    def few(self, rows: int) -> bool:
+        """Whether so many rows are quicker one by one."""
+        return rows < ROWS_MIN
+
+    def take_each(self, events: Sequence[Event], since_ms: np.ndarray) -> Taken:
+        """The same of few events, in turn."""
         changes = []
-        events = [Event(*row) for row in frame.select(MATCHED).rows()]
         for event, since in zip(events, since_ms.tolist(), strict=True):
             changes += self.take(event, since)
         return Taken(np.empty(0, np.int64), _last(changes), {event.id: at for at, event in enumerate(events)})
@@ -178,7 +183,7 @@ class StepMatching(Matching):
     def _take_odd(self, progress: _Progress) -> None:
         """Take the items of odd rows one by one. Their groups are added up with all others."""
         odd = np.flatnonzero(progress.odd)
-        events = [Event(*row) for row in progress.rows.frame[odd].select(MATCHED).iter_rows()]
+        events = events_of(progress.rows.frame[odd])
         opened = (progress.opened[odd] != NONE).tolist()
         for place, event, is_open, since in zip(odd, events, opened, progress.since_ms[odd].tolist(), strict=True):
             links, waiter = self._links[event.kind], self._waiter(event, since)
@@ -238,7 +243,7 @@ class StepMatching(Matching):
 
     def _groups_of(self, progress: _Progress, firsts: np.ndarray) -> list[GroupSum]:
         """The groups that these rows join, each new since its row."""
-        events = [Event(*row) for row in progress.rows.frame[firsts].select(MATCHED).iter_rows()]
+        events = events_of(progress.rows.frame[firsts])
         since_ms = progress.since_ms[firsts].tolist()
         return [
             self._group(event, self._links[event.kind], since) for event, since in zip(events, since_ms, strict=True)
@@ -265,13 +270,18 @@ class StepMatching(Matching):
     def _wait(self, progress: _Progress, places: np.ndarray) -> None:
         """Let plain rows wait, which have their items and lack only their groups."""
         used = self._plan.uses.name[progress.rows.kind[places]] != NOTHING
-        events = [Event(*row) for row in progress.rows.frame[places].select(MATCHED).iter_rows()]
+        events = events_of(progress.rows.frame[places])
         for event, since, uses in zip(events, progress.since_ms[places].tolist(), used.tolist(), strict=True):
             waiter, links = self._waiter(event, since), self._links[event.kind]
             self._name_group(event, waiter, links)
             if uses and event.key(links.consumes):
                 waiter.item_minor = event.amount_minor
             self._settle(event.id)
+
+
+def events_of(rows: pl.DataFrame) -> list[Event]:
+    """Rows with the columns MATCHED as events."""
+    return [Event(*row) for row in rows.select(MATCHED).iter_rows()]
 
 
 def _alone(values: np.ndarray) -> np.ndarray:

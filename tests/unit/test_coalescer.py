@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from actors.coalescer import Coalescer, Gather
+from actors.coalescer import Apart, Coalescer
 
 
 class Gate:
@@ -125,6 +125,22 @@ def test_coalescer_caller_that_has_gone_is_left_out():
     asyncio.run(run())
 
 
+def test_coalescer_without_callers_left_does_no_work():
+    """When all who waited have gone there is no group, and who comes later is served."""
+
+    async def run() -> None:
+        gate = Gate()
+        coalescer = Coalescer(gate.work, weight_max=100, concurrency=1)
+        gone = asyncio.create_task(coalescer.submit(1, 1))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await settle()
+        assert gate.groups == []
+        assert await coalescer.submit(2, 1) == 20
+
+    asyncio.run(run())
+
+
 def test_coalescer_with_concurrency_works_on_several_groups_at_once():
     """With two groups allowed, a second one begins while the first waits, and a third does not."""
 
@@ -140,8 +156,8 @@ def test_coalescer_with_concurrency_works_on_several_groups_at_once():
     asyncio.run(run())
 
 
-def test_coalescer_after_a_group_lets_callers_gather(monkeypatch: pytest.MonkeyPatch):
-    """Where callers come together, what comes in the pause after a group goes together."""
+def test_coalescer_groups_begin_apart(monkeypatch: pytest.MonkeyPatch):
+    """What comes soon after a group began goes together, though more groups may be under way."""
     pauses, over, really_sleep = [], asyncio.Event(), asyncio.sleep
 
     async def pause(seconds: float) -> None:
@@ -152,50 +168,36 @@ def test_coalescer_after_a_group_lets_callers_gather(monkeypatch: pytest.MonkeyP
 
     async def run() -> None:
         gate = Gate(open=False)
-        coalescer = Coalescer(gate.work, weight_max=100, concurrency=1, gather=Gather(60.0, 60.0, 100))
+        coalescer = Coalescer(gate.work, weight_max=100, concurrency=8, apart=Apart(60.0, 60.0, 100))
         callers = []
-        for item in (1, 2):
+        for item in (1, 2, 3):
             callers.append(asyncio.create_task(coalescer.submit(item, 1)))
             await settle()
-        gate.passage.set()
-        await settle()
-        callers.append(asyncio.create_task(coalescer.submit(3, 1)))
-        await settle()
         assert gate.groups == [[1]]
         over.set()
-        assert await asyncio.gather(*callers) == [10, 20, 30]
+        await settle()
         assert gate.groups == [[1], [2, 3]]
+        gate.passage.set()
+        assert await asyncio.gather(*callers) == [10, 20, 30]
         assert len(pauses) == 1 and 0 < pauses[0] <= 60.0
 
     monkeypatch.setattr(asyncio, "sleep", pause)
     asyncio.run(run())
 
 
-def test_coalescer_lone_caller_never_waits_for_others(monkeypatch: pytest.MonkeyPatch):
-    """One caller after another is served at once, however soon the next one comes."""
-
-    async def refuse(_seconds: float) -> None:
-        raise AssertionError("nobody is to wait")
-
-    async def run() -> None:
-        coalescer = Coalescer(Gate().work, weight_max=100, concurrency=1, gather=Gather(60.0, 60.0, 100))
-        assert [await coalescer.submit(item, 1) for item in (1, 2, 3)] == [10, 20, 30]
-
-    monkeypatch.setattr(asyncio, "sleep", refuse)
-    asyncio.run(run())
-
-
 def test_coalescer_heavy_group_is_followed_at_once(monkeypatch: pytest.MonkeyPatch):
-    """After a group that is not light nobody gathers: such work does not hold up the loop."""
+    """After a group that is not light the next begins when it comes: such work does not hold up the loop."""
 
-    async def refuse(_seconds: float) -> None:
-        raise AssertionError("nobody is to wait")
+    async def pass_by(_seconds: float) -> None:
+        pauses.append(_seconds)
 
     async def run() -> None:
-        gate = Gate()
-        coalescer = Coalescer(gate.work, weight_max=10, concurrency=1, gather=Gather(60.0, 60.0, 9))
+        coalescer = Coalescer(Gate().work, weight_max=10, concurrency=1, apart=Apart(60.0, 60.0, 9))
         assert await asyncio.gather(*(coalescer.submit(item, 5) for item in range(4))) == [0, 10, 20, 30]
-        assert gate.groups == [[0, 1], [2, 3]]
+        before = len(pauses)
+        assert await coalescer.submit(4, 10) == 40
+        assert len(pauses) == before
 
-    monkeypatch.setattr(asyncio, "sleep", refuse)
+    pauses: list[float] = []
+    monkeypatch.setattr(asyncio, "sleep", pass_by)
     asyncio.run(run())

@@ -15,9 +15,11 @@ from runtime.flow.frames import (
     encode,
     encode_arrow,
     encode_control,
+    encode_few,
     encode_parts,
 )
 from runtime.schema import STAMPED, to_arrow, with_coded_words
+from runtime.validation_singly import events_of
 
 
 def stamped(rows: int) -> pl.DataFrame:
@@ -85,6 +87,17 @@ def test_coded_batch_is_read_as_the_texts_that_it_means(words: int, rows: int) -
     bodies = encode_parts(part, ends)
     assert pl.concat(map(decode_sealed, bodies)).equals(frame[50 : 50 + rows])
     assert [decode_sealed(body).height for body in bodies] == [ends[0], rows - ends[0]]
+
+
+@pytest.mark.parametrize("read", [decode, decode_sealed])
+def test_few_events_are_read_as_the_frame_that_they_are_in_columns(read) -> None:
+    """Events without columns come back as the parts of a frame do, value by value and type by type."""
+    batch = to_arrow(stamped(5))
+    parts = [read(body) for body in encode_few(events_of(batch), [2, 5])]
+    expected = [read(body) for body in encode_parts(batch, [2, 5])]
+    assert all(part.equals(other) for part, other in zip(parts, expected, strict=True))
+    assert parts[0].schema == expected[0].schema
+    assert pl.concat(parts).equals(stamped(5))
 
 
 def test_encoded_frame_is_a_plain_arrow_stream_to_others() -> None:

@@ -12,8 +12,9 @@ from runtime.flow import frames
 from runtime.limits import Limits
 from runtime.ports import START
 from runtime.routing import shard_of, splitter
-from runtime.schema import EntityTerms, KindTerms, Vocabulary, conform
+from runtime.schema import EntityTerms, Few, KindTerms, Vocabulary, conform, to_arrow
 from runtime.validation import validate
+from runtime.validation_singly import events_of
 
 NOW_MS = 1_790_000_000_000
 SHARDS = 3
@@ -52,6 +53,11 @@ def events(name: str, count: int, **changes: object) -> pl.DataFrame:
         for i in range(count)
     ]
     return conform(pl.DataFrame(rows))
+
+
+def few(frame: pl.DataFrame) -> Few:
+    """The same events without columns."""
+    return Few(events_of(to_arrow(frame)), list(range(frame.height)), [])
 
 
 def taken(*requests: pl.DataFrame) -> tuple[list[Receipt], pl.DataFrame, MemoryLog]:
@@ -110,3 +116,39 @@ def test_gateway_counts_and_leaves_out_what_is_bad_or_known():
     assert receipt.accepted.tolist() == [100, 102]
     assert receipt.rejected["row"].to_list() == [101]
     assert sum(rows for _, _, rows in receipt.stored.positions()) == 2
+
+
+def test_gateway_few_events_are_stored_and_answered_as_those_of_frames():
+    """Events that come singly, among them bad and known ones, end as in frames, beside callers that send frames."""
+    singly, framed = MemoryLog(SHARDS), MemoryLog(SHARDS)
+    bad = events("bad", 3, currency="EUR")
+    requests = [events(f"r{n}", n) for n in (1, 2, 9)] + [pl.concat([events("r2", 2), bad, events("x", 4)])]
+
+    async def submit(log: MemoryLog, in_frames: bool) -> list[Receipt]:
+        gateway = Gateway(
+            log, vocabulary=VOCABULARY, split=splitter(SCOPES, SHARDS), limits=Limits(), clock=StoppedClock()
+        )
+        await gateway.start()
+
+        async def send(request: pl.DataFrame) -> Receipt:
+            return await (gateway.submit(request) if in_frames else gateway.store_few(few(request)))
+
+        first = await asyncio.gather(*map(send, requests[:3]), gateway.submit(events("large", 500)))
+        receipts = [*first, await send(requests[3])]
+        await gateway.close()
+        return receipts
+
+    stored = []
+    for log, in_frames in ((singly, False), (framed, True)):
+        receipts = asyncio.run(submit(log, in_frames))
+        assert [(r.accepted.tolist(), r.duplicates.tolist()) for r in receipts[:3]] == [
+            (list(range(n)), []) for n in (1, 2, 9)
+        ]
+        assert (receipts[-1].accepted.tolist(), receipts[-1].duplicates.tolist()) == ([5, 6, 7, 8], [0, 1])
+        assert receipts[-1].rejected["row"].to_list() == [2, 3, 4]
+        assert [sum(rows for _, _, rows in r.stored.positions()) for r in receipts] == [1, 2, 9, 500, 4]
+        records = log.read(dict.fromkeys(range(SHARDS), START), 10**9, 0)
+        shards = {shard: pl.concat(frames.decode_sealed(r.body) for r in some) for shard, some in records.items()}
+        stored.append({shard: rows.sort("event_id") for shard, rows in shards.items()})
+    assert stored[0].keys() == stored[1].keys()
+    assert all(rows.equals(stored[1][shard]) for shard, rows in stored[0].items())

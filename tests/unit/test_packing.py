@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from penstock.packing import ROWS_PER_REQUEST, SubmitError, arrow_frame, pieces
+from penstock.packing import FEW_ROWS, ROWS_PER_REQUEST, SubmitError, arrow_frame, pieces
 from penstock.v1.events_pb2 import FinancialEvent
 
 from adapters import wire
@@ -36,10 +36,12 @@ def as_message(row: dict) -> FinancialEvent:
 
 
 def read(events: list) -> pl.DataFrame:
-    """What a gateway reads of requests, which all hold frames."""
-    requests = [piece.request for piece in pieces(events, None)]
+    """What a gateway reads of events that are sent so often that they go as frames."""
+    requests = [piece.request for piece in pieces(events * (FEW_ROWS + 1), None)]
     assert all(request.WhichOneof("events") == "arrow_frame" for request in requests)
-    return pl.concat(pl.DataFrame(with_plain_words(wire.from_arrow(r.arrow_frame, LIMITS))) for r in requests)
+    sent = pl.concat(pl.DataFrame(with_plain_words(wire.from_arrow(r.arrow_frame, LIMITS))) for r in requests)
+    assert sent.equals(pl.concat([sent.head(len(events))] * (FEW_ROWS + 1)))
+    return sent.head(len(events))
 
 
 _TEXTS = st.sampled_from([None, "", "x", "é", "H1"])
@@ -80,20 +82,29 @@ def test_packing_times_and_dates_of_python_are_read_as_they_are():
         ({"surname": "x"}, "surname"),
     ],
 )
-def test_packing_names_the_row_and_column_that_no_event_can_hold(changes: dict, column: str):
-    """What columns can't hold is looked for row by row, and named."""
+@pytest.mark.parametrize("before", [2, 100])
+def test_packing_names_the_row_and_column_that_no_event_can_hold(changes: dict, column: str, before: int):
+    """What columns can't hold is looked for row by row, and named, in small requests and large ones."""
     with pytest.raises(SubmitError) as caught:
-        list(pieces([ROW, ROW, ROW | changes], 2))
-    assert (caught.value.row, caught.value.column) == (2, column)
+        list(pieces([*[ROW] * before, ROW | changes], before // 2 + 1))
+    assert (caught.value.row, caught.value.column) == (before, column)
 
 
 @pytest.mark.parametrize("odd", [{"effective_on": "31.10.2026"}, {"effective_on": "2026-W44-6"}])
 def test_packing_text_that_is_no_date_is_left_to_the_gateway(odd: dict):
     """One row's unreadable date goes as rows, so that the gateway refuses this row alone."""
-    (piece,) = pieces([ROW, ROW | odd], None)
+    (piece,) = pieces([*[ROW] * 100, ROW | odd], None)
     _, numbers, faults = wire.from_rows(piece.request.rows.events, LIMITS)
-    assert numbers.tolist() == [0]
-    assert [(fault.row, fault.column) for fault in faults] == [(1, "effective_on")]
+    assert numbers.tolist() == list(range(100))
+    assert [(fault.row, fault.column) for fault in faults] == [(100, "effective_on")]
+
+
+def test_packing_few_rows_are_sent_as_they_are():
+    """A few events go as rows, which mean what the same events mean in a frame."""
+    (piece,) = pieces([ROW] * FEW_ROWS, None)
+    assert piece.request.WhichOneof("events") == "rows"
+    sent = pl.DataFrame(wire.from_rows(piece.request.rows.events, LIMITS).events)
+    assert sent.equals(read([ROW] * FEW_ROWS))
 
 
 def test_packing_mixed_and_unusual_rows_are_sent_as_what_they_mean():

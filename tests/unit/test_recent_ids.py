@@ -43,6 +43,21 @@ def test_recent_ids_of_one_place_in_one_batch_do_not_mix():
     assert not recent.known(ids[1:], digests[:1]).any()
 
 
+def test_recent_ids_one_by_one_are_those_of_arrays():
+    """Events that are noted or looked up singly and in arrays are the same to both."""
+    ids, digests = hashes(1, 40), hashes(2, 40)
+    singly, together = RecentIds(64), RecentIds(64)
+    for event in zip(ids.tolist(), digests.tolist(), strict=True):
+        singly.remember_one(*event)
+    together.remember(ids, digests)
+    for recent in (singly, together):
+        known = recent.known(ids, digests).tolist()
+        assert known == singly.known(ids, digests).tolist()
+        assert known == [recent.knows(*event) for event in zip(ids.tolist(), digests.tolist(), strict=True)]
+        assert not recent.knows(int(ids[-1]), 1)
+    assert 0 < sum(known) < 40
+
+
 def test_recent_ids_of_no_events_change_nothing():
     """An empty batch is looked up and remembered without ado."""
     recent, none = RecentIds(100), np.empty(0, np.uint64)

@@ -16,6 +16,7 @@ from runtime.schema import (
     STAMPED,
     UTC_MS,
     EntityTerms,
+    Few,
     KindTerms,
     Validated,
     Vocabulary,
@@ -24,7 +25,8 @@ from runtime.schema import (
     with_coded_words,
     with_plain_words,
 )
-from runtime.validation import check_columns, check_singly, validate
+from runtime.validation import check_columns, check_few, check_singly, validate
+from runtime.validation_singly import events_of
 
 RECEIVED = datetime(2026, 11, 1, tzinfo=UTC)
 RECEIVED_MS = int(RECEIVED.timestamp() * 1000)
@@ -65,6 +67,10 @@ def check(*rows: dict) -> Validated:
     assert singly.rejected.equals(columns.rejected)
     of_coded = check_singly(with_coded_words(to_arrow(given)), VOCABULARY, RECEIVED_MS)
     assert singly.accepted.equals(of_coded.accepted)
+    few = check_few(Few(events_of(to_arrow(given)), list(range(len(rows))), []), VOCABULARY, RECEIVED_MS)
+    assert few.accepted == events_of(singly.accepted)
+    assert few.rows == singly.rows.tolist()
+    assert few.rejected.equals(singly.rejected)
     return validate(given, VOCABULARY, RECEIVED_MS)
 
 

@@ -17,6 +17,7 @@ from runtime.errors import FrameError
 from runtime.limits import Limits
 from runtime.ports import FeedMessage
 from runtime.schema import ARROW_COLUMNS, CODED, COLUMNS, Fault, conform, with_plain_words
+from runtime.validation_singly import events_of
 
 LIMITS = Limits()
 SMALL = Limits(frame_rows_max=3, frame_bytes_max=20_000)
@@ -54,7 +55,9 @@ def message(row: dict) -> FinancialEvent:
 
 def parsed_rows(*rows: dict) -> tuple[pl.DataFrame, list[Fault]]:
     """What protobuf rows become, in the form that the other row forms have."""
-    events, numbers, faults = wire.from_rows([message(row) for row in rows], LIMITS)
+    messages = [message(row) for row in rows]
+    events, numbers, faults = wire.from_rows(messages, LIMITS)
+    assert wire.from_few_rows(messages) == (events_of(events), numbers.tolist(), faults)
     return pl.DataFrame(events).with_columns(row=numbers), faults
 
 
