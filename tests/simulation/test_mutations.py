@@ -163,12 +163,12 @@ def declare_a_close_at_once(patch: Patch) -> None:
 
 # Each with a seed that caught it before: it is tried first, and then all others in turn.
 MUTATIONS = {
-    skip_the_fence_check: 11,
+    skip_the_fence_check: 9,
     trim_before_the_snapshot: 1,
     drop_one_dedupe_entry: 1,
     send_again_without_a_lookup: 18,
     acknowledge_before_the_append: 0,
-    lose_a_residual: 1,
+    lose_a_residual: 4,
     remember_before_the_append: 1,
     forget_outcomes_of_committed_steps: 0,
     leave_waiting_rows_out_of_the_snapshot: 1,
@@ -176,9 +176,9 @@ MUTATIONS = {
     keep_held_rows_held: 2,
     leave_orphaned_shards_alone: 9,
     add_up_different_currencies: 0,
-    let_a_bill_in_doubt_be_paid: 2,
-    believe_a_lookup_too_early: 23,
-    declare_a_close_at_once: 40,
+    let_a_bill_in_doubt_be_paid: 4,
+    believe_a_lookup_too_early: 88,
+    declare_a_close_at_once: 27,
 }
 
 
