@@ -176,8 +176,10 @@ class ShardEngine:
         deciders[message["action"]](parked, held, step)
 
     def _retry(self, parked: list[int], held: pl.Series, step: Step) -> None:
+        tried = held & (self.intake.held["fault"] != CONFLICT)
         self._redecide(self.intake.items.retry, parked, step)
-        self._retry_held(held & (self.intake.held["fault"] != CONFLICT), step)
+        since = len(self.intake.held) - len(tried)  # parked rows that went on and are held now: behind the others
+        self._retry_held(pl.concat([tried, pl.repeat(False, since, dtype=pl.Boolean(), eager=True)]), step)
 
     def _let_go(self, parked: list[int], held: pl.Series, step: Step) -> None:
         self._redecide(self.intake.items.let_go, parked, step)

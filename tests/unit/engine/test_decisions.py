@@ -288,6 +288,22 @@ def test_event_held_by_a_register_is_tried_again_alone():
     assert run.state("strange") == "booked"
 
 
+def test_decision_on_waiting_and_held_events_at_once_tries_both():
+    """What waited, goes on by the decision and is held in its turn does not disturb those that were held before."""
+    run = Run(mapped=False)
+    run.step(mapping(1, [row for row in MAPPING if row["role"] not in ("GROSS_REV", "PAYMENT_CLEARING")]))
+    run.take(charge("odd"))
+    run.take(event("bill", "invoice_received", 100, document="B1", counterparty="acme", person="ann"))
+    run.take(event("approval", "invoice_approved", document="B1", person="bob"))
+    run.take(event("payment", "payment_released", 150, document="P1", reference="B1"))
+    run.take(event("return", "payment_returned", 60, document="X1", reference="P1", correlation_id="B1"))
+    assert [run.state(name) for name in ("odd", "payment", "return")] == ["excepted"] * 3
+    decided(run, "retry", "mapping_missing", "duplicate_payment_event")
+    assert "duplicate_payment_event" not in run.open_types()
+    run.step(mapping(2))
+    assert [run.state(name) for name in ("odd", "payment", "return")] == ["booked"] * 3
+
+
 # ── conflicts ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
