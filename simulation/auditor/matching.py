@@ -58,6 +58,12 @@ class Matching:
         self._join(row, wait, now_ms)
         self.look(None if wait["group"] else number)
 
+    def keep_waiting(self, came: set[int]) -> None:
+        """Of rows that came together those that wait are kept before those at fault: so decisions find them."""
+        kept = [self.waiting[number] for number in came if number in self.waiting]
+        for wait in sorted(kept, key=lambda wait: (bool(wait["fault"]), wait["order"])):
+            self.waiting[wait["number"]] = self.waiting.pop(wait["number"])
+
     def _join(self, row: Row, wait: Row, now_ms: int) -> None:
         links = self._links(row)
         for ref in links.opened:
