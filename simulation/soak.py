@@ -5,6 +5,7 @@ Owns the summary over seeds: how many held, which did not, and how often each fa
 
 import multiprocessing
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -79,7 +80,8 @@ def _here(numbers: Iterator[int], events: int) -> Iterator[Outcome]:
 
 def _elsewhere(numbers: Iterator[int], events: int, processes: int) -> Iterator[Outcome]:
     os.environ.setdefault(THREADS_VARIABLE, "1")
-    pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=_end_with_parent)
     try:
         running: set[Future] = {pool.submit(simulate, n, events) for n in islice(numbers, AHEAD * processes)}
         while running:
@@ -88,3 +90,13 @@ def _elsewhere(numbers: Iterator[int], events: int, processes: int) -> Iterator[
             yield from (future.result() for future in done)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Whoever asked may be killed; nobody runs on for them."""
+    threading.Thread(target=_watch_parent, daemon=True).start()
+
+
+def _watch_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
