@@ -201,7 +201,8 @@ class ShardEngine:
         out, intake.held = parted(intake.held, held)
         step.resolve([*gone.select("fault", "id_hash").iter_rows(), *_standing(out)])
         step.excluded(pl.concat([gone, moves(out[list(STAMPED)], was="excepted")]))
-        intake.registers.booked(out["id_hash"].to_list())
+        entered = out.filter(out["fault"] != CONFLICT)  # a conflict never was, and has the id of one that may be
+        intake.registers.booked(entered["id_hash"].to_list())
         intake.settle(intake.changed(changes, step), step)
 
     # ── snapshot ───────────────────────────────────────────────────────────────────────────────────────────────────

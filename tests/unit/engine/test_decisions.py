@@ -332,6 +332,24 @@ def test_one_of_two_conflicts_of_an_id_is_taken_out():
 # ── decisions themselves ───────────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_conflict_taken_out_leaves_what_a_register_knows_of_the_first_content():
+    """The first content, which waits for an account, is not entered a second time: what was billed too much stays."""
+    run = Run(mapped=False)
+    run.step(mapping(1, [row for row in MAPPING if row["role"] != "GRNI"]))
+    priced = {"attributes": {"price_minor": 1000}, "counterparty": "acme"}
+    run.take(event("order", "po_line_approved", 2000, document="PO1/1", quantity=2000, **priced))
+    receipt = event("receipt", "goods_received", 1000, document="R1", reference="PO1/1", quantity=1000, **priced)
+    run.take(receipt)
+    run.take(receipt | {"amount_minor": 1001})
+    line = {"document": "B1/1", "reference": "PO1/1", "correlation_id": "B1", "quantity": 2000}
+    run.take(event("line", "invoice_line_billed", 2000, **line, **priced))
+    run.take(event("bill", "invoice_received", 2000, document="B1", counterparty="acme"))
+    assert "match_failed_receipt" in run.open_types()
+    decided(run, "exclude", "event_conflict")
+    run.step(mapping(2))
+    assert run.open_types() == ["match_failed_receipt"]
+
+
 @pytest.mark.parametrize("action", ACTIONS)
 def test_decision_on_exceptions_of_other_shards_changes_nothing(action):
     """A decision goes to every shard; what a shard does not know is not its concern."""
