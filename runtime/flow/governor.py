@@ -22,8 +22,9 @@ RATE_FLOOR_PER_MINUTE = 1.0  # however slow the configured rate is, or that rate
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 60.0
 RETRY_AFTER_MAX_S = 86_400.0  # daily quotas are real; anything longer is not believed
-RETRIES_MAX = 10.0  # setbacks in hand; when they are spent, each retry waits as long as backing off ever does
+RETRIES_MAX = 10.0  # in hand; each setback spends one, and when there is none, the next call waits for one
 RETRIES_EARNED = 0.1  # at each answered call
+RETRY_EARNED_S = 6.0  # by time: an ERP that loses half of what it is asked is still asked ten times a minute
 UNANSWERED_MAX = 5  # in a row: then the circuit opens
 CIRCUIT_OPEN_S = 30.0
 UNAUTHORISED_PAUSE_S = 300.0
@@ -67,6 +68,7 @@ class _Memory(msgspec.Struct):
     unanswered: int = 0  # calls in a row that had no usable answer
     unauthorised: bool = False
     retries: float = RETRIES_MAX
+    retries_ms: int = 0  # up to when they were earned by time
     open: int = 0
     ended: dict[str, dict[int, int]] = {}
 
@@ -171,7 +173,7 @@ class Governor:
         memory = self._memory
         memory.setbacks = memory.unanswered = 0
         memory.unauthorised = False
-        memory.retries = min(RETRIES_MAX, memory.retries + RETRIES_EARNED)
+        self._earn(now_ms, RETRIES_EARNED)
         healthy_ms = max(0, now_ms - memory.learned_ms)
         memory.rate_share = min(1.0, memory.rate_share + healthy_ms / (RECOVERY_S * 1000))
         memory.learned_ms = max(now_ms, memory.learned_ms)
@@ -182,12 +184,20 @@ class Governor:
         if memory.setbacks and now_ms < memory.paused_until_ms:
             return  # it was under way beside the one for which this pause is made
         memory.setbacks += 1
-        memory.retries = max(0.0, memory.retries - 1)
+        self._earn(now_ms, -1.0)
         memory.rate_share = max(self._floor(), memory.rate_share * DECREASE)
+
+    def _earn(self, now_ms: int, earned: float) -> None:
+        """Count the retries that time has earned, then these: earned, or spent. At most one is owed."""
+        memory = self._memory
+        by_time = max(0, now_ms - memory.retries_ms) / (RETRY_EARNED_S * 1000)
+        in_hand = min(RETRIES_MAX, memory.retries + by_time)
+        memory.retries = max(-1.0, min(RETRIES_MAX, in_hand + earned))
+        memory.retries_ms = max(now_ms, memory.retries_ms)
 
     def _delay_s(self, retry_after_s: float, jitter: float) -> float:
         ceiling_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** min(self._memory.setbacks - 1, 16))
-        backoff_s = jitter * (ceiling_s if self._memory.retries else BACKOFF_MAX_S)
+        backoff_s = max(jitter * ceiling_s, -self._memory.retries * RETRY_EARNED_S)
         delay_s = min(retry_after_s, RETRY_AFTER_MAX_S) or backoff_s
         return max(delay_s, CIRCUIT_OPEN_S) if self._circuit_open() else delay_s
 

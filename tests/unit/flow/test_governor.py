@@ -15,6 +15,7 @@ from runtime.flow.governor import (
     RATE_FLOOR_PER_MINUTE,
     RECOVERY_S,
     RETRIES_MAX,
+    RETRY_EARNED_S,
     SECOND_MS,
     UNANSWERED_MAX,
     UNAUTHORISED_PAUSE_S,
@@ -216,16 +217,41 @@ def test_unauthorised_pauses_long_and_ends_with_the_next_answer() -> None:
     assert governor.state(T0).health == "healthy"
 
 
-def test_retries_in_hand_are_spent_and_earned_back() -> None:
-    """When more retries failed than answers earned, each further one waits as long as backing off ever does."""
-    governor, now_ms = Governor(60_000), T0
-    for _ in range(round(RETRIES_MAX)):
-        now_ms = called(governor, now_ms, "throttled", jitter=0.0)
-        now_ms = called(governor, now_ms, "posted")
-    spent_ms = called(governor, now_ms, "throttled", jitter=1.0)
-    assert spent_ms - now_ms == 1000 * BACKOFF_MAX_S or governor.answering()
-    fresh = Governor(60_000)
-    assert called(fresh, T0, "throttled", jitter=1.0) - T0 == 500
+def waits_s(governor: Governor, now_ms: int, refused: int) -> list[float]:
+    """How long each of so many refused calls makes the next one wait, when an answered one follows each."""
+    waits = []
+    for _ in range(refused):
+        ready_ms = called(governor, now_ms, "throttled")
+        waits.append((ready_ms - now_ms) / 1000)
+        now_ms = called(governor, ready_ms, "posted")
+    return waits
+
+
+def test_retries_in_hand_are_spent_and_one_is_waited_for() -> None:
+    """When more calls failed than answers and time have earned, the next one waits until it is earned, not longer."""
+    waits = waits_s(Governor(60_000), T0, 20)
+    assert max(waits[: round(RETRIES_MAX)]) < 1
+    assert RETRY_EARNED_S / 2 < min(waits[-5:]) <= max(waits[-5:]) <= RETRY_EARNED_S
+
+
+def test_retries_are_earned_by_time_up_to_a_limit() -> None:
+    """A quiet hour puts as many in hand as there ever are, and no more."""
+    governor = Governor(60_000)
+    waits_s(governor, T0, 20)
+    waits = waits_s(governor, T0 + 3_600_000, 20)
+    assert max(waits[: round(RETRIES_MAX)]) < 1 < RETRY_EARNED_S / 2 < min(waits[-5:])
+
+
+def test_erp_that_loses_every_second_answer_goes_on_being_asked() -> None:
+    """A sick ERP is spared, not given up: what is half answered moves on, however long that lasts."""
+    governor, now_ms, answered = Governor(6_000), T0, 0
+    for call in range(1_000):
+        code = ("unknown", "posted")[call % 2]
+        now_ms = called(governor, now_ms, code, jitter=0.5)
+        answered += code == "posted"
+        if now_ms > T0 + 10 * MINUTE_MS:
+            break
+    assert answered >= 10 * MINUTE_MS / (RETRY_EARNED_S * 1000)
 
 
 def test_call_that_was_not_made_teaches_nothing() -> None:
