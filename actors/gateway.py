@@ -140,10 +140,7 @@ class Gateway:
         fresh = np.flatnonzero(~known)
         stored = await self._appends.submit(_Part(checked.accepted, fresh), len(fresh)) if len(fresh) else None
         self._recent.remember(ids[fresh], digests[fresh])
-        self._metrics.count("events_duplicate", int(known.sum()))
-        self._metrics.count("events_rejected", checked.rejected.height)
-        hint_s = self._admission.hint_s(stored.shards) if stored else 0.0
-        return Receipt(checked.rows[fresh], checked.rows[known], checked.rejected, stored, hint_s)
+        return self._receipt(checked.rows, known, checked.rejected, stored)
 
     async def store_few(self, few: Few) -> Receipt:
         """`store` for few events, one by one. They cost so little that only their append is shared with others'."""
@@ -157,11 +154,14 @@ class Gateway:
         stored = await self._few_appends.submit(fresh, len(fresh)) if fresh else None
         for event in fresh:
             self._recent.remember_one(*event[_HASHES])
-        self._metrics.count("events_duplicate", len(accepted) - len(fresh))
+        return self._receipt(np.array(rows, np.int64), np.array(known, bool), rejected, stored)
+
+    def _receipt(self, rows: np.ndarray, known: np.ndarray, rejected: pl.DataFrame, stored: Stored | None) -> Receipt:
+        """What became of a request. `rows`: the numbers of those that are valid; `known`: which of them are repeats."""
+        self._metrics.count("events_duplicate", int(known.sum()))
         self._metrics.count("events_rejected", rejected.height)
         hint_s = self._admission.hint_s(stored.shards) if stored else 0.0
-        numbers, mask = np.array(rows, np.int64), np.array(known, bool)
-        return Receipt(numbers[~mask], numbers[mask], rejected, stored, hint_s)
+        return Receipt(rows[~known], rows[known], rejected, stored, hint_s)
 
     def _refuse_for_paused(self, events: pa.RecordBatch) -> None:
         """Refuse what touches a paused shard as a whole, before anything is spent on it."""

@@ -220,7 +220,7 @@ class Intake:
 
     def _enter(self, places: Places, concerned: np.ndarray, arrivals: Arrivals, step: Step) -> Places:
         """The rows that go on; those that a register refuses are held."""
-        found = self.registers.enter_each(arrivals.facts(places[concerned]), self.now_ms)
+        found = self.registers.enter(arrivals.facts(places[concerned]), self.now_ms)
         if not any(found):
             return places
         faults = np.full(len(places), "", object)

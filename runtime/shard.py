@@ -111,17 +111,21 @@ class ShardEngine:
         if not self._crosswalk.apply(message["version"], rows):
             return
         self._mapping_changed()
-        self._retry_held(self.intake.held["fault"] != CONFLICT, step)
+        self._retry_held(self._take_held(self.intake.held["fault"] != CONFLICT), step)
 
     def _mapping_changed(self) -> None:
         self.intake.posting.mapping_changed()
         self.intake.classes.mapping_changed()
         self.intake.partners.mapping_changed()
 
-    def _retry_held(self, chosen: pl.Series, step: Step) -> None:
-        """Try held rows again; what is held again for the same reason stays as it was."""
+    def _take_held(self, chosen: pl.Series) -> pl.DataFrame:
+        """These of the held rows, which are held no more."""
+        taken, self.intake.held = parted(self.intake.held, chosen)
+        return taken
+
+    def _retry_held(self, tried: pl.DataFrame, step: Step) -> None:
+        """Try rows that were held again; what is held again for the same reason stays as it was."""
         intake = self.intake
-        tried, intake.held = parted(intake.held, chosen)
         retried = Step(step.position, sets=step.sets)
         strangers, others = parted(tried, tried["fault"].is_in(intake.partners.faults))
         intake.settle([moves(others[list(STAMPED)], was="excepted")], retried)
@@ -176,10 +180,9 @@ class ShardEngine:
         deciders[message["action"]](parked, held, step)
 
     def _retry(self, parked: list[int], held: pl.Series, step: Step) -> None:
-        tried = held & (self.intake.held["fault"] != CONFLICT)
+        tried = self._take_held(held & (self.intake.held["fault"] != CONFLICT))
         self._redecide(self.intake.items.retry, parked, step)
-        since = len(self.intake.held) - len(tried)  # parked rows that went on and are held now: behind the others
-        self._retry_held(pl.concat([tried, pl.repeat(False, since, dtype=pl.Boolean(), eager=True)]), step)
+        self._retry_held(tried, step)
 
     def _let_go(self, parked: list[int], held: pl.Series, step: Step) -> None:
         self._redecide(self.intake.items.let_go, parked, step)
@@ -198,7 +201,7 @@ class ShardEngine:
         for event in intake.parked.events(parked):
             changes |= {change.id: change for change in intake.items.drop(event)}
         gone = intake.parked.take(parked)
-        out, intake.held = parted(intake.held, held)
+        out = self._take_held(held)
         step.resolve([*gone.select("fault", "id_hash").iter_rows(), *_standing(out)])
         step.excluded(pl.concat([gone, moves(out[list(STAMPED)], was="excepted")]))
         entered = out.filter(out["fault"] != CONFLICT)  # a conflict never was, and has the id of one that may be

@@ -39,8 +39,7 @@ def encode(frame: pl.DataFrame) -> bytes:
     """A frame as a sealed Arrow IPC stream."""
     sink = io.BytesIO()
     frame.write_ipc_stream(sink, compression="lz4" if frame.height >= _COMPRESS_ROWS_MIN else "uncompressed")
-    stream = sink.getvalue()
-    return stream + _SEAL.pack(_MAGIC, xxhash.xxh64_intdigest(stream))
+    return _sealed(sink.getvalue())
 
 
 def encode_arrow(batch: pa.RecordBatch) -> bytes:
@@ -51,8 +50,11 @@ def encode_arrow(batch: pa.RecordBatch) -> bytes:
 def encode_parts(batch: pa.RecordBatch, ends: Sequence[int]) -> list[bytes]:
     """The same of each part of a batch, given where they end."""
     lean = pa.RecordBatch.from_arrays([_lean(column) for column in batch.columns], batch.schema.names)
-    streams = (_stream(lean.slice(start, end - start)) for start, end in pairwise([0, *ends]))
-    return [stream + _SEAL.pack(_MAGIC, xxhash.xxh64_intdigest(stream)) for stream in streams]
+    return [_sealed(_stream(lean.slice(start, end - start))) for start, end in pairwise([0, *ends])]
+
+
+def _sealed(stream: bytes) -> bytes:
+    return stream + _SEAL.pack(_MAGIC, xxhash.xxh64_intdigest(stream))
 
 
 def _lean(column: pa.Array) -> pa.Array:
@@ -68,18 +70,17 @@ def _lean(column: pa.Array) -> pa.Array:
 
 def _stream(batch: pa.RecordBatch) -> bytes:
     if batch.num_rows < _COMPRESS_ROWS_MIN:
-        return _small_stream(
-            pa.RecordBatch.from_arrays([plain(column) for column in batch.columns], batch.schema.names)
-        )
+        small = pa.RecordBatch.from_arrays([plain(column) for column in batch.columns], batch.schema.names)
+        return _small_stream(small, small.schema.serialize().to_pybytes())
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema, options=_COMPRESSED) as writer:
         writer.write_batch(batch)
     return sink.getvalue().to_pybytes()
 
 
-def _small_stream(batch: pa.RecordBatch) -> bytes:
-    """What a stream writer writes, in a quarter of the time that making one takes."""
-    return batch.schema.serialize().to_pybytes() + batch.serialize().to_pybytes() + _END_OF_STREAM
+def _small_stream(batch: pa.RecordBatch, schema: bytes) -> bytes:
+    """What a stream writer writes, in a quarter of the time that making one takes. `schema`: the batch's."""
+    return schema + batch.serialize().to_pybytes() + _END_OF_STREAM
 
 
 def encode_few(events: Sequence[Event], ends: Sequence[int]) -> list[bytes]:
@@ -87,12 +88,8 @@ def encode_few(events: Sequence[Event], ends: Sequence[int]) -> list[bytes]:
     values are slower to make than one."""
     structs = pa.array([dict(zip(_NAMES, event, strict=True)) for event in events], _STRUCT)
     batch = pa.RecordBatch.from_struct_array(structs)
-    return [_sealed_few(batch.slice(start, end - start)) for start, end in pairwise([0, *ends])]
-
-
-def _sealed_few(batch: pa.RecordBatch) -> bytes:
-    stream = _SCHEMA + batch.serialize().to_pybytes() + _END_OF_STREAM
-    return stream + _SEAL.pack(_MAGIC, xxhash.xxh64_intdigest(stream))
+    parts = (batch.slice(start, end - start) for start, end in pairwise([0, *ends]))
+    return [_sealed(_small_stream(part, _SCHEMA)) for part in parts]
 
 
 def decode_sealed(body: bytes) -> pl.DataFrame:

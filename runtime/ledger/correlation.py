@@ -60,13 +60,9 @@ class Correlation:
         chosen = self._crosswalk.resolve(name, place)
         return chosen.account if chosen else self._defaults.get(name, "")
 
-    def enter(self, rows: pl.DataFrame, now_ms: int) -> list[str]:
-        """Enter ready rows, in order; the fault of each, "" where there is none. Rows that have findings already were
-        entered before, and are passed over."""
-        return self.enter_each(facts_of(rows), now_ms)
-
-    def enter_each(self, rows: Iterable[tuple], now_ms: int) -> list[str]:
-        """The same of rows from `facts_of`."""
+    def enter(self, rows: Iterable[tuple], now_ms: int) -> list[str]:
+        """Enter ready rows (see `facts_of`), in order; the fault of each, "" where there is none. Rows that have
+        findings already were entered before, and are passed over."""
         return [self._enter(row, now_ms) for row in rows]
 
     def _enter(self, row: tuple, now_ms: int) -> str:
