@@ -69,7 +69,7 @@ READS = frozenset(
 )
 READS_SHARE = 0.1  # of the rates
 # Calls of which most runs make none, and the others one or two.
-SELDOM = frozenset(("correct_entry", "declare_closed"))
+SELDOM = frozenset(("correct_entry", "declare_closed", "retry_rejected"))
 SELDOM_SHARE = 50.0
 
 

@@ -47,7 +47,8 @@ class Quota(NamedTuple):
 
 
 class GovernorState(msgspec.Struct, frozen=True):
-    """What status and metrics show. `left`: calls that may start now, by window."""
+    """What status and metrics show. `paused_until_ms`: 0 when calls may start. `left`: calls that may start now, by
+    window."""
 
     health: Health
     rate_per_minute: float
@@ -152,8 +153,8 @@ class Governor:
     def state(self, now_ms: int) -> GovernorState:
         """What there is to see."""
         left = {window.limit.name: window.left(now_ms, self._memory.open) for window in self._windows}
-        paused_until_ms = self._memory.paused_until_ms
-        return GovernorState(self._health(now_ms), self._rate(), self._room(), self._memory.open, paused_until_ms, left)
+        paused_ms = self._memory.paused_until_ms if self._memory.paused_until_ms > now_ms else 0
+        return GovernorState(self._health(now_ms), self._rate(), self._room(), self._memory.open, paused_ms, left)
 
     def dump(self) -> str:
         """All that a successor must know, as JSON."""

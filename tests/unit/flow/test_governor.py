@@ -254,6 +254,13 @@ def test_erp_that_loses_every_second_answer_goes_on_being_asked() -> None:
     assert answered >= 10 * MINUTE_MS / (RETRY_EARNED_S * 1000)
 
 
+def test_pause_is_shown_while_it_lasts() -> None:
+    """When a pause is over there is none to show."""
+    governor = Governor(600)
+    ready_ms = called(governor, T0, "throttled", retry_after_s=9)
+    assert (governor.state(T0).paused_until_ms, governor.state(ready_ms).paused_until_ms) == (T0 + 9_000, 0)
+
+
 def test_call_that_was_not_made_teaches_nothing() -> None:
     """An abandoned call leaves rate and health as they were, and frees its place."""
     governor = Governor(600)
