@@ -7,7 +7,7 @@ finds every entry's state in the books, and treats what was in flight as unknown
 
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -336,8 +336,9 @@ def _answers(call: Call, answered: Sequence[Outcome]) -> list[Outcome]:
     return [outcome for outcome in answered if outcome.key in keys] or [Outcome("", "unknown")]
 
 
-def _of_lookup(found: object) -> Outcome:
-    return Outcome("", "unavailable" if found is None else "posted")
+def _of_lookup(found: Mapping[str, Outcome] | None) -> Outcome:
+    """What a lookup says of the ERP: one that finds nothing was answered, too."""
+    return Outcome("", "unavailable") if found is None else gravest([Outcome("", "posted"), *found.values()])
 
 
 def _of_progress(answered: Sequence[Outcome]) -> Outcome:

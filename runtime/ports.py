@@ -833,7 +833,8 @@ class ErpGateway(Protocol):
     def lookup(self, keys: Sequence[str]) -> dict[str, Outcome] | None:
         """What the ERP holds under these keys: found and posted ones (posted). None when it can't be asked now.
 
-        A draft left by a call that died between creating and posting is posted by this call, or left out if it can't.
+        A draft left by a call that died between creating and posting is posted by this call, or left out if it can't;
+        it is `unknown` once more when the answer to that is lost.
         """
         ...
 

@@ -6,12 +6,11 @@ Never decides when to post, look up or repeat; that is the delivery's. Takes the
 """
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import date
 from decimal import Decimal
-from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,9 +77,9 @@ class TrytonGateway:
         except ErpFault as fault:
             self._companies.forget_after(fault)
             return fault.outcomes(entries)
-        drafts: dict[str, dict[int, JournalEntry]] = defaultdict(dict)
+        drafts: dict[str, dict[int, str]] = defaultdict(dict)
         for move, entry in zip(ids, entries, strict=True):
-            drafts[entry.entity][move] = entry
+            drafts[entry.entity][move] = entry.key
         outcomes = {outcome.key: outcome for each in drafts.values() for outcome in self._post_drafts(each)}
         return [outcomes[entry.key] for entry in entries]
 
@@ -88,14 +87,12 @@ class TrytonGateway:
         return []  # calls make no jobs
 
     def lookup(self, keys: Sequence[str]) -> dict[str, Outcome] | None:
-        key_of = itemgetter(self.key_field)
         try:
             moves = [move for page in _pages(keys) for move in self._moves_of(page)]
-            by_key = groupby(sorted(moves, key=key_of), key=key_of)
-            found = [self._found(key, list(same)) for key, same in by_key]
+            posted, left = self._of_keys(moves)
         except ErpFault:
             return None
-        return {outcome.key: outcome for outcome in found if outcome}
+        return posted | self._post_left(left)
 
     def trial_balance(self) -> list[ErpAccount]:
         return [account for entity in self._entities for account in self._turnover(entity)]
@@ -113,15 +110,16 @@ class TrytonGateway:
 
     # posting
 
-    def _post_drafts(self, drafts: dict[int, JournalEntry]) -> list[Outcome]:
-        """Post the drafts of one company."""
+    def _post_drafts(self, drafts: dict[int, str]) -> list[Outcome]:
+        """Post the drafts of one company, given with the keys that they hold."""
         try:
             self._session.call("model.account.move.post", list(drafts))
         except ErpFault as fault:
             if fault.code == "rejected" and len(drafts) > 1:
-                return [self._post_drafts({move: entry})[0] for move, entry in drafts.items()]
+                return [self._post_drafts({move: key})[0] for move, key in drafts.items()]
             self._companies.forget_after(fault)
-            return self._undone(list(drafts), fault).outcomes(drafts.values())
+            undone = self._undone(list(drafts), fault)
+            return [undone.outcome(key) for key in drafts.values()]
         return self._posted(drafts)
 
     def _move(self, entry: JournalEntry, company: Company) -> dict[str, Any]:
@@ -147,7 +145,7 @@ class TrytonGateway:
                 return fault
         return ErpFault("unknown", fault.detail)
 
-    def _posted(self, drafts: dict[int, JournalEntry]) -> list[Outcome]:
+    def _posted(self, drafts: dict[int, str]) -> list[Outcome]:
         try:
             rows = self._session.read("model.account.move.read", list(drafts), ["number"])
         except ErpFault:
@@ -155,8 +153,8 @@ class TrytonGateway:
         numbers = {row["id"]: row["number"] for row in rows}
         unread = "posted; its number could not be read"
         return [
-            Outcome(entry.key, "posted", numbers.get(move, ""), "" if move in numbers else unread)
-            for move, entry in drafts.items()
+            Outcome(key, "posted", numbers.get(move, ""), "" if move in numbers else unread)
+            for move, key in drafts.items()
         ]
 
     # finding
@@ -164,30 +162,30 @@ class TrytonGateway:
     def _moves_of(self, keys: Sequence[str]) -> list[dict[str, Any]]:
         companies = [self._companies.of(entity).id for entity in self._entities]
         domain = [[self.key_field, "in", list(keys)], ["company", "in", companies]]
-        fields = [self.key_field, "state", "number"]
+        fields = [self.key_field, "state", "number", "company"]
         return self._session.read("model.account.move.search_read", domain, 0, None, [["id", "ASC"]], fields)
 
-    def _found(self, key: str, moves: list[dict[str, Any]]) -> Outcome | None:
-        posted = [move["number"] for move in moves if move["state"] == "posted"]
-        drafts = [move["id"] for move in moves if move["state"] != "posted"]
-        if not posted and drafts:
-            posted = self._post_draft(drafts.pop(0))
-        if drafts:
-            self._session.call("model.account.move.delete", drafts)
-        if not posted:
-            return None
-        return Outcome(key, "posted", posted[0], "duplicate key in ERP" if len(posted) > 1 else "")
+    def _of_keys(self, moves: Sequence[dict[str, Any]]) -> tuple[dict[str, Outcome], list[dict[str, Any]]]:
+        """What is posted under each key, and of the others one draft each. All other drafts are deleted."""
+        posted = [move for move in moves if move["state"] == "posted"]
+        times = Counter(move[self.key_field] for move in posted)
+        numbers = {move[self.key_field]: move["number"] for move in reversed(posted)}
+        drafts = [move for move in moves if move["state"] != "posted"]
+        left = {move[self.key_field]: move for move in reversed(drafts) if move[self.key_field] not in numbers}
+        if spare := [move["id"] for move in drafts if left.get(move[self.key_field]) is not move]:
+            self._session.call("model.account.move.delete", spare)
+        doubled = {key: "duplicate key in ERP" for key, found in times.items() if found > 1}
+        found = {key: Outcome(key, "posted", number, doubled.get(key, "")) for key, number in numbers.items()}
+        return found, sorted(left.values(), key=itemgetter("id"))
 
-    def _post_draft(self, draft: int) -> list[str]:
-        """The number that the draft is posted under; none when Tryton will not have it, and the draft is deleted."""
-        try:
-            self._session.call("model.account.move.post", [draft])
-        except ErpFault as fault:
-            if fault.code != "rejected":
-                raise
-            self._session.call("model.account.move.delete", [draft])
-            return []
-        return [self._session.read("model.account.move.read", [draft], ["number"])[0]["number"]]
+    def _post_left(self, drafts: Iterable[dict[str, Any]]) -> dict[str, Outcome]:
+        """What becomes of drafts that were left behind: posted, or unknown once more. Those that Tryton will not have
+        are deleted, so nothing is there under their keys."""
+        by_company: dict[int, dict[int, str]] = defaultdict(dict)
+        for move in drafts:
+            by_company[move["company"]][move["id"]] = move[self.key_field]
+        outcomes = [outcome for keys in by_company.values() for outcome in self._post_drafts(keys)]
+        return {outcome.key: outcome for outcome in outcomes if outcome.code in ("posted", "unknown")}
 
     # reading
 

@@ -297,7 +297,11 @@ class Desk:
         self._busy.difference_update(action.keys)
         outcomes = after_lookup(action.keys, found)
         for outcome in outcomes:
-            self._settle(outcome.key, over=outcome.code == "posted")
+            if outcome.code == "unknown":
+                held = self._doubts[outcome.key]
+                self._doubt(held.entry, now_ms, held.sent_ms)
+            else:
+                self._settle(outcome.key, over=outcome.code == "posted")
         return outcomes
 
     def asked(self, action: Ask, answered: Sequence[Outcome], now_ms: int) -> list[Outcome]:

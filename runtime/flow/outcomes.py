@@ -136,7 +136,8 @@ def not_sent(call: Call, doubted: Collection[str], detail: str) -> list[Outcome]
 
 
 def after_lookup(keys: Sequence[str], found: Mapping[str, Outcome] | None) -> list[Outcome]:
-    """What a lookup made after settling proves: found is found, absent may be sent again, no answer proves nothing."""
+    """What a lookup made after settling proves: found is found, or in doubt anew; absent may be sent again; no answer
+    proves nothing."""
     if found is None:
         return []
     absent = "looked up after its time limit: not there"

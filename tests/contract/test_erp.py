@@ -439,6 +439,34 @@ def test_lookup_of_a_draft_that_tryton_refuses_deletes_it(tryton: RealTryton, ke
     assert tryton.drafts() == []
 
 
+def test_lookup_of_many_drafts_posts_those_of_a_company_in_one_call(tryton: RealTryton, key: str) -> None:
+    """A lost answer to that leaves its drafts in doubt, not what was found beside them; the next lookup finds them."""
+    there = entry(f"{key}/there")
+    left = [entry(f"{key}/{n}") for n in range(5)] + [entry(f"{key}/south", entity="south")]
+    assert codes_of(tryton.gateway.post([there])) == ["posted"]
+    tryton.lose_answer_after_draft()
+    assert set(codes_of(tryton.gateway.post(left))) == {"unknown"}
+    tryton.lose_answer()
+    found = tryton.gateway.lookup([there.key, *(each.key for each in left)])
+    assert {each: outcome.code for each, outcome in found.items()} == {
+        there.key: "posted",
+        **{each.key: "unknown" for each in left[:5]},
+        left[5].key: "posted",
+    }
+    again = tryton.gateway.lookup([each.key for each in left])
+    assert [again[each.key].code for each in left] == ["posted"] * 6
+    assert tryton.drafts() == []
+
+
+def test_lookup_of_drafts_of_which_one_is_refused_posts_the_others(tryton: RealTryton, key: str) -> None:
+    """One that Tryton will not post is deleted, and is not there; it does not hold up the others."""
+    tryton.lose_answer_after_draft()
+    tryton.gateway.post([entry(f"{key}/a"), entry(f"{key}/empty", amounts=()), entry(f"{key}/b")])
+    found = tryton.gateway.lookup([f"{key}/a", f"{key}/empty", f"{key}/b"])
+    assert {each: outcome.code for each, outcome in found.items()} == {f"{key}/a": "posted", f"{key}/b": "posted"}
+    assert tryton.drafts() == []
+
+
 def test_post_with_credentials_locked_out_is_unauthorised(tryton: RealTryton, key: str) -> None:
     """Tryton answers 429 to a login after too many wrong ones: that is about the credentials, not about load."""
     tryton.proxy.spoil("common.db.login", 429)

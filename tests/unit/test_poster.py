@@ -1,7 +1,7 @@
 """The poster over a virtual clock: each entry reaches the ERP once, whatever fails and wherever it dies."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import chain, count, repeat
 
@@ -19,6 +19,7 @@ from runtime.flow.delivery import Desk, Send
 from runtime.flow.governor import CIRCUIT_OPEN_S, UNANSWERED_MAX, UNAUTHORISED_PAUSE_S
 from runtime.flow.outcomes import CALL_START_WITHIN_S
 from runtime.ledger.journal import counted
+from runtime.ports import Outcome
 
 
 class KilledError(Exception):
@@ -142,6 +143,29 @@ def test_lost_answer_is_looked_up_after_settling_and_never_doubled(fault: str) -
     assert bench.clock.now_ms() - lost_ms >= TERMS.settle_s * 1000
     assert bench.booked_once()
     assert bench.books.exception_counts() == {}
+
+
+def test_lookup_that_leaves_a_doubt_is_recorded_as_one_and_made_again() -> None:
+    """What a lookup found counts at once; of what it left in doubt the books say so, and the ERP counts as troubled."""
+    bench = Bench("lose_answer_after_commit")
+    bench.commit("R-1", "R-2")
+    poster = bench.poster()
+    poster.step()
+    whole, asked = bench.erp.lookup, []
+
+    def half_answered(keys: Sequence[str]) -> dict[str, Outcome]:
+        found = whole(keys)
+        asked.append(keys)
+        return found if len(asked) > 1 else found | {keys[-1]: Outcome(keys[-1], "unknown", detail="lost")}
+
+    bench.erp.lookup = half_answered
+    bench.clock.sleep(TERMS.settle_s)
+    poster.step()
+    assert bench.books.entry_counts() == {"posted": 1, "unknown": 1}
+    assert poster.health().governor.health == "backing_off"
+    bench.run(poster)
+    assert [len(keys) for keys in asked] == [2, 1]
+    assert bench.booked_once()
 
 
 def test_call_that_commits_late_is_not_sent_again() -> None:

@@ -25,7 +25,11 @@ class ErpFault(ErpError):
 
     def outcomes(self, entries: Iterable[JournalEntry]) -> list[Outcome]:
         """This fault as the outcome of each of these entries."""
-        return [Outcome(entry.key, self.code, "", self.detail, self.retry_after_s) for entry in entries]
+        return [self.outcome(entry.key) for entry in entries]
+
+    def outcome(self, key: str) -> Outcome:
+        """This fault as the outcome of the entry of this key."""
+        return Outcome(key, self.code, "", self.detail, self.retry_after_s)
 
     def mentions(self, pattern: str) -> bool:
         """Whether the ERP's text matches, whatever its case."""

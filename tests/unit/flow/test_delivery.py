@@ -207,6 +207,18 @@ def test_desk_without_a_key_looks_up_after_settling_and_only_then_lets_go() -> N
     assert at.due(after(60)) is None
 
 
+def test_desk_doubts_anew_what_a_lookup_has_left_in_doubt() -> None:
+    """A lookup that brings a draft to its end, and hears no answer to that, is followed by another after settling."""
+    at = desk()
+    sent(at, "a", "b", code="unknown")
+    action = at.due(after(2.0))
+    at.began(action, after(2.0))
+    outcomes = at.looked_up(action, {"a": Outcome("a", "posted", "JE-1"), "b": Outcome("b", "unknown")}, after(2.1))
+    assert [(o.key, o.code) for o in outcomes] == [("a", "posted"), ("b", "unknown")]
+    assert at.due(after(4.0)) is None
+    assert at.due(after(4.1)) == LookUp(("b",))
+
+
 def test_desk_asks_for_no_more_keys_than_one_lookup_takes() -> None:
     """Lookups are batched as the ERP says, longest waiting first."""
     at = desk(lookup_keys_max=1)
