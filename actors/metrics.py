@@ -46,6 +46,7 @@ METRICS: dict[str, Declared] = {
     ),
     "governor_rate_per_minute": Declared("gauge", "Calls that the governor allows an ERP in a minute now."),
     "governor_concurrency": Declared("gauge", "Calls that the governor allows an ERP at a time now."),
+    "governor_paused_s": Declared("gauge", "Seconds for which the governor lets an ERP rest from now on."),
     "governor_calls_left": Declared("gauge", "Calls that may start before an ERP's window is full.", ("window",)),
     "entries_unknown": Declared("gauge", "Entries of which no one knows yet what became of them."),
     "feed_messages": Declared("counter", "Messages read from a feed.", ("feed",)),

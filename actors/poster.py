@@ -31,10 +31,12 @@ ACCEPTED_MAX = 5_000  # entries in jobs at which nothing more is sent until some
 HELD_MAX = 20_000  # entries in flight or unknown that a successor takes over; more than the two above can leave
 CLOSE_WAIT_S = 10.0  # for calls under way, when the poster is stopped
 CLOSES_EVERY_S = 1.0  # between looks for ordered closes
+CALL_TIME_KEPT = 0.9  # of the longest time that calls took of late, at each further one
 
 
 class PosterHealth(msgspec.Struct, frozen=True):
-    """What the poster says of itself: its ERP's governor, and how many entries are where."""
+    """What the poster says of itself: its ERP's governor, how many entries are where, and how long answered calls take
+    (0 before the first) and lost ones settle."""
 
     governor: GovernorState
     in_calls: int
@@ -45,6 +47,9 @@ class PosterHealth(msgspec.Struct, frozen=True):
     sets_waiting: int
     call_entries_max: int
     closing: list[str]
+    call_s: float
+    settle_s: float
+    call_lines_max: int
 
 
 class Poster:
@@ -73,6 +78,7 @@ class Poster:
         self._closes: list[PeriodClose] = []
         self._closes_read_ms = 0
         self._sealed_seen = 0
+        self._call_s = 0.0
         self._health: PosterHealth | None = None
 
     def start(self) -> None:
@@ -221,11 +227,10 @@ class Poster:
             raise
         if isinstance(action, Send):
             latest_ms = now_ms + round(CALL_START_WITHIN_S * 1000)
-            self._callers.start(action, partial(_post, action.call, self._clock, latest_ms))
-        elif isinstance(action, LookUp):
-            self._callers.start(action, partial(_look_up, action.keys))
+            call = partial(_post, action.call, self._clock, latest_ms)
         else:
-            self._callers.start(action, partial(_ask, action.jobs))
+            call = partial(_look_up, action.keys) if isinstance(action, LookUp) else partial(_ask, action.jobs)
+        self._callers.start((action, now_ms), call)
 
     def _intend(self, action: Action) -> None:
         """With the governor, so that a successor never forgets a call."""
@@ -255,7 +260,7 @@ class Poster:
     def _hear(self, answered: Answered) -> None:
         if answered.error is not None:
             raise answered.error
-        action, answer = answered.ticket, answered.answer
+        (action, began_ms), answer = answered.ticket, answered.answer
         if answer is _TOO_LATE:
             self._left_out(action, "not sent: it would have started too late")
             self._flush()
@@ -264,6 +269,8 @@ class Poster:
         if isinstance(action, Send):
             heard, outcomes = gravest(_answers(action.call, answer)), self._desk.sent(action, answer, now_ms)
             self._finished(now_ms, heard, heard.code)
+            if heard.code in ("posted", "accepted", "rejected"):
+                self._call_s = max((now_ms - began_ms) / 1000, CALL_TIME_KEPT * self._call_s)
         elif isinstance(action, LookUp):
             heard, outcomes = _of_lookup(answer), self._desk.looked_up(action, answer, now_ms)
             self._finished(now_ms, heard, "looked_up" if answer is not None else heard.code)
@@ -303,15 +310,18 @@ class Poster:
 
     def _show(self) -> None:
         """Said again and again: a gauge that is not, drops out of what Ray exports."""
-        state, hand = self._governor.state(self._clock.now_ms()), self._desk.progress()
+        now_ms = self._clock.now_ms()
+        state, hand = self._governor.state(now_ms), self._desk.progress()
         self._metrics.gauge("governor_rate_per_minute", state.rate_per_minute)
         self._metrics.gauge("governor_concurrency", state.concurrency)
+        self._metrics.gauge("governor_paused_s", max(0, state.paused_until_ms - now_ms) / 1000)
         for window, left in state.left.items():
             self._metrics.gauge("governor_calls_left", left, window=window)
         self._metrics.gauge("entries_unknown", hand.unknown)
         closing = [f"{close.entity} {close.period}" for close in self._closes]
         waiting = (self._sealed_seen, self._sealer.sets_waiting)
-        self._health = PosterHealth(state, *hand, *waiting, self._bounds.entries_max, closing)
+        call = (self._call_s, self._callers.terms().settle_s, self._bounds.lines_max)
+        self._health = PosterHealth(state, *hand, *waiting, self._bounds.entries_max, closing, *call)
 
 
 _TOO_LATE = object()  # the answer of a call that was not made

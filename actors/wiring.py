@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 
 from adapters.clock import WallClock
+from adapters.erp.http.auth import check_secrets
 from adapters.erp.http.gateway import ErpConnection
-from adapters.erp.registry import open_gateway_of
+from adapters.erp.registry import open_gateway_of, opener
 from runtime.config import Config
 from runtime.errors import ConfigError
 from runtime.ledger.rules import Rulebook, parse_rulebook
@@ -62,6 +63,23 @@ def wiring_from(plain: dict) -> Wiring:
 def archive_root(config: Config) -> str:
     """Where archive, snapshots and payloads are: as configured, or in the data folder."""
     return config.archive.root or str(Path(config.runtime.data_dir).absolute() / "archive")
+
+
+def check_erp(config: Config) -> None:
+    """Read what `[erp]` says of somebody's own ERP, so that a command names what is wrong, not entry after entry.
+    ConfigError."""
+    section = config.erp
+    if section.kind != "none":
+        opener(section.kind)
+    if not section.url or section.kind in ("none", "tryton"):
+        return  # Tryton finds its companies by itself, and has a password of its own
+    if without := [entity for entity in config.erp_entities() if entity not in section.companies]:
+        raise ConfigError(
+            f"erp.companies: {', '.join(without)} has none; name what the ERP calls it, or leave it out of erp.entities"
+        )
+    check_secrets(section.auth)
+    currencies = {name: entity.currency for name, entity in config.entities.items()}
+    open_gateway_of(ErpConnection(section, config.erp_entities(), WallClock(), currencies)).close()
 
 
 def open_erp(wiring: Wiring) -> ErpGateway:

@@ -19,6 +19,9 @@ Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
+VALUE_ERROR = "Value error, "  # what pydantic says before a validator's own words
+
+
 class Section(BaseModel):
     """A part of the configuration; unknown keys are errors."""
 
@@ -340,5 +343,7 @@ def parse(given: dict) -> Config:
     try:
         return Config.model_validate(given)
     except ValidationError as error:
-        places = [f"{'.'.join(map(str, e['loc'])) or 'config'}: {e['msg']}" for e in error.errors(include_input=False)]
-        raise ConfigError("; ".join(places)) from None
+        wrong = [(e["loc"], e["msg"].removeprefix(VALUE_ERROR)) for e in error.errors(include_input=False)]
+        raise ConfigError(
+            "; ".join(": ".join(filter(None, (".".join(map(str, at)), said))) for at, said in wrong)
+        ) from None

@@ -268,10 +268,12 @@ class PeriodClose(NamedTuple):
 
 
 class PeriodLeft(NamedTuple):
-    """What of an entity's period is not posted: posting sets in no entry, and entries by their state."""
+    """What of an entity's period is not posted: posting sets in no entry, entries by their state, and how many lines
+    those sets have together with the entries that move by themselves."""
 
     sets: int
     entries: dict[str, int]
+    lines: int = 0
 
     @property
     def nothing(self) -> bool:

@@ -6,6 +6,7 @@ can't be carried out. Every command gives the same data as a table for people an
 
 import signal
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -103,9 +104,16 @@ def status(config: ConfigFile = "", json: AsJson = False) -> None:
             print_table("consumers", found["consumers"], ["name", "state", "newest", "error_type"])
         waiting = f"posting sets waiting: {found['posting_sets_waiting']:,}   outbox frames: {found['outbox_frames']}"
         if found["erp"]:
-            print_table("ERP", [found["erp"]], list(found["erp"]))
+            erp = [
+                {"ERP": name.replace("_", " "), "now": _to_the_second(value)} for name, value in found["erp"].items()
+            ]
+            print_table("ERP", erp, ["ERP", "now"])
         out.print(f"{waiting}   gateway: {found['gateway']}")
     raise typer.Exit(0 if found["healthy"] else 1)
+
+
+def _to_the_second(value: Any) -> Any:
+    return f"{value:%Y-%m-%d %H:%M:%S} UTC" if isinstance(value, datetime) else value
 
 
 def _counts(counts: dict[str, int], name: str = "state") -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from runtime.ports import Books, PeriodClose
 
 HEALTH_TIMEOUT_S = 5.0
 EXCEPTIONS_MAX = 100_000  # looked at for one forecast
+NOT_ORDERED = "not ordered"  # the state of a period that nobody asked to close
 DECLARED_WITHIN_S, LOOK_AGAIN_S = 15.0, 0.5
 
 _SHOWN = ["sets_unclaimed", "entries_moving", "entries_stuck", "calls_left", "calls_per_minute", "erp_health"]
@@ -69,8 +70,10 @@ def close(
 def standing(books: Books, entity: str, period: str, pace: Pace, at_ms: int) -> Forecast:
     """How the close of a period stands, whether it was ordered or not."""
     known = {(each.entity, each.period): each for each in books.closes()}
-    order = known.get((entity, period), PeriodClose(entity, period, at_ms, "", "ordered"))
-    return forecast(order, books.period_left(entity, period), pace, at_ms, issues(books, entity))
+    order = known.get((entity, period))
+    taken = order or PeriodClose(entity, period, at_ms, "")
+    found = forecast(taken, books.period_left(entity, period), pace, at_ms, issues(books, entity))
+    return found if order else msgspec.structs.replace(found, state=NOT_ORDERED)
 
 
 def issues(books: Books, entity: str) -> dict[str, int]:
@@ -84,7 +87,8 @@ def issues(books: Books, entity: str) -> dict[str, int]:
 
 def present_pace(config: Config) -> Pace:
     """What the poster says of its ERP; what is configured when nothing runs."""
-    configured = Pace(config.erp.calls_per_minute, config.bounds().call_entries_max)
+    bounds = config.bounds()
+    configured = Pace(config.erp.calls_per_minute, bounds.call_entries_max, call_lines_max=bounds.call_lines_max)
     with contextlib.suppress(PenstockError):
         installation = Installation(config)
         with installation.stage(installation.record()) as stage:
@@ -104,6 +108,10 @@ def pace_of(detail: dict[str, Any] | None, configured: Pace) -> Pace:
         health=governor["health"],
         paused_until_ms=governor["paused_until_ms"],
         known=True,
+        concurrency=governor["concurrency"],
+        call_s=detail["call_s"],
+        settle_s=detail["settle_s"],
+        call_lines_max=detail["call_lines_max"],
     )
 
 
@@ -156,7 +164,8 @@ def _show(found: Forecast, refusal: str) -> None:
         out.print("[green]everything is posted[/green]")
     else:
         source = "" if found.pace_known else " (configured: no poster answers)"
-        out.print(f"at the latest at {_time(found.done_ms)} at this pace{source}; due {_time(found.due_ms)}")
+        due = "" if found.state == NOT_ORDERED else f"; due {_time(found.due_ms)}"
+        out.print(f"posted by {_time(found.done_ms)} at this pace{source}{due}")
     if refusal:
         out.print(f"[red]not closed:[/red] {refusal}", highlight=False)
 

@@ -18,7 +18,7 @@ from actors.cli.installation import Installation
 from actors.cli.second_person import By, ChangeNo, Note, add_refuse
 from actors.cli.terminal import AsJson, ConfigFile, load, out, print_json, print_table, told
 from actors.cli.workplace import opened_books
-from actors.wiring import open_erp
+from actors.wiring import check_erp, open_erp
 from adapters.clock import WallClock
 from adapters.erp.conformance import Subject, findings
 from adapters.erp.doubles.catalog import EXAMPLE_ACCOUNTS, EXAMPLE_COMPANY, doubles, example_ledger, section_to
@@ -197,6 +197,7 @@ def _configured(config: Config, name: str, entity: str, account: str) -> Iterato
         raise ConfigError(
             f"--entity: {chosen!r} does not post to this ERP; known are {', '.join(config.erp_entities())}"
         )
+    check_erp(config)
     gateway = open_erp(Installation(config).wiring()) if not config.erp.url else _opened(config)
     try:
         yield Subject(gateway, WallClock(), chosen, config.entities[chosen].currency, account)

@@ -20,7 +20,7 @@ import msgspec
 from actors.cli.configured import bring_mapping
 from actors.cli.local_ray import READY_TIMEOUT_S, end_ray, free_port, listens, ray_environment, ray_is_up, start_ray
 from actors.cli.run_record import RunRecord
-from actors.wiring import SUPERVISOR, Wiring, archive_root, wiring_from
+from actors.wiring import SUPERVISOR, Wiring, archive_root, check_erp, wiring_from
 from adapters import embedded, settings
 from adapters.books.migrations import upgrade
 from adapters.books.sql import SqlBooks
@@ -84,6 +84,7 @@ class Installation:
             if self.is_up():
                 raise ConfigError(f"already running from {self.config.runtime.data_dir}; stop it with: penstock down")
             self.down()
+        check_erp(self.config)
         self.folder.mkdir(parents=True, exist_ok=True)
         record = RunRecord(host=socket.gethostname())
         try:

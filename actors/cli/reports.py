@@ -111,10 +111,13 @@ def reconciliation(installation: Installation, source: dict | None = None) -> Re
     books, erp = SqlBooks(wiring.books_url), open_erp(wiring)
     pause = threading.Event()
     try:
-        for _ in range(RECONCILE_TRIES):
+        for left in reversed(range(RECONCILE_TRIES)):
             before = _posted(books)
+            if before is None and left:  # an ERP's whole ledger is not read for nothing
+                pause.wait(RECONCILE_PAUSE_S)
+                continue
             lines, balances, totals = erp.trial_balance(), books.balances(), books.totals()
-            if before is not None and before == _posted(books):
+            if before == _posted(books):
                 break
             pause.wait(RECONCILE_PAUSE_S)
     finally:

@@ -67,6 +67,8 @@ def _cell(name: str, value: Any) -> str:
         return money(value)
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:,}" if isinstance(value, int) else escape(str(value))
 
 

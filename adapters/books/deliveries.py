@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 
 import msgspec
-from sqlalchemy import Connection, Row, Select, Update, func, select, update
+from sqlalchemy import Connection, Row, Select, Update, and_, func, select, update
 
 from adapters.books import chain, tables
 from adapters.books.closing import check_cut_off, check_declared, check_not_closed, check_ordered
 from adapters.books.counters import reserve
 from adapters.books.database import Database
 from runtime.errors import Fenced
+from runtime.flow.closing import MOVING
 from runtime.ports import Delivery, EntryState, JournalEntry, PeriodClose, PeriodLeft
 
 _owners, _entries, _sets = tables.owners.c, tables.entries.c, tables.posting_sets.c
@@ -118,7 +119,7 @@ class SqlDeliveries:
     def period_left(self, entity: str, period: str) -> PeriodLeft:
         """See Books."""
         with self._database.reading() as connection:
-            return _left(connection, entity, period)
+            return _left(connection, entity, period)._replace(lines=_lines_left(connection, entity, period))
 
 
 def _delivered() -> Select:
@@ -178,3 +179,20 @@ def _left(connection: Connection, entity: str, period: str) -> PeriodLeft:
     unposted = (_entries.entity == entity, _entries.period == period, _entries.state.not_in(["posted", "replaced"]))
     entries = select(_entries.state, func.count()).where(*unposted).group_by(_entries.state)
     return PeriodLeft(sets, dict(connection.execute(entries).all()))
+
+
+class _Lines(msgspec.Struct):
+    """Of an entry's body, its lines, unread."""
+
+    lines: list[msgspec.Raw]
+
+
+def _lines_left(connection: Connection, entity: str, period: str) -> int:
+    names = ("shard", "position_ms", "position_seq", "set_no")
+    same_set = and_(*(_sets[name] == tables.posting_lines.c[name] for name in names))
+    waiting = (_sets.entry_key.is_(None), _sets.entity == entity, _sets.period == period)
+    joined = tables.posting_sets.join(tables.posting_lines, same_set)
+    of_sets = connection.scalar(select(func.count()).select_from(joined).where(*waiting))
+    moving = (_entries.entity == entity, _entries.period == period, _entries.state.in_(MOVING))
+    bodies = connection.scalars(select(_entries.body).where(*moving))
+    return of_sets + sum(len(msgspec.json.decode(body, type=_Lines).lines) for body in bodies)

@@ -6,6 +6,7 @@ from datetime import date
 from typing import Any
 
 from adapters.books.closing import check_cut_off, check_declared, check_not_closed, check_ordered
+from runtime.flow.closing import MOVING
 from runtime.ports import Delivery, EntryState, PeriodClose, PeriodLeft
 
 
@@ -93,7 +94,13 @@ class MemoryDeliveries:
             for held in self._entries.values()
             if (held.entry.entity, held.entry.period) == (entity, period) and held.state not in ("posted", "replaced")
         )
-        return PeriodLeft(len(sets), dict(unposted))
+        moving = (
+            len(held.entry.lines)
+            for held in self._entries.values()
+            if (held.entry.entity, held.entry.period) == (entity, period) and held.state in MOVING
+        )
+        lines = sum(len(self._sets[key].lines) for key in sets) + sum(moving)
+        return PeriodLeft(len(sets), dict(unposted), lines)
 
 
 def _delivery(held: Any) -> Delivery:

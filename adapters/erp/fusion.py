@@ -26,12 +26,12 @@ from hashlib import blake2b
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from adapters.erp.http.amounts import decimal_text
 from adapters.erp.http.dialect import Dialect, Reply, Rule, VendorError
 from adapters.erp.http.fault import ErpFault, shortened
-from adapters.erp.http.gateway import ErpConnection, HttpGateway, settings_of
+from adapters.erp.http.gateway import ErpConnection, HttpGateway, PatternText, settings_of
 from adapters.erp.http.naming import line_text, short_name
 from adapters.erp.http.transport import Request
 from runtime.config import Section
@@ -87,16 +87,7 @@ class Settings(Section):
     posted_when: Literal["imported", "posted"] = "imported"
     document_account: str = "fin/generalLedger/import"
     job: str = "/oracle/apps/ess/financials/generalLedger/programs/common,JournalImportLauncher"
-    refusal: str = Field(default=r"\b(?:E[A-Z]|WU)\d\d\b", description="pattern of a reason in a job's report")
-
-    @field_validator("refusal")
-    @classmethod
-    def _is_a_pattern(cls, given: str) -> str:
-        try:
-            re.compile(given)
-        except re.error as error:
-            raise ValueError(f"no pattern: {error}") from None
-        return given
+    refusal: PatternText = Field(default=r"\b(?:E[A-Z]|WU)\d\d\b", description="pattern of a reason in a job's report")
 
 
 class _Started(msgspec.Struct):
@@ -145,6 +136,8 @@ DIALECT = Dialect("fusion", (Rule("unavailable", 404, detail="no such resource; 
 
 class FusionGateway(HttpGateway):
     """One Fusion instance."""
+
+    own_settings = Settings
 
     def __init__(self, connection: ErpConnection) -> None:
         self._settings = settings_of(Settings, connection.section)
@@ -242,7 +235,7 @@ class FusionGateway(HttpGateway):
         """The first lines of a report that name a code, with what their codes mean before them."""
         codes = sorted({code for text in told for code in re.findall(self._settings.refusal, text)})
         meanings = [_REASONS.get(code) or _REASONS.get(code[:2]) or code for code in codes]
-        return shortened("; ".join([*dict.fromkeys(meanings), *told[:REPORTED_MAX]]))
+        return shortened("; ".join([*dict.fromkeys(meanings), *list(dict.fromkeys(told))[:REPORTED_MAX]]))
 
     def _status(self, job: str) -> str:
         items = self._items(INTEGRATIONS, {"finder": f"ESSJobStatusRF;requestId={job}"}, _Status)

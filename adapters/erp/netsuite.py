@@ -21,7 +21,7 @@ from pydantic import Field
 from adapters.erp.http.amounts import json_amount, minor_of
 from adapters.erp.http.dialect import Dialect, Reply, Rule, VendorError, fault_of
 from adapters.erp.http.fault import ErpFault
-from adapters.erp.http.gateway import ErpConnection, HttpGateway, settings_of
+from adapters.erp.http.gateway import ErpConnection, HttpGateway, PatternText, settings_of
 from adapters.erp.http.naming import line_text, plain_name
 from adapters.erp.http.transport import Request
 from runtime.config import Section
@@ -52,7 +52,9 @@ class Settings(Section):
 
     mode: Literal["batch", "single"] = "batch"
     lookup: Literal["eid", "suiteql"] = "eid"
-    duplicate: str = Field(default="already exists|DUP_RCRD", description="pattern in the refusal of a known key")
+    duplicate: PatternText = Field(
+        default="already exists|DUP_RCRD", description="pattern in the refusal of a known key"
+    )
     currencies: dict[Annotated[str, Field(pattern=r"^[A-Z]{3}$")], str] = Field(
         default={}, description="NetSuite's internal id of each currency; one without is the subsidiary's own"
     )
@@ -112,6 +114,8 @@ DIALECT = Dialect(
 
 class NetSuiteGateway(HttpGateway):
     """One NetSuite account; each entity is a subsidiary, by `erp.companies`."""
+
+    own_settings = Settings
 
     def __init__(self, connection: ErpConnection) -> None:
         self._settings = settings_of(Settings, connection.section)

@@ -148,6 +148,8 @@ _DUPLICATE_NUMBER = "6140"
 class QuickBooksGateway(HttpGateway):
     """QuickBooks companies of one app. A document number proves nothing by itself: the key in the private note does."""
 
+    own_settings = Settings
+
     def __init__(self, connection: ErpConnection) -> None:
         self._settings = settings_of(Settings, connection.section)
         self._batch = self._settings.mode == "batch"

@@ -31,6 +31,8 @@ _DEFAULT_TERMS = {"native_key": "none", "lines_max": 1000, "entries_max": 1, "co
 class RestGateway(HttpGateway):
     """One ERP by its description."""
 
+    own_settings = Settings
+
     def __init__(self, connection: ErpConnection) -> None:
         self._settings = settings = settings_of(Settings, connection.section)
         if settings.sides.keys() != {"D", "C"}:

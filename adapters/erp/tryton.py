@@ -66,6 +66,7 @@ class TrytonGateway:
         self._session, self._entities = session, tuple(entities)
         self._terms = terms or self.stated_terms
         self._companies = Companies(self._session, self.key_field)
+        self.unasked = ""  # why the last lookup had no answer
 
     def terms(self) -> ErpTerms:
         return self._terms
@@ -90,7 +91,8 @@ class TrytonGateway:
         try:
             moves = [move for page in _pages(keys) for move in self._moves_of(page)]
             posted, left = self._of_keys(moves)
-        except ErpFault:
+        except ErpFault as fault:
+            self.unasked = fault.detail
             return None
         return posted | self._post_left(left)
 

@@ -1,7 +1,7 @@
 """How a period close stands: what is left, how long the ERP needs for it at its pace, and what is in the way.
 
-Owns the forecast. It promises the worst: nothing folds any more, and the pace stays as it is. Stores nothing, reads no
-clock, and closes nothing: the books refuse to declare a period while anything of it is unposted.
+Owns the forecast. Nothing folds any more in it, what is in doubt settles first, and the pace stays as it is. Stores
+nothing, reads no clock, and closes nothing: the books refuse to declare a period while anything of it is unposted.
 """
 
 import math
@@ -18,13 +18,22 @@ STUCK = ("rejected", "parked")  # those that need somebody
 
 
 class Pace(msgspec.Struct, frozen=True):
-    """What the ERP takes now. `known`: its poster said so; else it is what is configured."""
+    """What the ERP takes now: calls as its governor lets them start, `concurrency` at a time, of `call_s` each (0: not
+    known), and how long a lost answer settles. `known`: its poster said so; else it is what is configured."""
 
     calls_per_minute: float
     call_entries_max: int
     health: str = "unknown"
     paused_until_ms: int = 0
     known: bool = False
+    concurrency: int = 1
+    call_s: float = 0.0
+    settle_s: float = 0.0
+    call_lines_max: int = 0  # 0: not known
+
+    def attained_per_minute(self) -> float:
+        """Calls a minute that both the governor and the time that a call takes allow."""
+        return min(self.calls_per_minute, self.concurrency * 60 / self.call_s if self.call_s else math.inf)
 
 
 class Blocker(msgspec.Struct, frozen=True):
@@ -36,7 +45,7 @@ class Blocker(msgspec.Struct, frozen=True):
 
 
 class Forecast(msgspec.Struct, frozen=True):
-    """How a close stands. `drain_s` and `done_ms` are at the worst, None when nothing moves by itself any more."""
+    """How a close stands. `drain_s` and `done_ms` are of what moves by itself; what is stuck is not in them."""
 
     entity: str
     period: str
@@ -60,11 +69,15 @@ def forecast(close: PeriodClose, left: PeriodLeft, pace: Pace, now_ms: int, open
     """The forecast of a close. `open_issues`: open exceptions of the entity by type, and "waiting items"."""
     moving = sum(left.entries.get(state, 0) for state in MOVING)
     stuck = {state: left.entries[state] for state in STUCK if left.entries.get(state)}
-    calls = math.ceil((moving + left.sets) / pace.call_entries_max)
+    by_lines = left.lines / pace.call_lines_max if pace.call_lines_max else 0.0
+    calls = math.ceil(max((moving + left.sets) / pace.call_entries_max, by_lines))
     paused_s = max(0, pace.paused_until_ms - now_ms) / 1000 if calls else 0.0
-    drain_s = paused_s + calls * 60 / pace.calls_per_minute
+    settling_s = pace.settle_s if left.entries.get("unknown") else 0.0
+    drain_s = max(paused_s, settling_s) + calls * 60 / pace.attained_per_minute()
+    locked_out = calls > 0 and pace.health == "unauthorised"
     done_ms = now_ms + math.ceil(drain_s * 1000)
     blockers = [Blocker(f"entries {state}", count, refuses=True) for state, count in stuck.items()]
+    blockers += [Blocker("the ERP refuses our credentials", 1, refuses=False)] if locked_out else []
     blockers += [Blocker(what, count, refuses=False) for what, count in sorted(open_issues.items()) if count]
     return Forecast(
         entity=close.entity,
@@ -75,12 +88,12 @@ def forecast(close: PeriodClose, left: PeriodLeft, pace: Pace, now_ms: int, open
         entries_moving=moving,
         entries_stuck=sum(stuck.values()),
         calls_left=calls,
-        calls_per_minute=pace.calls_per_minute,
+        calls_per_minute=round(pace.attained_per_minute(), 1),
         erp_health=pace.health,
         pace_known=pace.known,
         drain_s=round(drain_s, 1),
         done_ms=done_ms,
-        in_time=not stuck and done_ms <= close.due_ms,
+        in_time=not stuck and not locked_out and done_ms <= close.due_ms,
         done=left.nothing,
         blockers=blockers,
     )

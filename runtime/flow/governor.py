@@ -140,6 +140,7 @@ class Governor:
             self._answered(now_ms)
         elif outcome == "unauthorised":
             self._memory.unauthorised = True
+            self._memory.setbacks = self._memory.unanswered = 0  # it answered
             self._pause(now_ms, UNAUTHORISED_PAUSE_S)
         else:
             self._set_back(now_ms, outcome == "throttled")
@@ -230,7 +231,7 @@ class Governor:
         return window.left(now_ms, self._memory.open) < window.limit.calls * (1 - DAY_SHARE_FREE)
 
     def _health(self, now_ms: int) -> Health:
-        if self._memory.unauthorised:
+        if self._memory.unauthorised and not self._memory.setbacks:
             return "unauthorised"
         if self._circuit_open():
             return "circuit_open" if now_ms < self._memory.paused_until_ms else "half_open"

@@ -1,8 +1,7 @@
 """Which posting sets become one journal entry, and when.
 
 Owns the grouping, the packing up to the line limit, and the patience of summary postings. A poster that has no room
-has no room for summaries does not seal them, so that more sets fold into the next entry: backpressure becomes
-aggregation.
+for summaries does not seal them, so that more sets fold into the next entry: backpressure becomes aggregation.
 Never splits a posting set, and never merges immediate sets of different documents.
 """
 

@@ -57,7 +57,8 @@ def _example(connection: ErpConnection) -> ErpGateway:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.open_gateway(connection)
+    # The double's section describes it for the adapter `rest`; the example has no settings.
+    return module.open_gateway(connection._replace(section=connection.section.model_copy(update={"settings": {}})))
 
 
 VENDORS = (

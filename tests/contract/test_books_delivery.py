@@ -78,10 +78,11 @@ def test_close_is_refused_until_everything_is_posted(books: Books) -> None:
     """An unclaimed set, a sealed entry and a rejected one each refuse; with all posted it is cut off."""
     position = commit_sets(books, posting(0))
     books.order_close("north", PERIOD, NOW_MS, "ana")
-    assert books.period_left("north", PERIOD) == PeriodLeft(1, {})
+    assert books.period_left("north", PERIOD) == PeriodLeft(1, {}, lines=2)
     refuse(books, "1 posting sets unclaimed")
     epoch = books.take_epoch(ERP, "poster").epoch
     books.seal(ERP, epoch, [entry("J1", (0, position, 0))])
+    assert books.period_left("north", PERIOD) == PeriodLeft(0, {"sealed": 1}, lines=2)
     refuse(books, "1 entries sealed")
     books.mark_in_flight(ERP, epoch, ["J1"])
     books.record_outcomes(ERP, epoch, [Outcome("J1", "rejected")])

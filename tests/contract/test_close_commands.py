@@ -72,7 +72,8 @@ def test_close_shows_the_forecast_and_what_is_in_the_way(commands: Commands, boo
     assert (shown["calls_per_minute"], shown["pace_known"], shown["drain_s"]) == (6, False, 10)
     assert {"what": "entries rejected", "count": 1, "refuses": True} in shown["blockers"]
     assert {"what": "exceptions: erp_rejected", "count": 1, "refuses": False} in shown["blockers"]
-    assert "in the way" in commands.run(*CLOSE, status=1)
+    told = commands.run(*CLOSE, status=1)
+    assert "in the way" in told and "not ordered" in told and "due" not in told
     assert books.closes() == []
 
 

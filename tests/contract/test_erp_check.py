@@ -51,7 +51,8 @@ def test_erp_check_of_an_unknown_kind_says_which_there_are() -> None:
 def test_erp_check_live_books_nothing_unless_an_account_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Live, the configured ERP is only asked; with --post a cent is booked on both sides of that account, once."""
+    """Live, the configured ERP is only asked; with --post a cent is booked on both sides of that account, once. What
+    keeps it from being asked is named."""
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
     double = BusinessCentralDouble(example_ledger(), clock=WallClock())
@@ -65,7 +66,11 @@ def test_erp_check_live_books_nothing_unless_an_account_is_named(
         assert status == 0
         assert len(double.ledger.documents) == 1
         monkeypatch.setenv("PENSTOCK_DOUBLE_SECRET", "not the secret")
-        assert run(KIND, "--live", "--config", str(file))[0] == 1
+        status, output = run(KIND, "--live", "--config", str(file))
+        assert status == 1 and "token server: HTTP 401" in output
+        monkeypatch.delenv("PENSTOCK_DOUBLE_SECRET")
+        status, output = run(KIND, "--live", "--config", str(file))
+        assert status == 2 and "erp.auth.secret.env" in output
 
 
 def test_erp_check_live_of_another_kind_than_configured_is_refused(tmp_path: Path) -> None:

@@ -109,6 +109,13 @@ def test_fusion_report_that_names_nobody_refuses_the_group_with_one_reason(open_
     assert "EF04" in first.detail
 
 
+def test_fusion_reason_says_each_line_of_a_report_once(open_bench: Open) -> None:
+    """Every line of a bad entry is reported alike; the reason says it once."""
+    erp = open_bench("fusion")
+    [outcome] = erp.post(entry("PS-north-0000000001", codes=("none", "none")))
+    assert outcome.detail.count("EF04") == 1
+
+
 def test_fusion_refused_group_is_never_imported_with_a_later_one(open_bench: Open) -> None:
     """Lines that stay in the interface table after a refusal are not booked when the same entries are sent again."""
     erp = open_bench("fusion")

@@ -38,7 +38,7 @@ def test_standing_of_a_period_that_nobody_ordered_is_shown_all_the_same() -> Non
     bench = Bench()
     bench.commit("R-1", "R-2")
     found = standing(bench.books, "mercy", "2026-10", PACE, bench.clock.now_ms())
-    assert (found.sets_unclaimed, found.calls_left) == (2, 1)
+    assert (found.state, found.sets_unclaimed, found.calls_left) == ("not ordered", 2, 1)
 
 
 def test_issues_are_the_entitys_own() -> None:
@@ -57,7 +57,9 @@ def test_pace_is_the_posters_word_or_the_configured_one() -> None:
     poster = bench.poster()
     bench.run(poster)
     health = poster.health()
-    detail = {"governor": {"rate_per_minute": 84.0, "health": "slowed", "paused_until_ms": 7}, "call_entries_max": 50}
+    governor = {"rate_per_minute": 84.0, "health": "slowed", "paused_until_ms": 7, "concurrency": 2}
+    detail = {"governor": governor, "call_entries_max": 50, "call_s": 1.5, "settle_s": 20.0}
+    detail["call_lines_max"] = 400
     assert health.governor.rate_per_minute == 120 and health.call_entries_max == 50
-    assert pace_of(detail, PACE) == Pace(84.0, 50, "slowed", 7, known=True)
+    assert pace_of(detail, PACE) == Pace(84.0, 50, "slowed", 7, True, 2, 1.5, 20.0, 400)
     assert pace_of(None, PACE) == PACE

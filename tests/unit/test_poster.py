@@ -111,6 +111,7 @@ def test_throttled_slows_and_still_posts_everything_once() -> None:
     assert bench.booked_once()
     assert bench.metrics.counts["erp_calls", "throttled"] == 2
     assert min(bench.metrics.levels["governor_rate_per_minute"]) < 600 * 0.4
+    assert max(bench.metrics.levels["governor_paused_s"]) > 0
 
 
 def test_slow_erp_folds_more_sets_into_each_entry() -> None:
@@ -347,8 +348,10 @@ def test_several_calls_go_at_once_up_to_the_erps_concurrency() -> None:
     bench = Bench(terms=msgspec.structs.replace(TERMS, concurrency=3, entries_max=5), calls_per_minute=6_000)
     bench.commit(*FIFTY)
     callers, began_ms = virtual(bench, 2.0), bench.clock.now_ms()
-    bench.run(bench.poster(callers))
+    poster = bench.poster(callers)
+    bench.run(poster)
     assert callers.most == 3
+    assert poster.health().call_s == 2.0
     assert bench.clock.now_ms() - began_ms < 10_000
     assert bench.booked_once()
 

@@ -125,6 +125,15 @@ def auth_of(section: ErpAuthSection, clock: Clock, post_form: PostForm) -> Auth:
             return FixedAuth("", lambda: "")
 
 
+def check_secrets(section: ErpAuthSection) -> None:
+    """Read each secret once, so that one that is not there is told at the start. ConfigError names it."""
+    for secret, place in ((section.secret, "erp.auth.secret"), (section.token_secret, "erp.auth.token_secret")):
+        if secret is not None:
+            read_secret(secret, place)
+    if section.refresh_token_file and "{" not in section.refresh_token_file:  # else there is one for each realm
+        KeptToken(section.refresh_token_file).read()
+
+
 def _client_token(section: ErpAuthSection, post_form: PostForm) -> _Token:
     secret = _told(lambda: _secret(section))
     fields = {"grant_type": "client_credentials", "client_id": section.client_id, "client_secret": secret}

@@ -4,18 +4,19 @@ Owns the shell of each method of the port: faults become outcomes, entries that 
 are sent, outcomes stand in the entries' order. Never paces, repeats or remembers a call.
 """
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Annotated, ClassVar, NamedTuple, TypeVar
 
 import msgspec
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ValidationError
 
 from adapters.erp.http.amounts import signed_minor
 from adapters.erp.http.auth import Auth
 from adapters.erp.http.dialect import Dialect
 from adapters.erp.http.fault import ErpFault, NoTrialBalance
 from adapters.erp.http.transport import HttpTransport
-from runtime.config import ErpSection
+from runtime.config import VALUE_ERROR, ErpSection, Section
 from runtime.errors import ConfigError
 from runtime.ports import Clock, ErpAccount, ErpTerms, JournalEntry, Outcome
 
@@ -35,14 +36,20 @@ class ErpConnection(NamedTuple):
 class HttpGateway:
     """One ERP connection over HTTP. A vendor gives `deliver` and, where its ERP can do so, the methods after it.
 
+    `own_settings` is what `[erp.settings]` may hold: nothing, unless a vendor says otherwise.
+
     They talk through `self.http` and may raise ErpFault at any time. What a fault says then holds for all entries of
     the call, so a vendor that has applied some of a call must catch it and say what is known of each.
     """
+
+    own_settings: ClassVar[type[BaseModel]] = Section
 
     def __init__(
         self, connection: ErpConnection, *, dialect: Dialect, terms: ErpTerms, auth: Auth | None = None
     ) -> None:
         section = connection.section
+        settings_of(self.own_settings, section)
+        self.unasked = ""  # why the last lookup had no answer
         self.companies = {
             entity: section.companies[entity] for entity in connection.entities if entity in section.companies
         }
@@ -107,7 +114,8 @@ class HttpGateway:
     def lookup(self, keys: Sequence[str]) -> dict[str, Outcome] | None:
         try:
             return self.find(keys) if keys else {}
-        except ErpFault:
+        except ErpFault as fault:
+            self.unasked = fault.detail
             return None
 
     def trial_balance(self) -> list[ErpAccount]:
@@ -134,5 +142,17 @@ def settings_of(model: type[_SETTINGS], section: ErpSection) -> _SETTINGS:
     try:
         return model.model_validate(section.settings)
     except ValidationError as error:
-        places = [f"erp.settings.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)]
+        wrong = [(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors(include_input=False)]
+        places = [f"erp.settings.{place}: {said.removeprefix(VALUE_ERROR)}" for place, said in wrong]
         raise ConfigError("; ".join(places)) from None
+
+
+def _is_a_pattern(given: str) -> str:
+    try:
+        re.compile(given)
+    except re.error as error:
+        raise ValueError(f"no pattern: {error}") from None
+    return given
+
+
+PatternText = Annotated[str, AfterValidator(_is_a_pattern)]  # of a setting: a regular expression

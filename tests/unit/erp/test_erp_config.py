@@ -1,7 +1,10 @@
 """The ERP's part of the configuration, and opening an adapter by it."""
 
+import contextlib
+
 import pytest
 
+from actors.wiring import check_erp
 from adapters.erp.http.gateway import ErpConnection, with_limits
 from adapters.erp.netsuite import NetSuiteGateway
 from adapters.erp.registry import kinds, open_gateway_of
@@ -10,6 +13,13 @@ from runtime.errors import ConfigError
 
 ENTITIES = {"north": {"name": "North", "opens_on": "2026-01-01"}}
 URL = "https://erp.example.org"
+REFRESHED = {
+    "kind": "oauth2_refresh",
+    "token_url": URL,
+    "client_id": "us",
+    "secret": {"env": "PENSTOCK_TEST_SECRET"},
+    "refresh_token_file": "no/such",
+}
 
 
 class Clock:
@@ -51,6 +61,9 @@ def test_registry_opens_the_kind_that_is_configured() -> None:
         ({"kind": "netsuite", "url": "erp.example.org"}, "erp.url: not an address"),
         ({"kind": "netsuite", "url": URL, "companies": {"south": "1"}}, "erp.companies: 'south' is not under"),
         ({"kind": "netsuite", "url": URL, "settings": {"mode": "fast"}}, "erp.settings.mode"),
+        ({"kind": "netsuite", "url": URL, "settings": {"duplicate": "("}}, "erp.settings.duplicate: no pattern"),
+        ({"kind": "xero", "url": URL, "settings": {"mode": "batch"}}, "erp.settings.mode"),
+        ({"kind": "business_central", "url": URL, "settings": {"mode": "batch"}}, "erp.settings.mode"),
         ({"kind": "netsuite", "url": URL, "limits": {"concurrency": 0}}, "erp.limits.concurrency"),
         ({"kind": "netsuite", "url": URL, "auth": {"kind": "basic"}}, "erp.auth: .*basic also needs user, secret"),
         ({"kind": "netsuite", "url": URL, "auth": {"kind": "none", "secret": {}}}, "erp.auth.secret: .*one of the two"),
@@ -62,6 +75,30 @@ def test_config_mistake_is_told_by_its_place(section: dict, said: str) -> None:
     """Each wrong setting is named by its path, before anything is sent."""
     with pytest.raises(ConfigError, match=said):
         opened(**section)
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"kind": "netsweet"}, "erp.kind: there is no 'netsweet'"),
+        ({"companies": {}}, "erp.companies: north has none; name what the ERP calls it"),
+        ({"auth": {"kind": "header", "secret": {"file": "no/such"}}}, "erp.auth.secret.file: no/such: No such file"),
+        ({"auth": {"kind": "header", "secret": {"env": "PENSTOCK_NONE"}}}, "erp.auth.secret.env: .*PENSTOCK_NONE"),
+        ({"auth": REFRESHED}, "erp.auth.refresh_token_file: no/such"),
+        ({"settings": {"mode": "fast"}}, "erp.settings.mode"),
+        ({}, ""),
+    ],
+)
+def test_connection_that_could_post_nothing_is_refused_at_the_start(
+    section: dict, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What would fail with each entry is told by its place before anything runs; a whole section passes."""
+    monkeypatch.setenv("PENSTOCK_TEST_SECRET", "s")
+    config = parse(
+        {"entities": ENTITIES, "erp": {"kind": "netsuite", "url": URL, "companies": {"north": "1"}, **section}}
+    )
+    with pytest.raises(ConfigError, match=said) if said else contextlib.nullcontext():
+        check_erp(config)
 
 
 def test_config_secret_in_the_file_itself_is_refused() -> None:

@@ -31,6 +31,29 @@ def test_forecast_adds_the_pause_that_an_erp_asked_for() -> None:
     assert forecast(CLOSE, PeriodLeft(50, {}), paused, NOW_MS, {}).drain_s == 31.0
 
 
+def test_forecast_goes_by_what_calls_take_and_waits_for_what_settles() -> None:
+    """An ERP that needs two seconds a call takes no more than thirty a minute, whatever it would be allowed."""
+    slow = Pace(600, 50, known=True, concurrency=1, call_s=2.0, settle_s=300.0)
+    found = forecast(CLOSE, PeriodLeft(450, {"sealed": 50}), slow, NOW_MS, {})
+    assert (found.calls_left, found.calls_per_minute, found.drain_s) == (10, 30.0, 20.0)
+    assert forecast(CLOSE, PeriodLeft(0, {"unknown": 1}), slow, NOW_MS, {}).drain_s == 302.0
+
+
+def test_forecast_counts_lines_where_they_fill_calls_before_entries_do() -> None:
+    """Entries of many lines go few in a call."""
+    pace = Pace(60, 50, known=True, call_lines_max=400)
+    assert forecast(CLOSE, PeriodLeft(10, {"sealed": 10}, lines=2_000), pace, NOW_MS, {}).calls_left == 5
+    assert forecast(CLOSE, PeriodLeft(90, {"sealed": 10}, lines=200), pace, NOW_MS, {}).calls_left == 2
+
+
+def test_forecast_at_an_erp_that_refuses_our_login_is_not_in_time() -> None:
+    """Nothing drains before somebody mends the password, and the forecast says so; nothing left needs no login."""
+    refused = Pace(60, 50, "unauthorised", known=True)
+    found = forecast(CLOSE, PeriodLeft(1, {}), refused, NOW_MS, {})
+    assert not found.in_time and [each.what for each in found.blockers] == ["the ERP refuses our credentials"]
+    assert forecast(CLOSE, PeriodLeft(0, {}), refused, NOW_MS, {}).in_time
+
+
 def test_forecast_of_stuck_entries_names_them_and_is_not_in_time() -> None:
     """A rejected or parked entry does not end by itself, so it refuses the close; other open issues only warn."""
     found = forecast(CLOSE, PeriodLeft(0, {"rejected": 2, "parked": 1}), SLOW, NOW_MS, {"waiting events": 3, "x": 0})

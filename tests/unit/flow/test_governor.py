@@ -217,6 +217,17 @@ def test_unauthorised_pauses_long_and_ends_with_the_next_answer() -> None:
     assert governor.state(T0).health == "healthy"
 
 
+def test_last_word_of_an_erp_is_its_health() -> None:
+    """A refused login is shown until something else is heard; until an answer, calls go one at a time."""
+    governor = Governor(6_000, concurrency=4)
+    ready = called(governor, T0, "unauthorised")
+    ready = called(governor, ready, "throttled", retry_after_s=9.0)
+    state = governor.state(ready)
+    assert (state.health, state.concurrency) == ("backing_off", 1)
+    called(governor, ready, "unauthorised")
+    assert governor.state(ready).health == "unauthorised"
+
+
 def waits_s(governor: Governor, now_ms: int, refused: int) -> list[float]:
     """How long each of so many refused calls makes the next one wait, when an answered one follows each."""
     waits = []
