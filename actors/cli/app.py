@@ -142,8 +142,8 @@ def submit(
     """
     with told():
         if dry_run:
-            _rehearse(settings.load_or_blank(config or None, entity), file, format, entity, json)
-            return
+            found = _rehearse(settings.load_or_blank(config or None, entity), file, format, entity, json)
+            raise typer.Exit(1 if found["rejected"] or found["faults"] else 0)
         settled = load(config)
         named, keep = _entity(settled, entity, file, format), settled.payloads.keep if keep_raw is None else keep_raw
         sent = submission.send_file(settled, file, format, named, target, quiet=json, keep_raw=keep)
@@ -180,13 +180,18 @@ def _entity(config: Config, entity: str, file: Path, format: str) -> str:
     return fitting[0]
 
 
-def _rehearse(config: Config, file: Path, format: str, entity: str, json: bool) -> None:
+def _rehearse(config: Config, file: Path, format: str, entity: str, json: bool) -> dict[str, Any]:
     found = rehearsal.dry_run(config, file, format, _entity(config, entity, file, format))
     if json:
         print_json(found)
-        return
+    else:
+        _print_rehearsal(found, file.name)
+    return found
+
+
+def _print_rehearsal(found: dict[str, Any], file: str) -> None:
     figures = [{"figure": name, "value": value} for name, value in found.items() if isinstance(value, int)]
-    print_table(f"{file.name}: {found['format']}", figures, ["figure", "value"])
+    print_table(f"{file}: {found['format']}", figures, ["figure", "value"])
     kinds = [{"kind": k, "events": n, "amount_minor": found["sums_minor"][k]} for k, n in found["events"].items()]
     print_table("events", kinds, ["kind", "events", "amount_minor"])
     print_table("would become", _counts(found["states"]), ["state", "count"])
@@ -194,6 +199,8 @@ def _rehearse(config: Config, file: Path, format: str, entity: str, json: bool) 
     print_table(
         "postings", found["postings"], ["entity", "currency", "role", "account_code", "debit_minor", "credit_minor"]
     )
+    if found["faults"]:
+        print_table("can't be read", found["faults"][:20], ["line", "column", "code", "message"])
     if found["rejected"]:
         print_table("would be rejected", _counts(found["rejected"], "code"), ["code", "count"])
     if found["quarantined"]:

@@ -53,7 +53,7 @@ def open_source(path: str | Path, format: str | None = None, **settings: object)
     """
     name = format or recognise(Path(path))
     if name not in FORMATS:
-        raise FrameError("unknown_format", "", f"known formats: {', '.join(FORMATS)}")
+        raise FrameError("unknown_format", "", f"{format or path}: not one of the known formats: {', '.join(FORMATS)}")
     return Source(Path(path), FORMATS[name], SourceSettings(**settings), name)
 
 

@@ -8,6 +8,7 @@ no measures, never ends a mark (people do), reads no clock.
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import lru_cache
 from typing import ClassVar, Literal
 
 import msgspec
@@ -16,6 +17,7 @@ from runtime.ledger.registers import Fact, Finding, Hold, ItemFlag, Marks, Polic
 from runtime.ledger.tolerances import is_percent
 
 DAY_MS = 86_400_000
+NUMBERS_MAX = 65_536  # numbers of bills whose reading is remembered
 _HELD = "bill"  # the part whose documents are paid
 
 Shelf = tuple[str, str, str]  # entity, part, supplier
@@ -25,9 +27,9 @@ class BillTerms(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag
     """When a bill looks like another one of its supplier.
 
     `suspect`: the exception, and the hold on the item `payable`, of the same supplier, amount and date, of the same
-    number under another name of the supplier, and of the same document. `review`: the exception, without a hold, of
-    dates at most `days` apart and amounts at most `percent` apart, or numbers that differ in `number_edits` characters
-    (0: numbers are not compared). `keep_days`: how long a bill is remembered.
+    number written otherwise or under another name of the supplier, and of the same document. `review`: the exception,
+    without a hold, of dates at most `days` apart and amounts at most `percent` apart, or numbers that differ in
+    `number_edits` characters (0: numbers are not compared). `keep_days`: how long a bill is remembered.
     """
 
     PARTS: ClassVar[frozenset[str]] = frozenset(("bill", "credit"))
@@ -67,7 +69,7 @@ class Seen(msgspec.Struct, array_like=True, gc=False, frozen=True):
 
     @property
     def number(self) -> str:
-        return self.key.rpartition("/")[2]
+        return normalised(self.key.rpartition("/")[2])
 
 
 class Bills:
@@ -191,6 +193,13 @@ def _signs(shelf: Shelf, bill: Seen) -> Iterator[tuple[str, ...]]:
     yield "number", entity, part, supplier, bill.number
     if bill.body:
         yield "body", entity, part, bill.body
+
+
+@lru_cache(NUMBERS_MAX)
+def normalised(number: str) -> str:
+    """A number as duplicates are sought by (domain 4): upper case, letters and digits alone, no leading zeros. One of
+    nothing else stays as it is. File sources write keys so; other producers may not."""
+    return "".join(char for char in number.upper() if char.isalnum()).lstrip("0") or number
 
 
 def one_edit_apart(one: str, other: str) -> bool:

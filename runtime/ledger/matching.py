@@ -153,7 +153,7 @@ class Matching:
         ref = self._links[waiter.kind].consumes
         if ref.at_most:
             waiter.item_minor = min(waiter.item_minor, item.residual_minor)
-        if ref.second_person and self._is_refused(key, waiter):
+        if ref.second_person and (self._is_refused(key, waiter) or not self._opener(key)):
             waiter.fault = REFUSED
         elif not self._fits(key[0], item, waiter.item_minor, waiter.currency):
             waiter.fault = rule.differs
@@ -198,9 +198,13 @@ class Matching:
 
     def _is_refused(self, key: Key, waiter: Waiter) -> bool:
         """Whether nobody signs, or the one who signed first (domain 5.8: preparer is not approver)."""
+        return not waiter.person or waiter.person.casefold() == self._opener(key).casefold()
+
+    def _opener(self, key: Key) -> str:
+        """Who signed what opened an item, "" when nobody did: a request that nobody signed can't be approved, as
+        whoever approves it may have made it."""
         terms = self.terms.get(key)
-        opener = terms.person if terms else ""
-        return not waiter.person or waiter.person.casefold() == opener.casefold()
+        return terms.person if terms else ""
 
     # ── holds ──────────────────────────────────────────────────────────────────────────────────────────────────────
 

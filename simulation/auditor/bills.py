@@ -24,7 +24,7 @@ class Bills:
         bill = {
             "shelf": (row["entity"], part, alias or row["counterparty"] or ""),
             "key": key,
-            "number": key.split("/")[-1],
+            "number": _plain(key.split("/")[-1]),
             "on": on,
             "money": (row["amount_minor"], row["currency"]),
             "body": body if isinstance(body, str) else "",
@@ -72,6 +72,14 @@ class Bills:
 
 def _age(bill: Row) -> tuple:
     return bill["on"], bill["key"]
+
+
+def _plain(number: str) -> str:
+    """A bill's number without what people write it with."""
+    letters = [letter for letter in number.upper() if letter.isalnum()]
+    while letters and letters[0] == "0":
+        del letters[0]
+    return "".join(letters) or number
 
 
 def _edits(one: str, other: str) -> int:

@@ -206,7 +206,7 @@ class Matching:
         )
         if ref.at_most:
             wait["amount"] = min(wait["amount"], item["left"])
-        if ref.second_person and self._is_refused(wait):
+        if ref.second_person and (self._is_refused(wait) or not self._asker(wait)):
             wait["fault"] = REFUSED
         elif not self._fits(wait["item"][0], item, wait["amount"], wait["row"]):
             wait["fault"] = rule.differs
@@ -246,8 +246,11 @@ class Matching:
                 self.told.add((status, item["row"]["source"], item["row"]["event_id"]))
 
     def _is_refused(self, wait: Row) -> bool:
-        opener, signer = self._terms.get(wait["item"], {}).get("person", ""), _person(wait["row"])
-        return not signer or signer.casefold() == opener.casefold()
+        signer = _person(wait["row"])
+        return not signer or signer.casefold() == self._asker(wait).casefold()
+
+    def _asker(self, wait: Row) -> str:
+        return self._terms.get(wait["item"], {}).get("person", "")
 
     def _tied(self) -> bool:
         changed, self._changed = self._changed, set()

@@ -23,7 +23,7 @@ _ROW = {
     "occurred_ms": pl.Int64(),
     "effective_on": pl.Int32(),
 }
-_OF_SET = dict.fromkeys(("identity", "source", "currency", "entity", "facility"), pl.String())
+_OF_SET = dict.fromkeys(("identity", "group", "source", "currency", "entity", "facility"), pl.String())
 
 
 class Accepted:
@@ -39,11 +39,14 @@ class Accepted:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def take(self, rows: list[Row], identity: str, source: str, currency: str, place: tuple[str, str]) -> None:
-        """Add a set's rows; the events' ids start with its identity. `place`: their entity and facility."""
+    def take(
+        self, rows: list[Row], names: tuple[str, str | None], source: str, currency: str, place: tuple[str, str]
+    ) -> None:
+        """Add a set's rows. `names`: its identity, with which the events' ids start, and its group, which they answer
+        where they name nothing themselves. `place`: their entity and facility."""
         self._rows += rows
         entity, facility = place
-        of_set = (identity, source, currency, entity, facility or None)
+        of_set = (*names, source, currency, entity, facility or None)
         for name, value in zip(_OF_SET, of_set, strict=True):
             self._sets[name] += [value] * len(rows)
 
@@ -54,7 +57,8 @@ class Accepted:
         self._clear()
         return canonical(
             frame,
-            **{name: pl.col(name) for name in frame.columns if name in COLUMNS},
+            **{name: pl.col(name) for name in frame.columns if name in COLUMNS and name != "reference"},
+            reference=pl.coalesce("reference", "group"),
             event_id=pl.concat_str("identity", "place", separator=":"),
             occurred_at=pl.col("occurred_ms").cast(UTC_MS),
             schema_version=pl.lit(SCHEMA_VERSION),

@@ -62,6 +62,7 @@ class _Large(NamedTuple):
     start: _Body
     segments: int
     digest: str
+    group: str | None
 
 
 class Reading:
@@ -156,7 +157,7 @@ class Reading:
         transaction.close(digest)
         if self._is_overfull and not transaction.findings:
             segments = position - transaction.header.segment - 1
-            self._large.append(_Large(transaction.header, self._body, segments, digest))
+            self._large.append(_Large(transaction.header, self._body, segments, digest, transaction.group()))
             transaction.rows.clear()
         self._judge(transaction, digest)
 
@@ -166,12 +167,12 @@ class Reading:
         if transaction.findings:
             self._quarantined += transaction.findings
         else:
-            self._take(transaction, digest)
+            self._take(transaction, digest, transaction.group())
 
-    def _take(self, transaction: TransactionSet, digest: str) -> None:
+    def _take(self, transaction: TransactionSet, digest: str, group: str | None) -> None:
         rows, transaction.rows = transaction.rows, []
-        identity, place = transaction.identity(digest), transaction.place()
-        self._accepted.take(rows, identity, transaction.source, transaction.currency, place)
+        names, place = (transaction.identity(digest), group), transaction.place()
+        self._accepted.take(rows, names, transaction.source, transaction.currency, place)
 
     def _on_interchange_answer(self, elements: list[str], position: int) -> None:
         answer = InterchangeAcknowledgement(Header(0, 1, ("TA1",), ()), self._settings)
@@ -215,10 +216,10 @@ class Reading:
                 if handle:
                     handle(segment.split(ELEMENT), position)
                 if len(transaction.rows) >= self._settings.rows_max:
-                    self._take(transaction, large.digest)
+                    self._take(transaction, large.digest, large.group)
                     yield from self._leave()
         transaction.close(large.digest)
-        self._take(transaction, large.digest)
+        self._take(transaction, large.digest, large.group)
 
     def _leave(self) -> Iterator[Chunk]:
         """All accepted rows, in frames of the size asked for; findings and figures go with the first."""

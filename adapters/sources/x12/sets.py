@@ -77,6 +77,9 @@ class TransactionSet:
         """What the ids of this set's events start with: the same however often it is sent."""
         return body[:16]
 
+    def group(self) -> str | None:
+        """What events of this set answer that name nothing themselves; None for nothing. Known when it has ended."""
+
     def place(self) -> tuple[str, str]:
         """The entity and the facility ("" for none) that its events belong to."""
         return self.settings.entity, ""

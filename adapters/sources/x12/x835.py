@@ -17,6 +17,7 @@ _PAIRS = range(3, 15, 2)  # PLB03, 05 .. 13: reason and reference, each followed
 _HEADER_TAGS = ("CUR", "DTM", "N1", "REF")  # they come again under the claims, where they mean other things
 _DIRECTIONS = {"C": 1, "D": -1}
 _PAYEE_TIN = "TJ"
+_SHAPES, _SHAPE_BASE = 2**61 - 1, 1_000_003  # one number for how many adjustments each claim has, in order
 _FIGURES = (
     "claims", "lines", "paid_minor", "charged_minor", "claims_paid_minor", "plb_minor", "unbalanced",
     "claims_unbalanced", "lines_unbalanced", "patient_responsibility_differs", "reversals", "denied", "zero_paid",
@@ -33,7 +34,7 @@ class Remittance(TransactionSet):
         self.figures.update(dict.fromkeys(_FIGURES, 0))
         self.number = ""
         self._payment: list[str] = []
-        self._payment_position = self._provider_amounts = 0
+        self._payment_position = self._provider_amounts = self._shape = 0
         self._trace: list[str] = []
         self._payee = self._payee_number = self._payer_number = ""
         self._produced: int | None = None
@@ -53,6 +54,15 @@ class Remittance(TransactionSet):
     def identity(self, body: str) -> str:
         """The remit's own number: clearing houses wrap anew, so neither envelope nor content names it."""
         return self.number
+
+    def group(self) -> str:
+        """Number and shape. Where another content comes under the same number, what is in both bears the same ids and
+        is a conflict; what is only in the second answers a remittance that never ends, and is not booked either."""
+        return identity_of(self.number, str(self._shape), str(self._provider_amounts))
+
+    def count_claim(self, adjustments: int) -> None:
+        """A claim with so many adjustments has ended."""
+        self._shape = (self._shape * _SHAPE_BASE + adjustments + 1) % _SHAPES
 
     def place(self) -> tuple[str, str]:
         """Where the payee's number says, the entity of the settings where nobody knows it."""
@@ -77,7 +87,7 @@ class Remittance(TransactionSet):
             "reference": clipped(text(element(self._trace, 2))),
             "attributes": msgspec.json.encode(attributes).decode(),
         }
-        self.add("remittance_received", "0:received:0", self.number, method, paid_minor, **more)
+        self.add("remittance_received", "0:received:0", self.group(), method, paid_minor, **more)
 
     def _check_total(self) -> None:
         sums = self.figures
@@ -139,7 +149,7 @@ class Remittance(TransactionSet):
         payer = text(element(self._trace, 3)) or text(element(self._payment, 10)) or self._payer_number
         self.counterparty = clipped(payer)
         trace, paid = text(element(self._trace, 2)), str(self.figures["paid_minor"])
-        self.number = self.reference = identity_of(payer, trace, self._payee, effective, paid)
+        self.number = identity_of(payer, trace, self._payee, effective, paid)
 
     def _set_days(self, effective: int | None, produced: int | None) -> None:
         """BPR16 is missing or no date in real files that are whole otherwise: the production date stands in for it."""

@@ -21,6 +21,7 @@ class Claim:
     def __init__(self, remit: TransactionSet) -> None:
         self._remit = remit
         self._is_open = False
+        self._reversed: set[str | None] = set()
         self.handlers: dict[str, Handler] = {
             "SVC": self._on_line,
             "CAS": self._on_adjustment,
@@ -105,12 +106,20 @@ class Claim:
         self._end_level()
         self._check()
         self._count()
-        self._add("claim_adjudicated", "adjudicated:0", self._status, self._charged)
+        self._add(self._adjudication(), "adjudicated:0", self._status, self._charged)
         if self._status != _PREDETERMINATION:
             self._add("claim_paid", "paid:0", self._status, self._paid)
         elif self._paid:
             self._remit.find(self._position, 4, "predetermination_paid")
         self._is_open = False
+
+    def _adjudication(self) -> str:
+        """A claim that comes again after its reversal in the same remittance is its correction."""
+        if self._status == _REVERSAL:
+            self._reversed.add(self._document)
+        elif self._document in self._reversed:
+            return "claim_corrected"
+        return "claim_adjudicated"
 
     def _add(self, kind: str, place: str, reason: str, amount_minor: int, attributes: str | None = None) -> None:
         """Add an event of this claim. There are millions, so it is written as the tuple that `accepted.Row` is."""
@@ -135,7 +144,7 @@ class Claim:
         if self._line and self._line_left and not self._remit.has_unread_amount:
             self._remit.figures["lines_unbalanced"] += 1
             self._remit.find(self._line_position, 3, "line_unbalanced")
-        if self._level:
+        if self._level and self._status != _PREDETERMINATION:
             self._add_adjustments()
         self._level, self._remarks = [], []
         self._line_left = 0
@@ -157,6 +166,7 @@ class Claim:
             self._remit.find(self._position, 3, "lines_differ_from_claim")
 
     def _count(self) -> None:
+        self._remit.count_claim(self._adjustments)
         figures = self._remit.figures
         figures["lines"] += self._line
         figures["charged_minor"] += self._charged

@@ -47,6 +47,17 @@ def test_write_off_that_its_preparer_or_nobody_approves_is_refused(approver):
     assert run.accounts() == {}
 
 
+@pytest.mark.parametrize("order", [1, -1], ids=["request first", "approval first"])
+def test_write_off_that_nobody_asked_for_by_name_is_refused(order):
+    """A request without a person can't be approved: whoever approves it may have made it."""
+    run = Run()
+    unsigned = {name: value for name, value in requested().items() if name != "attributes"}
+    for row in (unsigned, approved())[::order]:
+        run.take(row)
+    assert run.accounts() == {}
+    assert run.open_types() == ["approval_refused"]
+
+
 def test_write_off_refused_once_can_be_approved_by_somebody_else():
     """A refused approval uses nothing up: another person's approval books the write-off once."""
     run = Run()

@@ -75,6 +75,18 @@ def faults(*facts: Fact, terms: BillTerms = TERMS, aliases: Mapping[str, str] | 
 # ── likeness ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parametrize("number", ["inv 0012", "INV.0012", "000INV0012", "Inv-00-12"])
+def test_bills_same_number_written_otherwise_is_held(number):
+    """Case, punctuation and leading zeros make no other number, whatever the amount and the date."""
+    assert faults(bill("INV-0012"), bill(number, 7, days=90)) == [(SUSPECT, f"acme/{number}")]
+
+
+@pytest.mark.parametrize("number", ["INV-012", "12", "---"])
+def test_bills_another_number_is_not_held(number):
+    """Zeros within a number count, and a number of punctuation alone is like no other."""
+    assert faults(bill("INV-0012"), bill("...", 8, days=200), bill(number, 7, days=90)) == []
+
+
 def test_bills_same_supplier_amount_and_date_hold_the_later_comer():
     """The same bill under another number is held and shown, with the bill that it looks like."""
     told = marks(register(), bill("A77"), bill("B900"))

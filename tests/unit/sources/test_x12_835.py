@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from unit.engine.builders import Run
 from unit.sources.x12_texts import (
     SETTINGS,
     claim,
@@ -48,6 +49,7 @@ COLLECTED = [
     "stupidedi_secondary-payment-with-higher-fee-schedule.835",
     "stupidedi_tertiary-payments.835",
 ]
+MERCY = SourceSettings(entity="mercy", token_key=SETTINGS.token_key)
 FIRST = remittance("540.00", *claim("A1", "1", "1000*540*160", "CO*45*300", "PR*1*100**2*60"))
 TAKEBACK = remittance(
     "0",
@@ -102,6 +104,11 @@ def test_835_collected_file_holds_what_is_expected(name: str, shared_data: Calla
 def test_835_collected_files_are_all_in_the_table(shared_data: Callable[[str], Path]) -> None:
     """No file of the folder is left out of the test above."""
     assert sorted(path.name for path in shared_data("835").iterdir()) == COLLECTED
+
+
+def filled(events: pl.DataFrame) -> list[dict]:
+    """Events as an engine's test takes them: without the columns that they leave empty."""
+    return [{name: value for name, value in row.items() if value is not None} for row in events.to_dicts()]
 
 
 def assert_events_tie(events: pl.DataFrame) -> None:
@@ -161,6 +168,15 @@ def test_835_reversal_is_exact_inverse_of_original(tmp_path: Path) -> None:
     assert reversal.select(columns).equals(turned.select(columns))
 
 
+def test_835_correction_is_the_newest_status_of_its_claim(tmp_path: Path) -> None:
+    """What follows a claim's reversal in the same remittance corrects it, and is no older status of the same day."""
+    events, _ = read(write(tmp_path, interchange(TAKEBACK)), MERCY)
+    run = Run()
+    run.take(*filled(events))
+    assert [status for status, _, _ in run.statuses] == ["reversed", "corrected"]
+    assert "late_out_of_order" not in [type for _, type, _ in run.raised]
+
+
 def test_835_prior_payer_amount_stays_apart(tmp_path: Path) -> None:
     """OA-23 is an adjustment with its own reason, so that it can balance the claim and still not be posted."""
     text = interchange(remittance("34", *claim("D4", "2", "541*34*0", "OA*23*516", "OA*94*-9")))
@@ -216,10 +232,11 @@ def test_835_debit_is_negative(tmp_path: Path) -> None:
 
 
 def test_835_predetermination_is_adjudicated_and_not_paid(tmp_path: Path) -> None:
-    """CLP02 25 gives no payment event."""
-    events, source = read(write(tmp_path, interchange(remittance("0", *claim("G7", "25", "80*0*0", "OA*101*80")))))
+    """CLP02 25 gives neither a payment nor adjustments: nothing of it can be posted."""
+    asked = claim("G7", "25", "80*0*0", "CO*45*50", "PR*1*30")
+    events, source = read(write(tmp_path, interchange(remittance("0", *asked))))
     assert not source.quarantined
-    assert sorted(events["kind"]) == ["claim_adjudicated", "claim_adjusted", "remittance_received"]
+    assert sorted(events["kind"]) == ["claim_adjudicated", "remittance_received"]
 
 
 def test_835_unbalanced_set_between_good_ones_is_set_aside_alone(tmp_path: Path) -> None:
@@ -311,6 +328,18 @@ def test_835_repeat_with_other_body_has_same_id_and_other_digest(tmp_path: Path)
     )
     assert one["event_id"] == other["event_id"]
     assert one["attributes"] != other["attributes"]
+
+
+def test_835_repeat_with_other_body_books_nothing_of_it(tmp_path: Path) -> None:
+    """Of a remittance that comes again with other adjustments nothing is booked, not even what is new in it."""
+    once = remittance("100", *claim("A1", "1", "200*100", "CO*45*100"))
+    again = remittance("100", *claim("A1", "1", "200*100", "CO*45*60", "CO*59*40"))
+    run = Run()
+    for text in (once, again):
+        run.take(*filled(read(write(tmp_path, interchange(text)), MERCY)[0]))
+    assert run.balances_of("mercy") == {"REMIT_CLEARING": 10_000, "CONTRACTUAL": 10_000, "AR_INS": -20_000}
+    assert set(run.open_types()) == {"event_conflict"}
+    assert sorted(run.states().values()) == ["booked", "booked", "excluded", "excluded", "pending"]
 
 
 def test_835_large_set_is_read_twice_with_the_same_outcome(tmp_path: Path) -> None:
