@@ -20,7 +20,7 @@ PEERS := $(basename $(notdir $(wildcard benchmarks/peers/venvs/*.txt)))
 PROTOS := $(wildcard proto/penstock/v1/*.proto)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint bench peers bench-compare growth load load-short profile soak proto clean
+.PHONY: help venv demo test lint bench peers bench-compare growth load load-short profile soak chaos proto clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

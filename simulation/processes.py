@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 import msgspec
 import polars as pl
 
+from actors.answers import Receipt
 from actors.feed_reader import FeedReader
 from actors.gateway import Gateway
 from runtime.errors import Fenced
+from runtime.schema import Few, conform
 from simulation.clock import VirtualClock
 from simulation.event_loop import VirtualLoop
 from simulation.faults import CrashedError
@@ -113,10 +115,21 @@ class GatewayProcess(LoopProcess):
 
     part: Gateway
 
-    def submit(self, frame: pl.DataFrame) -> Any:
-        """Begin a request; its task."""
+    def submit(self, frame: pl.DataFrame, *, singly: bool = False) -> Any:
+        """Begin a request; its task. `singly`: its events are taken one by one."""
         self.due_ms = self._clock.elapsed_ms
-        return self.loop.create_task(self.part.submit(frame))
+        return self.loop.create_task(self._submit_few(frame) if singly else self.part.submit(frame))
+
+    async def _submit_few(self, frame: pl.DataFrame) -> Receipt:
+        """What the gRPC service does with a request of a few rows."""
+        async with self.part.hold(frame.estimated_size()):
+            return await self.part.store_few(_few_of(frame))
+
+
+def _few_of(frame: pl.DataFrame) -> Few:
+    """Events as the wire reads them from a few rows: times and days are integers."""
+    plain = conform(frame).with_columns(pl.col("occurred_at").dt.epoch("ms"), pl.col("effective_on").to_physical())
+    return Few(plain.rows(), list(range(len(plain))), [])
 
 
 class FeedProcess(LoopProcess):

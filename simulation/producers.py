@@ -11,6 +11,7 @@ import msgspec
 import polars as pl
 
 from runtime.errors import LogError, Pressure
+from runtime.ledger.order_lines import LEVELS, OrderTerms
 from runtime.ledger.rules import KNOWN, Rulebook
 from runtime.schema import COLUMNS
 from simulation.processes import GatewayProcess
@@ -21,6 +22,12 @@ from simulation.world import GATEWAY, World
 UNDER_WAY_MAX = 3
 RETRY_MS = 300
 MALFORMED = b"{not json"
+SET = 0.3  # of policies: somebody has answered them
+UNMATCHED_CLAIM, AS_KNOWN, UNAPPLIED = "POLICY_UNMATCHED_CLAIM", "AR", "UNAPPLIED"
+ALIASES = ("PAYER_ALIAS", "SUPPLIER_ALIAS")
+UNREADABLE = "OTHER"
+PERCENTS = ("0", "2.5", "60", "unlimited", UNREADABLE)
+EXCESSES = ("0", "7", "600", "20000", "unlimited", UNREADABLE)  # in minor units, or in thousandths
 _SENT = {name: type for name, type in COLUMNS.items() if name != "schema_version"} | {"occurred_at": pl.Int64()}
 
 
@@ -40,6 +47,7 @@ class Producers:
         self._world, self._left = world, list(workload.deliveries)
         self._spoilt = {row["event_id"] for row in workload.spoilt}
         self._rng = random.Random(f"producers {world.scenario.seed}")
+        self._chance = random.Random(f"singly {world.scenario.seed}")
         self._under_way: list[Attempt] = []
         self._retry_ms: dict[int, int] = {}
         self.acknowledged: list[Row] = []
@@ -74,7 +82,8 @@ class Producers:
             door = self._rng.choice(doors)
             until_ms = self._world.clock.elapsed_ms + round(self._world.scenario.answer_limit_s * 1000)
             frame = pl.DataFrame([{name: row.get(name) for name in _SENT} for row in delivery.rows], schema=_SENT)
-            self._under_way.append(Attempt(delivery, door, door.submit(frame), until_ms))
+            singly = self._chance.random() < self._world.scenario.singly
+            self._under_way.append(Attempt(delivery, door, door.submit(frame, singly=singly), until_ms))
 
     def _write(self, delivery: Delivery) -> None:
         """Write to the feed's stream, where nobody answers."""
@@ -131,12 +140,8 @@ class Operator:
         for _ in range(world.scenario.mapping_versions - 1):
             versions.append([mapping_row(role) for role in sorted(late)] + self._particular(roles))
             late = set()
-        policies = sorted({role.policy for role in rulebook.role.values() if role.policy})
-        versions[0] += self._partners(rulebook, first=True)
-        versions[-1] += self._partners(rulebook, first=False)
-        versions[-1] += [
-            mapping_row(name, account=self._rng.choice(("AT_BILLING", "AT_REMIT", "OTHER"))) for name in policies
-        ]
+        versions[0] += self._partners(rulebook, first=True) + self._policies(rulebook)
+        versions[-1] += self._partners(rulebook, first=False) + self._policies(rulebook)
         gaps_ms = [0, *(self._rng.choice((500, 5_000, 60_000)) for _ in versions[1:])]
         self._left = [(sum(gaps_ms[: i + 1]), rows) for i, rows in enumerate(versions)]
         self()
@@ -162,6 +167,18 @@ class Operator:
             ]
         return rows
 
+    def _policies(self, rulebook: Rulebook) -> list[Row]:
+        """Answers to some of the policies, everywhere or at one entity; and who is another name of whom."""
+        names = {name: answers for name, answers in policy_answers(rulebook).items() if self._rng.random() < SET}
+        rows = [
+            mapping_row(name, self._rng.choice(answers), entity=self._rng.choice(("*", *ENTITIES)))
+            for name, answers in sorted(names.items())
+        ]
+        for name in (name for name in ALIASES if self._rng.random() < SET):
+            one, other = self._rng.sample(PARTNERS, 2)
+            rows.append(mapping_row(name, other, counterparty=one))
+        return rows
+
     def _particular(self, roles: list[str]) -> list[Row]:
         """Mappings that hold for some places or from some day."""
         rows = []
@@ -176,6 +193,17 @@ class Operator:
             }
             rows.append(mapping_row(role, account=f"GL-{role}-{self._rng.randrange(3)}", **chosen))
         return rows
+
+
+def policy_answers(rulebook: Rulebook) -> dict[str, tuple[str, ...]]:
+    """What each policy may be answered with, but aliases; now and then something that no rule knows."""
+    answers = {role.policy: (*sorted(role.cases), UNREADABLE) for role in rulebook.role.values() if role.policy}
+    answers[UNMATCHED_CLAIM] = (AS_KNOWN, UNAPPLIED)
+    for terms in (terms for terms in rulebook.register.values() if isinstance(terms, OrderTerms)):
+        answers[terms.level_policy] = (*LEVELS, UNREADABLE)
+        answers |= {check.percent: PERCENTS for check in terms.checks}
+        answers |= {check.most: EXCESSES for check in terms.checks}
+    return answers
 
 
 def mapping_row(role: str, account: str = "", **columns: str) -> Row:

@@ -8,12 +8,14 @@ from typing import NamedTuple
 
 import msgspec
 
+from runtime.ledger.step_matching import ROWS_MIN
 from runtime.limits import Limits
 from runtime.ports import ErpTerms
 from simulation.edges import Edge, edges
 
 START_MS = 1_790_000_000_000  # 2026-09-21, 14:13:20 UTC
 BLIND = 0.2  # of ERPs: nothing can be found by its key
+AT_ONCE = (0, 0, 6, ROWS_MIN)  # rows from which a step matches whole columns; a run's steps are far below the usual
 TARGETS = 5  # edges that a run crashes or fails at in any case
 
 
@@ -48,6 +50,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     workers: int
     gateways: int
     batch_rows_max: int
+    columns_rows_min: int  # rows from which a step matches whole columns
+    singly: float  # of requests at a door: their events are taken one by one, as a few rows are
     feed_share: float
     limits: Limits
     erp_terms: ErpTerms
@@ -81,6 +85,8 @@ def scenario(seed: int, events: int) -> Scenario:
         workers=rng.choice((1, 1, 2, 3)),
         gateways=rng.choice((1, 2)),
         batch_rows_max=rng.choice((5, 12, 40)),
+        columns_rows_min=_apart(seed, "columns").choice(AT_ONCE),
+        singly=_apart(seed, "singly").choice((0.0, 0.5, 1.0)),
         feed_share=rng.choice((0.0, 0.3, 0.3, 1.0)),
         limits=_limits(rng),
         erp_terms=_terms(rng, _apart(seed, "lookup")),

@@ -169,7 +169,9 @@ class World:
 
     def _engine(self) -> ShardEngine:
         opens_on: dict[str, date] = dict.fromkeys(ENTITIES, OPENS_ON)
-        return ShardEngine(self.rulebook, opens_on, self.scenario.limits.open_items_max)
+        engine = ShardEngine(self.rulebook, opens_on, self.scenario.limits.open_items_max)
+        engine.intake.items.rows_min = self.scenario.columns_rows_min
+        return engine
 
     def _build_gateway(self, process: LoopProcess) -> Gateway:
         return Gateway(

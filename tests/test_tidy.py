@@ -65,6 +65,22 @@ IMPORT_RULES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("adapters/", ("simulation",), ()),
     ("actors/", ("simulation",), ("actors/cli/simulate.py", "actors/cli/verification.py")),
 )
+# All that the naive model shares with the engine: the event schema, the rule tables, the forms of what it reads.
+AUDITOR_KNOWS = (
+    "runtime.currencies",
+    "runtime.flow.frames",
+    "runtime.ledger.links",
+    "runtime.ledger.rules",
+    "runtime.ports",
+    "runtime.schema",
+)
+SNAPSHOT_READER = "simulation/auditor/proof.py"
+SNAPSHOT_FORMS = (
+    "runtime.ledger.item_table.key_of",
+    "runtime.ledger.open_items.residuals",
+    "runtime.runs.run_of",
+    "runtime.shard.Snapshot",
+)
 PORT_FOLDERS = ("log", "books", "archive", "feeds", "outlets", "payloads", "sources", "erp")
 CLOCK_READS = re.compile(r"(^|\.)(datetime\.(now|utcnow|today)|date\.today|time\.(time|time_ns))$")
 LOG_VERBS = ("debug", "info", "warning", "error", "exception", "critical")
@@ -156,6 +172,16 @@ def foreign_ports(source: Source) -> Findings:
     for line, name in source.imports():
         if is_in(name, others):
             yield line, f"{name} belongs to another port"
+
+
+def auditor_that_knows_the_engine(source: Source) -> Findings:
+    """The naive model taking anything of the engine, whose mistakes it would then share."""
+    if not source.path.startswith("simulation/auditor/"):
+        return
+    known = AUDITOR_KNOWS + (SNAPSHOT_FORMS if source.path == SNAPSHOT_READER else ())
+    for line, name in source.imports():
+        if is_in(name, ("runtime", "actors", "adapters")) and not is_in(name, known):
+            yield line, f"the auditor may not know {name}"
 
 
 def relative_imports(source: Source) -> Findings:
@@ -265,6 +291,7 @@ def unclaimed_tests(source: Source) -> Findings:
 RULES: tuple[Callable[[Source], Findings], ...] = (
     forbidden_imports,
     foreign_ports,
+    auditor_that_knows_the_engine,
     relative_imports,
     files_opened_in_core,
     clock_reads,
@@ -289,6 +316,7 @@ def test_tidy_every_source_has_no_findings(rule):
 BROKEN = {
     forbidden_imports: ("runtime/x.py", "from redis.asyncio import Redis"),
     foreign_ports: ("adapters/log/x.py", "from adapters import books"),
+    auditor_that_knows_the_engine: ("simulation/auditor/x.py", "from runtime.ledger.matching import Matching"),
     relative_imports: ("actors/x.py", "from . import poster"),
     files_opened_in_core: ("runtime/x.py", "text = open('a').read()"),
     clock_reads: ("actors/x.py", "import datetime\nnow = datetime.datetime.now()"),

@@ -5,6 +5,7 @@ Owns the options, the progress line and the summary. Runs nothing outside: no Ra
 
 import os
 import secrets
+from collections import Counter
 from typing import Annotated
 
 import typer
@@ -33,6 +34,8 @@ def command(
     first = secrets.randbelow(SEED_BELOW) if seed is None else seed
     if seeds is None and minutes is None and not forever:
         raise typer.Exit(_one(out, first, events, trace))
+    if trace:
+        raise typer.BadParameter("--trace shows one seed: leave out --seeds, --minutes and --forever")
     out.print(f"seeds from {first}")
     summary = soak(
         first,
@@ -78,9 +81,18 @@ def _summarise(out: Console, summary: Summary) -> None:
         f"{summary.seeds} seeds from {summary.first_seed} in {summary.seconds:.0f} s ({summary.per_second:.1f}/s): "
         f"{summary.seeds - len(summary.failures)} held, {len(summary.failures)} failed"
     )
-    for what, times in sorted(summary.sometimes.items()):
+    for what, times in sorted(_families(summary).items()):
         out.print(f"  {times:7} × {what}", markup=False)
     died = len(summary.crossed) - len(summary.survived)
     out.print(f"processes died at {died} of the {len(summary.crossed)} edges that they crossed")
     for edge in summary.survived:
         out.print(f"    never {edge}", markup=False)
+
+
+def _families(summary: Summary) -> Counter[str]:
+    """How often each fault happened; those at edges together, as the edges are told apart below."""
+    families: Counter[str] = Counter()
+    for what, times in summary.sometimes.items():
+        verb, _, place = what.partition(" ")
+        families[f"{verb} at an edge" if place.startswith(("before ", "after ")) else what] += times
+    return families

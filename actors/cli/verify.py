@@ -7,7 +7,7 @@ could not be carried out.
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
@@ -19,7 +19,7 @@ from actors.cli.verification import Sources, Verification, rows_to_do, verify
 from actors.wiring import Wiring, archive_root, open_erp
 from adapters import settings
 from adapters.archive.parquet import ParquetArchive
-from adapters.books.chain_check import ChainReport, check
+from adapters.books.chain_check import ChainReport, Kept, check
 from adapters.log.redis_streams import RedisLogReader
 from runtime.errors import ConfigError
 from runtime.ledger.rules import parse_rulebook
@@ -44,7 +44,7 @@ def command(
     with told():
         settled = load(config)
         if chain:
-            report = check(_books_url(Installation(settled)), _known(heads))
+            report = check(_books_url(Installation(settled)), _kept(heads))
         else:
             report = _verified(Installation(settled), erp, quiet=json)
     if json:
@@ -57,13 +57,12 @@ def command(
     raise typer.Exit(0 if (report.whole if chain else report.right) else 1)
 
 
-def _known(path: Path | None) -> dict[str, tuple[int, str]]:
+def _kept(path: Path | None) -> Kept | None:
     if path is None:
-        return {}
+        return None
     try:
-        answer = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-        return msgspec.convert(answer["heads"], dict[str, tuple[int, str]])
-    except (msgspec.MsgspecError, KeyError):
+        return msgspec.json.decode(path.read_bytes(), type=Kept)
+    except msgspec.MsgspecError:
         raise ConfigError(f"--heads: {path.name} is no answer of: penstock verify --chain --json") from None
 
 

@@ -3,12 +3,13 @@
 Owns the comparison. Reads in one transaction, a page at a time; keeps one short record for each journal entry, mapping
 version, change and closed period. Never changes anything.
 
-Found are rows that were changed, removed or put in, of the chains and of what they tell: posting sets and lines,
-journal entries and their ends, mapping versions, changes and their approvals, closed periods. Not found is a whole
-consistent end that was cut off or written anew by whoever may write to the database: for that, compare the heads with
-some that were kept elsewhere (`known`).
+Found are rows that were changed, removed or put in, of the chains and of what they tell: posting sets and lines, which
+entry each set is in, journal entries and their ends, mapping versions, changes and their approvals, closed periods. Not
+found is a whole consistent end that was cut off or written anew by whoever may write to the database, nor a row that is
+passed off as older than the chains: for that, compare with a report that was kept elsewhere (`kept`).
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
@@ -20,11 +21,13 @@ from sqlalchemy import Connection, Select, Table, func, select
 from adapters.books import chain, pages, tables
 from adapters.books.database import Database
 from runtime.effects import DELTAS
-from runtime.ports import CORRECTIONS, position_key
+from runtime.ports import CORRECTIONS, JournalEntry, position_key
 
 PAGE_ROWS = 10_000
 
 _commits, _audit, _counters = tables.commit_chain.c, tables.audit_chain.c, tables.counters.c
+_sets = tables.posting_sets.c
+_PLACE = ("shard", "position_ms", "position_seq", "set_no")
 _OPEN = ("sealed", "in_flight", "unknown")  # states of an entry that no end is told of
 
 
@@ -52,19 +55,29 @@ class ChainReport(msgspec.Struct, kw_only=True):
         return not self.breaks
 
 
-def check(url: str, known: Mapping[str, tuple[int, str]] | None = None) -> ChainReport:
-    """Check every chain. `known`: heads that were kept elsewhere, which must be there yet. Raises BooksUnavailable."""
+class Kept(msgspec.Struct, frozen=True):
+    """What of an earlier report was kept elsewhere: its heads must be there yet, and no more rows be older than the
+    chains."""
+
+    heads: dict[str, tuple[int, str]]
+    unchained: dict[str, int] = {}
+
+
+def check(url: str, kept: Kept | None = None) -> ChainReport:
+    """Check every chain, against what was kept of an earlier report, too. Raises BooksUnavailable."""
     database = Database(url)
     try:
         with database.snapshot() as connection:
-            return _Check(connection, dict(known or {})).run()
+            return _Check(connection, kept).run()
     finally:
         database.close()
 
 
 class _Check:
-    def __init__(self, connection: Connection, known: dict[str, tuple[int, str]]) -> None:
-        self._connection, self._known = connection, known
+    def __init__(self, connection: Connection, kept: Kept | None) -> None:
+        self._connection, self._kept = connection, kept
+        self._known = dict(kept.heads) if kept else {}
+        self._claims: Counter[str] = Counter()  # entry key -> the sum of the hashes of its posting sets' places
         self._report = ChainReport()
         self._after = {name.partition(":")[2]: value for name, value in self._rows(_begun())}
         self._acts: dict[str, dict[str, str]] = {}  # act -> ref -> content; the last one of each
@@ -78,6 +91,9 @@ class _Check:
             self._check_governed(act, name, columns, key)
         for ledger in self._known:
             self._break(ledger, "chain", f"{ledger} {self._known[ledger][0]}", "is no longer there")
+        for table, rows in self._report.unchained.items() if self._kept else ():
+            if (older := self._kept.unchained.get(table, 0)) < rows:
+                self._break("", table, f"{rows} older than the chains", f"inserted: there were {older}")
         return self._report
 
     def _break(self, ledger: str, table: str, row: str, what: str) -> None:
@@ -92,7 +108,9 @@ class _Check:
         """Walk each shard's chain beside its posting sets, which lie in the same order."""
         ordered = select(tables.commit_chain).order_by(_commits.shard, _commits.position_ms, _commits.position_seq)
         rows = groupby(self._rows(ordered), key=lambda row: row.shard)
-        postings = groupby(_postings_by_commit(self._connection), key=lambda held: held.place[0])
+        postings = groupby(_postings_by_commit(self._connection, self._claims), key=lambda held: held.place[0])
+        for shard in self._rows(_shards_of_nobody()):
+            self._break(f"shard:{shard[0]}", "posting_sets", "all", "inserted: there is no such shard")
         stands = {int(name.removeprefix("shard:")): (ms, seq) for name, ms, seq in self._rows(_owners())}
         if corrections := self._connection.scalar(_corrections()):
             stands[CORRECTIONS] = (corrections, 0)
@@ -147,7 +165,7 @@ class _Check:
     def _check_unlinked(self, ledger: str, held: "_Postings", begin: tuple) -> None:
         """Postings of no commit: older than the chain, or put in."""
         self._report.posting_sets += held.sets
-        if held.place <= begin:
+        if (begin[0], 0, 0) < held.place <= begin:
             self._count_unchained("posting_sets", held.sets)
         else:
             self._break(ledger, "posting_sets", _place(held.place), "inserted: no commit made it")
@@ -193,7 +211,7 @@ class _Check:
         sealed, chained_after = dict(self._acts.get("sealed", {})), self._after.get("entries", 0)
         for row in self._rows(select(tables.entries)):
             told = sealed.pop(row.key, None)
-            if told is None and row.sealed_no <= chained_after:
+            if told is None and 0 < row.sealed_no <= chained_after:
                 self._count_unchained("entries")
             elif told is None:
                 self._break("", "entries", row.key, "inserted: nobody sealed it")
@@ -201,8 +219,20 @@ class _Check:
                 self._break("", "entries", row.key, "changed")
             else:
                 self._check_end(row)
+                self._check_claims(row)
         for key in sealed:
             self._break("", "entries", key, "removed")
+
+    def _check_claims(self, row: NamedTuple) -> None:
+        """The posting sets that an entry names are those that are stamped with it. Those of one that was replaced may
+        all have gone over to the entry that stands in its place."""
+        named = set(msgspec.json.decode(row.body, type=JournalEntry).sets)
+        claimed = self._claims[row.key]
+        if claimed == sum(map(hash, named)) or (row.state == "replaced" and not claimed):
+            return
+        stamped = {(shard, f"{ms}-{seq}", number) for shard, ms, seq, number in self._rows(_stamped(row.key))}
+        for shard, position, number in sorted(named ^ stamped):
+            self._break(f"shard:{shard}", "posting_sets", f"{position} {number}", f"changed: is it in {row.key}?")
 
     def _check_end(self, row: NamedTuple) -> None:
         newest = self._last[row.key]
@@ -220,7 +250,7 @@ class _Check:
         for row in self._rows(_made(table, act)):
             ref = f"{name}:{'/'.join(str(row._mapping[column]) for column in key)}"
             known = told.pop(ref, None)
-            if known is None and row._mapping[ordering] <= self._after.get(name, 0):
+            if known is None and 0 < row._mapping[ordering] <= self._after.get(name, 0):
                 self._count_unchained(name)
             elif known is None:
                 self._break(chain.GOVERNANCE, name, ref.partition(":")[2], "inserted: nobody did that")
@@ -260,10 +290,23 @@ class _Postings(NamedTuple):
     sets: int
 
 
-def _postings_by_commit(connection: Connection) -> Iterator[_Postings]:
-    """Commits that have postings, in the order of the chain. A page may end within one."""
+def _stamped(key: str) -> Select:
+    """The places of the posting sets that are in an entry."""
+    return select(*(_sets[name] for name in _PLACE)).where(_sets.entry_key == key)
+
+
+def _shards_of_nobody() -> Select:
+    return select(_sets.shard).where(_sets.shard < CORRECTIONS).distinct()
+
+
+def _postings_by_commit(connection: Connection, claims: Counter[str]) -> Iterator[_Postings]:
+    """Commits that have postings, in the order of the chain; `claims` takes note of the entries that they are in. A
+    page may end within a commit, but not within a set."""
     carried: pl.DataFrame | None = None
     for page in pages.posting_pages(connection, PAGE_ROWS):
+        sets = page.filter(pl.col("entry_key") != "").select("entry_key", "shard", "position", "set_no").unique()
+        for key, *place in sets.iter_rows():
+            claims[key] += hash(tuple(place))
         whole = page if carried is None else pl.concat([carried, page])
         *commits, carried = whole.partition_by("shard", "position", maintain_order=True)
         yield from map(_digested, commits)

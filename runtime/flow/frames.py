@@ -36,9 +36,12 @@ _COMPRESSED = pa.ipc.IpcWriteOptions(use_threads=False, compression="lz4")
 
 
 def encode(frame: pl.DataFrame) -> bytes:
-    """A frame as a sealed Arrow IPC stream."""
+    """A frame as a sealed Arrow IPC stream. Other threads may use the frame meanwhile."""
     sink = io.BytesIO()
-    frame.write_ipc_stream(sink, compression="lz4" if frame.height >= _COMPRESS_ROWS_MIN else "uncompressed")
+    # Polars locks what it writes, and takes the interpreter's lock for each piece. A thread that has that one and asks
+    # for the same frame would wait for ever, and all others for it; a clone has the same data and a lock of its own.
+    own = frame.clone()
+    own.write_ipc_stream(sink, compression="lz4" if frame.height >= _COMPRESS_ROWS_MIN else "uncompressed")
     return _sealed(sink.getvalue())
 
 

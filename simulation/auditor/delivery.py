@@ -70,6 +70,8 @@ def delivered_differences(books: Any, erp: Any, entities: Sequence[str]) -> Iter
         yield f"entries neither posted nor rejected: {under_way[:4]}"
     there = Counter((key,) for state in ("posted", "parked") for key in by_state[state])
     yield from differences("posted entry", there, Counter((key,) for key in moves))
+    numbers = Counter((entry.key, number) for number, entry in erp.twin.moves if entry.key in by_state["posted"])
+    yield from differences("document", numbers, Counter((k, books.delivery_of(k).erp_ref) for k in by_state["posted"]))
     if by_state["parked"] and erp.terms().lookup:
         yield f"entries are parked that a lookup could find: {sorted(by_state['parked'])[:4]}"
     if unrefused := sorted(by_state["rejected"].keys() - erp.refused):

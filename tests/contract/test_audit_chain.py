@@ -2,11 +2,12 @@
 
 from datetime import date
 
+import msgspec
 import pytest
 from books_builders import ERP, Data, commit_openings, commit_sets, effects, entry, posting, sealed
 from sqlalchemy import text
 
-from adapters.books.chain_check import ChainReport, check
+from adapters.books.chain_check import ChainReport, Kept, check
 from adapters.books.database import Database
 from runtime.ledger.compensation import reversal
 from runtime.ports import Books, Outcome
@@ -24,6 +25,7 @@ def history(sql_data: Data) -> Data:
     books.commit(0, lease.epoch, first, LAST, 3, effects())
     commit_sets(books, posting(0, 75))
     epoch = sealed(books, "north-1", "north-2", "north-3", "north-4")
+    books.seal(ERP, epoch, [entry("north-5", (0, first, 1))])
     keys = ["north-1", "north-2", "north-3"]
     books.mark_in_flight(ERP, epoch, keys)
     ends = [Outcome("north-1", "posted", "GL/7"), Outcome("north-2", "rejected", detail="no such account")]
@@ -67,7 +69,7 @@ def test_chain_of_untouched_books_is_whole(history: Data) -> None:
     assert {name: count for name, (count, _) in report.heads.items()} == {
         "shard:0": 4,
         "shard:1": 1,
-        "erp:main": 9,
+        "erp:main": 10,
         "governance": 8,
     }
 
@@ -146,10 +148,10 @@ TAMPERED = {
     ),
     "act inserted": (
         [
-            "INSERT INTO audit_chain SELECT ledger, 10, act, 'north-9', content, at_ms, previous, hash "
+            "INSERT INTO audit_chain SELECT ledger, 11, act, 'north-9', content, at_ms, previous, hash "
             "FROM audit_chain WHERE ledger = 'erp:main' AND number = 1"
         ],
-        ("erp:main", "audit_chain", "10", "changed"),
+        ("erp:main", "audit_chain", "11", "changed"),
     ),
     "entry's lines changed": (
         ["UPDATE entries SET body = REPLACE(body, '1100', '1101') WHERE key = 'north-1'"],
@@ -182,6 +184,21 @@ TAMPERED = {
             "state, attempts, erp_ref, detail, sealed_at_ms, updated_at_ms FROM entries WHERE key = 'north-4'"
         ],
         ("", "entries", "north-x", "inserted: nobody sealed it"),
+    ),
+    "entry inserted under a number that is none": (
+        [
+            "INSERT INTO entries SELECT 'north-x', 0, digest, entity, currency, period, lane, debit_minor, body, "
+            "'replaced', attempts, erp_ref, detail, sealed_at_ms, updated_at_ms FROM entries WHERE key = 'north-4'"
+        ],
+        ("", "entries", "north-x", "inserted: nobody sealed it"),
+    ),
+    "claim of a set undone": (
+        ["UPDATE posting_sets SET entry_key = NULL WHERE shard = 0 AND position_ms = 1 AND set_no = 1"],
+        ("shard:0", "posting_sets", "1-0 1", "changed: is it in north-5?"),
+    ),
+    "posting set inserted into no shard": (
+        [INSERTED_SET.replace("SELECT shard, 9", "SELECT -2, 9")],
+        ("shard:-2", "posting_sets", "all", "inserted: there is no such shard"),
     ),
     "mapping changed": (
         ["UPDATE mapping_versions SET rows_json = '[]' WHERE version = 1"],
@@ -262,11 +279,25 @@ def test_chain_misses_the_last_correction_of_an_entry(history: Data) -> None:
 
 def test_chain_with_a_kept_head_finds_an_end_cut_off(history: Data) -> None:
     """A head that was printed earlier must still be there: a consistent end that somebody cut off is missed."""
-    kept = check(history.url).heads
-    assert check(history.url, kept).whole
+    heads = check(history.url).heads
+    assert check(history.url, Kept(heads)).whole
 
     commit_sets(history.open(), posting(0), shard=1)
-    assert check(history.url, kept).whole
+    assert check(history.url, Kept(heads)).whole
 
-    kept = {**kept, "shard:1": (1, "0" * 64)}
+    kept = Kept({**heads, "shard:1": (1, "0" * 64)})
     assert [one.what for one in check(history.url, kept).breaks] == ["is no longer there"]
+
+
+def test_chain_with_a_kept_report_finds_what_is_passed_off_as_older(history: Data) -> None:
+    """A row put in with the claim that it was there before the chains began is found by who kept a report."""
+    kept = msgspec.convert(msgspec.to_builtins(check(history.url)), Kept)
+    passed_off = (
+        "UPDATE counters SET value = 7 WHERE name = 'chained_after:mapping_versions'",
+        "INSERT INTO mapping_versions SELECT 7, rows_json, author, added_at_ms FROM mapping_versions WHERE version = 1",
+    )
+    report = run(history, *passed_off)
+
+    assert report.whole and report.unchained == {"mapping_versions": 1}
+    (found,) = check(history.url, kept).breaks
+    assert found == ("", "mapping_versions", "1 older than the chains", "inserted: there were 0")

@@ -13,6 +13,8 @@ from actors.supervisor import Supervisor
 from adapters.books.memory import MemoryBooks
 from runtime.flow.dedupe import DedupeMemory
 from runtime.ledger.open_items import OpenItems
+from runtime.ledger.step_matching import StepMatching
+from runtime.ledger.tolerances import Tolerance
 from runtime.shard import ShardEngine
 from simulation.simulator import simulate
 
@@ -137,6 +139,37 @@ def add_up_different_currencies(patch: Patch) -> None:
     patch.setattr(OpenItems, "_fits", lambda self, name, item, minor, _: fits(self, name, item, minor, item.currency))
 
 
+def match_whole_columns_without_using_up(patch: Patch) -> None:
+    """Steps of many rows leave what is used open."""
+    use_plain = StepMatching._use_plain
+
+    def leave(self: StepMatching, progress: object) -> None:
+        before = self.items.used_minor.copy()
+        use_plain(self, progress)
+        self.items.used_minor[:] = before
+
+    patch.setattr(StepMatching, "_use_plain", leave)
+
+
+def ignore_a_tolerance(patch: Patch) -> None:
+    """Nothing too much is let pass, whatever a policy says."""
+    patch.setattr(Tolerance, "ceiling", lambda self, due: due)
+
+
+def mix_up_documents(patch: Patch) -> None:
+    """Of two entries that are posted at once, each is told under the other's number."""
+    flush = Poster._flush
+
+    def mixed(self: Poster) -> None:
+        first, second, *others = [*self._unrecorded, None, None]
+        if second and first.code == second.code == "posted":
+            swapped = [first._replace(erp_ref=second.erp_ref), second._replace(erp_ref=first.erp_ref)]
+            self._unrecorded = [*swapped, *others[:-2]]
+        flush(self)
+
+    patch.setattr(Poster, "_flush", mixed)
+
+
 def let_a_bill_in_doubt_be_paid(patch: Patch) -> None:
     """A match that fails raises its exception, and holds nothing."""
     patch.setattr(OpenItems, "hold", lambda self, hold: None)
@@ -176,9 +209,12 @@ MUTATIONS = {
     keep_held_rows_held: 2,
     leave_orphaned_shards_alone: 9,
     add_up_different_currencies: 0,
+    match_whole_columns_without_using_up: 4,
+    ignore_a_tolerance: 42,
+    mix_up_documents: 0,
     let_a_bill_in_doubt_be_paid: 4,
-    believe_a_lookup_too_early: 88,
-    declare_a_close_at_once: 27,
+    believe_a_lookup_too_early: 5,
+    declare_a_close_at_once: 42,
 }
 
 

@@ -8,7 +8,9 @@ import sys
 from collections import Counter
 
 import pytest
+from typer.testing import CliRunner
 
+from actors.cli import app
 from runtime import ports
 from simulation.edges import NO_PORTS, PORTS, edges, methods_of
 from simulation.simulator import EVENTS_DEFAULT, report, simulate
@@ -136,6 +138,12 @@ def test_simulation_of_one_seed_traced_twice_is_the_same_line_by_line():
     lines = _traced(first)
     assert lines == _traced(first)
     assert len(lines) == simulate(first).steps + 1
+
+
+def test_simulation_of_many_seeds_refuses_to_be_traced():
+    """A trace is of one seed: asked for with many, it is refused, and not left out."""
+    refused = CliRunner().invoke(app, ["simulate", "--seeds", "2", "--trace"])
+    assert refused.exit_code == 2 and "--trace shows one seed" in refused.output
 
 
 def _traced(seed: int) -> list[str]:

@@ -29,6 +29,23 @@ def stamped(rows: int) -> pl.DataFrame:
     return pl.DataFrame([row | {"event_id": f"e{i}"} for i in range(rows)], schema=STAMPED)
 
 
+class Shared(pl.DataFrame):
+    """A frame that another thread uses: to write it would lock it, perhaps against who holds the interpreter's lock."""
+
+    def clone(self) -> pl.DataFrame:
+        return pl.DataFrame(self.get_columns())
+
+    def write_ipc_stream(self, *_args: object, **_options: object) -> None:
+        raise AssertionError("a frame that others may use was written itself")
+
+
+def test_frame_that_others_use_is_written_as_a_copy_of_its_own() -> None:
+    """A snapshot is written beside the shard, which goes on with the same frame: neither ever waits for the other."""
+    frame = stamped(3)
+
+    assert encode(Shared(frame.get_columns())) == encode(frame)
+
+
 @pytest.mark.parametrize("rows", [0, 1, 511, 4_000])
 @pytest.mark.parametrize("read", [decode, decode_sealed])
 def test_frame_survives_the_way_there_and_back(rows: int, read) -> None:

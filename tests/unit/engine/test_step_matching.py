@@ -9,7 +9,6 @@ import pytest
 import xxhash
 from unit.engine.builders import NOW_MS, RULEBOOK
 
-from runtime.ledger import step_matching
 from runtime.ledger.open_items import OpenItems, residuals
 from runtime.ledger.step_matching import MATCHED
 from runtime.schema import STAMPED
@@ -87,13 +86,12 @@ def frame(rows: Sequence[dict]) -> pl.DataFrame:
 def end(steps: Sequence[Sequence[dict]], rows_min: int, items_max: int = 1000) -> tuple:
     """What the last change of each row was, and what waits, after these steps."""
     items, said = OpenItems(RULEBOOK, items_max), {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(step_matching, "ROWS_MIN", rows_min)
-        for step in steps:
-            rows = frame(step)
-            taken = items.take_all(rows, np.full(len(rows), NOW_MS))
-            said |= dict.fromkeys(rows["id_hash"].gather(taken.ready), ("ready", ""))
-            said |= {id: (change.state, change.fault) for id, change in taken.changes.items()}
+    items.rows_min = rows_min
+    for step in steps:
+        rows = frame(step)
+        taken = items.take_all(rows, np.full(len(rows), NOW_MS))
+        said |= dict.fromkeys(rows["id_hash"].gather(taken.ready), ("ready", ""))
+        said |= {id: (change.state, change.fault) for id, change in taken.changes.items()}
     flags = sorted(items.take_flags())
     return said, residuals(items.dump()), items.waiters, items.groups, items.terms, flags
 
@@ -127,7 +125,6 @@ def test_step_matching_puts_an_opener_before_what_it_let_go_on():
     captured, authorised = row("card_captured", 1, "c", "a"), row("card_authorised", 1, "a")
     rows = frame([captured, row("card_fee_charged", 0, "f", "p"), authorised, row("card_authorised", 1, "b")])
     items = OpenItems(RULEBOOK, 100)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(step_matching, "ROWS_MIN", 0)
-        taken = items.take_all(rows, np.full(len(rows), NOW_MS))
+    items.rows_min = 0
+    taken = items.take_all(rows, np.full(len(rows), NOW_MS))
     assert taken.ready.tolist() == [2, 0, 3]
