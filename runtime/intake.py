@@ -33,6 +33,7 @@ from runtime.schema import STAMPED
 from runtime.step import CONFLICT, MOVES, UNCLASSIFIED, UNMAPPED, Step, moves
 
 HELD = {**STAMPED, "fault": pl.String()}
+FIRST: Mapping[int, int] = {}  # nothing became ready before
 
 
 class Intake:
@@ -146,7 +147,7 @@ class Intake:
         """Run these of the rows through the open items; those that are ready."""
         taken = self._taken(part, arrivals)
         arrivals.at |= zip(taken.places, part[list(taken.places.values())].tolist(), strict=True)
-        return self._ready(taken.changes, arrivals, step, part[taken.ready])
+        return self._ready(taken.changes, arrivals, step, part[taken.ready], taken.before)
 
     def _taken(self, part: Places, arrivals: Arrivals) -> Taken:
         since_ms = arrivals.since_ms[part]
@@ -162,20 +163,27 @@ class Intake:
         return [nobody.frame(ready)]
 
     def _ready(
-        self, changes: Mapping[int, Change], arrivals: Arrivals, step: Step, at_once: Places = NOWHERE
+        self,
+        changes: Mapping[int, Change],
+        arrivals: Arrivals,
+        step: Step,
+        at_once: Places = NOWHERE,
+        before: Mapping[int, int] = FIRST,
     ) -> Places:
-        """The rows that became ready, in that order, so that what opens an item is entered before what uses it. Others
-        are noted as waiting. `at_once`: arrivals that were ready before all of these."""
+        """The rows that became ready, in that order, so that what opens an item is entered before what uses it; those
+        that were parked after those that came. Others are noted as waiting. `at_once`: arrivals that became ready in
+        whole columns, and `before`: how many of these did before another one."""
         arrivals.waiting |= changes
         ready = [id for id, change in changes.items() if change.state == "ready"]
         for id in ready:
             del arrivals.waiting[id]
-        came = arrivals.places(id for id in ready if id in arrivals.at)
+        came = [id for id in ready if id in arrivals.at]
         parked = [id for id in ready if id not in arrivals.at]
+        places = np.insert(at_once, [before.get(id, 0) for id in came], arrivals.places(came))
         if not parked:
-            return joined(at_once, came)
+            return places
         step.resolve(self.parked.stood(parked))
-        return joined(at_once, came, arrivals.add(self.parked.take(parked)))
+        return joined(places, arrivals.add(self.parked.take(parked)))
 
     def _keep_waiting(self, arrivals: Arrivals, step: Step) -> None:
         """Park what is not ready at last; only the last change of each row counts."""

@@ -197,9 +197,7 @@ class ShardEngine:
     def _take_out(self, parked: list[int], held: pl.Series, step: Step) -> None:
         """Events that people take out of the books: excluded, with nothing following from them."""
         intake = self.intake
-        changes: dict[int, Change] = {}
-        for event in intake.parked.events(parked):
-            changes |= {change.id: change for change in intake.items.drop(event)}
+        changes = {change.id: change for change in intake.items.drop(intake.parked.events(parked))}
         gone = intake.parked.take(parked)
         out = self._take_held(held)
         step.resolve([*gone.select("fault", "id_hash").iter_rows(), *_standing(out)])

@@ -103,18 +103,18 @@ class ItemTable:
         return self._count - self._forgotten
 
     def __contains__(self, key: Key) -> bool:
-        return self._find(key) != NONE
+        return self.row_of(key) != NONE
 
     # ── one at a time ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def get(self, key: Key) -> OpenItem | None:
         """A copy of what is known of an item; `put` keeps what was changed in it."""
-        row = self._find(key)
+        row = self.row_of(key)
         return None if row == NONE else self._item(row)
 
     def put(self, key: Key, item: OpenItem) -> None:
         """Keep an item, a new one or a changed one."""
-        row = self._find(key)
+        row = self.row_of(key)
         if row == NONE:
             hashed, row = key_of(key), self._count
             self._make_room(1)
@@ -128,9 +128,10 @@ class ItemTable:
 
     def remove(self, key: Key) -> None:
         """Forget an item that is there."""
-        self.forget(np.array([self._find(key)]))
+        self.forget(np.array([self.row_of(key)]))
 
-    def _find(self, key: Key) -> int:
+    def row_of(self, key: Key) -> int:
+        """The row of a key, NONE where there is none."""
         hash, check = key_of(key)
         at = hash & self._mask
         while (row := self._slots.item(at)) != NONE:

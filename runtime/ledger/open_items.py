@@ -24,9 +24,10 @@ class OpenItems(StepMatching):
     # ── decided by people ──────────────────────────────────────────────────────────────────────────────────────────
 
     def retry(self, event: Event, now_ms: int) -> list[Change]:
-        """Try an event at fault once more."""
-        waiter = self.waiters[event.id]
-        links = self._links[event.kind]
+        """Try an event at fault once more, unless it went on already, as one before it was tried."""
+        waiter, links = self.waiters.get(event.id), self._links[event.kind]
+        if waiter is None:
+            return []
         if waiter.fault in {FULL, *(self._rules.item[ref.item].twice for ref in links.opened)}:
             del self.waiters[event.id]
             return self.take(event, now_ms)
@@ -45,8 +46,10 @@ class OpenItems(StepMatching):
 
     def let_go(self, event: Event, now_ms: int) -> list[Change]:
         """Let an event go on although its item is not there, does not fit, or was opened before. A group's sum that
-        does not tie, and an approval that was refused, can't be let go."""
-        waiter, links = self.waiters[event.id], self._links[event.kind]
+        does not tie, and an approval that was refused, can't be let go; what went on already, need not."""
+        waiter, links = self.waiters.get(event.id), self._links[event.kind]
+        if waiter is None:
+            return []
         if waiter.fault in {self._rules.item[ref.item].twice for ref in links.opened}:
             waiter.fault = ""
             self._join(event, waiter, links, now_ms)
@@ -57,15 +60,22 @@ class OpenItems(StepMatching):
             self._settle(event.id)
         return self.drain()
 
-    def drop(self, event: Event) -> list[Change]:
-        """Take a waiting event out, with all that it opened, used and joined. Drain the changes of others."""
+    def drop(self, events: Iterable[Event]) -> list[Change]:
+        """Take waiting events out, with all that they opened, used and joined; the changes of others. None of them goes
+        on because another one is out."""
+        for group in [group for event in events if (group := self._drop(event))]:
+            self._tie(group)
+        return self.drain()
+
+    def _drop(self, event: Event) -> GroupSum | None:
+        """Take one out; the group that it has left."""
         waiter, links = self.waiters.pop(event.id), self._links[event.kind]
         ref = links.consumes or links.releases
         if waiter.item and ref:
             self._forget_consumer((ref.item, event.entity, waiter.item), event.id)
         elif links.consumes:
             self._give_back((links.consumes.item, event.entity, event.key(links.consumes)), waiter.item_minor)
-        group_ref = links.member_of or links.closes
+        group_ref, group = links.member_of or links.closes, None
         if waiter.group and group_ref:
             group = self.groups[group_ref.group, event.entity, event.currency, waiter.group]
             group.waiting.remove(event.id)
@@ -73,10 +83,9 @@ class OpenItems(StepMatching):
                 group.total_minor = (group.total_minor - waiter.group_minor) or None
             else:
                 group.waiting_minor -= waiter.group_minor
-            self._tie(group)
         for opened in links.opened:
             self._close_item(event, (opened.item, event.entity, event.key(opened)))
-        return self.drain()
+        return group
 
     def _close_item(self, event: Event, key: Key) -> None:
         """Forget an item that this event opened and nothing has used."""

@@ -12,11 +12,11 @@ import numpy as np
 import polars as pl
 import xxhash
 
-from runtime.ledger.item_table import NONE
+from runtime.ledger.item_table import NONE, key_of
 from runtime.ledger.linked_rows import NOTHING, LinkedRows, plan
 from runtime.ledger.matching import Matching
 from runtime.ledger.rules import Rulebook
-from runtime.ledger.waiting import Change, Event, GroupSum
+from runtime.ledger.waiting import Change, Event, GroupSum, Key
 
 ROWS_MIN = 256  # fewer are quicker one by one
 
@@ -27,25 +27,35 @@ class Taken(NamedTuple):
     """What became of the rows of a frame, which are known by their places in it.
 
     `ready`: places, in the order in which rows became so. `changes`: of the others that changed, arrivals and those
-    that waited before, the last of each, by identity; `places`: where the arrivals among them are.
+    that waited before, the last of each, by identity, in the order in which these came; `places`: where the arrivals
+    among them are; `before`: of those that became ready, how many of `ready` became so before.
     """
 
     ready: np.ndarray
     changes: dict[int, Change]
     places: dict[int, int]
+    before: dict[int, int] = {}
+
+
+Moment = tuple[int, int]  # a turn, and the how manieth in it
 
 
 class _Progress(NamedTuple):
-    """How far the rows of a frame are, by their places."""
+    """How far the rows of a frame are, by their places.
+
+    A turn is when something would be if rows came one by one: twice the place of the row that brings it about, and one
+    more for who waited for an item that this row opens.
+    """
 
     rows: LinkedRows
     since_ms: np.ndarray
     opened: np.ndarray  # the row of the item that it opened, NONE while it did not
     odd: np.ndarray
     refused: np.ndarray
-    ready_at: np.ndarray  # the place at whose turn nothing is lacking any more
-    woken: np.ndarray  # became ready in the turn of another one, which opened its item
+    turn: np.ndarray  # in which nothing is lacking any more
     group_minor: np.ndarray  # as in Waiter
+    changed: dict[int, Moment]  # when the last change of each came, by identity
+    served: dict[int, Moment]  # when those that waited before got their items
 
 
 class _Sums(NamedTuple):
@@ -67,6 +77,7 @@ class StepMatching(Matching):
     def __init__(self, rulebook: Rulebook, items_max: int) -> None:
         super().__init__(rulebook, items_max)
         self.rows_min = ROWS_MIN
+        self._woken: list[int] = []
         payables = [terms.payable for terms in rulebook.register.values() if hasattr(terms, "payable")]
         self._plan = plan(rulebook, self._links, payables)
         self._opened = np.array([len(links.opened) for links in self._links.values()])
@@ -83,13 +94,7 @@ class StepMatching(Matching):
         self._take_odd(progress)
         waiting = self._add_up(progress)
         self._wait(progress, waiting)
-        ready = ~progress.odd
-        ready[waiting] = False
-        places = np.concatenate([np.flatnonzero(progress.odd), waiting])
-        ids = frame["id_hash"].gather(places)
-        return Taken(
-            _in_turn(progress, np.flatnonzero(ready)), _last(self.drain()), dict(zip(ids, places, strict=True))
-        )
+        return self._taken(progress, waiting)
 
     def few(self, rows: int) -> bool:
         """Whether so many rows are quicker one by one."""
@@ -110,9 +115,30 @@ class StepMatching(Matching):
             opened=np.full(count, NONE),
             odd=~self._plan.whole[rows.kind],
             refused=np.zeros(count, bool),
-            ready_at=np.arange(count),
-            woken=np.zeros(count, bool),
+            turn=2 * np.arange(count),
             group_minor=rows.amount_minor * np.where(self._plan.closes, 1, self._plan.sign)[rows.kind],
+            changed={},
+            served={},
+        )
+
+    def _taken(self, progress: _Progress, waiting: np.ndarray) -> Taken:
+        """What became of all. Those that wait are known by having a waiter."""
+        ids, odd = progress.rows.frame["id_hash"], np.flatnonzero(progress.odd)
+        is_ready = ~progress.odd
+        is_ready[waiting] = False
+        is_ready[odd] = [id not in self.waiters for id in ids.gather(odd)]
+        ready = np.flatnonzero(is_ready)
+        ready = ready[np.lexsort((ready, progress.turn[ready]))]
+        places = np.concatenate([odd[~is_ready[odd]], waiting])
+        here, last = set(ids.gather(odd[is_ready[odd]])), _last(self.drain())
+        changes = {id: last[id] for id in sorted(last, key=progress.changed.__getitem__) if id not in here}
+        others = [id for id, change in changes.items() if change.state == "ready"]
+        before = np.searchsorted(progress.turn[ready], [progress.changed[id][0] for id in others])
+        return Taken(
+            ready,
+            changes,
+            dict(zip(ids.gather(places), places.tolist(), strict=True)),
+            dict(zip(others, before.tolist(), strict=True)),
         )
 
     # ── items ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -179,28 +205,61 @@ class StepMatching(Matching):
         opener = np.full(len(places), NONE)
         opener[new] = by_item[at[new]]
         later = opener > places
-        progress.ready_at[places[later]] = opener[later]
-        progress.woken[places[later]] = True
+        progress.turn[places[later]] = 2 * opener[later] + 1
 
     def _take_odd(self, progress: _Progress) -> None:
         """Take the items of odd rows one by one. Their groups are added up with all others."""
         odd = np.flatnonzero(progress.odd)
         events = events_of(progress.rows.frame[odd])
-        opened = (progress.opened[odd] != NONE).tolist()
-        for place, event, is_open, since in zip(odd, events, opened, progress.since_ms[odd].tolist(), strict=True):
-            links, waiter = self._links[event.kind], self._waiter(event, since)
-            if is_open:
-                self._need_item(event, waiter, links.consumes)
-            else:
-                waiter.fault = self._refusal(event, links)
-                if waiter.fault:
-                    self._tell(event.id, waiter)
-                    progress.refused[place] = True
-                    continue
-                self._link_items(event, waiter, links, since)
-            self._name_group(event, waiter, links)
-            progress.group_minor[place] = waiter.group_minor
-            self._settled(event, links)
+        place_of = {event.id: place for event, place in zip(events, odd.tolist(), strict=True)}
+        openers = np.flatnonzero(progress.opened != NONE)
+        for event, place in zip(events, odd.tolist(), strict=True):
+            told, self._woken = len(self._changes), []
+            self._take_one(event, place, progress)
+            waiter = self.waiters.get(event.id)
+            came_at = self._came_at(event, progress, openers)
+            if came_at > place and (waiter is None or waiter.fault or not waiter.item):
+                progress.turn[place] = 2 * came_at + 1
+            woken = {id: (2 * place + 1, number) for number, id in enumerate(self._woken)}
+            for id, moment in woken.items():
+                if id in self.waiters and self.waiters[id].item:
+                    continue  # held, or at fault
+                if id in place_of:
+                    progress.turn[place_of[id]] = moment[0]
+                else:
+                    progress.served[id] = moment
+            own = int(progress.turn[place]) if waiter and waiter.fault else 2 * place
+            progress.changed.update((one.id, woken.get(one.id, (own, 0))) for one in self._changes[told:])
+
+    def _came_at(self, event: Event, progress: _Progress, openers: np.ndarray) -> int:
+        """The place of the row that opened, in whole columns, the item that an event needs; NONE if none did."""
+        ref = self._links[event.kind].consumes or self._links[event.kind].releases
+        if not ref or not len(openers):
+            return NONE
+        row = self.items.row_of((ref.item, event.entity, event.key(ref)))
+        at = int(np.searchsorted(progress.opened[openers], row))
+        return int(openers[at]) if at < len(openers) and progress.opened[openers[at]] == row else NONE
+
+    def _take_one(self, event: Event, place: int, progress: _Progress) -> None:
+        since = int(progress.since_ms[place])
+        links, waiter = self._links[event.kind], self._waiter(event, since)
+        if progress.opened[place] != NONE:
+            self._need_item(event, waiter, links.consumes)
+        else:
+            waiter.fault = self._refusal(event, links)
+            if waiter.fault:
+                self._tell(event.id, waiter)
+                progress.refused[place] = True
+                return
+            self._link_items(event, waiter, links, since)
+        self._name_group(event, waiter, links)
+        progress.group_minor[place] = waiter.group_minor
+        self._settled(event, links)
+
+    def _wake(self, key: Key) -> None:
+        """As always, and note who was woken."""
+        self._woken += self._consumers.get(key_of(key), ())
+        super()._wake(key)
 
     # ── groups ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -222,12 +281,17 @@ class StepMatching(Matching):
         last = np.maximum.reduceat(np.where(ties, np.arange(len(ties)), NONE), sums.starts)
         ids = rows.frame["id_hash"].gather(sums.places)
         is_free = np.arange(len(ties)) <= last[sums.group]
-        waited = self._book(groups, sums, last, ids.to_list())
-        for member in (*waited, *ids.filter(is_free & progress.odd[sums.places])):
+        freed, tie = sums.places[is_free], np.where(ties, np.arange(len(ties)), len(ties))
+        tie = np.minimum.accumulate(tie[::-1])[::-1]  # the next one, for each row
+        progress.turn[freed] = np.maximum(progress.turn[freed], 2 * sums.places[tie[is_free]])
+        waited = self._book(groups, sums, last, tie[sums.starts], ids.to_list())
+        moments = {id: max((turn, 0), progress.served.get(id, (0, 0))) for id, turn in waited}
+        odd = is_free & progress.odd[sums.places]
+        moments |= {id: (turn, 0) for id, turn in zip(ids.filter(odd), progress.turn[sums.places[odd]], strict=True)}
+        for member, moment in moments.items():
+            told = len(self._changes)
             self._free(member)
-        freed, turn = sums.places[is_free], sums.places[last[sums.group[is_free]]]
-        progress.woken[freed[turn > progress.ready_at[freed]]] = False
-        progress.ready_at[freed] = np.maximum(progress.ready_at[freed], turn)
+            progress.changed.update((change.id, moment) for change in self._changes[told:])
         waiting = np.sort(sums.places[~is_free])
         return waiting[~progress.odd[waiting]]
 
@@ -251,11 +315,14 @@ class StepMatching(Matching):
             self._group(event, self._links[event.kind], since) for event, since in zip(events, since_ms, strict=True)
         ]
 
-    def _book(self, groups: list[GroupSum], sums: _Sums, last: np.ndarray, ids: list[int]) -> list[int]:
-        """Put sums into their groups; the members that had waited in these before, and are free."""
-        free: list[int] = []
-        spans = zip(groups, sums.starts.tolist(), sums.ends.tolist(), last.tolist(), strict=True)
-        for group, start, end, tie in spans:
+    def _book(
+        self, groups: list[GroupSum], sums: _Sums, last: np.ndarray, first: np.ndarray, ids: list[int]
+    ) -> list[tuple[int, int]]:
+        """Put sums into their groups, which tied last and first at these rows; the members that had waited in them
+        before and are free, with their turns."""
+        free: list[tuple[int, int]] = []
+        spans = zip(groups, sums.starts.tolist(), sums.ends.tolist(), last.tolist(), first.tolist(), strict=True)
+        for group, start, end, tie, freeing in spans:
             member_minor = int(sums.member_minor[end - 1])
             if sums.closers[end - 1]:
                 group.total_minor = (group.total_minor or 0) + int(sums.total_minor[end - 1])
@@ -263,7 +330,7 @@ class StepMatching(Matching):
                 group.waiting_minor += member_minor
                 group.waiting += ids[start:end]
                 continue
-            free += group.waiting
+            free += [(member, 2 * int(sums.places[freeing])) for member in group.waiting]
             tied_minor = int(sums.member_minor[tie])
             group.booked_minor += group.waiting_minor + tied_minor
             group.waiting, group.waiting_minor = ids[tie + 1 : end], member_minor - tied_minor
@@ -273,6 +340,9 @@ class StepMatching(Matching):
         """Let plain rows wait, which have their items and lack only their groups."""
         used = self._plan.uses.name[progress.rows.kind[places]] != NOTHING
         events = events_of(progress.rows.frame[places])
+        progress.changed.update(
+            (event.id, (turn, 0)) for event, turn in zip(events, (2 * places).tolist(), strict=True)
+        )
         for event, since, uses in zip(events, progress.since_ms[places].tolist(), used.tolist(), strict=True):
             waiter, links = self._waiter(event, since), self._links[event.kind]
             self._name_group(event, waiter, links)
@@ -301,11 +371,6 @@ def _running(values: np.ndarray, starts: np.ndarray, group: np.ndarray) -> np.nd
 def _lacking(group: GroupSum) -> int:
     """What the members to come must add up to, as far as is known."""
     return (group.total_minor or 0) - group.booked_minor - group.waiting_minor
-
-
-def _in_turn(progress: _Progress, places: np.ndarray) -> np.ndarray:
-    """Rows in the order in which they became ready; who opens an item stands before those that it let go on."""
-    return places[np.lexsort((places, progress.woken[places], progress.ready_at[places]))]
 
 
 def _last(changes: list[Change]) -> dict[int, Change]:

@@ -314,7 +314,9 @@ class Matching:
     # ── decided by people ──────────────────────────────────────────────────────────────────────────────────────────
 
     def retry(self, number: int, now_ms: int) -> None:
-        """Try a row at fault once more. It keeps its place among those that wait."""
+        """Try a row at fault once more, if it waits still. It keeps its place among those that wait."""
+        if number not in self.waiting:
+            return
         wait = self.waiting[number]
         twice = {self._rulebook.item[ref.item].twice for ref in self._links(wait["row"]).opened}
         if wait["fault"] in {FULL, *twice}:
@@ -327,6 +329,8 @@ class Matching:
 
     def let_go(self, number: int, now_ms: int) -> None:
         """Let a row go on without the item that it lacks, or although what it opens was opened before."""
+        if number not in self.waiting:
+            return
         wait, links = self.waiting[number], self._links(self.waiting[number]["row"])
         if wait["fault"] in {self._rulebook.item[ref.item].twice for ref in links.opened}:
             wait["fault"] = ""
@@ -337,7 +341,7 @@ class Matching:
         self.look()
 
     def drop(self, number: int) -> None:
-        """Take a row out, with all that it opened and joined."""
+        """Take a row out, with all that it opened and joined. Look when all are out."""
         wait = self.waiting.pop(number)
         row = wait["row"]
         if wait["group"]:
@@ -362,7 +366,6 @@ class Matching:
                     self._end(rule.overdue, row)
                 if kept := [hold for hold in terms["holds"] if hold not in rule.held_by]:
                     self._terms_of(key)["holds"] = kept  # what registers hold stays held
-        self.look()
 
     def _give_back(self, key: Key, amount: int) -> None:
         item, rule = self.items.get(key), self._rulebook.item[key[0]]

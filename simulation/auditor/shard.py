@@ -288,6 +288,7 @@ class AuditedShard:
         if action == "exclude":
             for number in parked:
                 self.matching.drop(number)
+            self.matching.look()
             self._held = [number for number in self._held if number not in held]
             for number in (*parked, *held):
                 self._stand(number, "excluded", "")

@@ -84,16 +84,20 @@ def frame(rows: Sequence[dict]) -> pl.DataFrame:
 
 
 def end(steps: Sequence[Sequence[dict]], rows_min: int, items_max: int = 1000) -> tuple:
-    """What the last change of each row was, and what waits, after these steps."""
-    items, said = OpenItems(RULEBOOK, items_max), {}
+    """What the last change of each row was, in which order these came, and what waits, after these steps."""
+    items, said, turns = OpenItems(RULEBOOK, items_max), {}, []
     items.rows_min = rows_min
     for step in steps:
         rows = frame(step)
         taken = items.take_all(rows, np.full(len(rows), NOW_MS))
         said |= dict.fromkeys(rows["id_hash"].gather(taken.ready), ("ready", ""))
         said |= {id: (change.state, change.fault) for id, change in taken.changes.items()}
+        ready = [id for id, change in taken.changes.items() if change.state == "ready"]
+        at = [taken.before.get(id, 0) for id in ready]
+        turns.append(np.insert(rows["id_hash"].gather(taken.ready).to_numpy(), at, np.array(ready, np.uint64)).tolist())
+        turns.append([id for id, change in taken.changes.items() if change.state != "ready"])
     flags = sorted(items.take_flags())
-    return said, residuals(items.dump()), items.waiters, items.groups, items.terms, flags
+    return said, turns, residuals(items.dump()), items.waiters, items.groups, items.terms, flags
 
 
 @pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES)
@@ -128,3 +132,22 @@ def test_step_matching_puts_an_opener_before_what_it_let_go_on():
     items.rows_min = 0
     taken = items.take_all(rows, np.full(len(rows), NOW_MS))
     assert taken.ready.tolist() == [2, 0, 3]
+
+
+def test_step_matching_counts_what_became_ready_before_one_that_had_waited():
+    """Rows of earlier steps have their turn among those of this one, when the item or the rest of the group comes."""
+    captured, fee, payout = (
+        row("card_captured", 1, "c", "a"),
+        row("card_fee_charged", 3, "f", "p"),
+        row("payout_paid", -3, "p"),
+    )
+    items = OpenItems(RULEBOOK, 100)
+    items.rows_min = 0
+    first = frame([captured, fee])
+    items.take_all(first, np.full(2, NOW_MS))
+    rows = frame(
+        [row("card_authorised", 1, "b"), payout, row("card_authorised", 1, "a"), row("card_authorised", 1, "d")]
+    )
+    taken = items.take_all(rows, np.full(len(rows), NOW_MS))
+    assert taken.ready.tolist() == [0, 1, 2, 3]
+    assert list(taken.before.items()) == [(first["id_hash"][1], 1), (first["id_hash"][0], 3)]
