@@ -64,7 +64,7 @@ class Accountants:
         key, now_ms = delivery.entry.key, self._clock.elapsed_ms
         if now_ms - self._seen_ms.setdefault(key, now_ms) <= self._scenario.erp_terms.settle_s * 1000:
             return
-        if self._erp.shows(key) and self._scenario.erp_terms.native_key != "permanent":
+        if self._erp.shows(key):  # even one that knows its keys may refuse it for another reason when it is sent again
             return
         del self._seen_ms[key]
         self._books.release_entry(key, WHO)

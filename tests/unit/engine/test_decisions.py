@@ -158,6 +158,17 @@ def test_sum_tied_by_taking_one_member_out_books_the_others():
     assert run.open_types() == ["payout_unpaid"]
 
 
+def test_members_taken_out_together_go_on_by_nothing_that_one_of_them_brings_about():
+    """Without the fee the payment's sum would tie, but it is taken out, too."""
+    run = Run()
+    run.take(AUTHORISED, CAPTURED, FEE, SETTLED, PAYOUT | {"amount_minor": 100})
+    run.step(tick(NOW_MS + 6 * DAY_MS))
+    out = [id for id, (_, who) in run.open.items() if who in ("fee", "settle")]
+    run.step(decision(1, "exclude", *out))
+    assert (run.state("fee"), run.state("settle"), run.state("payout")) == ("excluded", "excluded", "excepted")
+    assert run.accounts() == {}
+
+
 def test_closing_event_taken_out_makes_room_for_the_right_one():
     """A wrong total is taken out, and the right one ties the same members."""
     run = untied()

@@ -145,6 +145,17 @@ def test_open_items_event_before_its_item_waits_until_it_comes():
     assert register.ready == ["auth", "capture"]
 
 
+def test_decision_on_an_event_that_went_on_changes_nothing():
+    """One decision may name an event that another one of its events lets go on before its own turn."""
+    register = Register()
+    register.take(AUTHORISED)
+    gone = Event(int.from_bytes(b"auth    ", "big"), AUTHORISED.kind, "mercy", 1000, "a1", None, "ehr", "auth", "USD")
+    before = register.items.dump()
+    for decide in (register.items.retry, register.items.let_go):
+        assert decide(gone, NOW_MS) == []
+    assert register.items.dump() == before
+
+
 def test_open_items_use_in_another_currency_does_not_fit():
     """Whatever its amount, money of another currency uses up nothing: it is a difference, in both orders."""
     for order in permutations((AUTHORISED, CAPTURED._replace(currency="EUR"))):
