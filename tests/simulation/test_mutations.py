@@ -199,7 +199,7 @@ MUTATIONS = {
     skip_the_fence_check: 9,
     trim_before_the_snapshot: 1,
     drop_one_dedupe_entry: 1,
-    send_again_without_a_lookup: 18,
+    send_again_without_a_lookup: 6,
     acknowledge_before_the_append: 0,
     lose_a_residual: 4,
     remember_before_the_append: 1,
@@ -207,14 +207,14 @@ MUTATIONS = {
     leave_waiting_rows_out_of_the_snapshot: 1,
     write_items_as_they_are_by_then: 0,
     keep_held_rows_held: 2,
-    leave_orphaned_shards_alone: 9,
+    leave_orphaned_shards_alone: 35,
     add_up_different_currencies: 0,
     match_whole_columns_without_using_up: 4,
     ignore_a_tolerance: 42,
     mix_up_documents: 0,
     let_a_bill_in_doubt_be_paid: 4,
     believe_a_lookup_too_early: 5,
-    declare_a_close_at_once: 42,
+    declare_a_close_at_once: 62,
 }
 
 
