@@ -19,7 +19,7 @@ Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
-VALUE_ERROR = "Value error, "  # what pydantic says before a validator's own words
+_VALUE_ERROR = "Value error, "  # what pydantic says before a validator's own words
 
 
 class Section(BaseModel):
@@ -343,7 +343,10 @@ def parse(given: dict) -> Config:
     try:
         return Config.model_validate(given)
     except ValidationError as error:
-        wrong = [(e["loc"], e["msg"].removeprefix(VALUE_ERROR)) for e in error.errors(include_input=False)]
-        raise ConfigError(
-            "; ".join(": ".join(filter(None, (".".join(map(str, at)), said))) for at, said in wrong)
-        ) from None
+        raise ConfigError(wrong_of(error)) from None
+
+
+def wrong_of(error: ValidationError, *under: str) -> str:
+    """What is wrong, each with its key, which lies under these; never a value, as it may be a secret."""
+    wrong = [((*under, *e["loc"]), e["msg"].removeprefix(_VALUE_ERROR)) for e in error.errors(include_input=False)]
+    return "; ".join(": ".join(filter(None, (".".join(map(str, at)), said))) for at, said in wrong)

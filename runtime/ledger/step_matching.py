@@ -213,11 +213,12 @@ class StepMatching(Matching):
         events = events_of(progress.rows.frame[odd])
         place_of = {event.id: place for event, place in zip(events, odd.tolist(), strict=True)}
         openers = np.flatnonzero(progress.opened != NONE)
+        opener_of = dict(zip(progress.opened[openers].tolist(), openers.tolist(), strict=True))
         for event, place in zip(events, odd.tolist(), strict=True):
             told, self._woken = len(self._changes), []
             self._take_one(event, place, progress)
             waiter = self.waiters.get(event.id)
-            came_at = self._came_at(event, progress, openers)
+            came_at = opener_of.get(self._row_needed(event), NONE)
             if came_at > place and (waiter is None or waiter.fault or not waiter.item):
                 progress.turn[place] = 2 * came_at + 1
             woken = {id: (2 * place + 1, number) for number, id in enumerate(self._woken)}
@@ -231,14 +232,10 @@ class StepMatching(Matching):
             own = int(progress.turn[place]) if waiter and waiter.fault else 2 * place
             progress.changed.update((one.id, woken.get(one.id, (own, 0))) for one in self._changes[told:])
 
-    def _came_at(self, event: Event, progress: _Progress, openers: np.ndarray) -> int:
-        """The place of the row that opened, in whole columns, the item that an event needs; NONE if none did."""
+    def _row_needed(self, event: Event) -> int:
+        """The row of the item that an event needs; NONE if it needs none, or it is not there."""
         ref = self._links[event.kind].consumes or self._links[event.kind].releases
-        if not ref or not len(openers):
-            return NONE
-        row = self.items.row_of((ref.item, event.entity, event.key(ref)))
-        at = int(np.searchsorted(progress.opened[openers], row))
-        return int(openers[at]) if at < len(openers) and progress.opened[openers[at]] == row else NONE
+        return self.items.row_of((ref.item, event.entity, event.key(ref))) if ref else NONE
 
     def _take_one(self, event: Event, place: int, progress: _Progress) -> None:
         since = int(progress.since_ms[place])

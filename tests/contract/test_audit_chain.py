@@ -80,6 +80,10 @@ INSERTED_SET = (
     "committed_at_ms) SELECT shard, 9, 0, set_no, entity, currency, period, posted_on, mode, lane, kind, document, "
     "events, committed_at_ms FROM posting_sets WHERE shard = 1"
 )
+INSERTED_ENTRY = (
+    "INSERT INTO entries SELECT 'north-x', 99, digest, entity, currency, period, lane, debit_minor, body, "
+    "state, attempts, erp_ref, detail, sealed_at_ms, updated_at_ms FROM entries WHERE key = 'north-4'"
+)
 INSERTED_LINE = (
     f"INSERT INTO posting_lines ({SETS}, line_no, facility, department, role, account_code, mapping_version, side, "
     "amount_minor) SELECT shard, 9, 0, set_no, line_no, facility, department, role, account_code, mapping_version, "
@@ -179,17 +183,11 @@ TAMPERED = {
         ("", "entries", "PS-north-0000000001", "removed"),
     ),
     "entry inserted": (
-        [
-            "INSERT INTO entries SELECT 'north-x', 99, digest, entity, currency, period, lane, debit_minor, body, "
-            "state, attempts, erp_ref, detail, sealed_at_ms, updated_at_ms FROM entries WHERE key = 'north-4'"
-        ],
+        [INSERTED_ENTRY],
         ("", "entries", "north-x", "inserted: nobody sealed it"),
     ),
     "entry inserted under a number that is none": (
-        [
-            "INSERT INTO entries SELECT 'north-x', 0, digest, entity, currency, period, lane, debit_minor, body, "
-            "'replaced', attempts, erp_ref, detail, sealed_at_ms, updated_at_ms FROM entries WHERE key = 'north-4'"
-        ],
+        [INSERTED_ENTRY.replace("99", "0").replace("state", "'replaced'")],
         ("", "entries", "north-x", "inserted: nobody sealed it"),
     ),
     "claim of a set undone": (

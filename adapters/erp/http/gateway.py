@@ -16,7 +16,7 @@ from adapters.erp.http.auth import Auth
 from adapters.erp.http.dialect import Dialect
 from adapters.erp.http.fault import ErpFault, NoTrialBalance
 from adapters.erp.http.transport import HttpTransport
-from runtime.config import VALUE_ERROR, ErpSection, Section
+from runtime.config import ErpSection, Section, wrong_of
 from runtime.errors import ConfigError
 from runtime.ports import Clock, ErpAccount, ErpTerms, JournalEntry, Outcome
 
@@ -142,9 +142,7 @@ def settings_of(model: type[_SETTINGS], section: ErpSection) -> _SETTINGS:
     try:
         return model.model_validate(section.settings)
     except ValidationError as error:
-        wrong = [(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors(include_input=False)]
-        places = [f"erp.settings.{place}: {said.removeprefix(VALUE_ERROR)}" for place, said in wrong]
-        raise ConfigError("; ".join(places)) from None
+        raise ConfigError(wrong_of(error, "erp.settings")) from None
 
 
 def _is_a_pattern(given: str) -> str:
