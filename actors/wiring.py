@@ -14,7 +14,8 @@ from adapters.erp.http.gateway import ErpConnection
 from adapters.erp.registry import open_gateway_of, opener
 from runtime.config import Config
 from runtime.errors import ConfigError
-from runtime.ledger.rules import Rulebook, parse_rulebook
+from runtime.ledger.rule_file import parse_rulebook
+from runtime.ledger.rules import Rulebook
 from runtime.ports import ErpGateway
 
 SUPERVISOR = "supervisor"

@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 
 from runtime.config import Config, Section, parse
 from runtime.errors import ConfigError
-from runtime.ledger.rules import parse_rulebook
+from runtime.ledger.rule_file import parse_rulebook
 
 DEFAULT_FILE = "penstock.toml"
 DEMO_FILE = Path(str(files("adapters") / "demo.toml"))

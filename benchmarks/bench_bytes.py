@@ -20,7 +20,7 @@ from runtime.flow import frames
 from runtime.flow.dedupe import DedupeMemory
 from runtime.ledger.account_balances import AccountBalances, AccountTerms
 from runtime.ledger.cells import Cells
-from runtime.ledger.rules import parse_rulebook
+from runtime.ledger.rule_file import parse_rulebook
 from runtime.ports import LogRecord
 from runtime.shard import ShardEngine
 

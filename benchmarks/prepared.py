@@ -14,7 +14,8 @@ from adapters import settings
 from benchmarks import workload
 from runtime.config import Config
 from runtime.flow import frames
-from runtime.ledger.rules import Rulebook, parse_rulebook
+from runtime.ledger.rule_file import parse_rulebook
+from runtime.ledger.rules import Rulebook
 from runtime.ports import LogEntry, LogRecord
 from runtime.routing import splitter
 from runtime.schema import COLUMNS, Vocabulary, to_arrow

@@ -19,7 +19,7 @@ from benchmarks.flows.cards import cards
 from benchmarks.flows.purchasing import purchasing
 from benchmarks.flows.remittances import remittances
 from runtime.config import Config, parse
-from runtime.ledger.rules import parse_rulebook
+from runtime.ledger.rule_file import parse_rulebook
 from runtime.schema import COLUMNS
 
 __all__ = ["MARK", "MIXES", "Composition", "Mix", "Workload", "configuration", "hospitals", "month_end"]

@@ -18,7 +18,7 @@ from runtime.flow.dedupe import DedupeMemory, Verdict
 from runtime.ledger.account_balances import AccountBalances, AccountTerms
 from runtime.ledger.cells import Cells, celled
 from runtime.ledger.classes import Classes, rules
-from runtime.ledger.correlation import Correlation
+from runtime.ledger.correlation import Correlation, facts_of
 from runtime.ledger.crosswalk import Crosswalk
 from runtime.ledger.following import Following
 from runtime.ledger.links import meeting
@@ -58,6 +58,7 @@ class Intake:
         self._held_back = _held_back(rulebook)
         self._near_holds = meeting(self._held_back, {name: rulebook.kind[name].links for name in self._linked})
         self._noted = {name: rule.raises for name, rule in named.items() if rule.raises}
+        self._noted_in = {name: rule.noted_in for name, rule in named.items() if rule.noted_in}
         self._unposting = [name for name, rule in named.items() if rule.mode == "none"]
         self._missing = {name: role.missing for name, role in rulebook.role.items() if role.missing}
 
@@ -269,11 +270,13 @@ class Intake:
             chosen = cells.rows(cells.frame["fault"] == fault)
             roles = cells.frame["role"].gather(cells.of[chosen])
             self._hold(rows.filter(chosen).with_columns(roles), fault, step)
+        self._note_settled(rows, cells, step)
 
     def _decided(self, rows: pl.DataFrame, step: Step) -> Cells:
         """Rows in cells, of each what becomes of it: `rule`, `set_no`, `state`, and `fault` and `role` where it can't
         be booked."""
-        cells = celled(rows, _together(self.classes.told_apart, self.posting.told_apart))
+        apart = _together(self.classes.told_apart, self.posting.told_apart)
+        cells = celled(self.classes.remarked(rows), apart)
         ruled = cells.frame.with_columns(self.classes.rules_of(cells.frame))
         cells = self.posting.measured(cells._replace(frame=ruled), rows, self.registers.findings)
         posted = self.posting.post(cells.frame, step.sets)
@@ -292,6 +295,16 @@ class Intake:
             chosen = cells.rows(noted)
             names = cells.frame["rule"].gather(cells.of[chosen]).replace_strict(self._noted, return_dtype=pl.String())
             step.note(rows.filter(chosen).with_columns(names.alias("fault")), self.now_ms)
+
+    def _note_settled(self, rows: pl.DataFrame, cells: Cells, step: Step) -> None:
+        """Tell registers of settled rows whose class concerns them, and do what they ask for. A row that is held is
+        not told of: it would be told of once more when it goes on."""
+        concerned = cells.frame["rule"].is_in(list(self._noted_in)) & (cells.frame["fault"] == "")
+        if concerned.any():
+            chosen = cells.rows(concerned)
+            refs = [self._noted_in[rule] for rule in cells.frame["rule"].gather(cells.of[chosen])]
+            self.registers.note(facts_of(rows.filter(chosen)), refs, self.now_ms)
+            self.settle(self.take_marks(step), step)
 
     def _follow(self, rows: pl.DataFrame, cells: Cells, step: Step) -> None:
         """What settled rows bring with them: balances, derived events, and what consumers are told."""

@@ -269,7 +269,7 @@ def _flag_id(flag: ItemFlag) -> str:
 
 def _flagged(flag: ItemFlag, now_ms: int) -> pl.DataFrame:
     raised_at = datetime.fromtimestamp(now_ms / 1000, UTC)
-    row = (_flag_id(flag), flag.fault, flag.source, flag.event_id, flag.entity, "", flag.currency)
+    row = (_flag_id(flag), flag.fault, flag.source, flag.event_id, flag.entity, flag.facility, flag.currency)
     return pl.DataFrame([(*row, flag.residual_minor, flag.detail, raised_at)], schema=EXCEPTIONS, orient="row")
 
 

@@ -16,7 +16,8 @@ import structlog
 
 from actors.shard_worker import ShardWorker
 from adapters.settings import standard_rulebook_text
-from runtime.ledger.rules import Rulebook, parse_rulebook
+from runtime.ledger.rule_file import parse_rulebook
+from runtime.ledger.rules import Rulebook
 from runtime.ports import START
 from simulation.accountants import Accountants
 from simulation.auditor.books import Auditor

@@ -8,7 +8,7 @@ import polars as pl
 from adapters.settings import standard_rulebook_text
 from runtime import schema, validation
 from runtime.flow import frames
-from runtime.ledger.rules import parse_rulebook
+from runtime.ledger.rule_file import parse_rulebook
 from runtime.ports import LogEntry
 
 NOW_MS = 1_790_000_000_000

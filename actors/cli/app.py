@@ -15,7 +15,7 @@ import orjson
 import typer
 from rich.console import Console
 
-from actors.cli import backup, close, erp, exceptions, mapping, payload, reports, simulate, submission, verify
+from actors.cli import backup, close, erp, exceptions, lineage, mapping, payload, reports, simulate, submission, verify
 from actors.cli import demo as demonstration
 from actors.cli import dry_run as rehearsal
 from actors.cli import export as exporting
@@ -41,6 +41,7 @@ app.add_typer(erp.app, name="erp")
 app.add_typer(exceptions.app, name="exceptions")
 app.add_typer(mapping.app, name="mapping")
 app.add_typer(payload.app, name="payload")
+app.command("lineage")(lineage.command)
 app.command("simulate")(simulate.command)
 KEEP_RAW_HELP = "Keep the file as it is, encrypted; as the configuration says. A dry run keeps nothing."
 

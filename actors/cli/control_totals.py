@@ -9,7 +9,7 @@ from typing import Any
 from adapters import settings
 from adapters.sources import KindTotal, Source
 from runtime.config import Config
-from runtime.ledger.rules import parse_rulebook
+from runtime.ledger.rule_file import parse_rulebook
 
 UNKNOWN = "(unknown)"
 

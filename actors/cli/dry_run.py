@@ -16,7 +16,8 @@ from adapters.sources import Source, open_source
 from runtime.config import Config
 from runtime.flow import frames
 from runtime.ledger.governance import rows_json
-from runtime.ledger.rules import Rulebook, parse_rulebook
+from runtime.ledger.rule_file import parse_rulebook
+from runtime.ledger.rules import Rulebook
 from runtime.ports import LogRecord
 from runtime.schema import Vocabulary, conform
 from runtime.shard import ShardEngine

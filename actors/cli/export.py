@@ -25,7 +25,7 @@ _SQLITE = "sqlite:///"
 def export(config: Config, format: Format, into: BinaryIO) -> Iterator[int]:
     """Write all posting sets; after each page, how many there are so far."""
     journal = JOURNALS[format](currency_digits)
-    with closing(SqlBooks(_existing_url(config))) as books, closing(books.posting_pages(SETS_PER_PAGE)) as pages:
+    with closing(SqlBooks(existing_url(config))) as books, closing(books.posting_pages(SETS_PER_PAGE)) as pages:
         into.write(journal.opening().encode())
         for page in pages:
             into.write(journal.page(page).encode())
@@ -33,7 +33,7 @@ def export(config: Config, format: Format, into: BinaryIO) -> Iterator[int]:
         into.write(journal.closing().encode())
 
 
-def _existing_url(config: Config) -> str:
+def existing_url(config: Config) -> str:
     """Where the books are; ConfigError when there are none yet, as SQLite would make an empty file of that name."""
     url = books_url(config)
     if url.startswith(_SQLITE) and not Path(url.removeprefix(_SQLITE)).exists():

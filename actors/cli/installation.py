@@ -31,7 +31,7 @@ from adapters.erp.tryton_setup import CompanySpec
 from adapters.log import redis_streams
 from runtime.config import Config
 from runtime.errors import ConfigError, PenstockError
-from runtime.ledger.rules import parse_rulebook
+from runtime.ledger.rule_file import parse_rulebook
 
 
 class NotRunning(PenstockError):

@@ -139,7 +139,7 @@ def trace(installation: Installation, event_id: str, source: str) -> list[dict[s
     one that the books know is tried.
     """
     wiring = installation.wiring()
-    _checkpoint(installation)
+    checkpoint(installation)
     archive, books = ParquetArchive(wiring.archive_root), SqlBooks(wiring.books_url)
     try:
         sources = [source] if source else books.totals()["source"].unique().sort().to_list()
@@ -164,7 +164,7 @@ def events_of(archive: Archive, outcomes: pl.DataFrame) -> dict[tuple[int, int],
     return found
 
 
-def _checkpoint(installation: Installation) -> None:
+def checkpoint(installation: Installation) -> None:
     """Bring the archive up to date, as far as workers answer; what it holds already is worth showing anyway."""
     with installation.stage() as stage:
         for name in stage.names:

@@ -22,7 +22,7 @@ from adapters.archive.parquet import ParquetArchive
 from adapters.books.chain_check import ChainReport, Kept, check
 from adapters.log.redis_streams import RedisLogReader
 from runtime.errors import ConfigError
-from runtime.ledger.rules import parse_rulebook
+from runtime.ledger.rule_file import parse_rulebook
 from runtime.ports import ErpGateway
 
 HEADS_HELP = "With --chain: a file with the --json answer of an earlier run; its heads must still be in the chains."

@@ -22,7 +22,8 @@ from runtime.config import Config
 from runtime.errors import ConfigError, GovernanceError
 from runtime.ledger import governance
 from runtime.ledger.ageing import BUCKETS, ageing, bucket_edges, overdue_before
-from runtime.ledger.rules import Rulebook, parse_rulebook
+from runtime.ledger.rule_file import parse_rulebook
+from runtime.ledger.rules import Rulebook
 from runtime.ports import Books, ChangeType, DecisionAction
 
 CHOSEN_MAX = 100_000  # exceptions that one command decides on; it says when there are more

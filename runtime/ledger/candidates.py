@@ -5,12 +5,14 @@ days. It decides only when the money has stood for a while, so that the answer d
 Never posts: a pair becomes a derived event.
 """
 
-from datetime import date, timedelta
+from collections.abc import Iterable
+from datetime import date
 from typing import ClassVar, NamedTuple
 
 import msgspec
 
-from runtime.ledger.registers import Deriving, Fact, Finding, Marks, Policy
+from runtime.ledger.registers import Deriving, Fact, Finding, ItemFlag, Marks, Policy
+from runtime.ledger.weekdays import business_days
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 
@@ -18,19 +20,21 @@ HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 class CandidateTerms(
     msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="candidates", forbid_unknown_fields=True
 ):
-    """`derives`: the kind of event that a pair becomes."""
+    """`derives`: the kind of event that a pair becomes. `several`: the exception of money that fits several
+    remittances, or one that other money fits too, for as long as it does."""
 
     PARTS: ClassVar[frozenset[str]] = frozenset(("remit", "money", "paid"))
     MEASURES: ClassVar[frozenset[str]] = frozenset()
 
     derives: str
+    several: str
     decide_after_h: int
     business_days: int
     keep_days: int
 
     def exceptions(self) -> set[str]:
-        """Exception types that it may raise: none."""
-        return set()
+        """Exception types that it may raise."""
+        return {self.several}
 
 
 class Side(msgspec.Struct, array_like=True):
@@ -44,6 +48,10 @@ class Side(msgspec.Struct, array_like=True):
     on: date
     occurred_ms: int
     since_ms: int
+    counterparty: str
+    source: str
+    event_id: str
+    contested: bool = False
 
 
 class _Pool(NamedTuple):
@@ -58,24 +66,46 @@ class Candidates:
 
     def __init__(self, terms: CandidateTerms, policy: Policy) -> None:
         self._terms, self._policy = terms, policy
-        self._remits: dict[tuple[str, str], Side] = {}  # by entity and trace
+        self._remits: dict[tuple[str, str], dict[str, Side]] = {}  # by entity and trace, each payer's
         self._money: dict[tuple[str, str], Side] = {}  # by entity and deposit
-        self._paid: dict[tuple[str, str], int] = {}  # traces whose money came, and when
+        self._paid: dict[tuple[str, str], dict[str, int]] = {}  # traces whose money came, of whom, and when
         self._next_pass_ms = 0
         self._marks = Marks([], [], [], [])
 
     def take(self, fact: Fact, now_ms: int) -> Finding:
         """Keep a "remit" or "money" half; "paid" says that a trace's money came."""
-        key = (fact.entity, fact.key)
+        key, payer = (fact.entity, fact.key), self._policy("PAYER_ALIAS", fact.place()) or fact.counterparty
+        money = (fact.amount_minor, fact.currency, fact.effective_on, fact.occurred_ms)
+        side = Side(fact.entity, fact.key, payer, *money, now_ms, fact.counterparty, fact.source, fact.event_id)
         if fact.part == "paid":
-            self._remits.pop(key, None)
-            self._paid[key] = now_ms
-        elif fact.amount_minor and not (fact.part == "remit" and key in self._paid):
-            payer = self._policy("PAYER_ALIAS", fact.place()) or fact.counterparty
-            money = (fact.amount_minor, fact.currency, fact.effective_on, fact.occurred_ms)
-            halves = self._remits if fact.part == "remit" else self._money
-            halves[key] = Side(fact.entity, fact.key, payer, *money, now_ms)
+            self._paid.setdefault(key, {})[payer] = now_ms
+            there = self._remits.get(key, {})
+            self._drop_remits(key, [one for one in there if not payer or one in ("", payer)])
+        elif fact.part == "money" and fact.amount_minor:
+            self._contest(self._money.get(key), on=False)
+            self._money[key] = side
+        elif fact.amount_minor and not self._is_paid(key, payer):
+            self._remits.setdefault(key, {})[payer] = side
         return Finding()
+
+    def _is_paid(self, key: tuple[str, str], payer: str) -> bool:
+        """Whether the money of this payer's trace has come. Who names no payer may be any."""
+        paid = self._paid.get(key, {})
+        return payer in paid or "" in paid or bool(paid and not payer)
+
+    def _drop_remits(self, key: tuple[str, str], payers: list[str]) -> None:
+        for payer in payers:
+            del self._remits[key][payer]
+        if not self._remits.get(key, True):
+            del self._remits[key]
+
+    def _contest(self, money: Side | None, *, on: bool) -> None:
+        """Begin or end the exception of money that nobody but a person can place."""
+        if money and money.contested != on:
+            money.contested = on
+            who = (money.entity, money.source, money.event_id, money.currency, money.amount_minor)
+            detail = "several remittances and deposits fit each other"
+            self._marks.flags.append(ItemFlag(self._terms.several, *who, raised=on, detail=detail))
 
     def age(self, now_ms: int) -> None:
         """Pair what has stood long enough and has exactly one counterpart, on both sides; once a day, forget."""
@@ -87,16 +117,23 @@ class Candidates:
             self._forget(now_ms - self._terms.keep_days * DAY_MS)
 
     def _decide(self, ripe: list[Side]) -> None:
-        remits, money = _pooled(self._remits), _pooled(self._money)
+        remits = _pooled(side for sides in self._remits.values() for side in sides.values())
+        money = _pooled(self._money.values())
         for side in ripe:
             fitting = [other for other in remits.get(_pool(side), []) if self._near(side.on, other.on)]
-            if len(fitting) == 1 and self._is_sole(fitting[0], money[_pool(side)]):
+            is_pair = len(fitting) == 1 and self._is_sole(fitting[0], money[_pool(side)])
+            self._contest(side, on=bool(fitting) and not is_pair)
+            if is_pair:
                 self._pair(side, fitting[0])
 
     def _forget(self, old: int) -> None:
-        self._remits = {key: side for key, side in self._remits.items() if side.since_ms >= old}
-        self._money = {key: side for key, side in self._money.items() if side.since_ms >= old}
-        self._paid = {key: since_ms for key, since_ms in self._paid.items() if since_ms >= old}
+        for key, sides in list(self._remits.items()):
+            self._drop_remits(key, [payer for payer, side in sides.items() if side.since_ms < old])
+        for key, side in list(self._money.items()):
+            if side.since_ms < old:
+                self._contest(self._money.pop(key), on=False)
+        kept = {key: {payer: at for payer, at in paid.items() if at >= old} for key, paid in self._paid.items()}
+        self._paid = {key: paid for key, paid in kept.items() if paid}
 
     def _is_sole(self, remit: Side, money: list[Side]) -> bool:
         return sum(self._near(side.on, remit.on) for side in money) == 1
@@ -105,13 +142,13 @@ class Candidates:
         return business_days(one, other) <= self._terms.business_days
 
     def _pair(self, money: Side, remit: Side) -> None:
-        del self._remits[remit.entity, remit.key]
+        self._drop_remits((remit.entity, remit.key), [remit.payer])
         del self._money[money.entity, money.key]
         columns = {
             "entity": money.entity,
             "document": money.key,
             "reference": remit.key,
-            "counterparty": money.payer or None,
+            "counterparty": remit.counterparty or None,
             "amount_minor": money.amount_minor,
             "currency": money.currency,
             "occurred_at": money.occurred_ms,
@@ -135,25 +172,19 @@ class Candidates:
         self._remits, self._money, self._paid = map(dict, kept)
 
     def __len__(self) -> int:
-        return len(self._remits) + len(self._money)
+        return sum(map(len, self._remits.values())) + len(self._money)
 
 
-_HALVES = list[tuple[tuple[str, str], Side]]
-_STATE = tuple[int, _HALVES, _HALVES, list[tuple[tuple[str, str], int]]]
-
-
-def business_days(one: date, other: date) -> int:
-    """Weekdays after the earlier date, up to the later one."""
-    first, days = min(one, other), abs((one - other).days)
-    return sum((first + timedelta(days=n)).weekday() < 5 for n in range(1, min(days, 366) + 1))
+_KEY = tuple[str, str]
+_STATE = tuple[int, list[tuple[_KEY, dict[str, Side]]], list[tuple[_KEY, Side]], list[tuple[_KEY, dict[str, int]]]]
 
 
 def _pool(side: Side) -> _Pool:
     return _Pool(side.entity, side.payer, side.currency, side.amount_minor)
 
 
-def _pooled(halves: dict[tuple[str, str], Side]) -> dict[_Pool, list[Side]]:
+def _pooled(sides: Iterable[Side]) -> dict[_Pool, list[Side]]:
     pools: dict[_Pool, list[Side]] = {}
-    for side in halves.values():
+    for side in sides:
         pools.setdefault(_pool(side), []).append(side)
     return pools

@@ -36,10 +36,11 @@ def grouped(rows: pl.DataFrame, by: Iterable[str | pl.Expr], *sums: pl.Expr) -> 
 
 def celled(rows: pl.DataFrame, told_apart: Mapping[str, Collection[str]]) -> Cells:
     """Rows (canonical columns and `was`) in cells. `told_apart`: columns that decide only for some kinds, and these
-    kinds; for others such a column is empty in `frame`. Amounts of one cell have one sign."""
+    kinds; for others such a column is empty in `frame`, as is one that the rows have not. Amounts of one cell have one
+    sign."""
     kinds = set(rows["kind"].unique())
     telling = {column: list(kinds & set(some)) for column, some in told_apart.items()}
-    present = [column for column, some in telling.items() if some]
+    present = [column for column, some in telling.items() if some and column in rows.columns]
     columns = rows.select(list(dict.fromkeys((*KEYS, "amount_minor", "counterparty", *present))))
     keys = [
         *KEYS,

@@ -31,18 +31,23 @@ RANKS = {
     "corrected": 80,
 }
 _REVERSAL = "22"  # CLP02
+BATCH_REJECTED = "batch_rejected"  # what becomes of a submission whose batch was not taken
+_WHOLE_GROUP = "*"  # stands for a set's number where its whole group is answered
+
+_Key = tuple[str, str]  # entity, and the number of a claim or of a group of batches
 
 
 class ClaimTerms(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="claims", forbid_unknown_fields=True):
     """Names of exceptions, and how long an untouched claim is remembered."""
 
-    PARTS: ClassVar[frozenset[str]] = frozenset({*RANKS, "paid", "adjusted", "expected"})
+    PARTS: ClassVar[frozenset[str]] = frozenset({*RANKS, "paid", "adjusted", "expected", BATCH_REJECTED})
     MEASURES: ClassVar[frozenset[str]] = frozenset(("unapplied", "identified", *VARIANCES))
 
     unmatched: str
     underpaid: str
     late: str
     keep_days: int
+    answer_days: int  # an acknowledgement answers batches that were sent at most so many days before it
     patient_codes: str = "PR-"  # adjustments whose code begins so are the patient's part, not missing
 
     def exceptions(self) -> set[str]:
@@ -63,6 +68,15 @@ class Claim(msgspec.Struct, array_like=True, gc=False):
     payment: tuple[str, str, str] = ("", "", "")  # source, event and currency of the least payment by name
     flagged: tuple[ItemFlag, ...] = ()
     touched_ms: int = 0
+    batch: str = ""  # GS06/ST02 of the submission that the status tells of; "" once it tells of something else
+
+
+class _Rejection(NamedTuple):
+    """A batch that was not taken: the set's number, the day of the answer, and when it was heard of."""
+
+    control: str
+    day: int
+    heard_ms: int
 
 
 class _Wrong(NamedTuple):
@@ -76,7 +90,9 @@ class Claims:
 
     def __init__(self, terms: ClaimTerms, policy: Policy) -> None:
         self._terms, self._policy = terms, policy
-        self._claims: dict[tuple[str, str], Claim] = {}
+        self._claims: dict[_Key, Claim] = {}
+        self._sent: dict[_Key, dict[_Key, None]] = {}  # by entity and group: claims whose status is its submission
+        self._rejections: dict[_Key, list[_Rejection]] = {}  # by entity and group
         self._next_pass_ms = 0
         self._marks = Marks([], [], [], [])
 
@@ -84,6 +100,9 @@ class Claims:
         """Keep what an event says of its claim. Measures: `unapplied` of a payment, `identified` of a submission, and
         by how much each variance of the claim changes."""
         key = (fact.entity, fact.key)
+        if fact.part == BATCH_REJECTED:
+            self._reject(fact, now_ms)
+            return _UNCHANGED
         claim = self._claims.get(key)
         if claim is None:
             claim = self._claims[key] = Claim()
@@ -115,10 +134,48 @@ class Claims:
             self._marks.flags.append(ItemFlag(*who, raised=False))
             return
         claim.at, claim.status = at, name
+        self._await_answer(claim, (fact.entity, fact.key), fact.reference if name == "submitted" else "")
+        verdicts = self._rejections.get(_group(fact.entity, claim.batch), ())
+        if any(self._answers(verdict, claim) for verdict in verdicts):
+            self._undo(claim, fact, fact.key)
+            return
         money = (fact.currency, fact.amount_minor, fact.source, fact.event_id)
         self._marks.told.append(
             Told(name, fact.kind, fact.entity, fact.key, fact.counterparty, *money, detail=fact.reason)
         )
+
+    def _reject(self, fact: Fact, now_ms: int) -> None:
+        """A batch, or a whole group, was not taken: submissions in it count no more, as far as they are the newest
+        that is known of their claims. Batch numbers come again, so an answer goes a few days back, and no further."""
+        group, control = _group(fact.entity, fact.key), fact.key.partition("/")[2]
+        verdict = _Rejection(control, fact.occurred_ms // DAY_MS, now_ms)
+        self._rejections.setdefault(group, []).append(verdict)
+        for key in sorted(self._sent.get(group, ())):
+            if self._answers(verdict, self._claims[key]):
+                self._undo(self._claims[key], fact, key[1])
+
+    def _answers(self, verdict: _Rejection, claim: Claim) -> bool:
+        named = bool(claim.batch) and verdict.control in (_WHOLE_GROUP, claim.batch.partition("/")[2])
+        return named and 0 <= verdict.day - claim.at[0] <= self._terms.answer_days
+
+    def _undo(self, claim: Claim, fact: Fact, number: str) -> None:
+        """It stands where the submission stood in time, so that whatever is newer than that stays."""
+        claim.status = BATCH_REJECTED
+        self._await_answer(claim, (fact.entity, number), "")
+        money = (fact.currency, fact.amount_minor, fact.source, fact.event_id)
+        told = (BATCH_REJECTED, fact.kind, fact.entity, number, fact.counterparty)
+        self._marks.told.append(Told(*told, *money, detail=fact.reason))
+
+    def _await_answer(self, claim: Claim, key: _Key, batch: str) -> None:
+        """Know which claims a batch's answer would concern; `batch` is "" for those that no answer concerns."""
+        if claim.batch:
+            group = _group(key[0], claim.batch)
+            del self._sent[group][key]
+            if not self._sent[group]:
+                del self._sent[group]
+        claim.batch = batch
+        if batch:
+            self._sent.setdefault(_group(key[0], batch), {})[key] = None
 
     def _take_payment(self, claim: Claim, fact: Fact) -> None:
         claim.paid_minor += fact.amount_minor
@@ -154,7 +211,10 @@ class Claims:
             return
         self._next_pass_ms, old = now_ms + DAY_MS, now_ms - self._terms.keep_days * DAY_MS
         for key in [key for key, claim in self._claims.items() if claim.touched_ms < old and not claim.flagged]:
+            self._await_answer(self._claims[key], key, "")
             del self._claims[key]
+        kept = {group: [one for one in verdicts if one.heard_ms >= old] for group, verdicts in self._rejections.items()}
+        self._rejections = {group: verdicts for group, verdicts in kept.items() if verdicts}
 
     def drain(self) -> Marks:
         """The marks since the last call."""
@@ -163,19 +223,26 @@ class Claims:
 
     def dump(self) -> bytes:
         """Everything, for a snapshot."""
-        return msgspec.msgpack.encode((self._next_pass_ms, list(self._claims.items())))
+        return msgspec.msgpack.encode((self._next_pass_ms, list(self._claims.items()), list(self._rejections.items())))
 
     def load(self, state: bytes) -> None:
         """Start from a snapshot."""
-        self._next_pass_ms, claims = msgspec.msgpack.decode(state, type=_STATE)
-        self._claims = dict(claims)
+        self._next_pass_ms, claims, rejections = msgspec.msgpack.decode(state, type=_STATE)
+        self._claims, self._rejections, self._sent = dict(claims), dict(rejections), {}
+        for key, claim in claims:
+            if claim.batch:
+                self._sent.setdefault(_group(key[0], claim.batch), {})[key] = None
 
     def __len__(self) -> int:
         return len(self._claims)
 
 
-_STATE = tuple[int, list[tuple[tuple[str, str], Claim]]]
+_STATE = tuple[int, list[tuple[_Key, Claim]], list[tuple[_Key, list[_Rejection]]]]
 _UNCHANGED = Finding(dict.fromkeys(("unapplied", "identified", *VARIANCES), 0))
+
+
+def _group(entity: str, batch: str) -> _Key:
+    return entity, batch.partition("/")[0]
 
 
 def _unapplied(claim: Claim) -> int:

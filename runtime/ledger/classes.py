@@ -1,17 +1,23 @@
 """Which rule an event falls under, where its kind alone does not say: by a code that the event carries.
 
-Owns reading code tables. A table's codes may end in `*`; the longest fitting one counts. Never guesses a class for a
-code that no table knows: such an event has no rule, and is held.
+Owns reading code tables. A table's codes may end in `*`; the longest fitting one counts. A code may be refined by a
+remark of the same event, where there is a row for the pair (`CODE/REMARK`). Never guesses a class for a code that no
+table knows: such an event has no rule, and is held.
 """
 
+from collections.abc import Iterable, Iterator
+
+import msgspec
 import polars as pl
 
+from runtime.ledger.amounts import attributes_of
 from runtime.ledger.crosswalk import Crosswalk, Place
 from runtime.ledger.rules import Rule, Rulebook
 
 CODES_MAX = 100_000  # remembered answers; far more than the codes in use
 
 
+PAIR = "/"  # between a code and the remark that refines it
 OVERRIDE = "CLASS_"  # a mapping of the role CLASS_<table>/<code> classifies a code by entity, payer and date
 
 
@@ -20,28 +26,51 @@ class Classes:
 
     def __init__(self, rulebook: Rulebook, crosswalk: Crosswalk) -> None:
         self._classified = {name: kind.classify for name, kind in rulebook.kind.items() if kind.classify}
+        self._refined = {name: kind.refined_by for name, kind in rulebook.kind.items() if kind.refined_by}
         self._cases = {name: frozenset(kind.case) for name, kind in rulebook.kind.items()}
         self._tables = {name: table.codes for name, table in rulebook.table.items()}
         self._crosswalk = crosswalk
         self._known: dict[tuple[str, str], str] = {}
-        self._overridden = False
+        self.mapping_changed()
 
     def mapping_changed(self) -> None:
         """Called after the crosswalk took a version."""
-        self._overridden = any(row.role.startswith(OVERRIDE) for _, row in self._crosswalk.dump())
+        roles = (row.role for _, row in self._crosswalk.dump())
+        overrides = [role.removeprefix(OVERRIDE) for role in roles if role.startswith(OVERRIDE)]
+        self._overridden = bool(overrides)
+        self._paired = list(self._codes_in_pairs(overrides))
+
+    def _codes_in_pairs(self, overrides: Iterable[str]) -> Iterator[str]:
+        """The codes that some remark refines."""
+        told = (code.partition(PAIR)[2] for code in overrides)
+        for code in (*told, *(code for codes in self._tables.values() for code in codes)):
+            before, pair, _ = code.partition(PAIR)
+            if pair:
+                yield before
 
     @property
     def told_apart(self) -> dict[str, set[str]]:
         """Columns that classes look at for some kinds, and these kinds."""
-        return {"reason": set(self._classified), "counterparty": set(self._classified if self._overridden else ())}
+        by_payer = self._classified if self._overridden else ()
+        return {"reason": set(self._classified), "remarks": set(self._refined), "counterparty": set(by_payer)}
+
+    def remarked(self, events: pl.DataFrame) -> pl.DataFrame:
+        """Events with the `remarks` (a JSON list) of those whose code may be refined; as they are where none may."""
+        may = (events["kind"].is_in(list(self._refined)) & events["reason"].is_in(self._paired)).fill_null(False)
+        if not may.any():
+            return events
+        given = events.filter(may).select("kind", "attributes")
+        told = [_remarks(attributes, self._refined[kind]) for kind, attributes in given.iter_rows()]
+        nothing = pl.repeat(None, len(events), dtype=pl.String(), eager=True)
+        return events.with_columns(nothing.scatter(may.arg_true(), told).alias("remarks"))
 
     def rules_of(self, events: pl.DataFrame) -> pl.Series:
-        """The rule of each event; "" where its code is in no table."""
+        """The rule of each event (with its `remarks`, null for none); "" where its code is in no table."""
         kinds = events["kind"]
         concerned = kinds.is_in(list(self._classified))
         if not concerned.any():
             return kinds.alias("rule")
-        by = ["kind", "_code", *(_PLACE if self._overridden else ())]
+        by = ["kind", "_code", "remarks", *(_PLACE if self._overridden else ())]
         codes = events.select("kind", pl.col("reason").fill_null("").alias("_code"), *(by[2:]))
         found = codes.filter(concerned).unique()
         named = found.with_columns(pl.Series("rule", [self._rule(*row) for row in found.iter_rows()], pl.String()))
@@ -51,9 +80,15 @@ class Classes:
             .to_series()
         )
 
-    def _rule(self, kind: str, code: str, *place: object) -> str:
-        chosen = self._override(f"{self._classified[kind]}/{code}", place) if place else ""
-        if chosen in self._cases[kind]:
+    def _rule(self, kind: str, code: str, remarks: str | None, *place: object) -> str:
+        """What is mapped counts before the table; in both a pair counts before its code, and of pairs the first
+        remark's."""
+        table = self._classified[kind]
+        pairs = [f"{code}{PAIR}{remark}" for remark in msgspec.json.decode(remarks)] if remarks else []
+        mapped = (self._override(f"{table}/{one}", place) for one in (*pairs, code) if place)
+        of_pairs = (self._tables[table].get(pair, "") for pair in pairs)
+        chosen = next((one for one in (*mapped, *of_pairs) if one in self._cases[kind]), "")
+        if chosen:
             return f"{kind}/{chosen}"
         if len(self._known) > CODES_MAX:
             self._known.clear()
@@ -66,6 +101,13 @@ class Classes:
         entity, facility, counterparty, on = place
         chosen = self._crosswalk.resolve(OVERRIDE + code, Place(entity, facility or "", "", on, counterparty or ""))
         return chosen.account if chosen else ""
+
+
+def _remarks(attributes: str | None, name: str) -> str | None:
+    """The texts that stand under a name among an event's attributes, as a JSON list; None for none."""
+    given = attributes_of(attributes).get(name)
+    told = [one for one in given if isinstance(one, str)] if isinstance(given, list) else []
+    return msgspec.json.encode(told).decode() if told else None
 
 
 _PLACE = ("entity", "facility", "counterparty", "effective_on")

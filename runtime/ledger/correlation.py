@@ -13,13 +13,21 @@ from runtime.ledger.bills import Bills
 from runtime.ledger.candidates import Candidates
 from runtime.ledger.claims import Claims
 from runtime.ledger.crosswalk import Crosswalk, Place
+from runtime.ledger.denials import Denials
 from runtime.ledger.links import RegisterRef
 from runtime.ledger.order_lines import OrderLines
 from runtime.ledger.registers import Deriving, Fact, Finding, Hold, ItemFlag, Marks, Register, Told
 from runtime.ledger.rules import Rulebook
 from runtime.ledger.takebacks import Takebacks
 
-_TYPES = {"order_lines": OrderLines, "bills": Bills, "claims": Claims, "takebacks": Takebacks, "candidates": Candidates}
+_TYPES = {
+    "order_lines": OrderLines,
+    "bills": Bills,
+    "claims": Claims,
+    "denials": Denials,
+    "takebacks": Takebacks,
+    "candidates": Candidates,
+}
 _KEYS = ("document", "reference", "correlation_id")
 _TEXTS = ("document", "reference", "counterparty", "correlation_id", "reason", "facility", "department")
 _COLUMNS = (  # a Fact's fields without `part` and `key`
@@ -77,6 +85,14 @@ class Correlation:
         if not finding.fault:
             self.findings[id] = finding
         return finding.fault
+
+    def note(self, rows: Iterable[tuple], refs: Iterable[RegisterRef], now_ms: int) -> None:
+        """Tell registers of settled rows (see `facts_of`), in order: each the one that its rule names. They find
+        nothing of them that could still be posted."""
+        for row, ref in zip(rows, refs, strict=True):
+            fact = _fact(row, ref)
+            if fact.key or ref.optional:
+                self._registers[ref.register].take(fact, now_ms)
 
     def booked(self, ids: list[int]) -> None:
         """Forget the findings of events that are booked or excluded."""

@@ -160,7 +160,15 @@ def holding_types(rulebook: Rulebook) -> HoldingTypes:
     items = rulebook.item.values()
     holds = {name for item in items for name in (item.unopened, item.differs, item.twice, item.held)}
     holds |= {group.mismatch for group in rulebook.group.values()} | {role.missing for role in rulebook.role.values()}
-    return HoldingTypes(frozenset({rule.raises for rule in rules} - holds - {""}), _DELIVERY, tuple(rulebook.item))
+    noted = {rule.raises for rule in rules} | _noted(rulebook)
+    return HoldingTypes(frozenset(noted - holds - {""}), _DELIVERY, tuple(rulebook.item))
+
+
+def _noted(rulebook: Rulebook) -> set[str]:
+    """The exceptions of registers that are told of settled events alone: such a register can hold none."""
+    entered = {kind.links.enters.register for kind in rulebook.kind.values() if kind.links and kind.links.enters}
+    told = {ref.register for kind in rulebook.kind.values() for ref in kind.noted}
+    return {name for register in told - entered for name in rulebook.register[register].exceptions()}
 
 
 def holds_event(exception: Mapping[str, Any], types: HoldingTypes) -> bool:

@@ -126,6 +126,12 @@ class ItemTable:
         self.amount_minor[row], self.used_minor[row] = item.amount_minor, item.used_minor
         self.flagged[row] = item.flagged
 
+    def restart(self, key: Key, now_ms: int) -> None:
+        """Count an item's time from now, if it is there."""
+        row = self.row_of(key)
+        if row != NONE:
+            self.since_ms[row] = now_ms
+
     def remove(self, key: Key) -> None:
         """Forget an item that is there."""
         self.forget(np.array([self.row_of(key)]))

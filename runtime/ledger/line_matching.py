@@ -73,7 +73,8 @@ class OrderLine(msgspec.Struct, array_like=True):
     """An order line, and sums and entries of what answers it.
 
     `price`: minor units for one unit, as the text of a fraction. `by_amount`: ordered without a quantity; then each
-    minor unit counts as one unit. `accepted` is None until something is accepted separately.
+    minor unit counts as one unit. `inspected`: received by receipts that say which part was `rejected`. `accepted` is
+    None until something is accepted separately.
     """
 
     supplier: str
@@ -92,6 +93,7 @@ class OrderLine(msgspec.Struct, array_like=True):
     used: int = 0
     bills: list[Entry] = []
     uses: list[Entry] = []
+    inspected: int = 0
 
     def counted(self, quantity: int | None, amount_minor: int) -> int:
         """How much of the line something is."""
@@ -113,9 +115,9 @@ class OrderLine(msgspec.Struct, array_like=True):
 
     @property
     def acceptable(self) -> int:
-        """Accepted, of what is at hand. Without separate acceptance that is all but the rejected part, and what was
-        returned is the rejected part first."""
-        accepted = self.received - self.rejected if self.accepted is None else self.accepted
+        """Accepted, of what is at hand. Without separate acceptance that is what receipts say was inspected and not
+        rejected, none where they say nothing; what was returned is the rejected part first."""
+        accepted = self.inspected - self.rejected if self.accepted is None else self.accepted
         return max(0, min(accepted, self.at_hand))
 
     def dues(self) -> tuple[Due, ...]:

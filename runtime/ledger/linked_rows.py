@@ -1,7 +1,8 @@
 """The linked rows of a step as columns of numbers: what each kind opens, uses and joins, and under which hashed keys.
 
-Owns which links are plain: those of items that nobody signs for, holds, expects or counts in pieces, so that the order
-of their uses does not matter as long as all of them fit. Decides nothing of any row.
+Owns which links are plain: those of items that nobody signs for, agrees with, holds, expects, counts in pieces or
+tells apart, so
+that the order of their uses does not matter as long as all of them fit. Decides nothing of any row.
 """
 
 from collections.abc import Iterable, Mapping
@@ -76,7 +77,8 @@ def plan(rulebook: Rulebook, links: Mapping[str, Links], payables: Iterable[str]
 def _special(rulebook: Rulebook, links: Mapping[str, Links]) -> set[str]:
     """Items of which something is said that does not fit into columns."""
     every = list(links.values())
-    special = {name for name, rule in rulebook.item.items() if rule.held_by or rule.announces}
+    rules = rulebook.item.items()
+    special = {name for name, rule in rules if rule.held_by or rule.announces or rule.apart_by or rule.while_ready}
     special |= {ref.item for one in every for ref in one.expects}
     special |= {one.releases.item for one in every if one.releases}
     special |= {ref.item for one in every for ref in one.opened if ref.amount != amounts.AMOUNT or ref.optional}
@@ -84,7 +86,7 @@ def _special(rulebook: Rulebook, links: Mapping[str, Links]) -> set[str]:
 
 
 def _is_plain(use: ItemRef) -> bool:
-    return use.amount == amounts.AMOUNT and not use.second_person and not use.at_most
+    return use.amount == amounts.AMOUNT and not use.second_person and not use.agrees and not use.at_most
 
 
 def _whole(links: Mapping[str, Links], plain: set[str]) -> set[str]:

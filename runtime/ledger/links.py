@@ -11,6 +11,7 @@ import msgspec
 from runtime.ledger import amounts
 
 KeyColumn = Literal["document", "reference", "correlation_id"]
+AgreedColumn = Literal["account", "counterparty", "department", "facility", "reason"]
 ALIAS = "correlation_id_or_document"  # what others know a document by, where that is told; otherwise the document
 
 
@@ -28,8 +29,9 @@ class ItemRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An item that an event opens or consumes, and the column that holds its key.
 
     `amount`: how much of it, a sum of names. `optional`: nothing to do where the key is empty. Of a consumer:
-    `second_person` must sign, another one than the opener's; `past_holds` uses the item although it is held,
-    `at_most` what is left of it when that is less.
+    `second_person` must sign, another one than the opener's; `agrees`: columns that must say what the opener's say,
+    each with the exception of one that does not; `past_holds` uses the item although it is held, `at_most` what is
+    left of it when that is less.
     """
 
     item: str
@@ -37,6 +39,7 @@ class ItemRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     amount: str = amounts.AMOUNT
     optional: bool = False
     second_person: bool = False
+    agrees: dict[AgreedColumn, str] = {}
     past_holds: bool = False
     at_most: bool = False
 

@@ -5,6 +5,7 @@ to is complete. Never posts; it says which events became ready, and which became
 times are arguments.
 """
 
+from runtime.ledger.beside import Beside, shared, told_apart
 from runtime.ledger.item_table import HashedKey, ItemTable, key_of
 from runtime.ledger.links import ItemRef, Links, Release
 from runtime.ledger.registers import Hold, ItemFlag, Told
@@ -23,8 +24,10 @@ class Matching:
         self._rules = rulebook
         self._links = {name: kind.links for name, kind in rulebook.kind.items() if kind.links}
         self._signed = _signed_items(self._links)
+        self._agreed = _agreed_columns(self._links)
         self._counted = {ref.item for links in self._links.values() for ref in links.opened if ref.amount == QUANTITY}
         self._openers = {ref.item: name for name, links in self._links.items() for ref in links.opened}
+        self._apart = {name for name, rule in rulebook.item.items() if rule.apart_by}
         self._items_max = items_max
         self.items = ItemTable()
         self.terms: dict[Key, ItemTerms] = {}
@@ -32,6 +35,7 @@ class Matching:
         self.waiters: dict[int, Waiter] = {}
         self._expected: dict[Key, list[Expected]] = {}
         self._consumers: dict[HashedKey, list[int]] = {}  # waiting for an item that is not there yet, or is held
+        self._beside = Beside(self.items)
         self._changes: list[Change] = []
         self._flags: list[ItemFlag] = []
         self._told: list[Told] = []
@@ -62,6 +66,8 @@ class Matching:
     def _link_items(self, event: Event, waiter: Waiter, links: Links, now_ms: int) -> None:
         for ref in links.opened:
             self._open(event, ref, now_ms)
+            if self._rules.item[ref.item].while_ready:
+                waiter.opened = self._key(event, ref)[2]
         if links.consumes:
             self._need_item(event, waiter, links.consumes)
         for ref in links.expects:
@@ -73,21 +79,29 @@ class Matching:
         """Say what became of an event, and let those that waited for its items try them."""
         self._settle(event.id)
         for ref in links.opened:
-            self._wake((ref.item, event.entity, event.key(ref)))
+            self._wake(self._key(event, ref))
 
     # ── items ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _key(self, event: Event, ref: ItemRef | Release) -> Key:
+        """The key of the item that a link of an event means."""
+        text = event.key(ref)
+        if ref.item in self._apart:
+            text = told_apart(text, event.counterparty or "")
+        return ref.item, event.entity, text
 
     def _refusal(self, event: Event, links: Links) -> str:
         """The exception type of an event whose items can't be opened."""
         for ref in links.opened:
-            if event.key(ref) and (ref.item, event.entity, event.key(ref)) in self.items:
+            key = self._key(event, ref)
+            if key[2] and key in self.items:
                 return self._rules.item[ref.item].twice
             if len(self.items) >= self._items_max:
                 return FULL
         return ""
 
     def _open(self, event: Event, ref: ItemRef, now_ms: int) -> None:
-        key = (ref.item, event.entity, event.key(ref))
+        key = self._key(event, ref)
         if ref.optional and not key[2]:
             return
         rule, amount_minor = self._rules.item[ref.item], event.amount(ref.amount)
@@ -98,9 +112,11 @@ class Matching:
             return
         item = OpenItem(amount_minor, now_ms, event.source, event.event_id, event.currency)
         self.items.put(key, item)
-        if ref.item in self._signed or rule.held_by:
+        if ref.item in self._apart:
+            self._beside.put(key)
+        if ref.item in self._signed or ref.item in self._agreed or rule.held_by:
             terms = self.terms.setdefault(key, ItemTerms())
-            terms.person = event.person()
+            terms.person, terms.said = event.person(), event.said(self._agreed.get(ref.item, ()))
             terms.holds = [*terms.holds, *(hold for hold in rule.held_by if hold not in terms.released)]
         if rule.announces:
             self._flag(rule.announces, key, item, raised=True, detail="open since this event")
@@ -108,17 +124,18 @@ class Matching:
             self._use_expected(key, item, rule, expected)
 
     def _need_item(self, event: Event, waiter: Waiter, ref: ItemRef) -> None:
-        key = (ref.item, event.entity, event.key(ref))
+        key = self._key(event, ref)
         if ref.optional and not key[2]:
             return
         waiter.item, waiter.item_minor = key[2], event.amount(ref.amount)
         if ref.second_person:
             waiter.person = event.person()
+        waiter.said = event.said(ref.agrees)
         self._attempt(event.id, key, waiter)
 
     def _expect(self, event: Event, ref: ItemRef, now_ms: int) -> None:
         """Use an item now, or when it comes; the event does not wait for it."""
-        key = (ref.item, event.entity, event.key(ref))
+        key = self._key(event, ref)
         expected = Expected(event.amount(ref.amount), now_ms, event.source, event.event_id, event.currency)
         item = self.items.get(key)
         if item:
@@ -127,17 +144,20 @@ class Matching:
             self._expected.setdefault(key, []).append(expected)
 
     def _need_release(self, event: Event, waiter: Waiter, ref: Release) -> None:
-        waiter.item, waiter.hold = event.key(ref), ref.hold or event.reason or ""
+        key = self._key(event, ref)
+        waiter.item, waiter.hold = key[2], ref.hold or event.reason or ""
         waiter.person = event.person()
-        self._attempt(event.id, (ref.item, event.entity, waiter.item), waiter)
+        self._attempt(event.id, key, waiter)
 
     def _attempt(self, id: int, key: Key, waiter: Waiter) -> None:
         """Use an item that is there and free; otherwise wait for it."""
         if not self._tried(key, waiter):
-            self._consumers.setdefault(key_of(key), []).append(id)
+            self._consumers.setdefault(key_of(shared(key)), []).append(id)
 
     def _tried(self, key: Key, waiter: Waiter) -> bool:
-        """Use or release an item; False if it is not there, or not free."""
+        """Use or release an item; False if it is not there, or not free, or another one may still come beside it."""
+        if key[0] in self._apart:
+            key = self._beside.meant(key, lambda one: self._fits(key[0], one, waiter.item_minor, waiter.currency))
         item, terms = self.items.get(key), self.terms.get(key)
         if item and waiter.hold:
             self._release(key, item, waiter)
@@ -145,7 +165,7 @@ class Matching:
             self._consume(key, item, waiter)
         else:
             return False
-        return True
+        return not (waiter.fault and key[0] in self._apart)
 
     def _consume(self, key: Key, item: OpenItem, waiter: Waiter) -> None:
         """Allocate what a waiter needs from an item that is there, or say that it does not fit."""
@@ -155,11 +175,14 @@ class Matching:
             waiter.item_minor = min(waiter.item_minor, item.residual_minor)
         if ref.second_person and (self._is_refused(key, waiter) or not self._opener(key)):
             waiter.fault = REFUSED
+        elif contradicted := self._contradicted(key, waiter):
+            waiter.fault = ref.agrees[contradicted]
         elif not self._fits(key[0], item, waiter.item_minor, waiter.currency):
             waiter.fault = rule.differs
         else:
             self._use(key, item, rule, waiter.item_minor)
             waiter.item = waiter.fault = ""
+            waiter.used = key[2] if key[0] in self._apart else ""
 
     def _use(self, key: Key, item: OpenItem, rule: Item, amount_minor: int) -> None:
         if rule.use == "exists":
@@ -195,6 +218,12 @@ class Matching:
         if use == "part":
             return amount_minor <= item.residual_minor
         return amount_minor == item.amount_minor and not item.used_minor
+
+    def _contradicted(self, key: Key, waiter: Waiter) -> str:
+        """The first column in which a waiter says something else than the item's opener, "" when there is none."""
+        terms = self.terms.get(key)
+        said = terms.said if terms else {}
+        return next((column for column, text in waiter.said.items() if said.get(column, text) != text), "")
 
     def _is_refused(self, key: Key, waiter: Waiter) -> bool:
         """Whether nobody signs, or the one who signed first (domain 5.8: preparer is not approver)."""
@@ -299,10 +328,11 @@ class Matching:
 
     def _wake(self, key: Key) -> None:
         """Let those that waited for an item try it, first come first served."""
-        for waiting in self._consumers.pop(key_of(key), ()):
-            if waiting in self.waiters:
-                self._attempt(waiting, key, self.waiters[waiting])
-                self._settle(waiting)
+        for id in self._consumers.pop(key_of(shared(key)), ()):
+            if id in self.waiters:
+                waiter = self.waiters[id]
+                self._attempt(id, (*key[:2], waiter.item), waiter)
+                self._settle(id)
 
     def _settle(self, id: int) -> None:
         """Say what became of an event: ready when nothing is lacking, otherwise whether it waits or is at fault."""
@@ -353,3 +383,12 @@ def _signed_items(links: dict[str, Links]) -> frozenset[str]:
     consumed = {one.consumes.item for one in links.values() if one.consumes and one.consumes.second_person}
     released = {one.releases.item for one in links.values() if one.releases and one.releases.second_person}
     return frozenset(consumed | released)
+
+
+def _agreed_columns(links: dict[str, Links]) -> dict[str, tuple[str, ...]]:
+    """item -> what must be remembered of its opener, as others must agree with it."""
+    refs = [one.consumes for one in links.values() if one.consumes and one.consumes.agrees]
+    return {
+        item: tuple(sorted({c for ref in refs if ref.item == item for c in ref.agrees}))
+        for item in {ref.item for ref in refs}
+    }

@@ -9,11 +9,15 @@ from collections.abc import Callable, Iterable
 import msgspec
 import numpy as np
 
+from runtime.ledger.beside import shared
 from runtime.ledger.item_table import HashedKey, TableState, key_of
+from runtime.ledger.links import ItemRef
 from runtime.ledger.matching import FULL, REFUSED
 from runtime.ledger.registers import ItemFlag
+from runtime.ledger.rules import Item
 from runtime.ledger.step_matching import StepMatching
 from runtime.ledger.waiting import Change, Event, Expected, GroupKey, GroupSum, ItemTerms, Key, OpenItem, Waiter
+from runtime.ledger.weekdays import business_ms
 
 DAY_MS = 86_400_000
 
@@ -37,28 +41,35 @@ class OpenItems(StepMatching):
             key = (ref.item, event.entity, waiter.item)
             if ref is links.releases or ref.second_person:
                 waiter.person = event.person()
+            waiter.said = event.said(ref.agrees) if ref is links.consumes else {}
             if self._tried(key, waiter):
                 self._forget_consumer(key, event.id)
-            elif event.id not in self._consumers.get(key_of(key), ()):  # who waits already keeps the place
-                self._consumers.setdefault(key_of(key), []).append(event.id)
+            elif event.id not in self._consumers.get(key_of(shared(key)), ()):  # who waits already keeps the place
+                self._consumers.setdefault(key_of(shared(key)), []).append(event.id)
         self._settle(event.id)
         return self.drain()
 
     def let_go(self, event: Event, now_ms: int) -> list[Change]:
         """Let an event go on although its item is not there, does not fit, or was opened before. A group's sum that
-        does not tie, and an approval that was refused, can't be let go; what went on already, need not."""
+        does not tie, and an approval that was refused, or is of something else than was asked for, can't be let go;
+        what went on already, need not."""
         waiter, links = self.waiters.get(event.id), self._links[event.kind]
         if waiter is None:
             return []
         if waiter.fault in {self._rules.item[ref.item].twice for ref in links.opened}:
             waiter.fault = ""
             self._join(event, waiter, links, now_ms)
-        elif waiter.item and links.consumes and waiter.fault not in ("", REFUSED):
+        elif waiter.item and links.consumes and waiter.fault not in ("", *self._unyielding(links.consumes)):
             self._forget_consumer((links.consumes.item, event.entity, waiter.item), event.id)
             waiter.item = waiter.fault = ""
             waiter.item_minor = 0
             self._settle(event.id)
         return self.drain()
+
+    def _unyielding(self, ref: ItemRef) -> set[str]:
+        """The exceptions that nobody may let go."""
+        differs = {self._rules.item[ref.item].differs} if ref.agrees else set()
+        return {REFUSED, *ref.agrees.values(), *differs}
 
     def drop(self, events: Iterable[Event]) -> list[Change]:
         """Take waiting events out, with all that they opened, used and joined; the changes of others. None of them goes
@@ -74,7 +85,8 @@ class OpenItems(StepMatching):
         if waiter.item and ref:
             self._forget_consumer((ref.item, event.entity, waiter.item), event.id)
         elif links.consumes:
-            self._give_back((links.consumes.item, event.entity, event.key(links.consumes)), waiter.item_minor)
+            key = self._key(event, links.consumes)
+            self._give_back((*key[:2], waiter.used or key[2]), waiter.item_minor)
         group_ref, group = links.member_of or links.closes, None
         if waiter.group and group_ref:
             group = self.groups[group_ref.group, event.entity, event.currency, waiter.group]
@@ -84,7 +96,7 @@ class OpenItems(StepMatching):
             else:
                 group.waiting_minor -= waiter.group_minor
         for opened in links.opened:
-            self._close_item(event, (opened.item, event.entity, event.key(opened)))
+            self._close_item(event, self._key(event, opened))
         return group
 
     def _close_item(self, event: Event, key: Key) -> None:
@@ -119,7 +131,7 @@ class OpenItems(StepMatching):
         self.items.put(key, item)
 
     def _forget_consumer(self, key: Key, id: int) -> None:
-        waiting = self._consumers.get(key_of(key), [])
+        waiting = self._consumers.get(key_of(shared(key)), [])
         if id in waiting:
             waiting.remove(id)
 
@@ -128,7 +140,9 @@ class OpenItems(StepMatching):
     def age(self, now_ms: int) -> list[Change]:
         """What waits too long becomes an exception; items that are used up or expired are forgotten."""
         for id, waiter in self.waiters.items():
-            if not waiter.fault and now_ms - waiter.since_ms > self._wait_days(waiter) * DAY_MS:
+            if waiter.opened:
+                self._restart(waiter, now_ms)
+            if not waiter.fault and self._is_overdue(waiter, now_ms):
                 waiter.fault = self._overdue(waiter)
                 self._tell(id, waiter)
         for key, expectations in self._expected.items():
@@ -147,7 +161,7 @@ class OpenItems(StepMatching):
     def _age_expected(self, key: Key, expectations: list[Expected], now_ms: int) -> None:
         rule = self._rules.item[key[0]]
         for expected in expectations:
-            if not expected.flagged and now_ms - expected.since_ms > rule.wait_days * DAY_MS:
+            if not expected.flagged and _age_ms(rule, expected.since_ms, now_ms) > rule.wait_days * DAY_MS:
                 expected.flagged = True
                 money = (expected.currency, self._money(key[0], expected.amount_minor))
                 who = (key[1], expected.source, expected.event_id, *money)
@@ -158,7 +172,7 @@ class OpenItems(StepMatching):
         rule, item = self._rules.item[key[0]], self.items.get(key)
         if not item or terms.flagged or not rule.overdue or not set(rule.held_by) & set(terms.holds):
             return
-        if now_ms - item.since_ms > rule.wait_days * DAY_MS:
+        if _age_ms(rule, item.since_ms, now_ms) > rule.wait_days * DAY_MS:
             terms.flagged = True
             self._flag(rule.overdue, key, item, raised=True, detail=f"held by {', '.join(sorted(set(terms.holds)))}")
 
@@ -166,11 +180,19 @@ class OpenItems(StepMatching):
         tied = group.total_minor == group.booked_minor and not group.waiting
         return tied and now_ms - group.since_ms > self._rules.group[key[0]].wait_days * DAY_MS
 
-    def _wait_days(self, waiter: Waiter) -> int:
+    def _restart(self, waiter: Waiter, now_ms: int) -> None:
+        """The time of an item that counts only while its opener waits for nothing begins anew."""
+        for ref in self._links[waiter.kind].opened:
+            if self._rules.item[ref.item].while_ready:
+                self.items.restart((ref.item, waiter.entity, waiter.opened), now_ms)
+
+    def _is_overdue(self, waiter: Waiter, now_ms: int) -> bool:
         links = self._links[waiter.kind]
         if waiter.item:
-            return self._rules.item[(links.consumes or links.releases).item].wait_days
-        return self._rules.group[(links.member_of or links.closes).group].wait_days
+            rule = self._rules.item[(links.consumes or links.releases).item]
+            return _age_ms(rule, waiter.since_ms, now_ms) > rule.wait_days * DAY_MS
+        days = self._rules.group[(links.member_of or links.closes).group].wait_days
+        return now_ms - waiter.since_ms > days * DAY_MS
 
     def _overdue(self, waiter: Waiter) -> str:
         links = self._links[waiter.kind]
@@ -185,6 +207,8 @@ class OpenItems(StepMatching):
         items, rows = self.items, self.items.standing()
         rules = [self._rules.item[label.name] for label in items.labels]
         label, age_ms = items.label[rows], now_ms - items.since_ms[rows]
+        weekly = np.array([rule.business_days for rule in rules], bool)[label]
+        age_ms[weekly] = business_ms(items.since_ms[rows[weekly]], now_ms)
         late = (age_ms > _of_days(rule.keep_days or rule.wait_days for rule in rules)[label]) & ~items.flagged[rows]
         rows, label, age_ms = rows[late], label[late], age_ms[late]
         used_up = items.amount_minor[rows] == items.used_minor[rows]
@@ -193,6 +217,7 @@ class OpenItems(StepMatching):
             self._flag_unused(row)
         forgotten = age_ms > _of_days(rule.remember_days for rule in rules)[label]
         self._forget_items(rows[np.where(used_up, forgotten, expires)])
+        self._beside.sweep()
 
     def _flag_unused(self, row: int) -> None:
         label, item = self.items.at(row)
@@ -209,26 +234,34 @@ class OpenItems(StepMatching):
 
     def dump(self) -> bytes:
         """Everything, for a snapshot."""
-        kept = (self.terms, self.groups, self.waiters, self._expected, self._consumers)
+        kept = self._kept()
         return msgspec.msgpack.encode((self.items.dump(), *(list(part.items()) for part in kept)))
 
     def freeze(self) -> Callable[[], bytes]:
         """What gives the same as `dump` would now, whatever happens here meanwhile. What is little but the items is
         made bytes of at once: there is no quicker copy."""
-        kept = (self.terms, self.groups, self.waiters, self._expected, self._consumers)
+        kept = self._kept()
         items, rest = self.items.freeze(), [msgspec.Raw(msgspec.msgpack.encode(list(part.items()))) for part in kept]
         return lambda: msgspec.msgpack.encode((items(), *rest))
+
+    def _kept(self) -> tuple[dict, ...]:
+        return self.terms, self.groups, self.waiters, self._expected, self._consumers, self._beside.texts
 
     def load(self, state: bytes) -> None:
         """Start from a snapshot."""
         items, *parts = msgspec.msgpack.decode(state, type=_STATE)
         self.items.load(items)
-        self.terms, self.groups, self.waiters, self._expected, self._consumers = map(dict, parts)
+        self.terms, self.groups, self.waiters, self._expected, self._consumers, self._beside.texts = map(dict, parts)
 
 
 def residuals(state: bytes) -> dict[tuple[int, int], int]:
     """What is left of each item that a dump holds, by its hashed key (see `item_table.key_of`)."""
     return msgspec.msgpack.decode(state, type=_STATE)[0].residuals()
+
+
+def _age_ms(rule: Item, since_ms: int, now_ms: int) -> int:
+    """How long ago that is, in the days that an item's rule counts."""
+    return int(business_ms(since_ms, now_ms)) if rule.business_days else now_ms - since_ms
 
 
 def _of_days(days: Iterable[int]) -> np.ndarray:
@@ -242,4 +275,5 @@ _STATE = tuple[
     list[tuple[int, Waiter]],
     list[tuple[Key, list[Expected]]],
     list[tuple[HashedKey, list[int]]],
+    list[tuple[Key, list[str]]],
 ]

@@ -6,7 +6,8 @@ releases a hold, and what becomes of it then, is not known here.
 
 Parts, by `Fact.part`, and their measures; all keys but "ordered" name a line that is there:
     ordered             {}                    quantity at a price (attributes), from a supplier
-    received, returned  received, cleared     a receipt's attributes may tell the part of it that was `rejected`
+    received, returned  received, cleared     a receipt's attributes may tell the part of it that was `rejected` (0 for
+                        none): the rest of it was accepted
     accepted            {}
     billed, credited    cleared, unreceived, variance, expense: their sum is the amount, negative when credited;
                         a credit without a quantity is one of the price. Without a key (no order) all is expense.
@@ -261,7 +262,9 @@ def _keep(line: OrderLine, fact: Fact) -> None:
     quantity = line.counted(fact.quantity, fact.amount_minor)
     if fact.part == "received":
         line.received += quantity
-        line.rejected += _rejected(fact, quantity)
+        if "rejected" in fact.attributes:
+            line.inspected += quantity
+            line.rejected += _rejected(fact.attributes["rejected"], quantity)
     elif fact.part == "returned":
         line.returned += quantity
     elif fact.part == "accepted":
@@ -277,9 +280,8 @@ def _entry(fact: Fact, quantity: int, amount_minor: int, bill: str) -> Entry:
     return Entry(fact.part, fact.effective_on, fact.document, bill, fact.source, fact.event_id, quantity, amount_minor)
 
 
-def _rejected(fact: Fact, quantity: int) -> int:
+def _rejected(told: object, quantity: int) -> int:
     """The part of a receipt that was not accepted; all of it when what is said of it can't be true."""
-    told = fact.attributes.get("rejected", 0)
     is_sound = isinstance(told, int) and not isinstance(told, bool) and 0 <= told <= quantity
     return told if is_sound else max(0, quantity)
 

@@ -29,6 +29,7 @@ class ItemFlag(NamedTuple):
     raised: bool
     detail: str = "what this event opened was not used up in time"
     cause: str = ""
+    facility: str = ""
 
 
 class Fact(NamedTuple):

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import xxhash
 
+from runtime.ledger.beside import shared
 from runtime.ledger.item_table import NONE, key_of
 from runtime.ledger.linked_rows import NOTHING, LinkedRows, plan
 from runtime.ledger.matching import Matching
@@ -235,7 +236,7 @@ class StepMatching(Matching):
     def _row_needed(self, event: Event) -> int:
         """The row of the item that an event needs; NONE if it needs none, or it is not there."""
         ref = self._links[event.kind].consumes or self._links[event.kind].releases
-        return self.items.row_of((ref.item, event.entity, event.key(ref))) if ref else NONE
+        return self.items.row_of(self._key(event, ref)) if ref else NONE
 
     def _take_one(self, event: Event, place: int, progress: _Progress) -> None:
         since = int(progress.since_ms[place])
@@ -255,7 +256,7 @@ class StepMatching(Matching):
 
     def _wake(self, key: Key) -> None:
         """As always, and note who was woken."""
-        self._woken += self._consumers.get(key_of(key), ())
+        self._woken += self._consumers.get(key_of(shared(key)), ())
         super()._wake(key)
 
     # ── groups ─────────────────────────────────────────────────────────────────────────────────────────────────────

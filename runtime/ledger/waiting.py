@@ -4,6 +4,7 @@ Owns the forms. Decides nothing.
 """
 
 import unicodedata
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -31,6 +32,10 @@ class Event(NamedTuple):
     reason: str | None = None
     quantity: int | None = None
     attributes: str | None = None
+    account: str | None = None
+    counterparty: str | None = None
+    department: str | None = None
+    facility: str | None = None
 
     def key(self, ref: ItemRef | GroupRef | RegisterRef | Release) -> str:
         """The value of the column that a link is keyed by; "" where it is empty."""
@@ -45,6 +50,10 @@ class Event(NamedTuple):
         given = amounts.attributes_of(self.attributes)
         own = {"amount_minor": self.amount_minor, "quantity": self.quantity or 0}
         return amounts.evaluate(amounts.terms(sum_of), own, given)
+
+    def said(self, columns: Iterable[str]) -> dict[str, str]:
+        """What it says in these columns, "" where nothing."""
+        return {column: getattr(self, column) or "" for column in columns}
 
     def person(self) -> str:
         """Who stands behind it: the attribute `person`, "" when nobody is named."""
@@ -71,13 +80,14 @@ class OpenItem(msgspec.Struct, array_like=True, gc=False):
 class ItemTerms(msgspec.Struct, array_like=True, gc=False):
     """What is special about one item: who opened it, what holds it, and which holds were released for good.
 
-    `flagged`: its first holds have lasted too long.
+    `flagged`: its first holds have lasted too long. `said`: by column, what its opener said that users must agree with.
     """
 
     person: str = ""
     holds: list[str] = []
     released: list[str] = []
     flagged: bool = False
+    said: dict[str, str] = {}
 
 
 class GroupSum(msgspec.Struct, array_like=True, gc=False):
@@ -105,6 +115,9 @@ class Waiter(msgspec.Struct, array_like=True, gc=False):
     hold: str = ""  # the hold that it releases
     fault: str = ""
     told: str = ""  # the state last told: "", "waiting" or the fault
+    said: dict[str, str] = {}  # by column, what must agree with the item's opener
+    opened: str = ""  # key of the item that it opened, where that one's time runs only when this is ready
+    used: str = ""  # key of the item that it used, where several stand beside each other
 
 
 class Expected(msgspec.Struct, array_like=True, gc=False):

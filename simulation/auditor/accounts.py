@@ -1,10 +1,10 @@
 """Which rule a row falls under and which account a role of it is, searched anew for every row."""
 
-import json
 from datetime import date
 from typing import Any
 
 from runtime.ledger.rules import Rule, Rulebook
+from simulation.auditor.amounts import attributes_of
 
 Row = dict[str, Any]
 ANY_ENTITY = "*"
@@ -83,7 +83,7 @@ class Accounts:
             listed = {mapped.get("entity", ANY_ENTITY) for _, mapped in self._by_role.get(name, ())}
             if role is None or role.by != "known" or listed.isdisjoint([ANY_ENTITY, row["entity"]]):
                 continue
-            attributes = json.loads(row["attributes"] or "{}")
+            attributes = attributes_of(row)
             named = {"counterparty": attributes.get(role.named_by)} if role.named_by else {}
             if self.of(name, row | named, row["effective_on"]) is None:
                 return role.missing
@@ -111,9 +111,15 @@ class Accounts:
         if not kind.classify:
             return kind
         code, codes, best = row["reason"] or "", self._rulebook.table[kind.classify].codes, ""
-        chosen = self.of(f"CLASS_{kind.classify}/{code}", row | {"department": None}, row["effective_on"])
-        if chosen in kind.case:
-            return kind.case[chosen]
+        told = attributes_of(row).get(kind.refined_by) if kind.refined_by else None
+        pairs = [f"{code}/{one}" for one in told if isinstance(one, str)] if isinstance(told, list) else []
+        for asked in (*pairs, code):
+            chosen = self.of(f"CLASS_{kind.classify}/{asked}", row | {"department": None}, row["effective_on"])
+            if chosen in kind.case:
+                return kind.case[chosen]
+        for pair in pairs:
+            if pair in codes:
+                return kind.case[codes[pair]]
         if code in codes:
             return kind.case[codes[code]]
         for pattern in codes:

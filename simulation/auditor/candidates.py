@@ -12,25 +12,23 @@ class Candidates:
 
     def __init__(self, terms: Any, accounts: Any, asks: Any) -> None:
         self._terms, self._accounts, self._asks = terms, accounts, asks
-        self._halves: dict[tuple[str, str, str], Row] = {}  # part, entity, key
-        self._paid: dict[tuple[str, str], int] = {}
+        self._halves: dict[tuple[str, str, str, str], Row] = {}  # part, entity, key, payer of a remittance
+        self._paid: dict[tuple[str, str, str], int] = {}
 
     def take(self, part: str, key: str, row: Row, now_ms: int) -> Row:
         """Keep a half, or that a trace's money came."""
         place = (row["entity"], key)
+        payer = self._accounts.policy("PAYER_ALIAS", row, row["effective_on"]) or row["counterparty"] or ""
         if part == "paid":
-            self._halves.pop(("remit", *place), None)
-            self._paid[place] = now_ms
-        elif row["amount_minor"] and not (part == "remit" and place in self._paid):
-            alias = self._accounts.policy("PAYER_ALIAS", row, row["effective_on"])
-            payer = alias or row["counterparty"] or ""
+            self._halves = {at: half for at, half in self._halves.items() if not _is_of(at, ("remit", *place), payer)}
+            self._paid[*place, payer] = now_ms
+        elif row["amount_minor"] and not (part == "remit" and any(_is_of(at, place, payer) for at in self._paid)):
             pool = (row["entity"], payer, row["currency"], row["amount_minor"])
-            known = self._halves.get((part, *place))
+            at = (part, *place, payer if part == "remit" else "")
             half = {"row": row, "pool": pool, "since": now_ms, "payer": payer, "key": key}
-            if known is None:
-                self._halves[part, *place] = half
-            else:
-                known.update(half)
+            if at in self._halves:
+                self._asks.end(self._terms.several, self._halves[at]["row"])
+            self._halves[at] = self._halves.get(at, {}) | half
         return {}
 
     def age(self, now_ms: int) -> None:
@@ -42,8 +40,16 @@ class Candidates:
                 continue
             fitting = [remit for remit in remits if self._near(half, remit)]
             if len(fitting) == 1 and sum(self._near(other, fitting[0]) for other in money) == 1:
+                self._asks.end(self._terms.several, half["row"])
                 self._pair(half, fitting[0])
+            elif fitting:
+                self._asks.flag(self._terms.several, half["row"], half["row"]["amount_minor"])
+            else:
+                self._asks.end(self._terms.several, half["row"])
         oldest = now_ms - self._terms.keep_days * 24 * HOUR_MS
+        for half in self._halves.values():
+            if half["since"] < oldest:
+                self._asks.end(self._terms.several, half["row"])
         self._halves = {key: half for key, half in self._halves.items() if half["since"] >= oldest}
         self._paid = {key: since for key, since in self._paid.items() if since >= oldest}
 
@@ -54,8 +60,14 @@ class Candidates:
 
     def _pair(self, money: Row, remit: Row) -> None:
         row = money["row"]
-        del self._halves["money", row["entity"], money["key"]]
-        del self._halves["remit", row["entity"], remit["key"]]
+        del self._halves["money", row["entity"], money["key"], ""]
+        del self._halves["remit", row["entity"], remit["key"], remit["payer"]]
         columns = {name: row[name] for name in ("entity", "amount_minor", "currency", "occurred_at", "effective_on")}
-        columns |= {"document": money["key"], "reference": remit["key"], "counterparty": money["payer"] or None}
+        columns |= {"document": money["key"], "reference": remit["key"], "counterparty": remit["row"]["counterparty"]}
         self._asks.derive(self._terms.derives, f"{row['entity']}/{money['key']}", columns)
+
+
+def _is_of(at: tuple[str, ...], place: tuple[str, ...], payer: str) -> bool:
+    """Whether a trace's money, or remittance, may be this payer's. Who names no payer may be any."""
+    *there, named = at
+    return tuple(there) == place and (not payer or not named or named == payer)

@@ -25,9 +25,13 @@ class Claims:
     def __init__(self, terms: Any, accounts: Any, asks: Any) -> None:
         self._terms, self._accounts, self._asks = terms, accounts, asks
         self._claims: dict[tuple[str, str], Row] = {}
+        self._rejections: list[tuple[Row, int]] = []  # of batches, and when they were heard of
 
     def take(self, part: str, key: str, row: Row, now_ms: int) -> Row:
         """Keep a fact; what it changes of the money that belongs to no claim."""
+        if part == "batch_rejected":
+            self._reject(row, now_ms)
+            return {}
         claim = self._claims.setdefault((row["entity"], key), {"facts": [], "flagged": {}, "touched": 0})
         claim["touched"], before = now_ms, (_unapplied(claim["facts"]), self._missing(claim["facts"]))
         unapplied = part == "paid" and self._accounts.policy("POLICY_UNMATCHED_CLAIM", row, row["effective_on"])
@@ -48,7 +52,26 @@ class Claims:
         at = (moment // DAY_MS, rank, moment)
         if rank >= 0 and at >= claim.get("at", at):
             claim["at"] = at
+            claim["sent"] = row if part == "submitted" else None
+            if claim["sent"] and any(self._answers(rejection, row) for rejection, _ in self._rejections):
+                claim["sent"], name = None, "batch_rejected"
             self._asks.tell(name, row)
+
+    def _reject(self, row: Row, now_ms: int) -> None:
+        """Claims of which nothing newer is known than that they were sent in this batch were not sent."""
+        self._rejections.append((row, now_ms))
+        for claim in self._claims.values():
+            if claim.get("sent") and self._answers(row, claim["sent"]):
+                claim["sent"] = None
+                self._asks.tell("batch_rejected", row)
+
+    def _answers(self, rejection: Row, sent: Row) -> bool:
+        if rejection["entity"] != sent["entity"] or not sent["reference"]:
+            return False
+        days = [round(one["occurred_at"].timestamp() * 1000) // DAY_MS for one in (sent, rejection)]
+        batches = [one.split("/", 1) + [""] for one in (sent["reference"], rejection["document"])]
+        same = batches[0][0] == batches[1][0] and batches[1][1] in ("*", batches[0][1])
+        return same and days[0] <= days[1] <= days[0] + self._terms.answer_days
 
     def _reflag(self, claim: Row) -> None:
         wrong, payments = {}, [row for part, row, _ in claim["facts"] if part == "paid"]
@@ -80,6 +103,8 @@ class Claims:
 
     def age(self, now_ms: int) -> None:
         """Forget what nothing has touched for long and nothing is wrong with."""
+        kept_ms = self._terms.keep_days * DAY_MS
+        self._rejections = [(row, heard_ms) for row, heard_ms in self._rejections if now_ms - kept_ms <= heard_ms]
         for key, claim in list(self._claims.items()):
             if now_ms - self._terms.keep_days * DAY_MS > claim["touched"] and not claim["flagged"]:
                 del self._claims[key]

@@ -4,17 +4,14 @@ Owns, for each row that waits, why: the item it lacks, the group it lacks, or th
 exceptions that items stand under by themselves.
 """
 
-import unicodedata
 from typing import Any
 
 from runtime.ledger.links import Links
 from runtime.ledger.rules import Item, Rulebook
-from simulation.auditor.amounts import attributes_of, sum_of
+from simulation.auditor.amounts import sum_of
+from simulation.auditor.keys import APART, DAY_MS, Key, Row, ago_ms, common, key_of, person
 
-Row = dict[str, Any]
-Key = tuple[str, str, str]  # item or group, entity, key
 FlagKey = tuple[str, str, str]  # type, source, event_id: raising the same again is nothing
-DAY_MS = 24 * 60 * 60 * 1000
 REFUSED, FULL = "approval_refused", "open_items_full"
 
 
@@ -31,6 +28,7 @@ class Matching:
         self._groups: dict[tuple[str, str, str, str], Row] = {}  # by currency, too
         self._expected: dict[Key, list[Row]] = {}
         self.waiting: dict[int, Row] = {}  # row number -> what it lacks
+        self._beside: dict[Key, set[Key]] = {}  # by key and entity alone, the items that a further column tells apart
         self._taken = 0  # rows so far: who came first is served first
         # Who waits for an item or a sum; whose item came or was let go; which sums changed; who may lack nothing now.
         self._waiting_for: dict[tuple, set[int]] = {}
@@ -45,11 +43,11 @@ class Matching:
         """One row."""
         self._taken += 1
         wait = {"row": row, "since": now_ms, "item": None, "group": None, "fault": "", "hold": "", "tried": False}
-        wait |= {"number": number, "order": self._taken}
+        wait |= {"number": number, "order": self._taken, "joined": False}
         self.waiting[number] = wait
         links = self._links(row)
         for ref in links.opened:
-            if _key_of(row, ref.key) and (ref.item, row["entity"], _key_of(row, ref.key)) in self.items:
+            if key_of(row, ref.key) and self._item_of(row, ref) in self.items:
                 wait["fault"] = self._rulebook.item[ref.item].twice
                 return
             if len(self.items) >= self._items_max:
@@ -65,37 +63,38 @@ class Matching:
             self.waiting[wait["number"]] = self.waiting.pop(wait["number"])
 
     def _join(self, row: Row, wait: Row, now_ms: int) -> None:
-        links = self._links(row)
+        links, wait["joined"] = self._links(row), True
         for ref in links.opened:
-            if not (ref.optional and not _key_of(row, ref.key)):
-                self._open((ref.item, row["entity"], _key_of(row, ref.key)), row, sum_of(ref.amount, row), now_ms)
+            if not (ref.optional and not key_of(row, ref.key)):
+                self._open(self._item_of(row, ref), row, sum_of(ref.amount, row), now_ms)
         needed = links.consumes or links.releases
-        if links.consumes and not (links.consumes.optional and not _key_of(row, links.consumes.key)):
+        if links.consumes and not (links.consumes.optional and not key_of(row, links.consumes.key)):
             wait["amount"] = sum_of(links.consumes.amount, row)
-            wait["item"] = (needed.item, row["entity"], _key_of(row, needed.key))
+            wait["item"] = self._item_of(row, needed)
         for ref in links.expects:
-            self._expect((ref.item, row["entity"], _key_of(row, ref.key)), row, sum_of(ref.amount, row), now_ms)
+            self._expect(self._item_of(row, ref), row, sum_of(ref.amount, row), now_ms)
         if links.releases:
-            wait["item"] = (needed.item, row["entity"], _key_of(row, needed.key))
+            wait["item"] = self._item_of(row, needed)
             wait["hold"] = needed.hold or row["reason"] or ""
         for ref in (links.member_of, links.closes):
             if ref:
-                wait["group"] = (ref.group, row["entity"], row["currency"], _key_of(row, ref.key))
+                wait["group"] = (ref.group, row["entity"], row["currency"], key_of(row, ref.key))
                 group = self._groups.setdefault(wait["group"], {"since": now_ms, "sum": 0, "total": None})
                 wait["share"] = sum_of(ref.total, row) if ref is links.closes else ref.sign * row["amount_minor"]
                 self._count_in(group, wait, 1)
         for awaited in (wait["item"], wait["group"]):
             if awaited:
-                self._waiting_for.setdefault(awaited, set()).add(wait["number"])
+                self._waiting_for.setdefault(common(awaited), set()).add(wait["number"])
         self._stirred.add(wait["number"])
         self._freed.add(wait["number"])
 
     def _wait_no_more(self, wait: Row, what: str) -> None:
         """A row lacks its "item" or its "group" no longer."""
-        waiting = self._waiting_for.get(wait[what], set())
+        awaited = wait[what] and common(wait[what])
+        waiting = self._waiting_for.get(awaited, set())
         waiting.discard(wait["number"])
         if not waiting:
-            self._waiting_for.pop(wait[what], None)
+            self._waiting_for.pop(awaited, None)
         wait[what] = None
         self._freed.add(wait["number"])
 
@@ -106,6 +105,11 @@ class Matching:
             group["sum"] += sign * wait["share"]
         self._changed.add(wait["group"])
 
+    def _item_of(self, row: Row, ref: Any) -> Key:
+        """The item that a link of a row names."""
+        name, column = key_of(row, ref.key), self._rulebook.item[ref.item].apart_by
+        return ref.item, row["entity"], name + (f"{APART}{row[column]}" if name and column and row[column] else "")
+
     # ── items ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _open(self, key: Key, row: Row, amount: int, now_ms: int) -> None:
@@ -113,12 +117,15 @@ class Matching:
         if key in self.items:
             self.items[key]["amount"] += amount
             self.items[key]["left"] += amount
+            self._try_again(key)
             return
         item = {"amount": amount, "left": amount, "row": row, "since": now_ms, "flagged": False}
         self.items[key] = item
+        self._beside.setdefault(common(key), set()).add(key)
+        self._try_again(key)
         if rule.held_by or self._is_signed(key[0]):
             terms = self._terms_of(key)
-            terms["person"] = _person(row)
+            terms["person"] = person(row)
             terms["holds"] += [hold for hold in rule.held_by if hold not in terms["released"]]
         if rule.announces:
             self._raise(rule.announces, item["row"], key, item["left"])
@@ -127,7 +134,20 @@ class Matching:
             self._use_expected(key, item, expected)
 
     def _stir(self, key: Key) -> None:
-        self._stirred |= self._waiting_for.get(key, set())
+        self._stirred |= self._waiting_for.get(common(key), set())
+
+    def _try_again(self, key: Key) -> None:
+        """Who did not fit one of several items may fit another one."""
+        if self._rulebook.item[key[0]].apart_by:
+            self._stir(key)
+            for number in self._waiting_for.get(common(key), ()):
+                self.waiting[number]["tried"] = False
+
+    def _forget(self, key: Key) -> None:
+        del self.items[key]
+        self._beside[common(key)].discard(key)
+        if not self._beside[common(key)]:
+            del self._beside[common(key)]
 
     def _terms_of(self, key: Key) -> Row:
         return self._terms.setdefault(key, {"person": "", "holds": [], "released": [], "flagged": False})
@@ -188,31 +208,41 @@ class Matching:
         stirred = [self.waiting[number] for number in self._stirred if number in self.waiting]
         for wait in sorted(stirred, key=lambda wait: wait["order"]):
             self._stirred.discard(wait["number"])
-            if wait["item"] in self.items and not wait["tried"] and self._may_try(wait):
+            found = None if wait["item"] is None or wait["tried"] else self._found(wait)
+            if found and self._may_try(wait):
                 wait["tried"] = True
-                self._try_release(wait) if wait["hold"] else self._try_consume(wait)
+                self._try_release(wait) if wait["hold"] else self._try_consume(wait, found)
                 return True
         return False
+
+    def _found(self, wait: Row) -> Key | None:
+        """The item that a row names. Where a further column tells items apart: the one that has its own value there;
+        else, of those where either says nothing, the only one, or the only one that fits."""
+        key, shared = wait["item"], common(wait["item"])
+        if (key in self.items and key != shared) or not self._rulebook.item[key[0]].apart_by:
+            return key if key in self.items else None
+        open_to = sorted(one for one in self._beside.get(shared, ()) if shared in (key, one))
+        fitting = [one for one in open_to if self._fits(key[0], self.items[one], wait["amount"], wait["row"])]
+        return (fitting[0] if len(fitting) == 1 else None) if fitting else next(iter(open_to), None)
 
     def _may_try(self, wait: Row) -> bool:
         links, terms = self._links(wait["row"]), self._terms.get(wait["item"])
         return bool(wait["hold"]) or not (terms and terms["holds"]) or links.consumes.past_holds
 
-    def _try_consume(self, wait: Row) -> None:
-        item, rule, ref = (
-            self.items[wait["item"]],
-            self._rulebook.item[wait["item"][0]],
-            self._links(wait["row"]).consumes,
-        )
+    def _try_consume(self, wait: Row, found: Key) -> None:
+        item, rule = self.items[found], self._rulebook.item[wait["item"][0]]
+        ref = self._links(wait["row"]).consumes
         if ref.at_most:
             wait["amount"] = min(wait["amount"], item["left"])
         if ref.second_person and (self._is_refused(wait) or not self._asker(wait)):
             wait["fault"] = REFUSED
+        elif unlike := [n for n in ref.agrees if (wait["row"][n] or "") != (item["row"][n] or "")]:
+            wait["fault"] = ref.agrees[unlike[0]]
         elif not self._fits(wait["item"][0], item, wait["amount"], wait["row"]):
             wait["fault"] = rule.differs
         else:
             self._use(rule, item, wait["amount"])
-            wait["fault"] = ""
+            wait["fault"], wait["used"] = "", found
             self._wait_no_more(wait, "item")
 
     def _try_release(self, wait: Row) -> None:
@@ -246,7 +276,7 @@ class Matching:
                 self.told.add((status, item["row"]["source"], item["row"]["event_id"]))
 
     def _is_refused(self, wait: Row) -> bool:
-        signer = _person(wait["row"])
+        signer = person(wait["row"])
         return not signer or signer.casefold() == self._asker(wait).casefold()
 
     def _asker(self, wait: Row) -> str:
@@ -266,12 +296,13 @@ class Matching:
     def age(self, now_ms: int) -> None:
         """What waits too long stands under an exception; what is used up or has expired is forgotten."""
         for wait in self.waiting.values():
+            self._hold_clock(wait, now_ms)
             if not wait["fault"]:
-                days, fault = self._patience(wait)
-                wait["fault"] = fault if now_ms - wait["since"] > days * DAY_MS else ""
+                is_late, fault = self._patience(wait, now_ms)
+                wait["fault"] = fault if is_late else ""
         for key, expected in [(key, one) for key, some in self._expected.items() for one in some]:
             rule = self._rulebook.item[key[0]]
-            if not expected["flagged"] and now_ms - expected["since"] > rule.wait_days * DAY_MS:
+            if not expected["flagged"] and ago_ms(rule, expected["since"], now_ms) > rule.wait_days * DAY_MS:
                 expected["flagged"] = True
                 self._raise(rule.unopened, expected["row"], key, expected["amount"])
         for key, item in list(self.items.items()):
@@ -282,7 +313,8 @@ class Matching:
                 del self._groups[key]
 
     def _age_item(self, key: Key, item: Row, now_ms: int) -> None:
-        rule, terms, age_ms = self._rulebook.item[key[0]], self._terms.get(key), now_ms - item["since"]
+        rule, terms = self._rulebook.item[key[0]], self._terms.get(key)
+        age_ms = ago_ms(rule, item["since"], now_ms)
         overdue = terms and rule.overdue and not terms["flagged"] and set(rule.held_by) & set(terms["holds"])
         if overdue and age_ms > rule.wait_days * DAY_MS:
             terms["flagged"] = True
@@ -292,87 +324,33 @@ class Matching:
         if item["left"] == 0 and age_ms <= rule.remember_days * DAY_MS:
             return
         if item["left"] == 0 or rule.unused == "expires":
-            del self.items[key]
+            self._forget(key)
             self._terms.pop(key, None)
             return
         item["flagged"] = True
         self._raise(rule.unused, item["row"], key, item["left"])
 
-    def _patience(self, wait: Row) -> tuple[int, str]:
+    def _hold_clock(self, wait: Row, now_ms: int) -> None:
+        """What a waiting row opened may count no time yet."""
+        for ref in self._links(wait["row"]).opened:
+            item = self.items.get(self._item_of(wait["row"], ref))
+            if item and wait["joined"] and self._rulebook.item[ref.item].while_ready:
+                item["since"] = now_ms
+
+    def _patience(self, wait: Row, now_ms: int) -> tuple[bool, str]:
+        """Whether a row has waited too long, and what it becomes then."""
         if wait["item"]:
             rule = self._rulebook.item[wait["item"][0]]
-            return rule.wait_days, rule.held if wait["item"] in self.items else rule.unopened
+            fault = rule.held if wait["item"] in self.items else rule.unopened
+            return ago_ms(rule, wait["since"], now_ms) > rule.wait_days * DAY_MS, fault
         rule = self._rulebook.group[wait["group"][0]]
-        return rule.wait_days, rule.mismatch
+        return now_ms - wait["since"] > rule.wait_days * DAY_MS, rule.mismatch
 
     def retry_refused(self, now_ms: int) -> None:
         """Rows that found no room, now that there may be some."""
         for number, wait in list(self.waiting.items()):
             if wait["fault"] == FULL and len(self.items) < self._items_max:
                 self.take(number, wait["row"], now_ms)
-
-    # ── decided by people ──────────────────────────────────────────────────────────────────────────────────────────
-
-    def retry(self, number: int, now_ms: int) -> None:
-        """Try a row at fault once more, if it waits still. It keeps its place among those that wait."""
-        if number not in self.waiting:
-            return
-        wait = self.waiting[number]
-        twice = {self._rulebook.item[ref.item].twice for ref in self._links(wait["row"]).opened}
-        if wait["fault"] in {FULL, *twice}:
-            self.take(number, wait["row"], now_ms)
-            return
-        wait["fault"], wait["since"], wait["tried"] = "", now_ms, False
-        self._stirred.add(number)
-        self._freed.add(number)
-        self.look()
-
-    def let_go(self, number: int, now_ms: int) -> None:
-        """Let a row go on without the item that it lacks, or although what it opens was opened before."""
-        if number not in self.waiting:
-            return
-        wait, links = self.waiting[number], self._links(self.waiting[number]["row"])
-        if wait["fault"] in {self._rulebook.item[ref.item].twice for ref in links.opened}:
-            wait["fault"] = ""
-            self._join(wait["row"], wait, now_ms)
-        elif wait["item"] and links.consumes and wait["fault"] not in ("", REFUSED):
-            wait["fault"], wait["amount"] = "", 0
-            self._wait_no_more(wait, "item")
-        self.look()
-
-    def drop(self, number: int) -> None:
-        """Take a row out, with all that it opened and joined. Look when all are out."""
-        wait = self.waiting.pop(number)
-        row = wait["row"]
-        if wait["group"]:
-            group = self._groups[wait["group"]]
-            self._count_in(group, wait, -1)
-            group["total"] = (group["total"] or None) if self._links(row).closes else group["total"]
-        consumed = self._links(row).consumes
-        if consumed and not wait["item"]:
-            self._give_back((consumed.item, row["entity"], _key_of(row, consumed.key)), wait.get("amount", 0))
-        for what in ("item", "group"):
-            self._wait_no_more(wait, what)
-        for ref in self._links(row).opened:
-            key = (ref.item, row["entity"], _key_of(row, ref.key))
-            item, rule = self.items.get(key), self._rulebook.item[ref.item]
-            own = item and (item["row"]["source"], item["row"]["event_id"]) == (row["source"], row["event_id"])
-            if own and item["left"] == item["amount"]:
-                self._end(rule.unused, row)
-                self._end(rule.announces, row)
-                del self.items[key]
-                terms = self._terms.pop(key, {"flagged": False, "holds": []})
-                if terms["flagged"]:
-                    self._end(rule.overdue, row)
-                if kept := [hold for hold in terms["holds"] if hold not in rule.held_by]:
-                    self._terms_of(key)["holds"] = kept  # what registers hold stays held
-
-    def _give_back(self, key: Key, amount: int) -> None:
-        item, rule = self.items.get(key), self._rulebook.item[key[0]]
-        if item and rule.use != "exists" and amount:
-            if rule.announces and not item["left"]:
-                self._raise(rule.announces, item["row"], key, item["left"])
-            item["left"] += amount
 
     # ── exceptions of items ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -385,13 +363,3 @@ class Matching:
 
     def _links(self, row: Row) -> Links:
         return self._rulebook.kind[row["kind"]].links
-
-
-def _key_of(row: Row, column: str) -> str:
-    """A key, "" for none. Of columns joined by "_or_" the first counts that is not empty."""
-    return next((row[name] for name in column.split("_or_") if row[name]), "")
-
-
-def _person(row: Row) -> str:
-    named = attributes_of(row).get("person")
-    return unicodedata.normalize("NFKC", " ".join(named.split())) if isinstance(named, str) else ""

@@ -211,16 +211,18 @@ def _accepted(line: Row) -> Fraction:
     if any(fact.part == "accepted" for fact in line["facts"]):
         accepted = _sum(line, "accepted")
     else:
-        accepted = _sum(line, "received") - sum(_rejected(line, fact) for fact in line["facts"])
+        accepted = sum((_inspected(fact) for fact in line["facts"] if fact.part == "received"), Fraction(0))
     return max(Fraction(0), min(accepted, _at_hand(line)))
 
 
-def _rejected(line: Row, fact: Told) -> Fraction:
-    if fact.part != "received":
+def _inspected(receipt: Told) -> Fraction:
+    """What a receipt says was accepted: nothing unless it says what was rejected."""
+    given = attributes_of(receipt.row)
+    if "rejected" not in given:
         return Fraction(0)
-    told = attributes_of(fact.row).get("rejected", 0)
-    sound = isinstance(told, int) and not isinstance(told, bool) and 0 <= told <= fact.quantity * 1000
-    return Fraction(told, 1000) if sound else max(Fraction(0), fact.quantity)
+    told = given["rejected"]
+    sound = isinstance(told, int) and not isinstance(told, bool) and 0 <= told <= receipt.quantity * 1000
+    return receipt.quantity - Fraction(told, 1000) if sound else min(Fraction(0), receipt.quantity)
 
 
 def _dues(line: Row) -> dict[str, Fraction]:

@@ -14,6 +14,7 @@ from simulation.auditor.accounts import Accounts
 from simulation.auditor.bills import Bills
 from simulation.auditor.candidates import Candidates
 from simulation.auditor.claims import Claims
+from simulation.auditor.denials import Denials
 from simulation.auditor.matching import FlagKey, Matching
 from simulation.auditor.order_lines import OrderLines
 from simulation.auditor.takebacks import Takebacks
@@ -23,6 +24,7 @@ MODELS: dict[str, Callable] = {
     "order_lines": OrderLines,
     "bills": Bills,
     "claims": Claims,
+    "denials": Denials,
     "takebacks": Takebacks,
     "candidates": Candidates,
 }
@@ -45,7 +47,7 @@ class Registers:
         self._holds: dict[tuple, bool] = {}
         self.told: set[tuple[str, str, str]] = set()  # status, source, event_id
         self._derived: list[Row] = []
-        self.flags: dict[FlagKey, tuple[str, str, int]] = {}
+        self.flags: dict[FlagKey, tuple[str, str, str, int]] = {}  # -> entity, facility, currency, amount
         self._models = {
             name: MODELS[terms.__struct_config__.tag](terms, accounts, self)
             for name, terms in rulebook.register.items()
@@ -65,6 +67,11 @@ class Registers:
             self._findings[number] = finding
         return finding["fault"]
 
+    def note(self, ref: Any, row: Row, now_ms: int) -> None:
+        """Tell a register of a row that is settled."""
+        if row[ref.key] or ref.optional:
+            self._models[ref.register].take(ref.part, row[ref.key] or "", row, now_ms)
+
     def finding(self, number: int) -> Row:
         """What a row's register found of it."""
         return self._findings.get(number, NOTHING)
@@ -81,9 +88,10 @@ class Registers:
 
     # what models ask for
 
-    def flag(self, type: str, who: Row, amount: int) -> None:
+    def flag(self, type: str, who: Row, amount: int, facility: str = "") -> None:
         """Raise an exception about a row."""
-        self.flags.setdefault((type, who["source"], who["event_id"]), (who["entity"], who["currency"], amount))
+        told = (who["entity"], facility, who["currency"], amount)
+        self.flags.setdefault((type, who["source"], who["event_id"]), told)
 
     def end(self, type: str, who: Row) -> None:
         """End it."""

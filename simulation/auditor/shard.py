@@ -22,7 +22,7 @@ from runtime.schema import COLUMNS
 from simulation.auditor.accounts import Accounts
 from simulation.auditor.amounts import sum_of
 from simulation.auditor.balances import Balances
-from simulation.auditor.matching import Matching
+from simulation.auditor.decided import DecidedMatching
 from simulation.auditor.registers import Registers
 
 Row = dict[str, Any]
@@ -38,7 +38,7 @@ class AuditedShard:
     def __init__(self, rulebook: Rulebook, opens_on: dict[str, date], items_max: int) -> None:
         self._rulebook, self._opens_on = rulebook, dict(opens_on)
         self._accounts = Accounts(rulebook)
-        self.matching = Matching(rulebook, items_max)
+        self.matching = DecidedMatching(rulebook, items_max)
         self._registers = Registers(rulebook, self._accounts, self.matching)
         self._contents: dict[str, dict[str, list[int]]] = {}  # by source and event_id: what it was told with, hashed
         self._held: list[int] = []
@@ -197,6 +197,8 @@ class AuditedShard:
         if measured:
             self._count(self.turnover, row, "posted", sum(map(abs, amounts)))
         self._follow(number)
+        if rule.noted_in:
+            self._registers.note(rule.noted_in, row, self._now_ms)
         return self._stand(number, "excluded" if rule.mode == "none" else "booked", "")
 
     def _hold(self, number: int, fault: str) -> None:
@@ -356,9 +358,10 @@ class AuditedShard:
                 row = self.rows[number]
                 place = (row["entity"], row["facility"] or "", row["currency"])
                 yield (type, row["source"], row["event_id"], *place, row["amount_minor"])
-        for flags in (self.matching.flags, self._registers.flags):
-            for (type, source, event_id), (entity, currency, amount) in flags.items():
-                yield (type, source, event_id, entity, "", currency, amount)
+        for (type, source, event_id), (entity, currency, amount) in self.matching.flags.items():
+            yield (type, source, event_id, entity, "", currency, amount)
+        for (type, source, event_id), (entity, facility, currency, amount) in self._registers.flags.items():
+            yield (type, source, event_id, entity, facility, currency, amount)
         for balances in self._balances:
             yield from balances.open_exceptions()
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 SUPPLIERS = ("acme", "acme", "globex")
 LINES_MAX = 3
+DENIED = ("CO-50", "CO-50", "CO-50", "CO-97")
 HOLDS = ("match_failed_receipt", "match_failed_price", "match_failed_quantity")
 
 
@@ -142,4 +143,27 @@ def intercompany(stories: "Stories") -> list[Row]:
     return [*theirs, *ours, *stories.closing("remittance", key, ours)]
 
 
-FLOWS = {"purchase": purchase, "intercompany": intercompany}
+def denial(stories: "Stories") -> list[Row]:
+    """A claim that a payer denies, for one reason, and takes back, or denies again."""
+    rng, key, amount = stories.rng, stories.maker.key("remittance"), stories.rng.randrange(1, 90_000)
+    alike = {"document": stories.maker.key("claim"), "counterparty": rng.choice(("blue", "medicaid")), "reference": key}
+    signs = rng.choice(((1,), (1, -1), (-1, 1), (1, -1, 1), (1, 1, -1)))
+    rows = [stories.row("claim_adjusted", sign * amount, reason=rng.choice(DENIED), **alike) for sign in signs]
+    return [*rows, *stories.closing("remittance", key, rows)]
+
+
+def batch(stories: "Stories") -> list[Row]:
+    """Claims that are sent in batches of one group, of which some are answered, and some claims with them."""
+    rng, group, claims = stories.rng, stories.maker.key("group"), [stories.maker.key("claim") for _ in range(3)]
+    rows = [
+        stories.row("claim_submitted", 100, document=claim, reference=f"{group}/{rng.choice('12')}") for claim in claims
+    ]
+    if rng.random() < 0.3:
+        rows.append(stories.row("claim_accepted", 0, document=claims[0]))
+    for _ in range(rng.randrange(1, 3)):
+        answered = {"document": f"{group}/{rng.choice('12*')}", "reason": rng.choice("ARRP")}
+        rows.append(stories.row("batch_acknowledged", 0, **answered))
+    return rows
+
+
+FLOWS = {"purchase": purchase, "intercompany": intercompany, "denial": denial, "batch": batch}

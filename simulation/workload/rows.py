@@ -80,8 +80,15 @@ class RowMaker:
             if self.rng.random() < 0.3:
                 given[name] = self.rng.randrange(-5, 900)
         roles = [self.rulebook.role.get(name) for name in self.rulebook.kind[kind].maps]
+        if self.rulebook.kind[kind].refined_by and self.rng.random() < 0.5:
+            given[self.rulebook.kind[kind].refined_by] = self._remarks(self.rulebook.kind[kind])
         given |= {role.named_by: self.rng.choice(PARTNERS) for role in roles if role and role.named_by}
         return json.dumps(given)
+
+    def _remarks(self, terms: Kind) -> list[str]:
+        """What may refine a code, and what does not."""
+        pairs = [code.partition("/")[2] for code in self.rulebook.table[terms.classify].codes if "/" in code]
+        return self.rng.choices((*pairs, UNKNOWN_CODE), k=2)
 
     def _reason(self, terms: Kind) -> str | None:
         if terms.classify:

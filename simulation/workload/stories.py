@@ -11,11 +11,12 @@ from runtime.ledger.links import ItemRef, Links, Release
 from runtime.ledger.rules import Kind, Rulebook
 from simulation.auditor.registers import unmodelled
 from simulation.workload.flows import FLOWS
-from simulation.workload.rows import CURRENCIES, ENTITIES, Row, RowMaker, key_of
+from simulation.workload.rows import CURRENCIES, ENTITIES, PAYERS, Row, RowMaker, key_of
 
 PARTS_MAX = 4
 DEPTH_MAX = 4  # of rows that use what the one before has opened
 NEEDED = 0.9  # of rows: what they need is sent, too
+AGREED = 0.7  # of approvals that are of what was requested
 
 
 class Stories:
@@ -107,9 +108,25 @@ class Stories:
                 opener = self.rng.choice(self._openers[ref.item])
                 before, _, keys = self._needs(opener) if self.rng.random() < NEEDED else ([], 0, {})
                 opened = self.row(opener, self._opened(ref, amount, self._kind(opener)), **keys)
-                rows += [*before, opened]
+                rows += [*before, opened, *self._beside(ref.item, opened)]
                 columns[ref.key] = key_of(opened, _opening(self._kind(opener).links, ref.item).key)
+                columns |= self._agreeing(ref, opened)
+                columns |= self._apart(ref.item, opened)
         return rows, amount, columns
+
+    def _apart(self, item: str, opened: Row) -> Row:
+        """What tells an item from others of its key, as who uses it says, or does not say."""
+        column = self.rulebook.item[item].apart_by
+        return {column: self.rng.choice((opened[column], opened[column], None))} if column else {}
+
+    def _beside(self, item: str, opened: Row) -> list[Row]:
+        """At times, another item of the same key, that one column tells apart."""
+        column = self.rulebook.item[item].apart_by
+        if not column or self.rng.random() < 0.5:
+            return []
+        key = _opening(self._kind(opened["kind"]).links, item).key
+        apart = {key: opened[key], column: self.rng.choice((*PAYERS, None))}
+        return [self.row(opened["kind"], opened["amount_minor"] + self.rng.choice((0, 1)), **apart)]
 
     def _opened(self, ref: ItemRef | Release, amount: int, opener: Kind) -> int:
         """What an item must hold so that this amount fits, or nearly."""
@@ -134,7 +151,16 @@ class Stories:
     def _keys(self, kind: str, opens: ItemRef, opener: Row, group_key: str) -> Row:
         links = self._kind(kind).links
         keys = {links.member_of.key: group_key} if links.member_of else {}
-        return keys | {ref.key: key_of(opener, opens.key) for ref in _users(links) if ref.item == opens.item}
+        for ref in _users(links):
+            if ref.item == opens.item:
+                keys |= {ref.key: key_of(opener, opens.key), **self._agreeing(ref, opener)}
+        keys |= self._apart(opens.item, opener) if any(ref.item == opens.item for ref in _users(links)) else {}
+        return keys
+
+    def _agreeing(self, ref: ItemRef | Release, opener: Row) -> Row:
+        """What a user must say as the opener did, and mostly does."""
+        agrees = ref.agrees if isinstance(ref, ItemRef) else {}
+        return {column: opener.get(column) for column in agrees} if agrees and self.rng.random() < AGREED else {}
 
     def row(self, kind: str, amount: int, **columns: object) -> Row:
         """A row of this story: at its entity, in its currency."""

@@ -17,7 +17,8 @@ from penstock import Client, SubmitSummary, SubmitTimeout
 
 from adapters.settings import standard_rulebook_text
 from adapters.sources.month import billing_month
-from runtime.ledger.rules import Rulebook, parse_rulebook
+from runtime.ledger.rule_file import parse_rulebook
+from runtime.ledger.rules import Rulebook
 from runtime.routing import shard_of
 from simulation.scenario import scenario
 from simulation.workload.deliveries import workload

@@ -12,6 +12,9 @@ from actors.shard_worker import HostedShard, ShardWorker
 from actors.supervisor import Supervisor
 from adapters.books.memory import MemoryBooks
 from runtime.flow.dedupe import DedupeMemory
+from runtime.ledger import classes
+from runtime.ledger.claims import Claims
+from runtime.ledger.denials import Denials
 from runtime.ledger.open_items import OpenItems
 from runtime.ledger.step_matching import StepMatching
 from runtime.ledger.tolerances import Tolerance
@@ -194,6 +197,24 @@ def declare_a_close_at_once(patch: Patch) -> None:
     patch.setattr(MemoryBooks, "_behind", lambda self, close, shards: [])
 
 
+def count_reversals_as_denials(patch: Patch) -> None:
+    """What a payer takes back of a denial is denied once more."""
+    take = Denials.take
+    patch.setattr(
+        Denials, "take", lambda self, fact, at: take(self, fact._replace(amount_minor=abs(fact.amount_minor)), at)
+    )
+
+
+def leave_claims_of_a_rejected_batch(patch: Patch) -> None:
+    """A batch that was not taken changes nothing of its claims."""
+    patch.setattr(Claims, "_reject", lambda self, fact, now_ms: None)
+
+
+def overlook_remarks(patch: Patch) -> None:
+    """The class of an adjustment is its code's, whatever is remarked."""
+    patch.setattr(classes, "_remarks", lambda attributes, name: None)
+
+
 # Each with a seed that caught it before: it is tried first, and then all others in turn.
 MUTATIONS = {
     skip_the_fence_check: 9,
@@ -215,6 +236,9 @@ MUTATIONS = {
     let_a_bill_in_doubt_be_paid: 4,
     believe_a_lookup_too_early: 5,
     declare_a_close_at_once: 62,
+    count_reversals_as_denials: 3,
+    leave_claims_of_a_rejected_batch: 2,
+    overlook_remarks: 2,
 }
 
 

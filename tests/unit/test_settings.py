@@ -9,7 +9,7 @@ import pytest
 from adapters.settings import DEMO_FILE, checked, load, load_rulebook_text, parse_text, token_key
 from runtime.config import Config, EntitySection, MappingRow, parse
 from runtime.errors import ConfigError
-from runtime.ledger.rules import parse_rulebook
+from runtime.ledger.rule_file import parse_rulebook
 from runtime.limits import Limits
 
 REPOSITORY = Path(__file__).parents[2]

@@ -221,7 +221,8 @@ class _Events:
         return digest if number == 1 else f"{digest}#{number}"
 
     def _meaning(self, entry: Entry) -> tuple[str, str, str]:
-        """Kind, reference and counterparty."""
+        """Kind, reference and counterparty. A traced payment's is TRN03 or nothing: the sender's number may be another
+        one than the payer's in the remittance, and would tell apart what belongs together."""
         patterns, texts = self._patterns, entry.texts
         if payout := patterns.payout(texts):
             return "deposit_received", trimmed(payout), entry.originator
@@ -229,7 +230,7 @@ class _Events:
         company = (trace and trace.payer) or entry.originator or patterns.company(texts)
         comes_in = entry.amount_minor >= 0
         if comes_in and not entry.returned and (trace or patterns.is_claim_payment(texts)):
-            return ("eft_received", trimmed(trace.reference), company) if trace else (UNTRACED, "", company)
+            return ("eft_received", trimmed(trace.reference), trace.payer) if trace else (UNTRACED, "", company)
         kind = "bank_credit_received" if comes_in else "bank_debit_made"
         answered = trimmed(trace.reference) if trace else reference(entry.customer_reference, self._settings.token_key)
         return kind, answered, company

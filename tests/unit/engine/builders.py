@@ -15,7 +15,8 @@ from adapters.settings import standard_rulebook_text
 from runtime import schema, validation
 from runtime.effects import Effects
 from runtime.flow import frames
-from runtime.ledger.rules import Rulebook, parse_rulebook
+from runtime.ledger.rule_file import parse_rulebook
+from runtime.ledger.rules import Rulebook
 from runtime.ports import LogRecord
 from runtime.shard import ShardEngine
 

@@ -72,7 +72,8 @@ def approvals(draw, name: str) -> list[dict]:
         amount, columns = draw(cents), {"document": f"{name}-{ask}", "reason": draw(st.sampled_from(sorted(reasons)))}
         person = draw(st.sampled_from(("Ann", "Bob", "Bob", "")))
         rows.append(event(f"{name}-{ask}", ask, amount, person="Ann", **columns))
-        rows.append(event(f"{name}-{sign}", sign, amount, person=person, **columns))
+        signed = columns | {"reason": draw(st.sampled_from(sorted(reasons)))} if sometimes(draw) else columns
+        rows.append(event(f"{name}-{sign}", sign, amount, person=person, **signed))
     rows.append(event(f"{name}-bad", "bad_debt_transferred", draw(cents)))
     rows.append(event(f"{name}-back", "bad_debt_recovered", draw(cents)))
     return _lacking(draw, rows, "write_off_requested", "write_off_approved", "true_up_requested")

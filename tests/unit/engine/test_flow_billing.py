@@ -3,7 +3,7 @@
 from datetime import date
 
 import pytest
-from unit.engine.builders import DAY_MS, NOW_MS, Run, charge, event, mapping, tick
+from unit.engine.builders import DAY_MS, NOW_MS, Run, charge, decision, event, mapping, tick
 
 BAD_DEBT_FROM = date(2026, 9, 1)
 
@@ -83,8 +83,64 @@ def test_write_off_of_another_amount_than_requested_is_an_exception():
     """An approval is of exactly what was asked for."""
     run = Run()
     run.take(requested(), approved(501))
-    assert run.open_types() == ["allocation_exceeded"]
+    assert run.open_types() == ["approval_amount_differs"]
     assert run.accounts() == {}
+
+
+OTHERWISE = {
+    "reason": "DENIAL",
+    "account": "token-2",
+    "counterparty": "blue",
+    "department": "or",
+}
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["request first", "approval first"])
+@pytest.mark.parametrize("field", OTHERWISE)
+def test_write_off_approved_otherwise_than_requested_is_held_naming_the_field(field, order):
+    """An approval is of what was asked for, in whatever decides what it posts; the right one books afterwards."""
+    run = Run()
+    for row in (requested(), approved(**{field: OTHERWISE[field]}))[::order]:
+        run.take(row)
+    assert (run.open_types(), run.accounts()) == ([f"approval_{field}_differs"], {})
+    run.take(approved() | {"event_id": "right"})
+    assert run.state("right") == "booked"
+    assert run.balances_of("mercy") == {"CHARITY": 500, "AR_SELF": -500}
+
+
+@pytest.mark.parametrize("frames", [1, 2], ids=["together", "apart"])
+def test_write_off_approved_at_another_facility_than_requested_is_held(frames):
+    """Also the place decides what is posted: where both come to one shard they contradict each other."""
+    run, rows = Run(), (requested(), approved(facility="south"))
+    for row in [rows] if frames == 1 else zip(rows, strict=True):
+        run.take(*row)
+    assert run.open_types() == ["approval_facility_differs"]
+
+
+@pytest.mark.parametrize("action", ["retry", "release"])
+@pytest.mark.parametrize(
+    ("amount_minor", "reason", "fault"),
+    [(500, "DENIAL", "approval_reason_differs"), (400, "CHARITY", "approval_amount_differs")],
+)
+def test_write_off_approved_otherwise_cant_be_let_go(action, amount_minor, reason, fault):
+    """Neither trying again nor letting go makes it what was asked for; after a restart it still is not."""
+    run = Run()
+    run.take(approved(amount_minor, reason=reason))
+    run.restart()
+    run.take(requested())
+    run.restart()
+    run.step(decision(1, action, *run.ids(fault)))
+    assert (run.open_types(), run.accounts()) == ([fault], {})
+
+
+def test_true_up_approved_for_another_estimate_than_requested_is_held():
+    """A true-up asked for one estimate can't be booked against another."""
+    run, columns = Run(), {"document": "t1", "facility": None}
+    run.take(
+        event("ask", "true_up_requested", 40, reason="DENIAL", person="Ann", **columns),
+        event("sign", "true_up_approved", 40, reason="CONTRACTUAL", person="Bob", **columns),
+    )
+    assert (run.open_types(), run.accounts()) == (["approval_reason_differs"], {})
 
 
 def test_write_off_request_that_nobody_approves_is_flagged_until_somebody_does():

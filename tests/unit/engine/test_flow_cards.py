@@ -124,6 +124,16 @@ def test_refund_that_nobody_pays_is_told_until_it_is_paid():
     assert run.open == {}
 
 
+@pytest.mark.parametrize("order", [1, -1], ids=["request first", "approval first"])
+@pytest.mark.parametrize("field", ["account", "counterparty", "department", "facility"])
+def test_refund_approved_for_another_than_asked_is_held_naming_the_field(field, order):
+    """A refund approved for another account or place than it was asked for pays nobody."""
+    run, (ask, sign) = Run(), refund(500)
+    for row in (ask, sign | {field: "south"})[::order]:
+        run.take(row)
+    assert (run.open_types(), run.accounts()) == ([f"approval_{field}_differs"], {})
+
+
 def test_refund_approved_by_who_asked_for_it_is_refused():
     """Preparer and approver of a refund are two persons."""
     run = Run()

@@ -54,6 +54,58 @@ def test_claim_reversal_is_told_as_such():
     assert [status for status, *_ in run.statuses] == ["reversed"]
 
 
+SENT = SUBMITTED | {"reference": "42/0007"}
+REJECTED = event("999", "batch_acknowledged", document="42/0007", reason="R", counterparty="blue")
+
+
+@pytest.mark.parametrize("order", [(SENT, REJECTED), (REJECTED, SENT)], ids=["usual", "backwards"])
+@pytest.mark.parametrize("document", ["42/0007", "42/*"], ids=["set", "whole group"])
+def test_claim_of_a_rejected_batch_was_not_submitted(order, document):
+    """A batch that was not taken is an exception for somebody, and consumers learn it of its claims."""
+    run = Run()
+    for row in order:
+        run.take(row | ({"document": document} if row is REJECTED else {}))
+        run.restart()
+    assert list(run.open.values()) == [("batch_rejected", "999")]
+    assert run.statuses[-1][:2] == ("batch_rejected", "clm1")
+
+
+@pytest.mark.parametrize(
+    ("reason", "type"),
+    [("A", None), ("E", None), ("P", "batch_rejected"), ("X", "batch_rejected"), ("?", "unclassified_code")],
+)
+def test_batch_verdict_decides_whether_somebody_must_look(reason, type):
+    """What was taken asks nothing of anybody; a verdict that nobody knows is held."""
+    run = Run()
+    run.take(SENT, REJECTED | {"reason": reason, "document": "7/1"})
+    assert run.open_types() == ([type] if type else [])
+    assert [status for status, *_ in run.statuses] == ["submitted"]
+
+
+RESENT = at(1, SENT | {"event_id": "again", "reference": "43/0001"})
+
+
+@pytest.mark.parametrize(
+    ("rows", "last"),
+    [
+        ((SENT, event("yes", "claim_accepted", **CLAIM)), "accepted"),
+        ((SENT, RESENT), "submitted"),
+        ((at(-11, SENT),), "submitted"),
+        ((at(1, SENT),), "submitted"),
+        ((SENT | {"reference": "42/0008"},), "submitted"),
+        ((SENT | {"reference": "421/0007"},), "submitted"),
+    ],
+    ids=["accepted", "sent again", "of long ago", "sent later", "other set", "other group"],
+)
+def test_batch_rejection_undoes_nothing_but_the_submission_that_it_answers(rows, last):
+    """Whatever is newer than the submission stays, in any order; batch numbers come again after some days."""
+    for order in permutations((*rows, REJECTED)):
+        run = Run()
+        for row in order:
+            run.take(row)
+        assert run.statuses[-1][0] == last
+
+
 @pytest.mark.parametrize("order", list(permutations((SUBMITTED, HEADER, PAID))), ids=lambda rows: rows[0]["event_id"])
 def test_claim_money_without_claim_goes_to_the_receivable_by_default(order):
     """Unless a policy says otherwise, claims of other systems are paid like known ones."""

@@ -165,6 +165,8 @@ def test_payment_in_the_frame_of_its_failing_bill_does_not_pass_the_hold():
         ),
         ("4", (received(100), received(100, "A1", kind="goods_accepted"), billed(100, 100_000)), ""),
         ("4", (received(100, attributes={"rejected": 1000}), billed(100, 100_000)), "match_failed_acceptance"),
+        ("4", (received(100, attributes={"rejected": 0}), billed(100, 100_000)), ""),
+        ("4", (received(100), billed(100, 100_000)), "match_failed_acceptance"),
     ],
 )
 def test_purchase_is_matched_in_the_ways_that_its_policy_says(level, rows, fault):
@@ -282,10 +284,27 @@ def test_payment_waits_for_approval_and_the_bill_says_so_after_its_time():
     run.take(*GOODS, paid(100_000))
     assert run.state("pay-PAY1") == "pending"
     run.step(tick(NOW_MS + 6 * DAY_MS))
-    assert run.open_types() == ["approval_overdue", "payment_confirmation_lost", "payment_on_hold"]
+    assert run.open_types() == ["approval_overdue", "payment_on_hold"]
     run.take(approved(), at_ms=NOW_MS + 6 * DAY_MS)
     assert run.state("pay-PAY1") == "booked"
+    assert run.open == {}
+
+
+def test_payment_s_confirmation_and_clearing_are_awaited_from_its_release_on():
+    """While a payment is held nobody can confirm or clear it: both times run from the tick before its release."""
+    run = Run()
+    run.take(*GOODS, paid(100_000))
+    for day in (4, 12):
+        run.step(tick(NOW_MS + day * DAY_MS))
+    run.restart()
+    assert run.open_types() == ["approval_overdue", "payment_on_hold"]
+    run.take(approved(), at_ms=NOW_MS + 12 * DAY_MS)
+    run.step(tick(NOW_MS + 15 * DAY_MS))
+    assert run.open == {}
+    run.step(tick(NOW_MS + 16 * DAY_MS))
     assert run.open_types() == ["payment_confirmation_lost"]
+    run.step(tick(NOW_MS + 23 * DAY_MS))
+    assert run.open_types() == ["payment_confirmation_lost", "payment_uncleared"]
 
 
 def test_approval_without_a_person_is_refused():
@@ -535,7 +554,7 @@ def test_payment_without_invoice_is_told_and_never_booked():
     run = Run()
     run.take(paid(100_000))
     run.step(tick(NOW_MS + 6 * DAY_MS))
-    assert run.open_types() == ["payment_confirmation_lost", "payment_without_invoice"]
+    assert run.open_types() == ["payment_without_invoice"]
     assert run.accounts() == {}
 
 

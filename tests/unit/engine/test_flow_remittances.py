@@ -129,6 +129,69 @@ def test_remittance_and_deposit_clear_in_any_order(order):
     assert run.balances_of("mercy") == {"CASH": 540, "AR_INS": -540}
 
 
+BLUE, AETNA = (header("era1", 540), paid("era1", 540)), (header("era2", 70, "aetna"), paid("era2", 70, "c2", "aetna"))
+SAME_TRACE = [
+    *(row | ({"reference": "T1"} if row["kind"] == "remittance_received" else {}) for row in (*BLUE, *AETNA)),
+    eft("era1", 540, counterparty="blue") | {"reference": "T1"},
+    eft("era2", 70, counterparty="aetna") | {"reference": "T1"},
+]
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["both banks name the payer", "neither does"])
+def test_remittances_of_two_payers_under_one_trace_are_two(named):
+    """Each gets its own money in any order of arrival, by the payer, or by the amount where the bank names none."""
+    rows = [row if named or row["kind"] != "eft_received" else row | {"counterparty": None} for row in SAME_TRACE]
+    for order in permutations(range(len(rows)), len(rows)):
+        if order.index(1) < order.index(0) or order.index(3) < order.index(2):
+            continue  # claims may come before their header: that is not asked here
+        run = Run()
+        for at in order:
+            run.take(rows[at])
+        assert run.balances_of("mercy") == {"CASH": 610, "AR_INS": -610}, order
+        assert run.open == {}
+
+
+def test_remittance_money_of_another_payer_is_not_taken_for_a_wrong_amount():
+    """Money under the same trace that names another payer waits for that payer's remittance, across a restart."""
+    run = Run()
+    run.take(*SAME_TRACE[:2], SAME_TRACE[5])
+    assert (run.open, run.state("era2-eft")) == ({}, "pending")
+    run.step(tick(NOW_MS + 4 * DAY_MS))
+    assert run.open_types() == ["missing_eft", "missing_era"]
+    run.restart()
+    run.take(*SAME_TRACE[2:5])
+    assert (run.open, clearing(run)) == ({}, 0)
+
+
+def test_remittance_money_that_several_under_its_trace_fit_is_left_to_people():
+    """Two payers, one trace, one amount, and a bank that names nobody: never guessed."""
+    run = Run()
+    run.take(*SAME_TRACE[:2], header("era2", 540, "aetna", reference="T1"), paid("era2", 540, "c2", "aetna"))
+    run.take(eft("era1", 540) | {"reference": "T1"})
+    assert run.state("era1-eft") == "pending"
+    run.step(tick(NOW_MS + 4 * DAY_MS))
+    assert run.open_types() == ["missing_eft", "missing_eft", "missing_era"]
+
+
+def test_remittance_of_the_same_payer_under_one_trace_is_one():
+    """A trace is unique to its payer: a second remittance under it is an exception."""
+    run = Run()
+    run.take(*BLUE, header("era9", 7, reference="Tera1"))
+    assert run.open_types() == ["duplicate_open_item"]
+
+
+FRIDAY_MS = NOW_MS + 4 * DAY_MS
+
+
+def test_remittance_and_money_wait_three_business_days():
+    """What came on a Friday is missed on the Wednesday after it: Saturday and Sunday do not count."""
+    run = Run()
+    run.take(header("era1", 540), paid("era1", 540), eft("era2", 70), at_ms=FRIDAY_MS)
+    for days, missed in ((4, []), (5, []), (5.01, ["missing_eft", "missing_era"])):
+        run.step(tick(FRIDAY_MS + int(days * DAY_MS)))
+        assert run.open_types() == missed
+
+
 def test_remittance_without_money_and_money_without_remittance_are_told_after_three_days():
     """Each half waits three days for the other."""
     run = Run()
@@ -204,6 +267,87 @@ def test_remittance_class_of_a_code_differs_by_payer_and_date():
     )
     assert run.balance("CONTRACTUAL") == 60
     assert sorted(run.open.values()) == [("denial", "new")]
+
+
+def remarked(name: str, code: str, amount_minor: int, remarks: list, **columns: object) -> dict:
+    """A claim's adjustment with the remarks of its level."""
+    return adjusted(name, code, amount_minor, attributes={"line": 1, "remarks": remarks}, **columns)
+
+
+@pytest.mark.parametrize(
+    ("code", "remarks", "contractual"),
+    [
+        ("CO-97", ["M15"], 0),
+        ("CO-97", ["N130", "N19"], 40),
+        ("CO-97", ["N130"], 0),
+        ("CO-97", [], 0),
+        ("CO-97", [7, None], 0),
+        ("CO-50", ["M15"], 0),
+    ],
+)
+def test_remittance_remark_refines_a_code_where_the_table_has_the_pair(code, remarks, contractual):
+    """CO-97 is a denial, unless a remark says that it is incidental to another service; other pairs change nothing."""
+    run = Run()
+    run.take(header("era1", 0), paid("era1", 0), remarked("era1", code, 40, remarks))
+    assert run.balance("CONTRACTUAL") == contractual
+    assert run.open_types() == ([] if contractual else ["denial"])
+
+
+def test_remittance_pairs_are_mapped_by_payer_and_date_as_codes_are():
+    """A mapped pair counts for its payer from its day on, before a mapped code, and both before the table."""
+    pair = {"role": "CLASS_claim_adjustment/CO-45/N130", "account": "denial", "counterparty": "blue"}
+    code = {"role": "CLASS_claim_adjustment/CO-97", "account": "denial", "counterparty": "blue"}
+    run = Run()
+    run.step(mapping(2, [pair | {"valid_from": "2026-09-21"}, code]))
+    run.take(header("era1", 0), paid("era1", 0))
+    run.take(
+        remarked("era1", "CO-45", 10, ["N130"]) | {"event_id": "new"},
+        remarked("era1", "CO-45", 20, ["N130"], effective_on=date(2026, 9, 20)) | {"event_id": "old"},
+        remarked("era1", "CO-45", 40, ["N130"], counterparty="aetna") | {"event_id": "other"},
+        remarked("era1", "CO-45", 80, ["N19"]) | {"event_id": "unpaired"},
+        remarked("era1", "CO-97", 160, ["N19"]) | {"event_id": "mapped code"},
+    )
+    assert run.balance("CONTRACTUAL") == 140
+    assert sorted(run.open.values()) == [("denial", "mapped code"), ("denial", "new")]
+
+
+DENIED = tuple(adjusted("era1", "CO-50", minor) | {"event_id": f"d{minor}"} for minor in (100, -100, 60))
+
+
+@pytest.mark.parametrize("order", list(permutations(DENIED)), ids=lambda rows: ",".join(r["event_id"] for r in rows))
+def test_denial_lasts_until_its_reversal_in_any_order(order):
+    """What stands denied of a claim for one reason is one exception; what was taken back raises none."""
+    run = Run()
+    run.take(header("era1", 0), paid("era1", 0))
+    for row in order:
+        run.take(row)
+        run.restart()
+    assert list(run.open.values()) == [("denial", "d100")]
+    run.take(adjusted("era1", "CO-50", -60) | {"event_id": "rest"})
+    assert run.open == {}
+
+
+def test_denial_is_not_ended_by_the_reversal_of_another():
+    """Another claim, reason or payer takes nothing back, and raises nothing by a negative amount."""
+    run = Run()
+    run.take(header("era1", 0), paid("era1", 0), DENIED[0])
+    run.take(
+        adjusted("era1", "CO-50", -100, claim="c2"),
+        adjusted("era1", "CO-29", -100),
+        adjusted("era1", "CO-50", -100, counterparty="aetna") | {"event_id": "aetna"},
+    )
+    assert list(run.open.values()) == [("denial", "d100")]
+
+
+def test_denial_counts_once_when_its_code_was_held_before():
+    """An adjustment that waited for its class is counted when it goes on, and its reversal ends what it raised."""
+    run = Run()
+    run.take(header("era1", 0), paid("era1", 0), adjusted("era1", "CO-252", 100))
+    assert run.open_types() == ["unclassified_code"]
+    run.step(mapping(2, [{"role": "CLASS_claim_adjustment/CO-252", "account": "denial"}]))
+    assert run.open_types() == ["denial"]
+    run.take(adjusted("era1", "CO-252", -100) | {"event_id": "back"})
+    assert run.open == {}
 
 
 # ── what payers take back ──────────────────────────────────────────────────────────────────────────────────────────
@@ -295,6 +439,15 @@ def test_takeback_letter_signed_by_one_person_is_no_basis():
     assert run.accounts() == {}
 
 
+@pytest.mark.parametrize("order", [1, -1], ids=["letter first", "approval first"])
+def test_takeback_approved_for_another_payer_is_held_naming_the_field(order):
+    """What one payer asks for is not owed to another."""
+    run, (asked, signed) = Run(), letter(500)
+    for row in (asked, signed | {"counterparty": "green"})[::order]:
+        run.take(row)
+    assert (run.open_types(), run.accounts()) == (["approval_counterparty_differs"], {})
+
+
 def test_takeback_approved_without_its_letter_waits_and_is_told():
     """An approval of a letter that nobody entered is an exception after ten days, and no basis until then."""
     run = Run()
@@ -377,23 +530,37 @@ def test_untraced_money_is_paired_with_the_only_remittance_that_fits(money_first
 
 
 @pytest.mark.parametrize(
-    "rows",
+    ("rows", "several"),
     [
-        (untraced("dep1"), header("era1", 540), paid("era1", 540), header("era2", 540), paid("era2", 540, "c2")),
-        (untraced("dep1"), untraced("dep2"), header("era1", 540), paid("era1", 540)),
-        (untraced("dep1", payer="aetna"), header("era1", 540), paid("era1", 540)),
-        (untraced("dep1", 539), header("era1", 540), paid("era1", 540)),
-        (untraced("dep1", effective_on=date(2026, 9, 15)), header("era1", 540), paid("era1", 540)),
+        ((untraced("dep1"), *BLUE, header("era2", 540), paid("era2", 540, "c2")), ["eft_ambiguous"]),
+        ((untraced("dep1"), untraced("dep2"), *BLUE), ["eft_ambiguous", "eft_ambiguous"]),
+        ((untraced("dep1", payer="aetna"), *BLUE), []),
+        ((untraced("dep1", 539), *BLUE), []),
+        ((untraced("dep1", effective_on=date(2026, 9, 15)), *BLUE), []),
     ],
     ids=["two remittances", "two deposits", "another payer", "another amount", "four business days apart"],
 )
-def test_untraced_money_that_fits_none_or_several_is_left_to_people(rows):
-    """What is not unambiguous is never guessed."""
+def test_untraced_money_that_fits_none_or_several_is_left_to_people(rows, several):
+    """What is not unambiguous is never guessed; each deposit that fits more than one is told."""
     run = Run()
     run.take(*rows)
     later(run, 30)
     assert run.balance("UNAPPLIED_CASH") == -sum(row["amount_minor"] for row in rows if "untraced" in row["kind"])
     assert run.relay() == []
+    assert run.open_types() == several
+
+
+def test_untraced_money_that_fits_several_stands_under_an_exception_until_one_alone_fits():
+    """The trace of one of two remittances pays it: the other one is then the only one, and is found."""
+    run = Run()
+    run.take(untraced("dep1"), header("era1", 540), paid("era1", 540), header("era2", 540), paid("era2", 540, "c2"))
+    later(run, 30)
+    run.restart()
+    assert run.open_types() == ["eft_ambiguous"]
+    run.take(eft("era2", 540))
+    later(run, 31)
+    assert run.open == {}
+    assert run.balances_of("mercy") == {"CASH": 1080, "AR_INS": -1080}
 
 
 def test_untraced_money_is_not_paired_with_a_remittance_whose_money_came():

@@ -5,11 +5,12 @@ from unit.engine.builders import RULEBOOK, STANDARD
 
 from runtime import schema
 from runtime.errors import RulebookError
-from runtime.ledger.rules import parse_rulebook
+from runtime.ledger.rule_file import parse_rulebook
 
 PLAIN = 'flow = "x"\nscope = "entity"\nmode = "summary"\n'
 NONE = PLAIN.replace("summary", "none")
 CLAIM = 'links = { enters = { register = "claims", part = "paid", key = "document" } }\n'
+NOTED = 'noted_in = { register = "denials", part = "adjusted", key = "document" }\n'
 TWO_ITEMS = (
     'consumes = { item = "dispute", key = "document" }\n'
     'releases = { item = "payable", key = "document", hold = "approval" }\n'
@@ -98,6 +99,17 @@ MISTAKES = {
         "kind.odd",
         "enters claims as 'payed'; it knows accepted, acknowledged, adjudicated",
     ),
+    "register to be noted in that is none": (
+        kind(PLAIN + POST + 'requires = ["document"]\n' + NOTED.replace("denials", "ghosts")),
+        "register.ghosts",
+        "not declared",
+    ),
+    "register to be noted in by a column that may be empty": (kind(PLAIN + POST + NOTED), "kind.odd", "'document'"),
+    "refined without a table": (
+        kind(PLAIN + POST + 'refined_by = "remarks"'),
+        "kind.odd",
+        "is refined, but no table in classify",
+    ),
     "register of an unknown type": ('\n[register.odd]\ntype = "oracle"\n', "register.odd", "oracle"),
     "register that holds no item": (
         '\n[register.odd]\ntype = "bills"\nsuspect = "denial"\nreview = "denial"\npayable = "ghost"\n'
@@ -106,8 +118,8 @@ MISTAKES = {
         "holds 'ghost', no item",
     ),
     "register that derives no kind": (
-        '\n[register.odd]\ntype = "candidates"\nderives = "ghost"\ndecide_after_h = 1\nbusiness_days = 1\n'
-        "keep_days = 1\n",
+        '\n[register.odd]\ntype = "candidates"\nderives = "ghost"\nseveral = "denial"\n'
+        "decide_after_h = 1\nbusiness_days = 1\nkeep_days = 1\n",
         "register.odd",
         "derives 'ghost', which is no derived kind",
     ),

@@ -24,7 +24,7 @@ from unit.engine.builders import (
 from runtime.effects import DELTAS, EXCEPTIONS, OUTCOMES, TOTALS
 from runtime.errors import FrameError
 from runtime.event_rules import identity
-from runtime.ledger.rules import parse_rulebook
+from runtime.ledger.rule_file import parse_rulebook
 from runtime.ports import LogRecord
 
 SALE = (

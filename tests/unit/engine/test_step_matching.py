@@ -64,6 +64,14 @@ HISTORIES = {
         row("refund_paid", 10, "r", "p"),
     ],
     "dispute": [*SALES, row("chargeback_opened", 10, "d", "p"), row("chargeback_won", 10, "d", "p")],
+    "traces of several payers": [
+        *SALES,
+        row("remittance_received", 10, "r1", "t", counterparty="blue"),
+        row("remittance_received", 7, "r2", "t", counterparty="aetna"),
+        row("eft_received", 10, "e1", "t", counterparty="blue"),
+        row("eft_received", 7, "e2", "t"),
+        row("eft_received", 8, "e3", "t", counterparty="cigna"),
+    ],
     "orders": [
         *SALES,
         row("po_line_approved", 10, "o"),

@@ -4,13 +4,13 @@ from datetime import date
 from itertools import permutations
 
 import pytest
-from unit.ledger.facts import DAY_MS, NOW_MS, fact, policy
+from unit.ledger.facts import DAY_MS, NOW_MS, fact, flagged, policy
 
-from runtime.ledger.candidates import Candidates, CandidateTerms, business_days
+from runtime.ledger.candidates import Candidates, CandidateTerms
 from runtime.ledger.registers import Fact
 
 HOUR_MS = 3_600_000
-TERMS = CandidateTerms(derives="identified", decide_after_h=24, business_days=3, keep_days=60)
+TERMS = CandidateTerms(derives="identified", several="several", decide_after_h=24, business_days=3, keep_days=60)
 
 
 def remit(trace: str = "t1", amount_minor: int = 500, **columns: object) -> Fact:
@@ -128,17 +128,23 @@ def test_candidates_are_forgotten_after_their_time():
     assert len(register) == 1
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "days"),
-    [
-        (date(2026, 9, 18), date(2026, 9, 21), 1),
-        (date(2026, 9, 21), date(2026, 9, 18), 1),
-        (date(2026, 9, 19), date(2026, 9, 20), 0),
-        (date(2026, 9, 21), date(2026, 9, 21), 0),
-        (date(2026, 9, 15), date(2026, 9, 21), 4),
-        (date(1900, 1, 1), date(2026, 9, 21), 262),
-    ],
-)
-def test_business_days_are_weekdays_between_two_dates(one, other, days):
-    """Weekends do not count, order does not matter, and far apart is counted no further than a year."""
-    assert business_days(one, other) == days
+def test_candidates_under_one_trace_are_each_payer_s_own():
+    """Paid by its trace is the remittance of that payer alone; where the payment names none, of all."""
+    other = remit(counterparty="aetna", amount_minor=700)
+    deposits = (money(), money("d2", 700, counterparty="aetna"))
+    for order in permutations((remit(), other, fact("paid", "t1", counterparty="aetna"), *deposits)):
+        assert pairs(*order) == [("d1", "t1")]
+    for order in permutations((remit(), other, fact("paid", "t1", counterparty=""), *deposits)):
+        assert pairs(*order) == []
+
+
+def test_candidates_that_several_fit_are_told_until_they_are_forgotten():
+    """One exception while it lasts, about the deposit; after its time nothing is kept of either."""
+    register, told = Candidates(TERMS, policy()), []
+    for one in (remit(), remit("t2"), money()):
+        register.take(one, NOW_MS)
+    for days in (0.9, 1.1, 1.2, 61, 62):
+        register.age(NOW_MS + int(days * DAY_MS))
+        told.append(flagged(register.drain()))
+    assert told == [[], [("several", "money-d1-500", 500, True)], [], [("several", "money-d1-500", 500, False)], []]
+    assert len(register) == 0

@@ -7,7 +7,7 @@ from unit.ledger.facts import DAY_MS, NOW_MS, fact, flagged, policy
 
 from runtime.ledger.claims import RANKS, Claims, ClaimTerms
 
-TERMS = ClaimTerms(unmatched="unmatched", underpaid="underpaid", late="late", keep_days=10)
+TERMS = ClaimTerms(unmatched="unmatched", underpaid="underpaid", late="late", keep_days=10, answer_days=3)
 UNAPPLIED = policy(POLICY_UNMATCHED_CLAIM="UNAPPLIED")
 
 
@@ -163,3 +163,34 @@ def test_claims_reloaded_go_on_alike():
     measures = again.take(fact("submitted", "c1"), NOW_MS).measures
     assert measures == {"unapplied": -70, "identified": 70, "unpaid": 0, "short_tenth": 0, "short": 0}
     assert flagged(again.drain()) == [("unmatched", "paid-c1-70", 70, False)]
+
+
+def rejection(batch: str = "42/0007", **columns: object):
+    """A batch that was not taken."""
+    return fact("batch_rejected", batch, document=batch, reason="R", **columns)
+
+
+def test_claim_batches_survive_a_dump_and_are_told_claim_by_claim():
+    """After a restart a rejection still finds the claims of its batch, and a claim that comes later its rejection."""
+    first, second = claims(), claims()
+    for number, batch in (("c2", "42/0007"), ("c1", "42/0007"), ("c3", "42/0008")):
+        first.take(fact("submitted", number, reference=batch), NOW_MS)
+    first.take(rejection("43/*"), NOW_MS)
+    first.drain()
+    second.load(first.dump())
+    second.take(rejection(), NOW_MS)
+    second.take(fact("submitted", "c4", reference="43/0001"), NOW_MS)
+    told = [(one.status, one.document) for one in second.drain().told]
+    assert told == [("batch_rejected", "c1"), ("batch_rejected", "c2"), ("batch_rejected", "c4")]
+
+
+def test_claim_rejections_are_forgotten_with_the_claims():
+    """What nothing has touched for long is forgotten, batches and their claims alike."""
+    register = claims()
+    register.take(fact("submitted", "c1", reference="42/0007"), NOW_MS)
+    register.take(rejection("43/0001"), NOW_MS)
+    register.age(NOW_MS + 11 * DAY_MS)
+    register.drain()
+    register.take(rejection(), NOW_MS)
+    register.take(fact("submitted", "c2", reference="43/0001"), NOW_MS)
+    assert [one.status for one in register.drain().told] == ["submitted"]

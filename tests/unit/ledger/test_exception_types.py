@@ -3,7 +3,7 @@
 import pytest
 
 from adapters.settings import standard_rulebook_text
-from runtime.ledger.rules import parse_rulebook
+from runtime.ledger.rule_file import parse_rulebook
 
 TYPES = parse_rulebook(standard_rulebook_text()).exception
 RC, FO, IS = "revenue_cycle", "finance_operations", "integration_support"
@@ -13,6 +13,7 @@ DAY_H, MONTH_H = 24, 720
 # what the runtime does by itself. An hour is the least that a triage may have.
 TABLE = [
     ("file malformed", "file_malformed", IS, 1, DAY_H, "set aside"),
+    ("batch not taken by its receiver", "batch_rejected", IS, 1, DAY_H, "send it again"),
     ("remittance out of balance", "remit_out_of_balance", RC, 4, 2 * DAY_H, "held"),
     ("same identity, other content", "event_conflict", IS, 4, DAY_H, "first content stands"),
     ("unknown payer", "unknown_payer", FO, 4, DAY_H, "mapped"),
@@ -20,6 +21,7 @@ TABLE = [
     ("claim that nobody submitted", "unmatched_claim", RC, DAY_H, 5 * DAY_H, "unapplied cash"),
     ("remittance without money", "missing_eft", FO, DAY_H, 5 * DAY_H, ""),
     ("money without remittance", "missing_era", RC, DAY_H, 5 * DAY_H, "held"),
+    ("money that fits several remittances", "eft_ambiguous", FO, DAY_H, 5 * DAY_H, "unapplied cash"),
     ("trace equal, amount not", "eft_amount_mismatch", FO, 4, 2 * DAY_H, "no plug"),
     ("unknown PLB code", "unknown_plb", RC, DAY_H, 5 * DAY_H, "held"),
     ("takeback without basis", "takeback_without_basis", RC, DAY_H, 5 * DAY_H, "suspense"),

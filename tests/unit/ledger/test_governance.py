@@ -10,7 +10,7 @@ from runtime.errors import GovernanceError, SameSigner
 from runtime.ledger import governance
 from runtime.ledger.crosswalk import CrosswalkRow
 from runtime.ledger.registers import ItemFlag
-from runtime.ledger.rules import parse_rulebook
+from runtime.ledger.rule_file import parse_rulebook
 from runtime.schema import STAMPED
 from runtime.step import Step, exception_id, moves
 

@@ -2,7 +2,7 @@
 
 from adapters.settings import standard_rulebook_text
 from runtime.ledger.links import GroupRef, ItemRef, Links, RegisterRef, meeting
-from runtime.ledger.rules import parse_rulebook
+from runtime.ledger.rule_file import parse_rulebook
 
 CHAIN = {
     "order": Links(opens=ItemRef(item="line", key="document")),

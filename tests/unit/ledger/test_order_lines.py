@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import date
 from fractions import Fraction
+from itertools import permutations
 from random import Random
 
 import pytest
@@ -381,6 +382,37 @@ def test_order_lines_fourth_way_counts_what_was_accepted():
     assert books.flags["match_failed_acceptance", "b1"].residual_minor == 20_000  # as it was told first
     books.take(fact("a2", "accepted", "5"))
     assert books.open() == []
+
+
+@pytest.mark.parametrize("order", [*permutations(("received", "accepted", "billed"))])
+def test_order_lines_fourth_way_lets_only_what_was_accepted_pass(order):
+    """What was received and not accepted may not be paid; when it is accepted the hold ends, whatever came first."""
+    facts = {
+        "received": fact("r1", "received", "90"),
+        "accepted": fact("a1", "accepted", "90"),
+        "billed": fact("b1", "billed", "90", 90_000),
+    }
+    books = Books({"POLICY_MATCH_LEVEL": "4"})
+    books.take(ordered())
+    for number, part in enumerate(order, 1):
+        books.take(facts[part])
+        is_held = "billed" in order[:number] and {*order[:number]} < {*facts}
+        assert bool(books.holds) is is_held
+        assert ("match_failed_acceptance", "b1") in books.open() or not is_held
+    assert books.open() == []
+
+
+def test_order_lines_fourth_way_takes_receipts_that_say_what_was_rejected():
+    """A receipt that names its rejected part, none of it too, accepts the rest; one that says nothing accepts nothing,
+    and in three ways all that was received may be paid."""
+    found = {}
+    for level in ("3", "4"):
+        books = Books({"POLICY_MATCH_LEVEL": level})
+        books.take(ordered(), fact("r1", "received", "60", attributes={"rejected": 0}), fact("r2", "received", "30"))
+        books.take(fact("b1", "billed", "60", 60_000), fact("b2", "billed", "30", 30_000))
+        books.restart()
+        found[level] = books.open()
+    assert found == {"3": [], "4": [("match_failed_acceptance", "b2")]}
 
 
 def test_order_lines_returned_goods_are_the_rejected_ones_first():

@@ -9,7 +9,7 @@ from adapters.settings import DEMO_FILE, load, load_rulebook_text
 from adapters.sources import open_source
 from adapters.sources.hospital_day import FOLDER, DayFile, HospitalDay, hospital_day
 from runtime.flow import frames
-from runtime.ledger.rules import parse_rulebook
+from runtime.ledger.rule_file import parse_rulebook
 from runtime.ports import LogRecord
 from runtime.schema import Vocabulary, conform
 from runtime.shard import ShardEngine

@@ -5,7 +5,7 @@ from pathlib import Path
 from adapters.settings import standard_rulebook_text
 from adapters.sources import Quarantined
 from adapters.sources.quarantine import quarantine_events
-from runtime.ledger.rules import parse_rulebook
+from runtime.ledger.rule_file import parse_rulebook
 from runtime.schema import EntityTerms, Vocabulary, conform
 from runtime.validation import validate
 

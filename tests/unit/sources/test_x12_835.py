@@ -24,7 +24,7 @@ from unit.sources.x12_texts import (
 from adapters.settings import standard_rulebook_text
 from adapters.sources import x12
 from adapters.sources.source import Source, SourceSettings
-from runtime.ledger.rules import parse_rulebook
+from runtime.ledger.rule_file import parse_rulebook
 from runtime.schema import COLUMNS, EntityTerms, Vocabulary
 from runtime.validation import validate
 

@@ -1,0 +1,78 @@
+"""Matching, and what people decide of rows that wait in it.
+
+Owns trying a row again, letting it go without what it lacks, and taking it out.
+"""
+
+from runtime.ledger.links import Links
+from simulation.auditor.keys import Key, Row
+from simulation.auditor.matching import FULL, REFUSED, Matching
+
+
+class DecidedMatching(Matching):
+    """Matching with people's decisions, by the numbers of rows."""
+
+    def retry(self, number: int, now_ms: int) -> None:
+        """Try a row at fault once more, if it waits still. It keeps its place among those that wait."""
+        if number not in self.waiting:
+            return
+        wait = self.waiting[number]
+        twice = {self._rulebook.item[ref.item].twice for ref in self._links(wait["row"]).opened}
+        if wait["fault"] in {FULL, *twice}:
+            self.take(number, wait["row"], now_ms)
+            return
+        wait["fault"], wait["since"], wait["tried"] = "", now_ms, False
+        self._stirred.add(number)
+        self._freed.add(number)
+        self.look()
+
+    def let_go(self, number: int, now_ms: int) -> None:
+        """Let a row go on without the item that it lacks, or although what it opens was opened before."""
+        if number not in self.waiting:
+            return
+        wait, links = self.waiting[number], self._links(self.waiting[number]["row"])
+        if wait["fault"] in {self._rulebook.item[ref.item].twice for ref in links.opened}:
+            wait["fault"] = ""
+            self._join(wait["row"], wait, now_ms)
+        elif wait["item"] and links.consumes and wait["fault"] and not self._is_final(wait, links):
+            wait["fault"], wait["amount"] = "", 0
+            self._wait_no_more(wait, "item")
+        self.look()
+
+    def _is_final(self, wait: Row, links: Links) -> bool:
+        """Whether nobody may let a row go: an approval that was refused, or that is not of what was asked for."""
+        differs, agrees = self._rulebook.item[links.consumes.item].differs, links.consumes.agrees
+        return wait["fault"] in (REFUSED, *((differs, *agrees.values()) if agrees else ()))
+
+    def drop(self, number: int) -> None:
+        """Take a row out, with all that it opened and joined. Look when all are out."""
+        wait = self.waiting.pop(number)
+        row = wait["row"]
+        if wait["group"]:
+            group = self._groups[wait["group"]]
+            self._count_in(group, wait, -1)
+            group["total"] = (group["total"] or None) if self._links(row).closes else group["total"]
+        consumed = self._links(row).consumes
+        if consumed and not wait["item"]:
+            self._give_back(wait.get("used") or self._item_of(row, consumed), wait.get("amount", 0))
+        for what in ("item", "group"):
+            self._wait_no_more(wait, what)
+        for ref in self._links(row).opened:
+            key = self._item_of(row, ref)
+            item, rule = self.items.get(key), self._rulebook.item[ref.item]
+            own = item and (item["row"]["source"], item["row"]["event_id"]) == (row["source"], row["event_id"])
+            if own and item["left"] == item["amount"]:
+                self._end(rule.unused, row)
+                self._end(rule.announces, row)
+                self._forget(key)
+                terms = self._terms.pop(key, {"flagged": False, "holds": []})
+                if terms["flagged"]:
+                    self._end(rule.overdue, row)
+                if kept := [hold for hold in terms["holds"] if hold not in rule.held_by]:
+                    self._terms_of(key)["holds"] = kept  # what registers hold stays held
+
+    def _give_back(self, key: Key, amount: int) -> None:
+        item, rule = self.items.get(key), self._rulebook.item[key[0]]
+        if item and rule.use != "exists" and amount:
+            if rule.announces and not item["left"]:
+                self._raise(rule.announces, item["row"], key, item["left"])
+            item["left"] += amount
