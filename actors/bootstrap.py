@@ -32,11 +32,12 @@ from adapters.clock import WallClock
 from adapters.feeds.redis_feed import RedisFeed
 from adapters.log.redis_streams import RedisLogReader, RedisLogWriter
 from adapters.outlets.redis_outlet import RedisOutlet
+from runtime.config import Config
 from runtime.ports import LogEntry, ShardLag
 from runtime.routing import splitter
 from runtime.schema import Vocabulary
 from runtime.shard import ShardEngine
-from runtime.topology import shards_of
+from runtime.topology import hosts
 
 
 def log_writer(wiring: Wiring) -> RedisLogWriter:
@@ -70,8 +71,8 @@ def part_specs(wiring: Wiring) -> Mapping[str, PartSpec]:
     """Every actor of this Penstock by name, the supervisor last."""
     config = wiring.config
     workers = {
-        f"worker-{i}": PartSpec(ThreadShell, partial(build_worker, wiring, i), "shard")
-        for i in range(config.runtime.workers)
+        name: PartSpec(ThreadShell, partial(build_worker, wiring, i), "shard")
+        for i, name in enumerate(worker_names(config))
     }
     gateways = {
         f"gateway-{i}": PartSpec(AsyncShell, partial(build_gateway, wiring, i), "ingress")
@@ -89,6 +90,11 @@ def part_specs(wiring: Wiring) -> Mapping[str, PartSpec]:
     return {**workers, **gateways, **feeds, **poster, **relay, **supervisor}
 
 
+def worker_names(config: Config) -> list[str]:
+    """The workers, which shards are placed with by name."""
+    return [f"worker-{i}" for i in range(config.runtime.workers)]
+
+
 def _begin(wiring: Wiring, name: str) -> str:
     """Set up this process for a part; the part's name as a holder of epochs."""
     telemetry.configure(name, wiring.logs_folder)
@@ -99,12 +105,13 @@ def build_worker(wiring: Wiring, index: int) -> ShardWorker:
     """A worker with its share of the shards."""
     config, rulebook = wiring.config, wiring.rulebook()
     opens_on = {name: entity.opens_on for name, entity in config.entities.items()}
+    name, books = worker_names(config)[index], SqlBooks(wiring.books_url)
     return ShardWorker(
-        shards_of(index, config.runtime.workers, config.runtime.shards),
-        holder=_begin(wiring, f"worker-{index}"),
+        lambda: hosts(books.placements(), worker_names(config), config.runtime.shards)[name],
+        holder=_begin(wiring, name),
         engine=lambda: ShardEngine(rulebook, opens_on, config.bounds().open_items_max),
         log=RedisLogReader(wiring.log_url),
-        books=SqlBooks(wiring.books_url),
+        books=books,
         archive=ParquetArchive(wiring.archive_root),
         clock=WallClock(),
         limits=config.bounds(),
@@ -166,6 +173,7 @@ def build_supervisor(wiring: Wiring) -> Supervisor:
     specs = {name: spec for name, spec in part_specs(wiring).items() if name != SUPERVISOR}
     return Supervisor(
         list(specs),
+        workers=worker_names(wiring.config),
         stage=RayStage(specs),
         log=BlockingLog(log_writer(wiring), wiring.config.runtime.shards),
         books=SqlBooks(wiring.books_url),

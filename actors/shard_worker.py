@@ -7,7 +7,7 @@ on with a shard whose memory and books may differ: that shard is rebuilt from it
 
 import contextlib
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import msgspec
@@ -22,6 +22,7 @@ from runtime.ports import START, Archive, ArchivedStep, Books, Buffer, Checkpoin
 from runtime.shard import ShardEngine
 
 FAILURES_TOLD = 3  # in a row, before somebody is asked to look
+SHARDS_EVERY_S = 2.0  # between looks which shards are this worker's
 GC_ALLOCATIONS = 200_000  # open items live long and make no cycles: looking for some at each step costs an eighth of it
 SAVES_IN_A_REPLAY = 2  # a checkpoint that takes long comes less often: it may cost half the replay that it spares
 IDLE_S = 0.0  # reading the log waits by itself
@@ -36,6 +37,7 @@ class ShardHealth(msgspec.Struct, frozen=True):
     epoch: int
     position: str
     remembered: int
+    busy_ms: int  # how long its steps and commits took since this worker has it
 
 
 class HostedShard:
@@ -48,6 +50,7 @@ class HostedShard:
         self.checkpoint_position = START
         self.checkpoint_at_ms = 0
         self.commits_since, self.replay_ms = 0, 0
+        self.busy_ms = 0
         self.counts = StepCounts()
         self.outcomes: list[pl.DataFrame] = []
         self.steps: list[ArchivedStep] = []
@@ -83,7 +86,7 @@ class ShardWorker:
 
     def __init__(
         self,
-        shards: Sequence[int],
+        shards: Callable[[], Collection[int]],
         *,
         holder: str,
         engine: Callable[[], ShardEngine],
@@ -95,14 +98,16 @@ class ShardWorker:
         metrics: Metrics,
         saver: Saver | None = None,
     ) -> None:
-        """`saver`: what writes checkpoints; a thread of the worker's own, if none is given."""
+        """`shards`: those that are this worker's now, asked again and again. `saver`: what writes checkpoints; a thread
+        of the worker's own, if none is given."""
+        self._shards, self._shards_asked_ms = shards, 0
         self._holder, self._engine = holder, engine
         self._saver = saver or ThreadPoolExecutor(1, "checkpoint")
         self._log_reader, self._books, self._archive = log, books, archive
         self._clock, self._limits, self._metrics = clock, limits, metrics
         self._logger = structlog.get_logger("shard_worker")
         self._hosted: dict[int, HostedShard] = {}
-        self._failed: dict[int, int] = dict.fromkeys(shards, 0)  # shard -> time of the next attempt
+        self._failed: dict[int, int] = {}  # shard -> time of the next attempt
         self._failures: dict[int, int] = {}
         self._leased: set[int] = set()  # shards that this worker has owned
         self._lost: set[int] = set()  # shards that another owner took since
@@ -114,8 +119,9 @@ class ShardWorker:
 
     def step(self) -> float:
         """Recover what is not running, read every running shard's log once, and take what has come."""
+        self._follow_placement()
         self._recover_failed()
-        if not self._hosted and not self._failed:
+        if self._lost and not self._hosted and not self._failed:
             raise Fenced("every shard of this worker has a newer owner")
         if not self._hosted:
             return 1.0
@@ -171,6 +177,35 @@ class ShardWorker:
     def _stopped(self, shard: int, why: str) -> pl.DataFrame:
         told = ("shard_stopped", str(shard), f"shard {shard} can't go on: {why}; see the worker's log")
         return of_the_runtime([told], "penstock", self._clock.now_ms())
+
+    # ── placement ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _follow_placement(self) -> None:
+        """Take what was placed here, and let go of what was placed elsewhere."""
+        now_ms = self._clock.now_ms()
+        if 0 <= now_ms - self._shards_asked_ms < SHARDS_EVERY_S * 1000:
+            return
+        try:
+            placed = set(self._shards())
+        except BooksUnavailable:
+            self._logger.warning("books_unavailable")
+            return
+        self._shards_asked_ms = now_ms
+        known = self._hosted.keys() | self._failed.keys() | self._lost
+        self._failed |= dict.fromkeys(sorted(placed - known), 0)
+        for shard in sorted(known - placed):
+            self._let_go(shard)
+
+    def _let_go(self, shard: int) -> None:
+        """Forget a shard, after a checkpoint, so that its new host has little to replay. Should it be placed here again
+        one day, it is taken like one that never was here."""
+        if shard in self._hosted:
+            self._guarded(shard, self._checkpoint)
+        self._hosted.pop(shard, None)
+        self._failed.pop(shard, None)
+        self._leased.discard(shard)
+        self._lost.discard(shard)
+        self._logger.info("shard_let_go", shard=shard)
 
     # ── recovery ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -238,7 +273,9 @@ class ShardWorker:
         self._failures.pop(hosted.shard, None)
         self._tell_going_on(hosted.shard)
         self._log_reader.mark_committed(hosted.shard, hosted.rows_total)
-        self._measure(hosted, effects, (self._clock.now_ms() - began_ms) / 1000)
+        took_ms = self._clock.now_ms() - began_ms
+        hosted.busy_ms += max(0, took_ms)
+        self._measure(hosted, effects, took_ms / 1000)
 
     def _measure(self, hosted: HostedShard, effects: Effects, seconds: float) -> None:
         counts = hosted.counts = effects.counts
@@ -319,11 +356,11 @@ class ShardWorker:
     def health(self) -> list[ShardHealth]:
         """Every shard of this worker. Asked from another thread, so it looks at copies."""
         running = [
-            ShardHealth(h.shard, "running", h.epoch, h.position, h.engine.remembered)
+            ShardHealth(h.shard, "running", h.epoch, h.position, h.engine.remembered, h.busy_ms)
             for h in list(self._hosted.values())
         ]
         others = [("recovering", list(self._failed)), ("lost", list(self._lost))]
-        return running + [ShardHealth(shard, state, 0, "", 0) for state, shards in others for shard in shards]
+        return running + [ShardHealth(shard, state, 0, "", 0, 0) for state, shards in others for shard in shards]
 
     def close(self) -> None:
         """Checkpoint, then let go of everything."""

@@ -17,12 +17,13 @@ from runtime.effects import of_the_runtime
 from runtime.errors import BooksUnavailable, LogError
 from runtime.flow import frames
 from runtime.ports import Books, Clock, LogEntry, Metrics, PeriodClose, ShardLag
-from runtime.topology import Action, Observed, plan
+from runtime.topology import Action, Observed, hosts, plan, relief
 
 PAUSE_S = 1.0
 PATIENCE_MS_MAX = 60_000  # beyond the usual silence, for a part that was started again and again and never answered
 DECISIONS_A_ROUND = 20
 CUT_OFF_AGAIN_S = 10.0
+RELIEF_EVERY_S = 15.0  # between looks whether a worker has too much to do: at most one shard moves in that time
 CONSERVATION_EVERY_S = 60.0
 CONSERVATION_SETS_MAX = 100_000  # new posting sets of a shard that one look takes; more wait for the next
 BROKEN = "conservation_break"
@@ -61,6 +62,7 @@ class Supervisor:
         self,
         target: list[str],
         *,
+        workers: list[str],
         stage: Stage,
         log: LogLine,
         books: Books,
@@ -71,7 +73,7 @@ class Supervisor:
         mend: Callable[[], object] = lambda: None,
     ) -> None:
         """`mend` looks after the servers that this installation brought along; called every round, it never waits."""
-        self._target, self._stage = target, stage
+        self._target, self._workers, self._stage = target, workers, stage
         self._log, self._books, self._mend = log, books, mend
         self._clock, self._metrics = clock, metrics
         self._silence_ms, self._tick_ms = int(silence_s * 1000), int(tick_s * 1000)
@@ -81,6 +83,8 @@ class Supervisor:
         self._health: dict[str, object] = {}
         self._lacking: dict[str, int] = {}  # workers that lost a shard which nobody runs now, and since when
         self._ticked_ms, self._mapping_sent, self._conserved_ms = 0, 0, 0
+        self._busy_ms: dict[int, int] = {}  # of each shard, when it was last looked whether a worker needs relief
+        self._relieved_ms = 0
         self._closes_sent: dict[tuple[str, str], int] = {}  # and when
         self._logger = structlog.get_logger("supervisor")
 
@@ -101,6 +105,7 @@ class Supervisor:
             self._close_periods()
             self._tick()
             self._measure()
+            self._relieve()
             self._check_conservation()
         except (LogError, BooksUnavailable) as error:
             self._logger.warning("control_delayed", error_type=type(error).__name__)
@@ -197,6 +202,25 @@ class Supervisor:
         for shard, lag in self._log.lag().items():
             self._metrics.gauge("shard_lag_rows", lag.waiting, shard=str(shard))
 
+    def _relieve(self) -> None:
+        """Have a shard of a worker that has too much to do hosted by the one that has least, if all shards run where
+        they were placed. What moves is stopped for as long as its recovery takes."""
+        now_ms = self._clock.now_ms()
+        elapsed_ms = now_ms - self._relieved_ms
+        if elapsed_ms < RELIEF_EVERY_S * 1000:
+            return
+        told = {name: _told(self._health.get(name)) for name in self._workers}
+        busy_ms = {one["shard"]: one["busy_ms"] for shards in told.values() for one in shards}
+        before, self._busy_ms, self._relieved_ms = self._busy_ms, busy_ms, now_ms
+        hosted = hosts(self._books.placements(), self._workers, self._log.shards)
+        running = {name: [one["shard"] for one in shards if one["state"] == "running"] for name, shards in told.items()}
+        if any(sorted(running[name]) != shards for name, shards in hosted.items()):
+            return
+        busy = {shard: max(0, ms - before.get(shard, ms)) / elapsed_ms for shard, ms in busy_ms.items()}
+        if move := relief(busy, hosted):
+            self._books.place(*move)
+            self._logger.info("shard_placed", shard=move.shard, owner=move.worker)
+
     def _check_conservation(self) -> None:
         """Look whether the books contradict themselves: what they do stands as an exception until they don't."""
         now_ms = self._clock.now_ms()
@@ -223,6 +247,11 @@ class Supervisor:
 
 def _shards(answer: object) -> dict[int, str]:
     """The states of the shards that a part tells of; none of a part that has no shards."""
+    return {one["shard"]: one["state"] for one in _told(answer)}
+
+
+def _told(answer: object) -> list[dict]:
+    """What a part tells of each of its shards."""
     told = getattr(answer, "detail", None)
     told = told if isinstance(told, list) else []
-    return {one["shard"]: one["state"] for one in told if isinstance(one, dict) and "shard" in one}
+    return [one for one in told if isinstance(one, dict) and "shard" in one]

@@ -74,7 +74,7 @@ class _Where(NamedTuple):
     def worker(self, engine: Callable[[], ShardEngine]) -> ShardWorker:
         """A worker of the one shard."""
         return ShardWorker(
-            [BUSIEST_SHARD],
+            lambda: [BUSIEST_SHARD],
             holder="benchmark",
             engine=engine,
             log=RedisLogReader(self.log_url),

@@ -302,6 +302,14 @@ class Books(Protocol):
         """
         ...
 
+    def place(self, shard: int, worker: str) -> None:
+        """This worker is to host the shard from now on. A shard that nobody ever owned stays where it is."""
+        ...
+
+    def placements(self) -> dict[int, str]:
+        """The worker of each shard that was placed."""
+        ...
+
     def commit(self, shard: int, epoch: int, after: str, position: str, rows: int, effects: Effects) -> None:
         """Store one step's effects and move the shard from `after` to `position`, all or nothing.
 

@@ -1,6 +1,7 @@
-"""Which parts of a running Penstock must be started or replaced: target and observation in, actions out.
+"""Which parts of a running Penstock must be started or replaced, and which worker hosts which shard: target and
+observation in, actions out.
 
-Owns the plan. Never starts anything: the supervisor carries it out. Reads no clock: times are arguments.
+Owns the plan. Never starts or moves anything: the supervisor carries it out. Reads no clock: times are arguments.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,11 +20,22 @@ class Observed(NamedTuple):
     lacking_since_ms: int = 0
 
 
+BUSY_MIN = 0.5  # of a worker's time, below which nobody waits for it
+RELIEF_MIN = 0.1  # of the busiest worker's load: less is not worth the replay that a move costs
+
+
 class Action(NamedTuple):
     """Start a part that is not there, or replace one that does not answer or does not do all of its work."""
 
     name: str
     what: Literal["start", "replace"]
+
+
+class Move(NamedTuple):
+    """A shard, and the worker that is to host it."""
+
+    shard: int
+    worker: str
 
 
 def plan(target: Sequence[str], observed: Mapping[str, Observed], now_ms: int, silence_ms_max: int) -> list[Action]:
@@ -50,3 +62,28 @@ def shards_of(worker: int, workers: int, shards: int) -> list[int]:
     """The shards that a worker hosts: neighbours. A scope's shard is its hash modulo their number, so every W-th shard
     of W workers would hold the scopes of one remainder, and more shards would spread the load no better."""
     return list(range(worker * shards // workers, (worker + 1) * shards // workers))
+
+
+def hosts(placed: Mapping[int, str], workers: Sequence[str], shards: int) -> dict[str, list[int]]:
+    """The shards of each worker: those placed with it, and its neighbours of those placed with nobody who is there."""
+    host = {shard: name for i, name in enumerate(workers) for shard in shards_of(i, len(workers), shards)}
+    host |= {shard: name for shard, name in placed.items() if shard in host and name in workers}
+    return {name: [shard for shard in range(shards) if host[shard] == name] for name in workers}
+
+
+def relief(busy: Mapping[int, float], hosted: Mapping[str, Sequence[int]]) -> Move | None:
+    """The one move from the busiest worker to the idlest that helps most; None where nobody needs help, or none would.
+
+    `busy`: the share of a worker's time that each shard takes.
+    """
+    load = {name: sum(busy.get(shard, 0.0) for shard in shards) for name, shards in hosted.items()}
+    busiest, idlest = max(load, key=load.__getitem__), min(load, key=load.__getitem__)
+
+    def most_after(shard: int) -> float:
+        moved = busy.get(shard, 0.0)
+        return max(load[busiest] - moved, load[idlest] + moved)
+
+    if load[busiest] < BUSY_MIN:
+        return None
+    best = min(hosted[busiest], key=most_after)
+    return Move(best, idlest) if most_after(best) <= load[busiest] * (1 - RELIEF_MIN) else None

@@ -29,7 +29,7 @@ from runtime.ports import LogEntry, NoMetrics, ShardLag
 from runtime.routing import splitter
 from runtime.schema import EntityTerms, Vocabulary
 from runtime.shard import ShardEngine
-from runtime.topology import shards_of
+from runtime.topology import hosts
 from simulation.clock import ProcessClock, VirtualClock
 from simulation.edges import Edged
 from simulation.erp import SimulatedErp
@@ -119,13 +119,14 @@ class World:
         self.strays: list[ThreadProcess] = []  # cut off: nobody knows them, and they go on until they are fenced
         self.errands: list[Callable[[], None]] = []  # done between turns: what producers and operators do
         self._changed_ms = self._generation = 0
+        self.workers = [f"{WORKER}-{i}" for i in range(scenario.workers)]
         self._makers = self._parts()
 
     # ── processes ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _parts(self) -> dict[str, Callable[[], ThreadProcess | LoopProcess]]:
         """How each process of the target is started."""
-        workers = {f"{WORKER}-{i}": lambda i=i: self._worker(i) for i in range(self.scenario.workers)}
+        workers = {name: lambda name=name: self._worker(name) for name in self.workers}
         gateways = {f"{GATEWAY}-{i}": lambda i=i: self._gateway_process(i) for i in range(self.scenario.gateways)}
         return {
             **workers,
@@ -146,14 +147,20 @@ class World:
         for name in self._makers:
             self.start(name)
 
-    def _worker(self, index: int) -> ThreadProcess:
-        shards = shards_of(index, self.scenario.workers, self.scenario.shards)
-        return ThreadProcess(f"{WORKER}-{index}", self.clock, lambda process: self._build_worker(process, shards))
+    def _worker(self, name: str) -> ThreadProcess:
+        def build(process: ThreadProcess) -> ShardWorker:
+            books = self._edged("books", self.books, process)
+            return self._build_worker(process, lambda: self._hosted(books)[name])
+
+        return ThreadProcess(name, self.clock, build)
+
+    def _hosted(self, books: Any) -> dict[str, list[int]]:
+        return hosts(books.placements(), self.workers, self.scenario.shards)
 
     def _gateway_process(self, index: int) -> GatewayProcess:
         return GatewayProcess(f"{GATEWAY}-{index}", self.clock, self._build_gateway)
 
-    def _build_worker(self, process: ThreadProcess, shards: list[int]) -> ShardWorker:
+    def _build_worker(self, process: ThreadProcess, shards: Callable[[], list[int]]) -> ShardWorker:
         return ShardWorker(
             shards,
             holder=f"{process.name}/{self._generation}",
@@ -235,6 +242,7 @@ class World:
     def _build_supervisor(self, process: ThreadProcess) -> Supervisor:
         return Supervisor(
             [name for name in self._makers if name != SUPERVISOR],
+            workers=self.workers,
             stage=_Stage(self),
             log=LogLine(self._edged("log_writer", self.log, process), self.scenario.shards),
             books=self._edged("books", self.books, process),
@@ -312,7 +320,8 @@ class World:
         if faults.chance(rates.kill):
             self._kill(self.rng.choice([*(self.processes[name] for name in sorted(self.processes)), *self.strays]))
         if faults.chance(rates.move):
-            self._move(self.rng.randrange(self.scenario.shards))
+            move = self.rng.choice((self._move, self._place))
+            move(self.rng.randrange(self.scenario.shards))
         if faults.chance(rates.leap):
             self.clock.advance(self.rng.choice(LEAPS_MS))
             faults.happened("hours pass")
@@ -342,7 +351,15 @@ class World:
         self._generation += 1
         name = f"mover-{self._generation}"
         self.faults.happened("moved shard", name)
-        self.strays.append(ThreadProcess(name, self.clock, lambda process: self._build_worker(process, [shard])))
+        self.strays.append(
+            ThreadProcess(name, self.clock, lambda process: self._build_worker(process, lambda: [shard]))
+        )
+
+    def _place(self, shard: int) -> None:
+        """A worker is to host one shard from now on, as the supervisor may decide."""
+        worker = self.rng.choice(self.workers)
+        self.faults.happened("placed shard", worker)
+        self.books.place(shard, worker)
 
     def cut_off(self, name: str) -> None:
         """A process is replaced: a hanging one may wake up and go on, as nobody could reach it."""

@@ -54,6 +54,7 @@ class _Owner:
     rows_total: int = 0
     committed_at_ms: int | None = None
     checkpoint: Checkpoint | None = None
+    placed: str = ""
     marks: list[CommitMark] = field(default_factory=list)
 
 
@@ -104,6 +105,16 @@ class MemoryBooks(MemoryExceptions, MemoryCorrections, MemoryChanges, MemoryOutg
             raise Fenced(f"{owner}: {known.holder} has taken over")
         known.epoch, known.holder = known.epoch + 1, holder
         return Lease(known.epoch, known.position, known.rows_total, known.checkpoint)
+
+    def place(self, shard: int, worker: str) -> None:
+        """See Books."""
+        if owner := self._owners.get(f"shard:{shard}"):
+            owner.placed = worker
+
+    def placements(self) -> dict[int, str]:
+        """See Books."""
+        placed = {name: owner.placed for name, owner in self._owners.items() if owner.placed}
+        return {int(name.removeprefix("shard:")): worker for name, worker in placed.items()}
 
     def commit(self, shard: int, epoch: int, after: str, position: str, rows: int, effects: Effects) -> None:
         """See Books."""

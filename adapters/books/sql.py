@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 
 import msgspec
 import polars as pl
-from sqlalchemy import Connection, RowMapping, Select, bindparam, delete, insert, select, text, tuple_, update
+from sqlalchemy import Connection, RowMapping, Select, bindparam, delete, insert, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from adapters.books import chain, frames, pages, queries, tables
@@ -22,6 +22,7 @@ from adapters.books.exceptions import By, SqlExceptions, raise_all, raised_rows,
 from adapters.books.governed import check_releasable, check_replaceable
 from adapters.books.outcomes import DONE, STATE_AFTER, EntryFacts, debit_minor, exception_id, raised_by, resolved_by
 from adapters.books.outgoing import SqlOutgoing, insert_of_derived, insert_of_statuses, told_sets
+from adapters.books.owners import SqlOwners, place_of
 from adapters.books.posting_rows import ADD_TO_TOTALS, posting_frames
 from adapters.books.told import statuses_of
 from adapters.clock import utc_now_ms
@@ -30,12 +31,12 @@ from runtime.errors import Fenced
 from runtime.ledger.governance import signer
 from runtime.ledger.journal import entry_key
 from runtime.limits import TEXT_CHARS_MAX
-from runtime.ports import Checkpoint, CommitMark, EntryState, JournalEntry, Lease, Outcome, position_key
+from runtime.ports import Checkpoint, CommitMark, EntryState, JournalEntry, Outcome, position_key
 
 _owners, _entries = tables.owners.c, tables.entries.c
 
 
-class SqlBooks(SqlDeliveries, SqlCorrections, SqlExceptions, SqlChanges, SqlOutgoing, SqlConservation):
+class SqlBooks(SqlOwners, SqlDeliveries, SqlCorrections, SqlExceptions, SqlChanges, SqlOutgoing, SqlConservation):
     """Books over one database that `upgrade` has made. Threads and processes each open their own.
 
     `told_kinds`: the kinds whose documents' delivery is told, and the flow of each.
@@ -48,28 +49,7 @@ class SqlBooks(SqlDeliveries, SqlCorrections, SqlExceptions, SqlChanges, SqlOutg
         self._now_ms = now_ms
         self._told_kinds = told_kinds or {}
 
-    # ── owners ──
-
-    def take_epoch(self, owner: str, holder: str, *, again: bool = False) -> Lease:
-        """See Books."""
-        first = {"owner": owner, "holder": holder, "epoch": 1, "position_ms": 0, "position_seq": 0, "rows_total": 0}
-        taken = (
-            self._database.insert(tables.owners)
-            .values(first)
-            .on_conflict_do_update(
-                index_elements=["owner"],
-                set_={"epoch": _owners.epoch + 1, "holder": holder},
-                where=_owners.holder == holder if again else None,
-            )
-            .returning(tables.owners)
-        )
-        with self._database.writing() as connection:
-            if self._database.dialect == "postgresql":
-                connection.execute(_END_FORMER, {"owner": owner, "holder": holder if again else None})
-            found = connection.execute(taken).mappings().one_or_none()
-        if found is None:
-            raise Fenced(f"{owner}: somebody else has taken over")
-        return _lease(found)
+    # ── commits ──
 
     def commit(self, shard: int, epoch: int, after: str, position: str, rows: int, effects: Effects) -> None:
         """See Books."""
@@ -239,12 +219,6 @@ class SqlBooks(SqlDeliveries, SqlCorrections, SqlExceptions, SqlChanges, SqlOutg
         """See Books."""
         return dict(self._database.rows(queries.entry_counts()))
 
-    def shard_rows(self) -> pl.DataFrame:
-        """See Books."""
-        with self._database.reading() as connection:
-            owners = connection.execute(queries.shard_owners()).mappings().all()
-        return frames.frame_of(sorted(_shard_row(owner) for owner in owners), frames.SHARD_ROWS)
-
     def posting_of(self, shard: int, position: str, set_no: int) -> pl.DataFrame:
         """See Books."""
         return self._frame(queries.posting(shard, position, set_no), frames.POSTING)
@@ -262,40 +236,11 @@ class SqlBooks(SqlDeliveries, SqlCorrections, SqlExceptions, SqlChanges, SqlOutg
         return frames.frame_of(self._database.rows(query), columns)
 
 
-# A former owner that stands still in the middle of a transaction keeps its row locked (`xmax` is who does). Whoever may
-# take over ends it: it is fenced by that anyway. `holder`: only if this one is the owner still.
-_END_FORMER = text(
-    """
-    SELECT pg_terminate_backend(locks.pid)
-    FROM owners
-    JOIN pg_locks AS locks ON locks.locktype = 'transactionid' AND locks.transactionid = owners.xmax AND locks.granted
-    JOIN pg_stat_activity AS sessions ON sessions.pid = locks.pid AND sessions.usename = current_user
-    WHERE owners.owner = :owner AND locks.pid <> pg_backend_pid()
-      AND (CAST(:holder AS TEXT) IS NULL OR owners.holder = :holder)
-    """
-)
 _MOVE_ENTRY = (
     update(tables.entries)
     .where(_entries.key == bindparam("of_key"))
     .values({name: bindparam(f"new_{name}") for name in ("state", "erp_ref", "detail", "updated_at_ms")})
 )
-
-
-def _text(ms: int, sequence: int) -> str:
-    return f"{ms}-{sequence}"
-
-
-def _lease(owner: RowMapping) -> Lease:
-    checkpoint = None
-    if owner["snapshot"] is not None:
-        checkpoint = Checkpoint(_text(owner["checkpoint_ms"], owner["checkpoint_seq"]), owner["snapshot"])
-    return Lease(owner["epoch"], _text(owner["position_ms"], owner["position_seq"]), owner["rows_total"], checkpoint)
-
-
-def _shard_row(owner: RowMapping) -> tuple:
-    shard = int(owner["owner"].removeprefix("shard:"))
-    place = _text(owner["position_ms"], owner["position_seq"])
-    return shard, owner["epoch"], owner["holder"], place, owner["rows_total"], owner["committed_at_ms"]
 
 
 def _mark_row(shard: int, mark: CommitMark) -> dict:
@@ -312,7 +257,10 @@ def _mark_row(shard: int, mark: CommitMark) -> dict:
 
 
 def _mark(row: RowMapping) -> CommitMark:
-    after, position = _text(row["after_ms"], row["after_seq"]), _text(row["position_ms"], row["position_seq"])
+    after, position = (
+        place_of(row["after_ms"], row["after_seq"]),
+        place_of(row["position_ms"], row["position_seq"]),
+    )
     return CommitMark(after, position, row["row_count"], row["digest"])
 
 

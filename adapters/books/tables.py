@@ -58,6 +58,7 @@ owners = Table(
     Column("checkpoint_ms", BigInteger),
     Column("checkpoint_seq", BigInteger),
     Column("snapshot", String),
+    Column("placed", String),  # the worker that is to host the shard; none: by the default of all workers
 )
 
 # Numbers that are given once: entry numbers, mapping versions, the order of sealing.

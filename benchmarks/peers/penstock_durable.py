@@ -68,7 +68,7 @@ class Books:
         self.path, self.archive = folder / "books.sqlite", ParquetArchive(folder / "archive")
         self.sql = SqlBooks(f"sqlite:///{self.path}")
         self.worker = ShardWorker(
-            range(prepared.SHARDS),
+            lambda: range(prepared.SHARDS),
             holder="peers",
             engine=lambda: prepared.engine(config),
             log=RedisLogReader(log_url),

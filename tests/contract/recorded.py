@@ -69,7 +69,7 @@ class Recorded:
         """A worker of both shards."""
         opens_on = {name: entity.opens_on for name, entity in CONFIG.entities.items()}
         return ShardWorker(
-            (0, 1),
+            lambda: (0, 1),
             holder="test",
             engine=lambda: ShardEngine(RULEBOOK, opens_on, LIMITS.open_items_max),
             log=self.log,

@@ -65,6 +65,18 @@ def test_take_epoch_again_after_another_holder_is_fenced_and_changes_nothing(boo
     assert books.shard_rows().select("epoch", "holder").rows() == [(3, "w2")]
 
 
+def test_place_tells_where_a_shard_is_to_be_and_changes_no_owner(books: Books) -> None:
+    """The newest placement counts; a shard that nobody ever owned has none."""
+    books.take_epoch("shard:3", "w1")
+    books.take_epoch("erp:main", "poster")
+    assert books.placements() == {}
+    for worker in ("w2", "w4"):
+        books.place(3, worker)
+    books.place(7, "w4")
+    assert books.placements() == {3: "w4"}
+    assert books.shard_rows().select("shard", "epoch", "holder").rows() == [(3, 1, "w1")]
+
+
 def test_commit_of_an_old_epoch_is_fenced_and_stores_nothing(books: Books) -> None:
     """After a newer epoch was taken the old owner's commit is refused and leaves no trace."""
     old = books.take_epoch("shard:0", "w1")

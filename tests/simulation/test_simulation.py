@@ -33,6 +33,7 @@ ALWAYS_SOMEWHERE = (
     "zombie",
     "replaced a hanging process",
     "moved shard",
+    "placed shard",
     "clock jump",
     "delayed answer",
     "hours pass",

@@ -5,7 +5,7 @@ The edges are not listed by hand: every call of a port has one before and one af
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from functools import cache
@@ -18,7 +18,7 @@ import pytest
 import structlog
 from small_log import NOW_MS, ROLES, RULEBOOK, VirtualClock, control, event, events, mapping
 
-from actors.shard_worker import ShardWorker
+from actors.shard_worker import SHARDS_EVERY_S, ShardWorker
 from adapters.archive.memory import MemoryArchive
 from adapters.books.memory import MemoryBooks
 from adapters.log.memory import MemoryLog
@@ -198,11 +198,11 @@ class Bench:
         await self.log.append(entries)
         return {shard: lag.appended for shard, lag in (await self.log.lag()).items()}
 
-    def worker(self, edges: Edges | None = None, shards: tuple[int, ...] = (0, 1), holder: str = "test") -> ShardWorker:
-        """A worker of these shards; `edges` lie around its ports."""
+    def worker(self, edges: Edges | None = None, shards: Collection[int] = (0, 1), holder: str = "test") -> ShardWorker:
+        """A worker of these shards, which may change; `edges` lie around its ports."""
         ports = {"log": self.log, "books": self.books, "archive": self.archive}
         worker = ShardWorker(
-            shards,
+            lambda: shards,
             holder=holder,
             engine=PureEngine,
             **{name: edges.around(name, port) if edges else port for name, port in ports.items()},
@@ -363,6 +363,52 @@ def test_worker_that_set_a_shard_aside_does_not_take_it_from_its_new_owner(monke
 def states(worker: ShardWorker) -> dict[int, str]:
     """What a worker says of its shards."""
     return {shard.shard: shard.state for shard in worker.health()}
+
+
+def test_shard_placed_with_another_worker_goes_on_there_and_may_come_back():
+    """Who hosted it checkpoints and lets go, so the other one has nothing to replay, whichever looks first."""
+    bench, north, west = Bench(), {NORTH, WEST}, set[int]()
+    first, second = bench.worker(shards=north, holder="first"), bench.worker(shards=west, holder="second")
+    first.step()
+    assert (states(first), states(second)) == ({NORTH: "running", WEST: "running"}, {})
+    for there, back in ((north, west), (west, north)):
+        there.remove(WEST)
+        back.add(WEST)
+        bench.clock.sleep(SHARDS_EVERY_S)
+        first.step()
+        second.step()
+        first.step()
+    assert (states(first), states(second)) == ({NORTH: "running", WEST: "running"}, {})
+    assert bench.epoch(WEST) == 3
+    bench.run(first)
+    assert bench.end() == uninterrupted()[0]
+
+
+def test_worker_that_is_overtaken_by_a_placement_lets_go_without_being_fenced_for_good():
+    """The new host may take a shard before the old one has looked: that one's commit is refused, and it goes on with
+    the rest."""
+    bench, own = Bench(), {NORTH, WEST}
+    first = bench.worker(shards=own, holder="first")
+    first.step()
+    bench.append(events(WEST, event("late", "charge_posted", 1)))
+    second = bench.worker(shards=(WEST,), holder="second")
+    second.step()
+    first.step()
+    own.remove(WEST)
+    bench.clock.sleep(SHARDS_EVERY_S)
+    first.step()
+    assert (states(first), states(second)) == ({NORTH: "running"}, {WEST: "running"})
+
+
+def test_worker_without_shards_waits_for_some():
+    """It is no worker that lost them all, which ends itself."""
+    bench, own = Bench(), set[int]()
+    worker = bench.worker(shards=own)
+    assert worker.step() > 0
+    own.update((NORTH, WEST))
+    bench.clock.sleep(SHARDS_EVERY_S)
+    bench.run(worker)
+    assert bench.end() == uninterrupted()[0]
 
 
 def test_worker_whose_log_was_changed_does_not_go_on_with_that_shard():

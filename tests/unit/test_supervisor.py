@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from actors.parts import PartHealth
-from actors.supervisor import CUT_OFF_AGAIN_S, PATIENCE_MS_MAX, Supervisor
+from actors.supervisor import CUT_OFF_AGAIN_S, PATIENCE_MS_MAX, RELIEF_EVERY_S, Supervisor
 from adapters.books.memory import MemoryBooks
 from adapters.log.memory import MemoryLog
 from runtime.effects import DELTAS, EXCEPTIONS, OUTCOMES, TOTALS, Effects, StepCounts, empty
@@ -47,6 +47,7 @@ class MemoryStage:
         self.hung: set[str] = set()
         self.ended: set[str] = set()  # parts whose end the next ping tells, and which are started again
         self.shards: dict[str, dict[int, str]] = {}  # part -> the states of its shards
+        self.busy_ms: dict[int, int] = {}  # of shards
         self.asked: list[tuple[str, str]] = []
 
     def exists(self, name: str) -> bool:
@@ -65,7 +66,10 @@ class MemoryStage:
         return ended | {name: self._health(name) for name in names if name not in self.hung | ended.keys()}
 
     def _health(self, name: str) -> PartHealth:
-        told = [{"shard": shard, "state": state} for shard, state in self.shards.get(name, {}).items()]
+        told = [
+            {"shard": shard, "state": state, "busy_ms": self.busy_ms.get(shard, 0)}
+            for shard, state in self.shards.get(name, {}).items()
+        ]
         return PartHealth(name, 1, "running", 1, "", told)
 
 
@@ -110,10 +114,11 @@ class Bench:
         self.stage, self.line, self.clock, self.metrics = MemoryStage(), MemoryLine(), VirtualClock(), Levels()
         self.books = MemoryBooks(self.clock.now_ms)
 
-    def supervisor(self) -> Supervisor:
-        """A supervisor that has taken over."""
+    def supervisor(self, *more: str) -> Supervisor:
+        """A supervisor that has taken over; `more`: workers of its target."""
         supervisor = Supervisor(
-            TARGET,
+            [*TARGET, *more],
+            workers=["worker-0", *more],
             stage=self.stage,
             log=self.line,
             books=self.books,
@@ -172,6 +177,40 @@ def test_supervisor_with_a_shard_that_nobody_runs_replaces_the_worker_that_lost_
     bench.stage.shards = {"worker-0": {0: "running", 1: "recovering"}}
     bench.run(supervisor, 60)
     assert bench.stage.asked == [("kill", "worker-0")]
+
+
+def work(bench: Bench, supervisor: Supervisor, seconds: float, **busy: float) -> None:
+    """Let that time pass, of which each shard (s0, s1, ...) takes its worker this share."""
+    for _ in range(round(seconds)):
+        for name, share in busy.items():
+            shard = int(name[1:])
+            bench.stage.busy_ms[shard] = bench.stage.busy_ms.get(shard, 0) + round(share * 1000)
+        bench.run(supervisor, 1)
+
+
+def test_supervisor_with_a_worker_that_has_too_much_to_do_places_a_shard_with_the_idlest(bench):
+    """One shard moves, the one that evens most; while it is under way, and when all is even, nothing else does."""
+    for shard in range(SHARDS):
+        bench.books.take_epoch(f"shard:{shard}", "worker-0/1")
+    supervisor = bench.supervisor("worker-1")
+    bench.stage.shards = {"worker-0": {0: "running"}, "worker-1": {1: "running", 2: "running"}}
+    work(bench, supervisor, 2 * RELIEF_EVERY_S + 1, s0=0.1, s1=0.6, s2=0.3)
+    assert bench.books.placements() == {2: "worker-0"}
+    bench.stage.shards = {"worker-0": {0: "running", 2: "recovering"}, "worker-1": {1: "running"}}
+    work(bench, supervisor, 2 * RELIEF_EVERY_S, s0=0.1, s1=0.9)
+    bench.stage.shards["worker-0"][2] = "running"
+    work(bench, supervisor, 2 * RELIEF_EVERY_S, s0=0.1, s1=0.6, s2=0.3)
+    assert bench.books.placements() == {2: "worker-0"}
+
+
+def test_supervisor_with_workers_that_have_time_moves_nothing(bench):
+    """However uneven the load is: a move costs more than it brings where nobody waits."""
+    for shard in range(SHARDS):
+        bench.books.take_epoch(f"shard:{shard}", "worker-0/1")
+    supervisor = bench.supervisor("worker-1")
+    bench.stage.shards = {"worker-0": {0: "running"}, "worker-1": {1: "running", 2: "running"}}
+    work(bench, supervisor, 5 * RELIEF_EVERY_S, s1=0.2, s2=0.2)
+    assert bench.books.placements() == {}
 
 
 def test_supervisor_with_a_lost_shard_that_another_worker_runs_replaces_nothing(bench):

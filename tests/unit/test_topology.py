@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.topology import Action, Observed, plan, shards_of
+from runtime.topology import BUSY_MIN, RELIEF_MIN, Action, Move, Observed, hosts, plan, relief, shards_of
 
 SILENCE_MS_MAX = 10_000
 NOW_MS = 100_000
@@ -46,3 +46,44 @@ def test_shards_over_any_number_of_workers_are_hosted_once_and_evenly(workers, s
     hosted = [shards_of(worker, workers, shards) for worker in range(workers)]
     assert sorted(shard for own in hosted for shard in own) == list(range(shards))
     assert max(map(len, hosted)) - min(map(len, hosted)) <= 1
+
+
+PLACED = st.dictionaries(st.integers(0, 20), st.sampled_from(["a", "b", "c", "gone"]))
+
+
+@given(placed=PLACED, workers=st.integers(1, 3), shards=st.integers(1, 16))
+def test_hosts_of_any_placement_host_each_shard_once_where_it_was_placed(placed, workers, shards):
+    """Placed with a worker that is there, a shard is there; else where it would be without any placement."""
+    names = ["a", "b", "c"][:workers]
+    hosted = hosts(placed, names, shards)
+    where = {shard: name for name, own in hosted.items() for shard in own}
+    assert sorted(shard for own in hosted.values() for shard in own) == list(range(shards))
+    for i, name in enumerate(names):
+        for shard in shards_of(i, workers, shards):
+            assert where[shard] == (placed[shard] if placed.get(shard) in names else name)
+
+
+def test_relief_moves_the_shard_that_evens_most_and_only_where_somebody_waits():
+    """Not the largest one, if that would only turn things round; nothing below half of a worker's time."""
+    hosted = {"a": [0, 1, 2], "b": [3]}
+    assert relief({0: 0.5, 1: 0.3, 2: 0.1, 3: 0.2}, hosted) == Move(1, "b")
+    assert relief({0: 0.9, 3: 0.1}, hosted) is None
+    assert relief({0: BUSY_MIN / 2, 1: BUSY_MIN / 3}, hosted) is None
+    assert relief({}, hosted) is None
+
+
+@given(busy=st.dictionaries(st.integers(0, 11), st.floats(0, 1)), workers=st.integers(1, 5))
+def test_relief_again_and_again_comes_to_an_end(busy, workers):
+    """Each move takes its share from the busiest worker, so shards do not wander for ever."""
+    hosted = hosts({}, [f"w{i}" for i in range(workers)], 12)
+    for _ in range(100):
+        move = relief(busy, hosted)
+        if move is None:
+            return
+        before = max(sum(busy.get(shard, 0) for shard in own) for own in hosted.values())
+        donor = next(name for name, own in hosted.items() if move.shard in own)
+        hosted[donor].remove(move.shard)
+        hosted[move.worker].append(move.shard)
+        for name in (donor, move.worker):
+            assert sum(busy.get(shard, 0) for shard in hosted[name]) <= before * (1 - RELIEF_MIN) + 1e-9
+    raise AssertionError("still moving")
