@@ -18,7 +18,7 @@ from runtime.ledger.rule_file import parse_rulebook
 from runtime.ledger.rules import Rulebook
 from runtime.ports import LogEntry, LogRecord
 from runtime.routing import splitter
-from runtime.schema import COLUMNS, Vocabulary, to_arrow
+from runtime.schema import COLUMNS, Vocabulary, to_arrow, with_coded_words
 from runtime.shard import ShardEngine
 from runtime.validation import validate
 
@@ -76,7 +76,7 @@ def shard_records(rows: pl.DataFrame, config: Config, frame_rows: int, shard: in
 
 
 def _record(number: int, rows: pl.DataFrame) -> LogRecord:
-    return LogRecord(f"{number}-0", "events", len(rows), frames.encode_arrow(to_arrow(rows)))
+    return LogRecord(f"{number}-0", "events", len(rows), frames.encode_arrow(with_coded_words(to_arrow(rows))))
 
 
 def in_steps(entries: Sequence[LogRecord], step_rows: int) -> list[list[LogRecord]]:

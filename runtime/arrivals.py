@@ -31,7 +31,7 @@ class Arrivals:
         self.waiting: dict[int, Change] = {}
         self._registered = list(registered)
         self.enters = self._entering(rows)
-        self._frames = [rows]
+        self._frames = [rows]  # of all rows; joined when they are looked at
         self._events: dict[int, Event] = {}
         self._facts: dict[int, tuple] = {}
 
@@ -57,7 +57,9 @@ class Arrivals:
 
     def frame(self, places: Places) -> pl.DataFrame:
         """Rows as moves."""
-        return (self.rows if len(self._frames) == 1 else pl.concat(self._frames))[places]
+        if len(self._frames) > 1:
+            self._frames = [pl.concat(self._frames, rechunk=True)]
+        return self._frames[0][places]
 
     def matched(self, places: Places) -> pl.DataFrame:
         """Rows that came as matching sees them in columns."""

@@ -7,7 +7,6 @@ never says what a step amounts to (`step` does).
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
-from itertools import accumulate
 
 import numpy as np
 import polars as pl
@@ -29,11 +28,12 @@ from runtime.ledger.rules import Rulebook
 from runtime.ledger.step_matching import Taken
 from runtime.ledger.waiting import Change
 from runtime.parked import ParkedRows
-from runtime.schema import STAMPED
+from runtime.schema import STAMPED, lasting
 from runtime.step import CONFLICT, MOVES, UNCLASSIFIED, UNMAPPED, Step, moves
 
 HELD = {**STAMPED, "fault": pl.String()}
 FIRST: Mapping[int, int] = {}  # nothing became ready before
+HELD_PIECES_MAX = 64  # what is held is made one piece when there are more: to add to thousands takes milliseconds
 
 
 class Intake:
@@ -62,40 +62,37 @@ class Intake:
         self._unposting = [name for name, rule in named.items() if rule.mode == "none"]
         self._missing = {name: role.missing for name, role in rulebook.role.items() if role.missing}
 
-    def take(self, waiting: Sequence[pl.DataFrame], step: Step) -> None:
-        """Take frames of events, in the order of the log."""
-        if not waiting:
-            return
-        frame = pl.concat(waiting)
+    def take(self, frame: pl.DataFrame, lengths: Sequence[int], step: Step) -> None:
+        """Take events, in the order of the log; `lengths` are those of the frames in which they came."""
         self.now_ms = max(self.now_ms, _ms(frame["received_at"].max()))
-        verdicts = pl.Series(self.seen.judge(frame["id_hash"].to_numpy(), frame["digest"].to_numpy()))
+        verdicts = self.seen.judge(frame["id_hash"].to_numpy(), frame["digest"].to_numpy())
         step.read += len(frame)
         new = verdicts == Verdict.NEW
         if not new.all():
-            step.repeats(frame.filter(verdicts == Verdict.REPEAT))
-            self._hold(moves(frame.filter(verdicts == Verdict.CONFLICT)), CONFLICT, step)
-        self._admit(frame, new, waiting, step)
+            step.repeats(frame[np.flatnonzero(verdicts == Verdict.REPEAT)])
+            self._hold(moves(frame[np.flatnonzero(verdicts == Verdict.CONFLICT)]), CONFLICT, step)
+        self._admit(frame, pl.Series(new), lengths, step)
 
     def take_again(self, rows: pl.DataFrame, step: Step) -> None:
         """Take rows that were held as strangers', as if they came now."""
         frame = rows[list(STAMPED)]
-        self._admit(frame, pl.repeat(True, len(frame), eager=True), [frame], step, was="excepted")
+        self._admit(frame, pl.repeat(True, len(frame), eager=True), [len(frame)], step, was="excepted")
 
     def _admit(
-        self, frame: pl.DataFrame, new: pl.Series, waiting: Sequence[pl.DataFrame], step: Step, was: str | None = None
+        self, frame: pl.DataFrame, new: pl.Series, lengths: Sequence[int], step: Step, was: str | None = None
     ) -> None:
         """Match the new rows that are linked to others, finish the others; `was` is the state they come from."""
         new = self._without_strangers(frame, new, step, was)
         linked = new & frame["kind"].is_in(self._linked)
-        done = [self._matched(frame, linked, waiting, step, was)] if linked.any() else []
+        done = [self._matched(frame, linked, lengths, step, was)] if linked.any() else []
         self._finish([*done, moves(frame.filter(new & ~linked), was)], step)
 
     def _matched(
-        self, frame: pl.DataFrame, linked: pl.Series, waiting: Sequence[pl.DataFrame], step: Step, was: str | None
+        self, frame: pl.DataFrame, linked: pl.Series, lengths: Sequence[int], step: Step, was: str | None
     ) -> pl.DataFrame:
         """Match the linked rows and enter what is ready in its registers; the rows that go on."""
         arrivals, done = self._arrivals(moves(frame.filter(linked), was)), []
-        for part in self._parts(arrivals, linked.arg_true().to_numpy(), waiting):
+        for part in self._parts(arrivals, linked.arg_true().to_numpy(), lengths):
             done += self._entered([self._match(part, arrivals, step)], arrivals, step)
         self._keep_waiting(arrivals, step)
         return arrivals.frame(joined(*done))
@@ -123,7 +120,7 @@ class Intake:
 
     # ── matching ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _parts(self, arrivals: Arrivals, came_at: np.ndarray, waiting: Sequence[pl.DataFrame]) -> Iterator[Places]:
+    def _parts(self, arrivals: Arrivals, came_at: np.ndarray, lengths: Sequence[int]) -> Iterator[Places]:
         """The rows to be matched, cut where order matters: what uses an item that others of its frame may hold comes
         after them, and a later frame's hold does not reach back, however steps are cut. Rows that have nothing to do
         with any of these come first, at once. `came_at`: their places in all frames together."""
@@ -134,7 +131,7 @@ class Intake:
             return
         is_near = kinds.is_in(self._near_holds).to_numpy()
         yield np.flatnonzero(~is_near)
-        ends = list(accumulate(len(one) for one in waiting))
+        ends = np.cumsum(lengths)
         frame_of = np.searchsorted(ends, came_at, side="right")
         cuts = np.unique(frame_of[held_back])
         near = np.flatnonzero(is_near)
@@ -325,7 +322,8 @@ class Intake:
             return
         held = rows.with_columns(pl.lit(fault).alias("fault"))
         self._excepted(held.select(*MOVES), step)
-        self.held = pl.concat([self.held, held.select(*HELD)])
+        kept = pl.concat([self.held, lasting(held[list(HELD)])])
+        self.held = kept.rechunk() if kept.n_chunks() > HELD_PIECES_MAX else kept
 
     def _excepted(self, rows: pl.DataFrame, step: Step) -> None:
         step.excepted(rows, self.now_ms)

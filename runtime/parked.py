@@ -10,7 +10,7 @@ import msgspec
 import polars as pl
 
 from runtime.ledger.waiting import Event
-from runtime.schema import STAMPED
+from runtime.schema import STAMPED, lasting
 
 SPARE_ROWS_MAX = 65_536  # rows that may be kept although they are gone, besides as many as are there
 
@@ -46,7 +46,7 @@ class ParkedRows:
         if rows.is_empty():
             return
         number, self._next = self._next, self._next + 1
-        self._frames[number] = rows[list(STAMPED)]
+        self._frames[number] = lasting(rows[list(STAMPED)])
         self._kept += len(rows)
         for row, (id, fault) in enumerate(zip(rows["id_hash"], faults, strict=True)):
             self._standing[id] = Standing(number, row, state, fault)
@@ -95,7 +95,7 @@ class ParkedRows:
     def _compact(self) -> None:
         """One frame of what is still there."""
         standing = self._standing
-        rows = self._rows(list(standing.values()))
+        rows = lasting(self._rows(list(standing.values())))
         self._frames, self._next, self._kept = {0: rows}, 1, len(rows)
         for row, one in enumerate(standing.values()):
             one.frame, one.row = 0, row

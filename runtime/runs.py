@@ -12,7 +12,7 @@ import numpy as np
 from runtime.ports import Buffer
 
 Run = tuple[np.ndarray, np.ndarray]  # sorted keys (uint64), and a number of 64 bits for each
-RATIO = 4  # a run is merged into the one before it unless that one is this many times larger
+RATIO = 2  # a run is merged into the one before it unless that one is this many times larger
 
 _R = TypeVar("_R", bound=Run)
 

@@ -180,6 +180,11 @@ def to_arrow(frame: pl.DataFrame) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([whole(column) for column in table.columns], schema=table.schema)
 
 
+def lasting(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows with texts of their own. Rows that are picked from a frame keep all of its texts in memory with them."""
+    return rows.with_columns(pl.col(pl.String) + "")
+
+
 def with_coded_words(events: pa.RecordBatch) -> pa.RecordBatch:
     """The batch with WORD_COLUMNS coded."""
     return _mapped(events, coded)

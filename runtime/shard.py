@@ -8,7 +8,8 @@ same records in the same steps gives the same effects, byte for byte.
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from functools import partial
-from itertools import count
+from itertools import count, groupby
+from operator import attrgetter
 from typing import NamedTuple
 
 import msgspec
@@ -24,7 +25,7 @@ from runtime.ledger.rules import Rulebook
 from runtime.ledger.waiting import Change, Event
 from runtime.ports import START, Buffer, LogRecord, run_name
 from runtime.runs import Run, RunNames, parts_of, run_of
-from runtime.schema import STAMPED
+from runtime.schema import STAMPED, lasting
 from runtime.step import CONFLICT, Step, exception_id, moves, parted
 
 
@@ -79,15 +80,14 @@ class ShardEngine:
     def step(self, records: Sequence[LogRecord]) -> Effects:
         """Take records of the log in order; everything that follows from them."""
         step, intake = Step(records[-1].position), self.intake
-        waiting: list[pl.DataFrame] = []
-        for record in records:
-            if record.type == "events":
-                waiting.append(frames.decode_sealed(record.body))
+        for type, some in groupby(records, attrgetter("type")):
+            taken = list(some)
+            if type == "events":
+                rows = frames.decode_sealed(*(record.body for record in taken))
+                intake.take(rows, [record.rows for record in taken], step)
                 continue
-            intake.take(waiting, step)
-            waiting = []
-            self._take_control(frames.decode_control(record.body), step)
-        intake.take(waiting, step)
+            for record in taken:
+                self._take_control(frames.decode_control(record.body), step)
         held = int((intake.held["fault"] != CONFLICT).sum())
         return step.effects(len(intake.items.items), len(intake.parked) + held)
 
@@ -120,7 +120,8 @@ class ShardEngine:
 
     def _take_held(self, chosen: pl.Series) -> pl.DataFrame:
         """These of the held rows, which are held no more."""
-        taken, self.intake.held = parted(self.intake.held, chosen)
+        taken, rest = parted(self.intake.held, chosen)
+        self.intake.held = lasting(rest)
         return taken
 
     def _retry_held(self, tried: pl.DataFrame, step: Step) -> None:

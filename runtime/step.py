@@ -169,27 +169,27 @@ class Step:
         return Effects(
             deltas=deltas,
             totals=totals,
-            exceptions=_concat(self._raised + self._notes, EXCEPTIONS)
-            .unique("exception_id", keep="last")
-            .sort("exception_id"),
+            exceptions=_exceptions(self._raised + self._notes),
             resolved=tuple(sorted(self._resolved)),
             outcomes=moved.with_columns(pl.lit(self.position).alias("position"))[list(OUTCOMES)],
             counts=self._counts(sums, open_items, waiting),
-            derived=_concat(self._derived, DERIVED).sort("event_id"),
+            derived=pl.concat(self._derived).sort("event_id") if self._derived else empty(DERIVED),
             statuses=self._statuses(),
             opened=tuple(sorted(self._opened.items())),
         )
 
     def _statuses(self) -> pl.DataFrame:
         """What events tell, by their own time, and then what became of documents by them."""
+        if not self._told and not self._told_of:
+            return empty(STATUSES)
         told = _concat(self._told, STATUSES).sort("occurred_at", maintain_order=True)
         told_of = _statuses(self._told_of)
         return pl.concat([told, told_of]).unique("status_id", keep="first", maintain_order=True)
 
     def _counts(self, sums: pl.DataFrame, open_items: int, waiting: int) -> StepCounts:
-        arrived, booked = pl.col("was").is_null(), pl.col("state") == "booked"
-        events = [pl.col("events").filter(chosen).sum() for chosen in (arrived, booked, booked & ~arrived)]
-        accepted, all_booked, released = sums.select(pl.concat_list(events)).item()
+        arrived, booked = sums["was"].is_null().to_numpy(), (sums["state"] == "booked").to_numpy()
+        events = sums["events"].to_numpy()
+        accepted, all_booked, released = (int(events[chosen].sum()) for chosen in (arrived, booked, booked & ~arrived))
         return StepCounts(
             read=self.read,
             accepted=accepted,
@@ -207,24 +207,30 @@ def _totals(sums: pl.DataFrame, beside: list[pl.DataFrame]) -> pl.DataFrame:
 
     `beside`: what is counted and moves nothing: repeats, and the debits of events that do not simply post their amount.
     """
-    moved = sums.lazy()
-    came, left = moved.filter(pl.col("was").is_null()), moved.filter(pl.col("was").is_not_null())
+    came, left = parted(sums, sums["was"].is_null())
     parts = [
         came.with_columns(pl.lit("accepted").alias("state")),
-        moved,
+        sums,
         left.with_columns(pl.col("was").alias("state"), -pl.col("events"), -pl.col("amount_minor")),
-        *(rows.lazy() for rows in beside),
+        *beside,
     ]
     keys = [name for name in TOTALS if name not in ("events", "amount_minor")]
+    # Not lazily: a plan over several frames is handed from thread to thread, which takes longer than a small step.
     return (
-        pl.concat([part.select(*TOTALS) for part in parts])
+        pl.concat([part[list(TOTALS)] for part in parts if len(part)] or [empty(TOTALS)])
         .with_columns(pl.col("facility").fill_null(""))
         .group_by(keys)
         .agg(pl.col("events").sum(), pl.col("amount_minor").sum())
         .filter((pl.col("events") != 0) | (pl.col("amount_minor") != 0))
         .sort(keys)
-        .collect()
     )
+
+
+def _exceptions(raised: list[pl.DataFrame]) -> pl.DataFrame:
+    """What was raised; of one exception that which was told last."""
+    if not raised:
+        return empty(EXCEPTIONS)
+    return pl.concat(raised).unique("exception_id", keep="last").sort("exception_id")
 
 
 def _summed(rows: pl.DataFrame, *states: str) -> pl.DataFrame:

@@ -18,12 +18,13 @@ import xxhash
 
 from runtime.errors import FrameError
 from runtime.schema import ARROW_STAMPED, Event
-from runtime.words import plain
+from runtime.words import coded, plain
 
 # Small frames gain nothing from compression, and its thread pools cost more than their whole decoding.
 _COMPRESS_ROWS_MIN = 512
 _WORDS_PART = 2  # a dictionary of more words than one for so many rows is no shorter than the texts
 _VIEW = np.complex128  # a view's 16 bytes, as the type of that size that NumPy takes fastest
+_STRING_BYTES_MAX = 2**31  # of one array whose offsets have four bytes
 _SEAL = struct.Struct("<4sQ")
 _MAGIC = b"PSTK"
 _ONE_THREAD = pa.ipc.IpcReadOptions(use_threads=False)
@@ -95,32 +96,56 @@ def encode_few(events: Sequence[Event], ends: Sequence[int]) -> list[bytes]:
     return [_sealed(_small_stream(part, _SCHEMA)) for part in parts]
 
 
-def decode_sealed(body: bytes) -> pl.DataFrame:
-    """Read back what `encode` wrote, fast. FrameError on a missing or broken seal.
+def decode_sealed(*bodies: bytes) -> pl.DataFrame:
+    """Read back what `encode` wrote, one body after another, each column in one piece. FrameError on a missing or
+    broken seal.
 
     Only for bytes from our own log: the seal finds damage, it does not keep out somebody who forges it.
     """
-    if not _seal_holds(body):
+    if not all(map(_seal_holds, bodies)):
         raise FrameError("malformed_frame", "", "the seal is missing or broken")
-    table = pa.ipc.open_stream(body, options=_ONE_THREAD).read_all()
-    columns = [pa.chunked_array(map(_as_views, column.chunks), _view_type(column.type)) for column in table.columns]
-    return pl.DataFrame(pa.table(columns, table.schema.names))
+    tables = [pa.ipc.open_stream(body, options=_ONE_THREAD).read_all() for body in bodies]
+    names = tables[0].schema.names
+    if any(table.schema.names != names for table in tables):
+        raise FrameError("malformed_frame", "", "frames of one step have different columns")
+    columns = [_in_one([chunk for table in tables for chunk in _chunks(table.column(name))]) for name in names]
+    return pl.DataFrame(pa.table(columns, names))
 
 
-def _view_type(given: pa.DataType) -> pa.DataType:
-    return pa.string_view() if pa.types.is_string(given) or pa.types.is_dictionary(given) else given
+def _chunks(column: pa.ChunkedArray) -> list[pa.Array]:
+    return column.chunks or [pa.nulls(0, column.type)]
 
 
-def _as_views(column: pa.Array) -> pa.Array:
-    """Texts as views, which Polars takes as they are; those of a dictionary share its words."""
-    if pa.types.is_string(column.type):
-        return column.cast(pa.string_view())
-    if not pa.types.is_dictionary(column.type):
-        return column
-    _, words, *texts = column.dictionary.cast(pa.string_view()).buffers()
-    codes = pc.fill_null(column.indices, 0).to_numpy()
-    views = np.frombuffer(words, _VIEW)[codes] if len(column.dictionary) else np.zeros(len(codes), _VIEW)
-    return pa.Array.from_buffers(pa.string_view(), len(codes), [column.buffers()[0], pa.py_buffer(views), *texts])
+def _in_one(chunks: Sequence[pa.Array]) -> pa.Array:
+    """A column of its pieces; texts as views, which Polars takes as they are."""
+    types = {chunk.type for chunk in chunks}
+    if any(map(pa.types.is_dictionary, types)):
+        return _written_out([coded(chunk) for chunk in chunks])
+    if types == {pa.string()} and sum(chunk.nbytes for chunk in chunks) < _STRING_BYTES_MAX:
+        return pa.concat_arrays(chunks).cast(pa.string_view())
+    texts = len(types) > 1 or types == {pa.string()}
+    return pa.concat_arrays([chunk.cast(pa.string_view()) for chunk in chunks] if texts else chunks)
+
+
+def _written_out(chunks: Sequence[pa.DictionaryArray]) -> pa.Array:
+    """Coded texts as views, which share the words of all dictionaries."""
+    dictionaries = [chunk.dictionary.cast(pa.string_view()) for chunk in chunks]
+    _, words, *texts = pa.concat_arrays(dictionaries).buffers()
+    words = np.frombuffer(words, _VIEW) if words.size else np.zeros(1, _VIEW)
+    views, first, start = np.empty(sum(map(len, chunks)), _VIEW), 0, 0
+    for chunk, dictionary in zip(chunks, dictionaries, strict=True):
+        codes = pc.fill_null(chunk.indices, 0).to_numpy()
+        # No code is too large, but only so NumPy writes straight to where it is told to.
+        words[first:].take(codes, out=views[start : start + len(codes)], mode="clip")
+        first, start = first + len(dictionary), start + len(codes)
+    return pa.Array.from_buffers(pa.string_view(), len(views), [_validity(chunks), pa.py_buffer(views), *texts])
+
+
+def _validity(chunks: Sequence[pa.DictionaryArray]) -> pa.Buffer | None:
+    """Which rows of all pieces are not null; None where all are."""
+    if not any(chunk.null_count for chunk in chunks):
+        return None
+    return pa.concat_arrays([chunk.indices.cast(pa.int32()) for chunk in chunks]).buffers()[0]
 
 
 def _seal_holds(body: bytes) -> bool:

@@ -16,6 +16,7 @@ from runtime.ledger.cells import Cells
 from runtime.ledger.registers import ItemFlag
 from runtime.ports import Buffer
 from runtime.runs import Run, added
+from runtime.schema import lasting
 from runtime.words import SPREAD
 
 DAY_MS = 86_400_000
@@ -99,7 +100,7 @@ class AccountBalances:
         if len(rows):
             noted = [pl.lit(now_ms).alias("since_ms"), pl.lit(0, pl.Int64()).alias("flagged_minor")]
             new = events.select(*_EVENT)[rows].with_columns(pl.Series("key", keys), *noted)
-            self._suspects.append(new.select(*_SUSPECTS))
+            self._suspects.append(lasting(new[list(_SUSPECTS)]))
 
     def _balances(self, keys: np.ndarray) -> np.ndarray:
         """The balance of each key."""

@@ -27,11 +27,12 @@ class Cells(NamedTuple):
 
 def grouped(rows: pl.DataFrame, by: Iterable[str | pl.Expr], *sums: pl.Expr) -> Cells:
     """Rows in cells by these keys, with these sums and the number of `events` in each."""
-    found = rows.with_row_index("row").group_by(*by).agg(*sums, "row")
-    events = found["row"].list.len().cast(pl.Int64()).alias("events")
+    events = pl.len().cast(pl.Int64()).alias("events")
+    found = rows.with_row_index("row").group_by(*by).agg(*sums, events, "row")
     of = np.empty(len(rows), np.int32)
-    of[found["row"].explode().to_numpy()] = np.repeat(np.arange(len(found), dtype=np.int32), events.to_numpy())
-    return Cells(found.drop("row").with_columns(events), of)
+    numbers = np.arange(len(found), dtype=np.int32)
+    of[found["row"].explode(empty_as_null=False).to_numpy()] = np.repeat(numbers, found["events"].to_numpy())
+    return Cells(found[found.columns[:-1]], of)
 
 
 def celled(rows: pl.DataFrame, told_apart: Mapping[str, Collection[str]]) -> Cells:
@@ -41,7 +42,7 @@ def celled(rows: pl.DataFrame, told_apart: Mapping[str, Collection[str]]) -> Cel
     kinds = set(rows["kind"].unique())
     telling = {column: list(kinds & set(some)) for column, some in told_apart.items()}
     present = [column for column, some in telling.items() if some and column in rows.columns]
-    columns = rows.select(list(dict.fromkeys((*KEYS, "amount_minor", "counterparty", *present))))
+    columns = rows[list(dict.fromkeys((*KEYS, "amount_minor", "counterparty", *present)))]
     keys = [
         *KEYS,
         pl.col("counterparty").is_not_null().alias(PAYER),

@@ -107,7 +107,7 @@ class Claims:
         if claim is None:
             claim = self._claims[key] = Claim()
         claim.touched_ms = now_ms
-        unapplied, variance = _unapplied(claim), _variance(claim)
+        before = _wanting(claim)
         if fact.part in RANKS:
             self._take_status(claim, fact)
         elif fact.part == "paid":
@@ -116,13 +116,10 @@ class Claims:
             claim.patient_minor += fact.amount_minor
         elif fact.part == "expected":
             claim.expected_minor = fact.amount_minor
-        change, now = _unapplied(claim) - unapplied, _variance(claim)
-        if claim.flagged or now or _unapplied(claim):
+        now = _wanting(claim)
+        if claim.flagged or now != _NOTHING:
             self._reflag(claim, fact.entity)
-        if not change and now == variance:
-            return _UNCHANGED
-        changes = {name: now.get(name, 0) - variance.get(name, 0) for name in VARIANCES}
-        return Finding({"unapplied": change, "identified": -change, **changes})
+        return _UNCHANGED if now == before else Finding(_changes(before, now))
 
     def _take_status(self, claim: Claim, fact: Fact) -> None:
         claim.is_submitted |= fact.part == "submitted"
@@ -199,10 +196,12 @@ class Claims:
         claim.flagged = now
 
     def _wrong(self, claim: Claim) -> list[_Wrong]:
+        unapplied_minor, name, short_minor = _wanting(claim)
         found = []
-        if _unapplied(claim):
-            found.append(_Wrong(self._terms.unmatched, _unapplied(claim), "no claim of that number was submitted"))
-        found += [_Wrong(self._terms.underpaid, minor, f"variance {name}") for name, minor in _variance(claim).items()]
+        if unapplied_minor:
+            found.append(_Wrong(self._terms.unmatched, unapplied_minor, "no claim of that number was submitted"))
+        if name:
+            found.append(_Wrong(self._terms.underpaid, short_minor, f"variance {name}"))
         return found
 
     def age(self, now_ms: int) -> None:
@@ -238,6 +237,7 @@ class Claims:
 
 
 _STATE = tuple[int, list[tuple[_Key, Claim]], list[tuple[_Key, list[_Rejection]]]]
+_NOTHING = (0, "", 0)
 _UNCHANGED = Finding(dict.fromkeys(("unapplied", "identified", *VARIANCES), 0))
 
 
@@ -245,15 +245,19 @@ def _group(entity: str, batch: str) -> _Key:
     return entity, batch.partition("/")[0]
 
 
-def _unapplied(claim: Claim) -> int:
-    return 0 if claim.is_submitted else claim.unapplied_minor
-
-
-def _variance(claim: Claim) -> dict[str, int]:
-    """What of the contract's promise a claim that was paid at all still lacks, under its name; empty for nothing."""
+def _wanting(claim: Claim) -> tuple[int, str, int]:
+    """What of a claim's money is not applied; and what of the contract's promise it still lacks if it was paid at all,
+    under its name, "" for nothing."""
+    unapplied_minor = 0 if claim.is_submitted else claim.unapplied_minor
     promised, received = claim.expected_minor, claim.paid_minor + claim.patient_minor
     if promised is None or not claim.payment[1] or received >= promised:
-        return {}
-    if received <= 0:
-        return {UNPAID: promised - received}
-    return {SHORT_TENTH if 10 * received <= 9 * promised else SHORT: promised - received}
+        return (unapplied_minor, "", 0) if unapplied_minor else _NOTHING
+    share = SHORT_TENTH if 10 * received <= 9 * promised else SHORT
+    return unapplied_minor, share if received > 0 else UNPAID, promised - received
+
+
+def _changes(before: tuple[int, str, int], now: tuple[int, str, int]) -> dict[str, int]:
+    """By how much each measure changes."""
+    change = now[0] - before[0]
+    changes = {name: now[2] * (name == now[1]) - before[2] * (name == before[1]) for name in VARIANCES}
+    return {"unapplied": change, "identified": -change, **changes}

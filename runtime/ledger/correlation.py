@@ -4,6 +4,7 @@ Owns making facts of rows, and remembering findings of events that are not booke
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import msgspec
 import polars as pl
@@ -30,7 +31,7 @@ _TYPES = {
 }
 _KEYS = ("document", "reference", "correlation_id")
 _TEXTS = ("document", "reference", "counterparty", "correlation_id", "reason", "facility", "department")
-_COLUMNS = (  # a Fact's fields without `part` and `key`
+_COLUMNS = (  # a Fact's fields up to `part` and `key`
     "id_hash",
     "kind",
     "entity",
@@ -47,13 +48,19 @@ _COLUMNS = (  # a Fact's fields without `part` and `key`
 _KEY_AT = {name: 6 + _TEXTS.index(name) for name in _KEYS}
 
 
+class _Entry(NamedTuple):
+    """How a kind is entered: what takes it, as which part, where in a row its key is, and whether that may be empty."""
+
+    take: Callable[[Fact, int], Finding]
+    part: str
+    key_at: int
+    optional: bool
+
+
 class Correlation:
     """The registers of one shard. `findings`: of events that were entered and are not booked yet, by id hash."""
 
     def __init__(self, rulebook: Rulebook, crosswalk: Crosswalk) -> None:
-        self._refs = {
-            name: kind.links.enters for name, kind in rulebook.kind.items() if kind.links and kind.links.enters
-        }
         self._crosswalk = crosswalk
         self._defaults = {name: policy.default for name, policy in rulebook.policy.items()}
         self._registers: dict[str, Register] = {
@@ -61,8 +68,13 @@ class Correlation:
             for name, terms in rulebook.register.items()
             if terms.__struct_config__.tag in _TYPES
         }
-        self.kinds = list(self._refs)
+        refs = {name: kind.links.enters for name, kind in rulebook.kind.items() if kind.links and kind.links.enters}
+        self._entries = {name: self._entry(ref) for name, ref in refs.items()}
+        self.kinds = list(refs)
         self.findings: dict[int, Finding] = {}
+
+    def _entry(self, ref: RegisterRef) -> _Entry:
+        return _Entry(self._registers[ref.register].take, ref.part, _KEY_AT[ref.key], ref.optional)
 
     def _policy(self, name: str, place: Place) -> str:
         chosen = self._crosswalk.resolve(name, place)
@@ -74,25 +86,24 @@ class Correlation:
         return [self._enter(row, now_ms) for row in rows]
 
     def _enter(self, row: tuple, now_ms: int) -> str:
-        id, kind = row[:2]
-        ref = self._refs[kind]
-        if id in self.findings:
+        if row[0] in self.findings:
             return ""
-        fact = _fact(row, ref)
-        if not fact.key and not ref.optional:
+        take, part, key_at, is_optional = self._entries[row[1]]
+        key = row[key_at]
+        if not key and not is_optional:
             return ""
-        finding = self._registers[ref.register].take(fact, now_ms)
+        finding = take(_fact(row, part, key), now_ms)
         if not finding.fault:
-            self.findings[id] = finding
+            self.findings[row[0]] = finding
         return finding.fault
 
     def note(self, rows: Iterable[tuple], refs: Iterable[RegisterRef], now_ms: int) -> None:
         """Tell registers of settled rows (see `facts_of`), in order: each the one that its rule names. They find
         nothing of them that could still be posted."""
         for row, ref in zip(rows, refs, strict=True):
-            fact = _fact(row, ref)
-            if fact.key or ref.optional:
-                self._registers[ref.register].take(fact, now_ms)
+            key = row[_KEY_AT[ref.key]]
+            if key or ref.optional:
+                self._registers[ref.register].take(_fact(row, ref.part, key), now_ms)
 
     def booked(self, ids: list[int]) -> None:
         """Forget the findings of events that are booked or excluded."""
@@ -138,6 +149,5 @@ def facts_of(rows: pl.DataFrame) -> Iterator[tuple]:
     return rows.select(_COLUMNS).iter_rows()
 
 
-def _fact(row: tuple, ref: RegisterRef) -> Fact:
-    id, kind, *given, attributes = row
-    return Fact(id, kind, ref.part, row[_KEY_AT[ref.key]], *given, attributes_of(attributes))
+def _fact(row: tuple, part: str, key: str) -> Fact:
+    return Fact._make((*row[:-1], attributes_of(row[-1]), part, key))

@@ -120,27 +120,26 @@ class OrderLine(msgspec.Struct, array_like=True):
         accepted = self.inspected - self.rejected if self.accepted is None else self.accepted
         return max(0, min(accepted, self.at_hand))
 
-    def dues(self) -> tuple[Due, ...]:
+    def may_bill(self) -> tuple[int, ...]:
         """What may be billed: one quantity for the order, and one for each further way of the match."""
-        ways = (
-            Due("quantity", "ordered", self.ordered),
-            Due("receipt", "received", self.at_hand),
-            Due("acceptance", "accepted", self.acceptable),
-        )
-        return ways[: self.level - 1]
+        return (self.ordered, self.at_hand, self.acceptable)[: self.level - 1]
+
+    def dues(self) -> Iterator[Due]:
+        """The same with the check that each belongs to."""
+        return (Due(*way, quantity) for way, quantity in zip(_WAYS, self.may_bill(), strict=False))
 
     def value(self, quantity: int) -> int:
         """So much at the order's price."""
-        return worth(quantity, fraction(self.price))
+        return _in_minor(quantity, *_rate(self.price))
 
     def standing(self) -> Standing:
         """What the line is worth now. A line of level 2 accrues nothing."""
         used = self.value(self.used)
         if self.level == 2:
             return Standing(0, 0, 0, used)
-        billed = sum(entry.quantity for entry in self.bills)
-        cleared = max(0, min(billed, self.at_hand))
-        return Standing(self.value(self.at_hand), self.value(billed), self.value(cleared), used)
+        billed, at_hand = sum([entry.quantity for entry in self.bills]), self.at_hand
+        cleared = max(0, min(billed, at_hand))
+        return Standing(self.value(at_hand), self.value(billed), self.value(cleared), used)
 
     def is_square(self) -> bool:
         """Whether everything received is billed, everything billed received, and nothing at fault."""
@@ -167,6 +166,7 @@ class Failure(NamedTuple):
     detail: str
 
 
+_WAYS = (("quantity", "ordered"), ("receipt", "received"), ("acceptance", "accepted"))  # check and word of a Due
 AllowedOn = Callable[[date], Allowed]
 
 
@@ -176,10 +176,21 @@ def fraction(text: str) -> Fraction:
     return Fraction(text)
 
 
+@lru_cache(FRACTIONS_MAX)
+def _rate(text: str) -> tuple[int, int]:
+    """A price as minor units for so many thousandths."""
+    price = Fraction(text)
+    return price.numerator, UNIT * price.denominator
+
+
 def worth(quantity: int, price: Fraction) -> int:
     """Thousandths at a price in minor units, rounded half up (away from zero), as invoices are."""
-    exact, whole = quantity * price.numerator, UNIT * price.denominator
-    minor = (2 * abs(exact) + whole) // (2 * whole)
+    return _in_minor(quantity, price.numerator, UNIT * price.denominator)
+
+
+def _in_minor(quantity: int, numerator: int, denominator: int) -> int:
+    exact = quantity * numerator
+    minor = (2 * abs(exact) + denominator) // (2 * denominator)
     return minor if exact >= 0 else -minor
 
 
@@ -207,8 +218,7 @@ def failures(line: OrderLine, allowed_on: AllowedOn) -> Iterator[Failure]:
     back = [bill for bill in line.bills if bill.gives_back]
     billed = sum(bill.quantity for bill in back)
     refunded_minor = max(0, -sum(bill.amount_minor for bill in back) + line.value(billed))
-    dues = line.dues()
-    least = min(due.quantity for due in dues)
+    least = min(line.may_bill())
     for bill in line.bills:
         if bill.gives_back:
             continue

@@ -20,6 +20,8 @@ from runtime.ledger.registers import Finding
 from runtime.ledger.routes import Routes
 from runtime.ledger.rules import Rulebook
 
+_NUMBERS = ["id_hash", "amount_minor", "quantity", "attributes"]
+_AS_DELTAS = [pl.col(name).cast(dtype) for name, dtype in DELTAS.items()]
 _DRAWN = {1: "+", 0: "0", -1: "-"}
 _FOUND = {"found_facility": pl.String(), "found_department": pl.String()}
 
@@ -48,6 +50,7 @@ class PostingRules:
             for name, rule in named.items()
             if rule.measured
         }
+        self._looked_at = self._dimensions()
         self.open(opens_on)
 
     @property
@@ -66,6 +69,22 @@ class PostingRules:
     def mapping_changed(self) -> None:
         """Forget remembered routes; called after the crosswalk took a version."""
         self._routes.mapping_changed()
+        self._looked_at = self._dimensions()
+
+    def _dimensions(self) -> list[pl.Expr]:
+        """The columns that decide where a cell posts, empty where its rule does not look at them."""
+        rule, document = pl.col("rule"), pl.lit("")
+        for column, named in self._by_column.items():
+            document = pl.when(rule.is_in(named)).then(column).otherwise(document)
+        partner = pl.when(rule.is_in(self._routes.by_partner)).then(pl.col("counterparty").fill_null(""))
+        code = pl.when(rule.is_in(self._routes.coded)).then(pl.col("reason").fill_null(""))
+        return [
+            pl.coalesce(pl.col("facility"), pl.col("found_facility"), pl.lit("")).alias("facility"),
+            pl.coalesce(pl.col("department"), pl.col("found_department"), pl.lit("")).alias("department"),
+            partner.otherwise(pl.lit("")).alias("counterparty"),
+            code.otherwise(pl.lit("")).alias("code"),
+            document.alias("document"),
+        ]
 
     # ── measures ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -77,12 +96,12 @@ class PostingRules:
         divided by what was found.
         """
         concerned = cells.frame["rule"].is_in(list(self._pairs))
-        plain = _drawn_plainly(cells.frame.filter(~concerned))
         if not concerned.any():
-            return cells._replace(frame=plain)
+            return cells._replace(frame=_drawn_plainly(cells.frame))
+        plain = _drawn_plainly(cells.frame.filter(~concerned))
         rows = cells.rows(concerned)
         place = cells.of[rows]
-        found = self._found(events.filter(rows), cells.frame["rule"].gather(place), findings)
+        found = self._found(events[_NUMBERS].filter(rows), cells.frame["rule"].gather(place), findings)
         by = ["cell", *_FOUND, "drawn"]
         sums = pl.col("amount_minor", "turnover_minor", *_measures(found)).sum()
         divided = grouped(found.with_columns(pl.Series("cell", place)), by, sums)
@@ -95,9 +114,8 @@ class PostingRules:
     def _found(self, events: pl.DataFrame, ruled: pl.Series, findings: Mapping[int, Finding]) -> pl.DataFrame:
         """The amount of each pair of each row's rule, and the dimensions that its register knows."""
         width = max(map(len, self._pairs.values()))
-        columns = events.select("id_hash", "amount_minor", "quantity", "attributes")
         drawn = []
-        for (id, amount_minor, quantity, attributes), rule in zip(columns.iter_rows(), ruled, strict=True):
+        for (id, amount_minor, quantity, attributes), rule in zip(events.iter_rows(), ruled.to_list(), strict=True):
             finding = findings.get(id, _UNFOUND)
             own = {"amount_minor": amount_minor, "quantity": quantity or 0, **finding.measures}
             given = amounts.attributes_of(attributes)
@@ -130,20 +148,8 @@ class PostingRules:
 
     def _placed(self, cells: pl.DataFrame) -> pl.DataFrame:
         """Cells with their rule's terms, their posting day, and nothing that their rule does not look at."""
-        rule = pl.col("rule")
-        document = pl.lit("")
-        for column, named in self._by_column.items():
-            document = pl.when(rule.is_in(named)).then(column).otherwise(document)
-        partner = pl.when(rule.is_in(self._routes.by_partner)).then(pl.col("counterparty").fill_null(""))
-        code = pl.when(rule.is_in(self._routes.coded)).then(pl.col("reason").fill_null(""))
         return (
-            cells.with_columns(
-                pl.coalesce(pl.col("facility"), pl.col("found_facility"), pl.lit("")).alias("facility"),
-                pl.coalesce(pl.col("department"), pl.col("found_department"), pl.lit("")).alias("department"),
-                partner.otherwise(pl.lit("")).alias("counterparty"),
-                code.otherwise(pl.lit("")).alias("code"),
-                document.alias("document"),
-            )
+            cells.with_columns(self._looked_at)
             .drop("kind")
             .join(self._routes.rules, on="rule", how="left")
             .join(self._opening, on="entity", how="left")
@@ -196,7 +202,7 @@ class PostingRules:
         side = pl.when(pl.col("debit") == (taken > 0)).then(pl.lit("D")).otherwise(pl.lit("C"))
         return (
             lines.with_columns(side.alias("side"), taken.abs().alias("amount_minor"))
-            .select(pl.col(name).cast(dtype) for name, dtype in DELTAS.items())
+            .select(_AS_DELTAS)
             .sort("set_no", "line_no")
         )
 

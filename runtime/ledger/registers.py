@@ -38,8 +38,6 @@ class Fact(NamedTuple):
 
     id: int
     kind: str
-    part: str
-    key: str
     entity: str
     amount_minor: int
     currency: str
@@ -56,6 +54,8 @@ class Fact(NamedTuple):
     source: str
     event_id: str
     attributes: Mapping[str, object]
+    part: str
+    key: str
 
     def place(self) -> Place:
         """Where its policies are asked for."""

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from runtime.ledger.cells import grouped
 from runtime.ledger.classes import rules
 from runtime.ledger.crosswalk import Crosswalk, Mapped, Place
 from runtime.ledger.rules import KNOWN, Role, Rule, Rulebook
@@ -68,6 +69,8 @@ class Routes:
         self._routes: dict[Spot, Route] = {}
         self._lines: list[tuple] = []
         self._numbers: dict[tuple[Line, ...], int] = {}
+        self._line_frame: pl.DataFrame | None = None  # of what is in these, until there is more
+        self._name_frame: pl.DataFrame | None = None
         self.coded = [name for name, rule in self._rules.items() if self._by_reason(rule)]
         self.mapping_changed()
 
@@ -76,6 +79,7 @@ class Routes:
         self._routes.clear()
         self._numbers.clear()
         self._lines.clear()
+        self._line_frame = self._name_frame = None
         rows = [row for _, row in self._crosswalk.dump()]
         self._eras = pl.Series(sorted({date.min, *(row.valid_from for row in rows)}), dtype=pl.Date())
         of = {
@@ -98,13 +102,10 @@ class Routes:
             _drawn=pl.when("_is_measured").then("drawn").otherwise(pl.lit("")),
         )
         on = ["entity", "rule", "payer", "_facility", "_department", "counterparty", "_era", "code", "_drawn"]
-        spots = spotted.select(on).unique(maintain_order=True)
-        routes = [self._route(Spot(*spot)) for spot in spots.iter_rows()]
-        found = spots.with_columns(
-            pl.Series("route", [route.number for route in routes], pl.Int32()),
-            pl.Series("missing", [route.missing for route in routes], pl.String()),
-        )
-        return spotted.join(found, on=on)
+        spots = grouped(spotted[on], on)
+        routes = [self._route(Spot(*spot)) for spot in spots.frame[on].iter_rows()]
+        found = pl.DataFrame(routes, {"route": pl.Int32(), "missing": pl.String()}, orient="row")
+        return spotted.hstack(found[spots.of])
 
     def forget_when_many(self) -> None:
         """Keep answers bounded. Only between calls: route numbers must not change their meaning within one."""
@@ -163,6 +164,7 @@ class Routes:
     def _number(self, lines: tuple[Line, ...]) -> int:
         if lines not in self._numbers:
             number = self._numbers[lines] = len(self._numbers)
+            self._line_frame = self._name_frame = None
             self._lines += [
                 (number, line_no, role, mapped.account, mapped.version, variance, debit, measure)
                 for line_no, (role, mapped, variance, measure, debit) in enumerate(lines)
@@ -171,10 +173,17 @@ class Routes:
 
     def lines(self) -> pl.DataFrame:
         """The lines of every route."""
-        return pl.DataFrame(self._lines, schema=_ROUTE_LINES, orient="row")
+        if self._line_frame is None:
+            self._line_frame = pl.DataFrame(self._lines, schema=_ROUTE_LINES, orient="row")
+        return self._line_frame
 
     def names(self) -> pl.DataFrame:
         """What each route stands for, whatever was seen before."""
+        if self._name_frame is None:
+            self._name_frame = self._named()
+        return self._name_frame
+
+    def _named(self) -> pl.DataFrame:
         names = {
             number: "\x1f".join(f"{line.role}\x1f{line.mapped.account}\x1f{line.mapped.version}" for line in lines)
             for lines, number in self._numbers.items()

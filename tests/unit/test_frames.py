@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from runtime.errors import FrameError
+from runtime.flow import frames
 from runtime.flow.frames import (
     decode,
     decode_control,
@@ -104,6 +105,35 @@ def test_coded_batch_is_read_as_the_texts_that_it_means(words: int, rows: int) -
     bodies = encode_parts(part, ends)
     assert pl.concat(map(decode_sealed, bodies)).equals(frame[50 : 50 + rows])
     assert [decode_sealed(body).height for body in bodies] == [ends[0], rows - ends[0]]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (1, 3, 0, 2)])
+def test_bodies_read_together_are_the_frames_one_after_another(order: tuple[int, ...]) -> None:
+    """Coded and plain entries, empty ones and those of Polars are one frame, each column of it in one piece."""
+    texts = [f"word-{i % 7}" if i % 3 else None for i in range(3_000)]
+    frame = stamped(3_000).with_columns(pl.Series("reason", texts, pl.String()), document=pl.lit("longer than a view"))
+    coded = with_coded_words(to_arrow(frame[:2_000]))
+    parts = [frame[:2_000], frame[2_000:2_400], frame[2_400:], frame.clear()]
+    bodies = [encode_arrow(coded), encode_arrow(to_arrow(parts[1])), encode(parts[2]), encode(parts[3])]
+
+    read = decode_sealed(*(bodies[at] for at in order))
+    assert read.equals(pl.concat([parts[at] for at in order]))
+    assert read.schema == frame.schema
+    assert read.n_chunks() == 1
+
+
+def test_bodies_of_different_columns_are_not_read_together() -> None:
+    """No column of a later frame is left out silently."""
+    with pytest.raises(FrameError, match="different columns"):
+        decode_sealed(encode(stamped(1).drop("account")), encode(stamped(1)))
+
+
+def test_texts_too_long_for_one_array_are_read_together_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the offsets of one array would not do, texts are joined as views."""
+    monkeypatch.setattr(frames, "_STRING_BYTES_MAX", 100)
+    frame = stamped(600).with_columns(document=pl.lit("longer than a view"))
+    bodies = [encode_arrow(to_arrow(part)) for part in (frame[:300], frame[300:])]
+    assert decode_sealed(*bodies).equals(frame)
 
 
 @pytest.mark.parametrize("read", [decode, decode_sealed])
