@@ -19,9 +19,11 @@ from sqlalchemy import Connection, Row, insert, select
 from adapters.books import frames, tables
 from adapters.books.counters import reserve
 from adapters.books.database import Database
+from adapters.books.posting_rows import unpacked
 from runtime.effects import DELTAS
 
 GOVERNANCE = "governance"
+_OF_SETS = "sets:"
 BEGIN = ""  # what the first row has for the hash of its predecessor
 ENDED = ("posted", "rejected", "parked", "replaced")  # states of an entry that are told
 
@@ -50,11 +52,28 @@ def hash_of(*values: object) -> str:
 # ── commits ──
 
 
-def digest_of_postings(deltas: pl.DataFrame) -> str:
-    """The digest of a commit's lines as they are stored: the CSV of DELTAS by set and line; empty for none. A variance
-    that no line has is left out, so that commits from before there was one keep theirs."""
-    if deltas.is_empty():
+def digest_of_sets(sets: pl.DataFrame) -> str:
+    """The digest of a commit's posting sets as they are stored: the CSV of what is a set's and its lines, by set; empty
+    for none."""
+    if sets.is_empty():
         return ""
+    stored = sets.select(*frames.SET_COLUMNS, "lines").sort("set_no")
+    return _OF_SETS + hashlib.blake2b(stored.write_csv().encode(), digest_size=32).hexdigest()
+
+
+def digest_like(told: str, sets: pl.DataFrame) -> str:
+    """The digest of stored sets in the form of one that was told: commits from before sets held their lines told
+    another."""
+    if told.startswith(_OF_SETS):
+        return digest_of_sets(sets)
+    try:
+        return _digest_of_lines(unpacked(sets.select(*frames.SET_COLUMNS, "lines").iter_rows(), DELTAS))
+    except msgspec.DecodeError:
+        return "unreadable"
+
+
+def _digest_of_lines(deltas: pl.DataFrame) -> str:
+    """The CSV of DELTAS by set and line. A variance that no line has is left out: earlier commits knew none."""
     stored = deltas.select(*DELTAS).with_columns(pl.col(frames.DIMENSIONS).fill_null("")).sort("set_no", "line_no")
     if (stored["variance"] == "").all():
         stored = stored.drop("variance")

@@ -20,7 +20,6 @@ from sqlalchemy import Connection, Select, Table, func, select
 
 from adapters.books import chain, pages, tables
 from adapters.books.database import Database
-from runtime.effects import DELTAS
 from runtime.ports import CORRECTIONS, JournalEntry, position_key
 
 PAGE_ROWS = 10_000
@@ -159,8 +158,8 @@ class _Check:
             self._break(ledger, "posting_sets", _place(at), "removed")
         elif found and not digest:
             self._break(ledger, "posting_sets", _place(at), "inserted")
-        elif found and found.digest != digest:
-            self._break(ledger, "posting_lines", _place(at), "changed")
+        elif found and chain.digest_like(digest, found.stored) != digest:
+            self._break(ledger, "posting_sets", _place(at), "changed")
 
     def _check_unlinked(self, ledger: str, held: "_Postings", begin: tuple) -> None:
         """Postings of no commit: older than the chain, or put in."""
@@ -283,11 +282,15 @@ def _corrections() -> Select:
 
 
 class _Postings(NamedTuple):
-    """What the tables hold of one commit: (shard, position), the digest of its lines, how many sets."""
+    """What the table holds of one commit: (shard, position), and its sets as they are stored (STORED_SETS)."""
 
     place: tuple[int, int, int]
-    digest: str
-    sets: int
+    stored: pl.DataFrame
+
+    @property
+    def sets(self) -> int:
+        """How many."""
+        return len(self.stored)
 
 
 def _stamped(key: str) -> Select:
@@ -301,23 +304,22 @@ def _shards_of_nobody() -> Select:
 
 def _postings_by_commit(connection: Connection, claims: Counter[str]) -> Iterator[_Postings]:
     """Commits that have postings, in the order of the chain; `claims` takes note of the entries that they are in. A
-    page may end within a commit, but not within a set."""
+    page may end within a commit."""
     carried: pl.DataFrame | None = None
-    for page in pages.posting_pages(connection, PAGE_ROWS):
-        sets = page.filter(pl.col("entry_key") != "").select("entry_key", "shard", "position", "set_no").unique()
+    for page in pages.set_pages(connection, PAGE_ROWS):
+        sets = page.filter(pl.col("entry_key") != "").select("entry_key", "shard", "position", "set_no")
         for key, *place in sets.iter_rows():
             claims[key] += hash(tuple(place))
         whole = page if carried is None else pl.concat([carried, page])
         *commits, carried = whole.partition_by("shard", "position", maintain_order=True)
-        yield from map(_digested, commits)
+        yield from map(_of_commit, commits)
     if carried is not None:
-        yield _digested(carried)
+        yield _of_commit(carried)
 
 
-def _digested(lines: pl.DataFrame) -> _Postings:
-    shard, position = lines.select("shard", "position").row(0)
-    digest = chain.digest_of_postings(lines.select(*DELTAS))
-    return _Postings((shard, *position_key(position)), digest, lines["set_no"].n_unique())
+def _of_commit(sets: pl.DataFrame) -> _Postings:
+    shard, position = sets.select("shard", "position").row(0)
+    return _Postings((shard, *position_key(position)), sets)
 
 
 def _side_by_side(links: Iterator, postings: Iterator) -> Iterator[tuple[int, Iterator, Iterator]]:

@@ -10,19 +10,18 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, select, tuple_
 
-from adapters.books import frames, queries, tables
+from adapters.books import control_totals, frames, queries, tables
 from adapters.books.conserved import totals_breaks
 from adapters.books.database import Database
-from runtime.effects import TOTALS
+from adapters.books.posting_rows import read_lines, unpacked
 from runtime.ports import CORRECTIONS, ConservationBreak, JournalEntry
 
 ENTRIES_A_ROUND = 500
 _MARK_OF_ENTRIES = "entries"
 
-_sets, _lines = tables.posting_sets.c, tables.posting_lines.c
-_entries, _owners = tables.entries.c, tables.owners.c
+_sets, _entries, _owners = tables.posting_sets.c, tables.entries.c, tables.owners.c
 
 
 class SqlConservation:
@@ -35,7 +34,7 @@ class SqlConservation:
         """See Books."""
         moved: dict[str, tuple[int, int]] = {}
         with self._database.snapshot() as connection:
-            breaks = totals_breaks(frames.frame_of(connection.execute(queries.totals()).all(), TOTALS))
+            breaks = totals_breaks(control_totals.held(connection))
             marks = {name: tuple(place) for name, *place in connection.execute(select(tables.conservation_marks))}
             owners = connection.scalars(select(_owners.owner).where(_owners.owner.like("shard:%"))).all()
             for owner in [f"shard:{CORRECTIONS}", *owners]:
@@ -61,13 +60,20 @@ def _check_sets(
     end = connection.execute(_place_after(shard, mark, sets_max)).first() or connection.execute(_newest(shard)).first()
     if end is None or tuple(end) <= mark:
         return []
-    wrong = connection.execute(_unbalanced(shard, mark, tuple(end))).first()
-    if wrong is None:
-        moved[owner] = tuple(end)
-        return []
-    place = f"shard {shard}, commit {wrong.position_ms}-{wrong.position_seq}, set {wrong.set_no}"
-    detail = f"{place}: debits and credits differ by {int(wrong.signed)} minor units"
-    return [ConservationBreak(f"posting_set:{place}", detail)]
+    for ms, sequence, set_no, stored in connection.execute(_between(shard, mark, tuple(end))):
+        lines = read_lines(stored)
+        signed = _signed(lines)
+        if signed or not lines:
+            place = f"shard {shard}, commit {ms}-{sequence}, set {set_no}"
+            detail = f"{place}: debits and credits differ by {signed} minor units"
+            return [ConservationBreak(f"posting_set:{place}", detail)]
+    moved[owner] = tuple(end)
+    return []
+
+
+def _signed(lines: list[tuple]) -> int:
+    """Debits less credits, in minor units."""
+    return sum(amount if side == "D" else -amount for *_, side, amount in lines)
 
 
 def _place_after(shard: int, mark: tuple[int, int], sets_max: int) -> Select:
@@ -82,20 +88,11 @@ def _newest(shard: int) -> Select:
     return select(*place).where(_sets.shard == shard).order_by(*(part.desc() for part in place)).limit(1)
 
 
-def _unbalanced(shard: int, mark: tuple[int, int], end: tuple[int, int]) -> Select:
-    """The first set after the mark, up to the end, that has no lines or whose lines do not balance."""
+def _between(shard: int, mark: tuple[int, int], end: tuple[int, int]) -> Select:
+    """The sets after the mark, up to the end, with their lines."""
     key = (_sets.position_ms, _sets.position_seq, _sets.set_no)
-    same = and_(*(_sets[name] == _lines[name] for name in ("shard", "position_ms", "position_seq", "set_no")))
-    signed = func.sum(case((_lines.side == "D", _lines.amount_minor), else_=-_lines.amount_minor))
-    return (
-        select(*key, func.coalesce(signed, 0).label("signed"))
-        .select_from(tables.posting_sets.outerjoin(tables.posting_lines, same))
-        .where(*_beyond(_sets, shard, mark), tuple_(*key[:2]) <= tuple_(*end))
-        .group_by(*key)
-        .having((signed != 0) | (func.count(_lines.line_no) == 0))
-        .order_by(*key)
-        .limit(1)
-    )
+    beyond = select(*key, _sets.lines).where(*_beyond(_sets, shard, mark), tuple_(*key[:2]) <= tuple_(*end))
+    return beyond.order_by(*key)
 
 
 def _beyond(columns: object, shard: int, mark: tuple[int, int]) -> tuple[ColumnElement[bool], ...]:
@@ -128,6 +125,7 @@ def _claimed_sums(connection: Connection, entries: list[JournalEntry]) -> dict[s
     """Minor units by account and side, of each entry, as the sets are stamped."""
     sums: dict[str, Counter[tuple]] = defaultdict(Counter)
     for part in queries.in_parts(queries.places_of(entries)):
-        for key, account_code, side, *_, amount in connection.execute(queries.claimed_lines(part)):
+        lines = unpacked(connection.execute(queries.claimed_lines(part)), frames.CLAIMED)
+        for key, account_code, side, *_, amount in lines.iter_rows():
             sums[key][account_code, side] += amount
     return sums

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import polars as pl
 from sqlalchemy import Connection, select, update
 
-from adapters.books import chain, frames, queries, tables
+from adapters.books import chain, control_totals, frames, queries, tables
 from adapters.books.changes import approve
 from adapters.books.counters import reserve
 from adapters.books.database import Database
@@ -17,7 +17,7 @@ from adapters.books.deliveries import hold, refuse_closed
 from adapters.books.exceptions import By, remember, resolve
 from adapters.books.governed import check_correctable, check_settleable
 from adapters.books.outcomes import exception_id
-from adapters.books.posting_rows import ADD_TO_TOTALS, posting_frames
+from adapters.books.posting_rows import posting_rows, unpacked
 from runtime.ledger.compensation import totals_of
 from runtime.ledger.governance import signer
 from runtime.ports import CORRECTIONS, JournalEntry
@@ -64,7 +64,7 @@ class SqlCorrections:
         places = sorted(queries.places_of([entry]))
         with self._database.reading() as connection:
             rows = [row for part in queries.in_parts(places) for row in connection.execute(queries.lines_of_sets(part))]
-        return frames.frame_of(rows, frames.PLACED)
+        return unpacked(rows, frames.PLACED)
 
     def correct_entry(self, key: str, deltas: pl.DataFrame, by: str, change_no: int = 0) -> None:
         """See Books."""
@@ -90,14 +90,12 @@ class SqlCorrections:
         """Add these sets as one commit of the corrections' chain; the digest of what was posted."""
         number = reserve(self._database, connection, "correction")
         place = {"shard": CORRECTIONS, "position_ms": number, "position_seq": 0}
-        digest = chain.digest_of_postings(deltas)
+        sets = posting_rows(deltas, place, now_ms)
+        digest = chain.digest_of_sets(sets)
         mark = {**place, "after_ms": number - 1, "after_seq": 0, "row_count": 0, "digest": digest}
-        sets, lines = posting_frames(deltas, place, now_ms)
         self._database.bulk(tables.posting_sets, sets)(connection)
-        self._database.bulk(tables.posting_lines, lines)(connection)
         if counted:
-            totals = frames.keyed_totals(totals_of(deltas)).with_columns(pl.lit(CORRECTIONS).alias("shard"))
-            self._database.bulk(tables.totals, totals, ADD_TO_TOTALS)(connection)
+            control_totals.add(self._database, connection, CORRECTIONS, totals_of(deltas))
         chain.append_commit(connection, mark, digest)
         return digest
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 
 import msgspec
-from sqlalchemy import Connection, Row, Select, Update, and_, func, select, update
+from sqlalchemy import Connection, Row, Select, Update, func, select, update
 
 from adapters.books import chain, tables
 from adapters.books.closing import check_cut_off, check_declared, check_not_closed, check_ordered
@@ -188,11 +188,9 @@ class _Lines(msgspec.Struct):
 
 
 def _lines_left(connection: Connection, entity: str, period: str) -> int:
-    names = ("shard", "position_ms", "position_seq", "set_no")
-    same_set = and_(*(_sets[name] == tables.posting_lines.c[name] for name in names))
     waiting = (_sets.entry_key.is_(None), _sets.entity == entity, _sets.period == period)
-    joined = tables.posting_sets.join(tables.posting_lines, same_set)
-    of_sets = connection.scalar(select(func.count()).select_from(joined).where(*waiting))
+    stored = connection.scalars(select(_sets.lines).where(*waiting))
     moving = (_entries.entity == entity, _entries.period == period, _entries.state.in_(MOVING))
     bodies = connection.scalars(select(_entries.body).where(*moving))
+    of_sets = sum(len(msgspec.json.decode(lines, type=list[msgspec.Raw])) for lines in stored)
     return of_sets + sum(len(msgspec.json.decode(body, type=_Lines).lines) for body in bodies)

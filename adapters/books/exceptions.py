@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import polars as pl
-from sqlalchemy import Connection, insert, literal, select, update
+from sqlalchemy import Connection, func, insert, literal, select, update
 
 from adapters.books import frames, queries, tables
 from adapters.books.database import Database
@@ -20,6 +20,8 @@ _OPEN_AGAIN = (
 )
 
 _exceptions = tables.exceptions.c
+# Said so that SQLite looks exceptions up by their ids, and not among all that are open.
+_IS_OPEN = func.coalesce(_exceptions.state, "") == "open"
 
 
 class By(NamedTuple):
@@ -102,7 +104,7 @@ def resolve(database: Database, connection: Connection, ids: Sequence[str], by: 
     """End those that are open."""
     if not ids:
         return
-    ending = update(tables.exceptions).where(database.among(_exceptions.exception_id, ids), _exceptions.state == "open")
+    ending = update(tables.exceptions).where(database.among(_exceptions.exception_id, ids), _IS_OPEN)
     changed = ending.values(state="resolved", resolved_at_ms=by.at_ms).returning(_exceptions.exception_id)
     if ids_ended := connection.scalars(changed).all():
         ended = pl.DataFrame({"exception_id": ids_ended}, schema={"exception_id": pl.String()})
@@ -120,8 +122,8 @@ def remember(
 
 
 def _open_among(database: Database, connection: Connection, ids: Sequence[str]) -> Sequence[str]:
-    wanted = select(_exceptions.exception_id).where(_exceptions.state == "open")
-    return connection.scalars(wanted.where(database.among(_exceptions.exception_id, ids))).all()
+    wanted = select(_exceptions.exception_id).where(database.among(_exceptions.exception_id, ids), _IS_OPEN)
+    return connection.scalars(wanted).all()
 
 
 def _write_history(database: Database, connection: Connection, changed: pl.DataFrame, change: str, by: By) -> None:

@@ -21,6 +21,11 @@ UNCLAIMED: dict[str, pl.DataType] = {
     "committed_at": UTC_MS,
 }
 PLACED: dict[str, pl.DataType] = {**DELTAS, "shard": pl.Int32(), "position": pl.String()}
+CLAIMED: dict[str, pl.DataType] = {
+    "entry_key": pl.String(),
+    **{name: DELTAS[name] for name in ("account_code", "side", "facility", "department", "variance", "kind")},
+    "amount_minor": pl.Int64(),
+}
 BALANCES: dict[str, pl.DataType] = {
     "entity": pl.String(),
     "currency": pl.String(),
@@ -75,6 +80,10 @@ POSTING: dict[str, pl.DataType] = {
     "erp_ref": pl.String(),
 }
 POSTING_PAGE: dict[str, pl.DataType] = {**POSTING, "shard": pl.Int32(), "position": pl.String()}
+STORED_SETS: dict[str, pl.DataType] = {
+    **{name: dtype for name, dtype in POSTING_PAGE.items() if name not in LINE_COLUMNS or name == "set_no"},
+    "lines": pl.String(),  # as `posting_rows` packs them
+}
 
 DIMENSIONS = ("document", "facility", "department", "variance")  # empty texts where a line does not keep them
 
@@ -84,9 +93,9 @@ def frame_of(rows: Iterable[tuple], columns: dict[str, pl.DataType]) -> pl.DataF
     return pl.DataFrame([tuple(row) for row in rows], schema=columns, orient="row")
 
 
-def without_gaps(deltas: pl.DataFrame) -> pl.LazyFrame:
+def without_gaps(deltas: pl.DataFrame) -> pl.DataFrame:
     """Deltas with an empty text for every dimension that a line does not keep."""
-    return deltas.lazy().with_columns(pl.col(DIMENSIONS).fill_null(""))
+    return deltas.with_columns(pl.col(DIMENSIONS).fill_null(""))
 
 
 def keyed_totals(totals: pl.DataFrame) -> pl.DataFrame:

@@ -11,11 +11,11 @@ import msgspec
 import polars as pl
 from sqlalchemy import Connection, Row, Select, func, select
 
-from adapters.books import frames, queries, tables
+from adapters.books import control_totals, frames, queries, tables
 from adapters.books.copying import RESTORED
 from adapters.books.database import Database
+from adapters.books.posting_rows import unpacked
 from adapters.books.sql import SqlBooks
-from runtime.effects import TOTALS
 from runtime.ports import JournalEntry
 
 _owners, _links, _entries = tables.owners.c, tables.commit_chain.c, tables.entries.c
@@ -67,9 +67,8 @@ class InstantBooks(SqlBooks):
 
     def shard_totals(self, shard: int) -> pl.DataFrame:
         """One shard's control totals: columns TOTALS."""
-        columns = tables.totals.c
-        wanted = select(*(columns[name] for name in TOTALS)).where(columns.shard == shard)
-        return frames.frame_of(self._database.rows(wanted), TOTALS)
+        with self._database.reading() as connection:
+            return control_totals.held(connection, shard)
 
     def commit_ends(self, shard: int) -> Generator[tuple[str, str, int], None, None]:
         """(after, position, rows) of each commit that the audit trail tells of, oldest first."""
@@ -107,17 +106,8 @@ class InstantBooks(SqlBooks):
         facility, department, variance, kind, amount_minor, summed."""
         parts = queries.in_parts(queries.places_of(entries))
         rows = [row for part in parts for row in self._database.rows(queries.claimed_lines(part))]
-        *keys, amount = CLAIMED
-        return frames.frame_of(rows, CLAIMED).group_by(keys, maintain_order=True).agg(pl.col(amount).sum())
-
-
-CLAIMED: dict[str, pl.DataType] = {
-    **{
-        name: pl.String()
-        for name in ("entry_key", "account_code", "side", "facility", "department", "variance", "kind")
-    },
-    "amount_minor": pl.Int64(),
-}
+        *keys, amount = frames.CLAIMED
+        return unpacked(rows, frames.CLAIMED).group_by(keys, maintain_order=True).agg(pl.col(amount).sum())
 
 
 @contextmanager

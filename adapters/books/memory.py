@@ -379,7 +379,7 @@ def _facts(entry: JournalEntry) -> EntryFacts:
 
 def _posting_sets(deltas: pl.DataFrame, bare: _PostingSet) -> dict[SetKey, _PostingSet]:
     """The frame's sets, each a copy of `bare` with its lines; ValueError where a database would refuse them."""
-    filled = frames.without_gaps(deltas).sort("set_no", "line_no").collect()
+    filled = frames.without_gaps(deltas).sort("set_no", "line_no")
     if sum(filled.null_count().row(0)):
         raise ValueError("a posting line lacks a value")
     if filled.select("set_no", "line_no").is_duplicated().any():

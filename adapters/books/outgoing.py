@@ -1,7 +1,8 @@
 """The part of the SQL books that leaves them: events for other shards, and statuses for consumers outside.
 
-Owns the tables `outbox` and `statuses`. Both are stored by whatever transaction they belong to. A status gets its
-number later, when it can be seen: a reader that has come to a number will never meet a lower one.
+Owns the tables `outbox`, `status_frames` and `statuses`. Both are stored as frames by whatever transaction they belong
+to. A status becomes a row later, with its number, when it can be seen: a reader that has come to a number will never
+meet a lower one.
 """
 
 from collections import defaultdict
@@ -9,20 +10,22 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 import polars as pl
-from sqlalchemy import Connection, Select, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from adapters.books import queries, tables
 from adapters.books.database import Database, Write, nothing
 from adapters.books.deliveries import hold
 from adapters.books.frames import NUMBERED_STATUSES, frame_of, stored_statuses
+from adapters.books.posting_rows import read_lines
 from adapters.books.told import ToldSet, told_outcomes
-from runtime.flow.frames import encode
+from runtime.flow.frames import decode_sealed, encode
 from runtime.ledger.compensation import replaced_by
 from runtime.ports import OutboxFrame, Outcome, position_key
 
-_KNOWN_IS_NOTHING = "(status_id) DO NOTHING"
+FRAME_STATUSES_MAX = 1_000  # as many as the relay numbers at once
 
 _statuses, _outbox, _entries = tables.statuses.c, tables.outbox.c, tables.entries.c
+_told = tables.status_frames.c
 
 
 class _Folded(msgspec.Struct):
@@ -52,7 +55,7 @@ class SqlOutgoing:
         """See Books."""
         with self._database.writing() as connection:
             hold(connection, owner, epoch)
-            return _number(connection, limit)
+            return _number(self._database, connection, limit)
 
     def statuses(self, after: int, limit: int) -> pl.DataFrame:
         """See Books."""
@@ -69,9 +72,12 @@ def insert_of_derived(derived: pl.DataFrame, place: Mapping[str, int]) -> Write:
     return lambda connection: connection.execute(insert(tables.outbox), row)
 
 
-def insert_of_statuses(database: Database, statuses: pl.DataFrame) -> Write:
-    """What stores statuses without a number; one that is known is nothing new."""
-    return database.bulk(tables.statuses, stored_statuses(statuses) if len(statuses) else statuses, _KNOWN_IS_NOTHING)
+def insert_of_statuses(statuses: pl.DataFrame) -> Write:
+    """What stores statuses without a number, as frames."""
+    if statuses.is_empty():
+        return nothing
+    rows = [{"body": encode(part)} for part in stored_statuses(statuses).iter_slices(FRAME_STATUSES_MAX)]
+    return lambda connection: connection.execute(insert(tables.status_frames), rows)
 
 
 def told_sets(
@@ -82,19 +88,31 @@ def told_sets(
     return _sets_of(connection, keys, told_kinds) if keys else {}
 
 
-def unnumbered(limit: int) -> Select:
-    """The oldest statuses that have no number, and the place of each among them."""
-    place = func.row_number().over(order_by=_statuses.inserted_no).label("place")
-    waiting = select(_statuses.inserted_no, place).where(_statuses.status_no.is_(None))
-    return waiting.order_by(_statuses.inserted_no).limit(limit)
-
-
-def _number(connection: Connection, limit: int) -> int:
+def _number(database: Database, connection: Connection, limit: int) -> int:
     """Give numbers to the oldest that have none; how many. The caller holds its owner's row, so it is alone here."""
     newest = connection.scalar(select(func.coalesce(func.max(_statuses.status_no), 0)))
-    waiting = unnumbered(limit).subquery()
-    numbered = update(tables.statuses).where(_statuses.inserted_no == waiting.c.inserted_no)
-    return connection.execute(numbered.values(status_no=newest + waiting.c.place)).rowcount
+    oldest = select(_told.number, _told.body).order_by(_told.number).limit(1)
+    given = 0
+    while given < limit and (found := connection.execute(oldest).first()):
+        told, of_frame = decode_sealed(found.body), _told.number == found.number
+        if given and given + len(told) > limit:
+            break  # only a frame that is larger than the limit is taken in parts
+        fresh = _unknown(database, connection, told[: limit - given])
+        numbers = pl.int_range(newest + given + 1, newest + given + 1 + len(fresh)).alias("status_no")
+        database.bulk(tables.statuses, fresh.with_columns(numbers))(connection)
+        if len(left := told[limit - given :]):
+            connection.execute(update(tables.status_frames).where(of_frame).values(body=encode(left)))
+        else:
+            connection.execute(delete(tables.status_frames).where(of_frame))
+        given += len(fresh)
+    return given
+
+
+def _unknown(database: Database, connection: Connection, told: pl.DataFrame) -> pl.DataFrame:
+    """Those that have no number yet: one that is told again is nothing new."""
+    among = database.among(_statuses.status_id, told["status_id"].to_list())
+    known = connection.scalars(select(_statuses.status_id).where(among)).all()
+    return told.filter(~pl.col("status_id").is_in(known)) if known else told
 
 
 def _sets_of(connection: Connection, keys: Collection[str], kinds: Collection[str]) -> dict[str, list[ToldSet]]:
@@ -103,9 +121,14 @@ def _sets_of(connection: Connection, keys: Collection[str], kinds: Collection[st
     key_of = {place: key for key, body in bodies for place in _immediate(_origin(connection, body))}
     found: dict[str, list[ToldSet]] = defaultdict(list)
     for part in queries.in_parts(list(key_of)):
-        for one in (ToldSet(*row) for row in connection.execute(queries.told_sets(part, kinds))):
+        for *what, lines in connection.execute(queries.told_sets(part, kinds)):
+            one = ToldSet(*what, amount_minor=_debit_minor(lines))
             found[key_of[one.shard, *position_key(one.position), one.set_no]].append(one)
     return found
+
+
+def _debit_minor(lines: str) -> int:
+    return sum(amount for *_, side, amount in read_lines(lines) if side == "D")
 
 
 def _origin(connection: Connection, body: str) -> _Folded:

@@ -1,6 +1,7 @@
 """What is read from the books' tables, as SQLAlchemy selects.
 
-Owns the shape of every report: columns come out in the order of `frames`. Runs nothing.
+Owns the shape of every report: columns come out in the order of `frames`. Where a report is of posting lines, a row is
+a set as `posting_rows.unpacked` takes it: what is the set's, and then its lines. Runs nothing.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -24,42 +25,37 @@ from sqlalchemy import (
 )
 
 from adapters.books import tables
-from adapters.books.frames import EXCEPTION_STATES, HISTORY
-from runtime.effects import DELTAS, TOTALS
+from adapters.books.frames import EXCEPTION_STATES, HISTORY, SET_COLUMNS
+from runtime.effects import DELTAS
 from runtime.ports import JournalEntry, position_key
 
-_sets, _lines, _entries = tables.posting_sets.c, tables.posting_lines.c, tables.entries.c
+_sets, _entries = tables.posting_sets.c, tables.entries.c
 _SET_KEY = ("shard", "position_ms", "position_seq", "set_no")
 PLACES_PER_STATEMENT = 1_000  # each is four parameters, of which either database takes some ten thousand
 
 SetKey = tuple[int, int, int, int]  # a set's place: shard, the position's two numbers, set_no
 BEFORE_ALL: SetKey = (-1, 0, 0, 0)
 
+_KEY = [_sets[name] for name in _SET_KEY]
+_CLAIM_ORDER = (_sets.lane, _sets.committed_at_ms, *_KEY)
+_SET_COLUMNS = [_sets[name] for name in DELTAS if name in SET_COLUMNS]
+_POSITION = (cast(_sets.position_ms, String) + "-" + cast(_sets.position_seq, String)).label("position")
+_WITH_ENTRIES = tables.posting_sets.outerjoin(tables.entries, _sets.entry_key == _entries.key)
+_FATE = [func.coalesce(column, "") for column in (_sets.entry_key, _entries.state, _entries.erp_ref)]
+
 
 def unclaimed(erp_entities: Sequence[str], sets_max: int, period: str = "") -> Select:
-    """Lines of the first `sets_max` sets that wait for an entry, of one period or of any."""
+    """The first `sets_max` sets that wait for an entry, of one period or of any: columns UNCLAIMED."""
     of_period = [_sets.period == period] if period else []
-    waiting = (
-        select(tables.posting_sets)
-        .where(_waits_for(erp_entities), *of_period)
-        .order_by(*_claim_order(tables.posting_sets))
-        .limit(sets_max)
-        .subquery()
-    )
-    joined = waiting.join(tables.posting_lines, _same_set(waiting, tables.posting_lines))
-    where_and_when = (waiting.c.shard, _position(waiting).label("position"), waiting.c.committed_at_ms)
-    return (
-        select(*_delta_columns(waiting), *where_and_when)
-        .select_from(joined)
-        .order_by(*_claim_order(waiting), _lines.line_no)
-    )
+    waiting = select(*_SET_COLUMNS, _sets.shard, _POSITION, _sets.committed_at_ms, _sets.lines)
+    return waiting.where(_waits_for(erp_entities), *of_period).order_by(*_CLAIM_ORDER).limit(sets_max)
 
 
 def unclaimed_lane(erp_entities: Sequence[str], period: str = "") -> Select:
     """The lane of the first set that waits for an entry."""
     of_period = [_sets.period == period] if period else []
     first = select(_sets.lane).where(_waits_for(erp_entities), *of_period)
-    return first.order_by(*_claim_order(tables.posting_sets)).limit(1)
+    return first.order_by(*_CLAIM_ORDER).limit(1)
 
 
 def unclaimed_count(erp_entities: Sequence[str]) -> Select:
@@ -68,47 +64,23 @@ def unclaimed_count(erp_entities: Sequence[str]) -> Select:
 
 
 def posting(shard: int, position: str, set_no: int) -> Select:
-    """Lines of one set with what became of it."""
+    """One set with what became of it: columns POSTING."""
     ms, sequence = position_key(position)
-    joined = tables.posting_sets.join(tables.posting_lines, _same_set(tables.posting_sets, tables.posting_lines))
-    return (
-        select(*_delta_columns(tables.posting_sets), *_fate(tables.posting_sets))
-        .select_from(joined.outerjoin(tables.entries, _sets.entry_key == _entries.key))
-        .where(_sets.shard == shard, _sets.position_ms == ms, _sets.position_seq == sequence, _sets.set_no == set_no)
-        .order_by(_lines.line_no)
-    )
+    place = (_sets.shard == shard, _sets.position_ms == ms, _sets.position_seq == sequence, _sets.set_no == set_no)
+    return select(*_SET_COLUMNS, *_FATE, _sets.lines).select_from(_WITH_ENTRIES).where(*place)
 
 
 def posting_page(after: SetKey, sets_max: int) -> Select:
-    """Lines of the first `sets_max` sets after one, in the order of their keys, with what became of them."""
-    key = [_sets[name] for name in _SET_KEY]
-    page = select(tables.posting_sets).where(tuple_(*key) > tuple_(*after)).order_by(*key).limit(sets_max).subquery()
-    joined = page.join(tables.posting_lines, _same_set(page, tables.posting_lines))
-    return (
-        select(*_delta_columns(page), *_fate(page), page.c.shard, _position(page))
-        .select_from(joined.outerjoin(tables.entries, page.c.entry_key == _entries.key))
-        .order_by(*(page.c[name] for name in _SET_KEY), _lines.line_no)
-    )
+    """The first `sets_max` sets after one, in the order of their keys, with what became of them: POSTING_PAGE."""
+    page = select(*_SET_COLUMNS, *_FATE, _sets.shard, _POSITION, _sets.lines).select_from(_WITH_ENTRIES)
+    return page.where(tuple_(*_KEY) > tuple_(*after)).order_by(*_KEY).limit(sets_max)
 
 
 def told_sets(places: Sequence[SetKey], kinds: Collection[str]) -> Select:
-    """What a status says of each of these sets, where it has a document and its kind is one of these.
-
-    The places come as a table: a list of tuples in a condition would make SQLite read every set there is.
-    """
-    columns = (column(name, BigInteger) for name in _SET_KEY)
-    given = values(*columns, name="given").data(places).cte()
-    told = (_sets.kind.in_(kinds), _sets.document != "", _lines.side == "D")
-    key, what = [_sets[name] for name in _SET_KEY], (_sets.kind, _sets.entity, _sets.document, _sets.currency)
-    place = (_sets.shard, _position(tables.posting_sets), _sets.set_no)
-    sets = given.join(tables.posting_sets, _same_set(given, tables.posting_sets))
-    return (
-        select(*place, *what, _whole(func.sum(_lines.amount_minor)))
-        .select_from(sets.join(tables.posting_lines, _same_set(given, tables.posting_lines)))
-        .where(*told)
-        .group_by(*key, *what)
-        .order_by(*key)
-    )
+    """What a status says of each of these sets, and its lines, where it has a document and its kind is one of these."""
+    what = (_sets.kind, _sets.entity, _sets.document, _sets.currency)
+    told = select(_sets.shard, _POSITION, _sets.set_no, *what, _sets.lines).select_from(_given(places))
+    return told.where(_sets.kind.in_(kinds), _sets.document != "").order_by(*_KEY)
 
 
 def places_of(entries: Iterable[JournalEntry]) -> list[SetKey]:
@@ -122,58 +94,21 @@ def in_parts(places: Sequence[SetKey]) -> Iterator[Sequence[SetKey]]:
 
 
 def claimed_lines(places: Sequence[SetKey]) -> Select:
-    """The lines of these sets, summed by the entry that each set is stamped with and what an entry's line keeps."""
-    columns = (column(name, BigInteger) for name in _SET_KEY)
-    given = values(*columns, name="given").data(places).cte()
-    sets = given.join(tables.posting_sets, _same_set(given, tables.posting_sets))
-    dimensions = (_lines.facility, _lines.department, _lines.variance)
-    what = (func.coalesce(_sets.entry_key, ""), _lines.account_code, _lines.side, *dimensions)
-    return (
-        select(*what, _sets.kind, _whole(func.sum(_lines.amount_minor)))
-        .select_from(sets.join(tables.posting_lines, _same_set(given, tables.posting_lines)))
-        .group_by(*what, _sets.kind)
-    )
+    """Of each of these sets the entry that it is stamped with, its kind and its lines: columns CLAIMED."""
+    stamped = select(func.coalesce(_sets.entry_key, ""), _sets.kind, _sets.lines)
+    return stamped.select_from(_given(places)).order_by(*_KEY)
 
 
 def lines_of_sets(places: Sequence[SetKey]) -> Select:
-    """The lines of these sets: columns DELTAS, shard, position, in the order of their keys."""
-    columns = (column(name, BigInteger) for name in _SET_KEY)
-    given = values(*columns, name="given").data(places).cte()
-    sets = given.join(tables.posting_sets, _same_set(given, tables.posting_sets))
-    return (
-        select(*_delta_columns(tables.posting_sets), _sets.shard, _position(tables.posting_sets))
-        .select_from(sets.join(tables.posting_lines, _same_set(given, tables.posting_lines)))
-        .order_by(*(_sets[name] for name in _SET_KEY), _lines.line_no)
-    )
+    """These sets in the order of their keys: columns PLACED."""
+    return select(*_SET_COLUMNS, _sets.shard, _POSITION, _sets.lines).select_from(_given(places)).order_by(*_KEY)
 
 
 def balances() -> Select:
-    """Debits and credits of each account over all lines that no replaced entry keeps, and over those whose entry is
-    posted."""
-    key = (_sets.entity, _sets.currency, _lines.account_code)
-    posted = _entries.state == "posted"
-    joined = tables.posting_sets.join(tables.posting_lines, _same_set(tables.posting_sets, tables.posting_lines))
-    return (
-        select(
-            *key,
-            _amount_where(_lines.side == "D"),
-            _amount_where(_lines.side == "C"),
-            _amount_where(and_(posted, _lines.side == "D")),
-            _amount_where(and_(posted, _lines.side == "C")),
-        )
-        .select_from(joined.outerjoin(tables.entries, _sets.entry_key == _entries.key))
-        .where(func.coalesce(_entries.state, "") != "replaced")
-        .group_by(*key)
-        .order_by(*key)
-    )
-
-
-def totals() -> Select:
-    """Control totals, summed over shards."""
-    columns = tables.totals.c
-    keys = [columns[name] for name in TOTALS if name not in ("events", "amount_minor")]
-    sums = [_whole(func.sum(column)) for column in (columns.events, columns.amount_minor)]
-    return select(*keys, *sums).group_by(*keys).order_by(*keys)
+    """Every set that no replaced entry keeps: whether its entry is posted, entity, currency, and its lines."""
+    posted = case((_entries.state == "posted", 1), else_=0)
+    kept = select(_sets.entity, _sets.currency, posted, _sets.lines).select_from(_WITH_ENTRIES)
+    return kept.where(func.coalesce(_entries.state, "") != "replaced")
 
 
 def exceptions(chosen: Mapping[str, Sequence[str]], raised_before_ms: int | None, limit: int) -> Select:
@@ -227,8 +162,9 @@ def commits(shard: int, after: str) -> Select:
     """Commit marks after a position, oldest first."""
     columns = tables.commit_marks.c
     place = tuple_(columns.position_ms, columns.position_seq)
+    told = (columns.after_ms, columns.after_seq, columns.position_ms, columns.position_seq)
     return (
-        select(tables.commit_marks)
+        select(*told, columns.row_count, columns.digest)
         .where(columns.shard == shard, place > tuple_(*position_key(after)))
         .order_by(columns.position_ms, columns.position_seq)
     )
@@ -243,28 +179,11 @@ def _waits_for(erp_entities: Sequence[str]) -> ColumnElement[bool]:
     return and_(_sets.entry_key.is_(None), _sets.entity.in_(erp_entities))
 
 
-def _claim_order(sets: FromClause) -> list[ColumnElement]:
-    return [sets.c[name] for name in ("lane", "committed_at_ms", *_SET_KEY)]
-
-
-def _same_set(sets: FromClause, lines: FromClause) -> ColumnElement[bool]:
-    return and_(*(sets.c[name] == lines.c[name] for name in _SET_KEY))
-
-
-def _delta_columns(sets: FromClause) -> list[ColumnElement]:
-    return [sets.c[name] if name in sets.c else _lines[name] for name in DELTAS]
-
-
-def _fate(sets: FromClause) -> list[ColumnElement[str]]:
-    return [func.coalesce(column, "") for column in (sets.c.entry_key, _entries.state, _entries.erp_ref)]
-
-
-def _position(sets: FromClause) -> ColumnElement[str]:
-    return cast(sets.c.position_ms, String) + "-" + cast(sets.c.position_seq, String)
-
-
-def _amount_where(condition: ColumnElement[bool]) -> ColumnElement[int]:
-    return _whole(func.sum(case((condition, _lines.amount_minor), else_=0)))
+def _given(places: Sequence[SetKey]) -> FromClause:
+    """The sets at these places, which come as a table: a list of tuples in a condition would make SQLite read every set
+    there is."""
+    given = values(*(column(name, BigInteger) for name in _SET_KEY), name="given").data(places).cte()
+    return given.join(tables.posting_sets, and_(*(given.c[name] == _sets[name] for name in _SET_KEY)))
 
 
 def _whole(number: ColumnElement) -> ColumnElement[int]:

@@ -11,7 +11,7 @@ import polars as pl
 from sqlalchemy import Connection, RowMapping, Select, bindparam, delete, insert, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
-from adapters.books import chain, frames, pages, queries, tables
+from adapters.books import chain, control_totals, frames, pages, queries, tables
 from adapters.books.changes import SqlChanges
 from adapters.books.conserving import SqlConservation
 from adapters.books.corrections import SqlCorrections
@@ -23,10 +23,10 @@ from adapters.books.governed import check_releasable, check_replaceable
 from adapters.books.outcomes import DONE, STATE_AFTER, EntryFacts, debit_minor, exception_id, raised_by, resolved_by
 from adapters.books.outgoing import SqlOutgoing, insert_of_derived, insert_of_statuses, told_sets
 from adapters.books.owners import SqlOwners, place_of
-from adapters.books.posting_rows import ADD_TO_TOTALS, posting_frames
+from adapters.books.posting_rows import ROWS_AT_ONCE, balances_of, posting_rows, unpacked
 from adapters.books.told import statuses_of
 from adapters.clock import utc_now_ms
-from runtime.effects import TOTALS, Effects
+from runtime.effects import Effects
 from runtime.errors import Fenced
 from runtime.ledger.governance import signer
 from runtime.ledger.journal import entry_key
@@ -57,8 +57,10 @@ class SqlBooks(SqlOwners, SqlDeliveries, SqlCorrections, SqlExceptions, SqlChang
         by = By(f"shard:{shard}", now_ms)
         mark = _mark_row(shard, CommitMark(after, position, rows, effects.digest()))
         place = {name: mark[name] for name in ("shard", "position_ms", "position_seq")}
-        postings_digest = chain.digest_of_postings(effects.deltas)
-        writes, raised = self._writes(effects, place, now_ms), raised_rows(effects.exceptions)
+        sets, totals = posting_rows(effects.deltas, place, now_ms), control_totals.packed(effects.totals)
+        postings_digest = chain.digest_of_sets(sets)
+        writes = self._writes(effects, sets, place)
+        raised = raised_rows(effects.exceptions)
         with self._database.writing() as connection:
             _advance(connection, epoch, mark, now_ms)
             for write in writes:
@@ -66,19 +68,15 @@ class SqlBooks(SqlOwners, SqlDeliveries, SqlCorrections, SqlExceptions, SqlChang
             raise_all(self._database, connection, raised, by)
             resolve(self._database, connection, effects.resolved, by)
             note_openings(self._database, connection, shard, dict(effects.opened))
-            connection.execute(insert(tables.commit_marks), mark)
+            connection.execute(insert(tables.commit_marks), {**mark, "totals": totals})
             chain.append_commit(connection, mark, postings_digest)
 
-    def _writes(self, effects: Effects, place: dict[str, int], now_ms: int) -> list[Write]:
+    def _writes(self, effects: Effects, sets: pl.DataFrame, place: dict[str, int]) -> list[Write]:
         """What a step only adds: made ready before anything is locked."""
-        sets, lines = posting_frames(effects.deltas, place, now_ms)
-        totals = frames.keyed_totals(effects.totals).with_columns(pl.lit(place["shard"]).alias("shard"))
         return [
             self._database.bulk(tables.posting_sets, sets),
-            self._database.bulk(tables.posting_lines, lines),
-            self._database.bulk(tables.totals, totals, ADD_TO_TOTALS),
             insert_of_derived(effects.derived, place),
-            insert_of_statuses(self._database, effects.statuses),
+            insert_of_statuses(effects.statuses),
         ]
 
     def commits(self, shard: int, after: str) -> list[CommitMark]:
@@ -91,17 +89,18 @@ class SqlBooks(SqlOwners, SqlDeliveries, SqlCorrections, SqlExceptions, SqlChang
         owner, marks = f"shard:{shard}", tables.commit_marks.c
         place = position_key(checkpoint.position)
         stored = {"checkpoint_ms": place[0], "checkpoint_seq": place[1], "snapshot": checkpoint.snapshot}
-        past = tuple_(marks.position_ms, marks.position_seq) <= tuple_(*place)
+        past = (marks.shard == shard) & (tuple_(marks.position_ms, marks.position_seq) <= tuple_(*place))
         with self._database.writing() as connection:
             hold(connection, owner, epoch)
             connection.execute(update(tables.owners).where(_owners.owner == owner).values(stored))
-            connection.execute(delete(tables.commit_marks).where(marks.shard == shard, past))
+            control_totals.settle(self._database, connection, shard, past)
+            connection.execute(delete(tables.commit_marks).where(past))
 
     # ── journal entries ──
 
     def unclaimed(self, erp_entities: Sequence[str], sets_max: int, period: str = "") -> pl.DataFrame:
         """See Books."""
-        return self._frame(queries.unclaimed(erp_entities, sets_max, period), frames.UNCLAIMED)
+        return unpacked(self._database.rows(queries.unclaimed(erp_entities, sets_max, period)), frames.UNCLAIMED)
 
     def unclaimed_lane(self, erp_entities: Sequence[str], period: str = "") -> int | None:
         """See Books."""
@@ -169,7 +168,7 @@ class SqlBooks(SqlOwners, SqlDeliveries, SqlCorrections, SqlExceptions, SqlChang
                 raise_all(self._database, connection, raised_rows(raised), By(owner, now_ms))
             sets = told_sets(connection, fresh, self._told_kinds)
             told = statuses_of(owner, fresh, sets, self._told_kinds, now_ms)
-            insert_of_statuses(self._database, told)(connection)
+            insert_of_statuses(told)(connection)
 
     def release_entry(self, key: str, by: str) -> None:
         """See Books."""
@@ -209,11 +208,14 @@ class SqlBooks(SqlOwners, SqlDeliveries, SqlCorrections, SqlExceptions, SqlChang
 
     def totals(self) -> pl.DataFrame:
         """See Books."""
-        return self._frame(queries.totals(), TOTALS)
+        with self._database.reading() as connection:
+            return control_totals.held(connection)
 
     def balances(self) -> pl.DataFrame:
         """See Books."""
-        return self._frame(queries.balances(), frames.BALANCES)
+        with self._database.reading() as connection:
+            sets = connection.execute(queries.balances(), execution_options={"yield_per": ROWS_AT_ONCE})
+            return balances_of(sets.partitions())
 
     def entry_counts(self) -> dict[str, int]:
         """See Books."""
@@ -221,7 +223,7 @@ class SqlBooks(SqlOwners, SqlDeliveries, SqlCorrections, SqlExceptions, SqlChang
 
     def posting_of(self, shard: int, position: str, set_no: int) -> pl.DataFrame:
         """See Books."""
-        return self._frame(queries.posting(shard, position, set_no), frames.POSTING)
+        return unpacked(self._database.rows(queries.posting(shard, position, set_no)), frames.POSTING)
 
     def posting_pages(self, sets_max: int) -> Generator[pl.DataFrame, None, None]:
         """See Books."""

@@ -44,6 +44,11 @@ def _numbered(name: str) -> Column:
     return Column(name, BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
 
 
+def _given(name: str) -> Column:
+    """A key that counts up and is given by the books."""
+    return Column(name, BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False)
+
+
 # Who owns what: "shard:3" with its place in the log, "erp:main" with an epoch only.
 owners = Table(
     "owners",
@@ -74,6 +79,7 @@ commit_marks = Table(
     _bigint("after_seq"),
     _bigint("row_count"),
     _text("digest"),
+    Column("totals", LargeBinary),  # what the commit changed of the control totals, until a checkpoint adds it up
 )
 
 entries = Table(
@@ -97,7 +103,8 @@ entries = Table(
     Index("ix_entries_state", "state", "lane", "sealed_no"),
 )
 
-# A posting set and its lines. SQLite keeps both in key order without a second tree: commits append to its end.
+# A posting set with its lines, as JSON: `posting_rows` owns their form. SQLite keeps the sets in key order without a
+# second tree: commits append to its end.
 posting_sets = Table(
     "posting_sets",
     metadata,
@@ -116,6 +123,7 @@ posting_sets = Table(
     _bigint("events"),
     _bigint("committed_at_ms"),
     Column("entry_key", String, ForeignKey(entries.c.key)),
+    _text("lines", server_default="[]"),
     sqlite_with_rowid=False,
 )
 
@@ -132,27 +140,8 @@ Index(
     postgresql_where=posting_sets.c.entry_key.is_(None),
 )
 
-# No foreign key to posting_sets: one transaction writes both from one frame, and a check for every line costs commits.
-posting_lines = Table(
-    "posting_lines",
-    metadata,
-    _int("shard", primary_key=True),
-    _bigint("position_ms", primary_key=True),
-    _bigint("position_seq", primary_key=True),
-    _int("set_no", primary_key=True),
-    _int("line_no", primary_key=True),
-    _text("facility"),
-    _text("department"),
-    _text("variance", server_default=""),
-    _text("role"),
-    _text("account_code"),
-    _int("mapping_version"),
-    _text("side"),
-    _bigint("amount_minor"),
-    sqlite_with_rowid=False,
-)
-
-# Keyed by shard as well, so that workers never wait for each other's rows.
+# As of each shard's checkpoint: later changes lie with the commits' marks. Keyed by shard as well, so that workers
+# never wait for each other's rows.
 totals = Table(
     "totals",
     metadata,
@@ -165,6 +154,7 @@ totals = Table(
     _text("state", primary_key=True),
     _bigint("events"),
     _bigint("amount_minor"),
+    sqlite_with_rowid=False,
 )
 
 exceptions = Table(
@@ -237,19 +227,20 @@ outbox = Table(
     sqlite_autoincrement=True,
 )
 
-# What consumers outside are told. `status_no` is given later, in the order of `inserted_no`.
+# What consumers outside will be told, in frames, until the relay numbers it.
+status_frames = Table("status_frames", metadata, _numbered("number"), Column("body", LargeBinary, nullable=False))
+
+# What consumers outside are told, in the order of its numbers.
 statuses = Table(
     "statuses",
     metadata,
-    _numbered("inserted_no"),
-    Column("status_no", BigInteger),
+    _given("status_no"),
     _text("status_id"),
     *(_text(name) for name in ("flow", "status", "kind", "entity", "document", "counterparty")),
     _bigint("amount_minor"),
     *(_text(name) for name in ("currency", "source", "event_id", "detail")),
     _bigint("occurred_at_ms"),
     Index("ix_statuses_status_id", "status_id", unique=True),
-    Index("ix_statuses_status_no", "status_no", unique=True),
 )
 
 # How fast an owner's ERP may be called: what its governor must remember, as JSON.

@@ -40,13 +40,12 @@ from runtime.ports import NoMetrics
 PAUSE_S = 0.02
 STOP_S = 30.0
 LINES = """
-SELECT s.entity, l.facility, l.department, s.period, s.kind, l.account_code, l.side, l.amount_minor
-FROM posting_lines l JOIN posting_sets s USING (shard, position_ms, position_seq, set_no)
+SELECT entity, line.value ->> 1, line.value ->> 2, period, kind, line.value ->> 5, line.value ->> 7, line.value ->> 8
+FROM posting_sets, json_each(lines) AS line
 """
 LINE_COLUMNS = ("entity", "facility", "department", "period", "kind", "account_code", "side", "amount_minor")
 NAME_COLUMNS = ("source", "event_id")
 CONFLICTS = "SELECT source, event_id FROM exceptions WHERE type = 'event_conflict'"
-REPEATS = "SELECT sum(events) FROM totals WHERE state = 'duplicate'"
 
 
 @contextmanager
@@ -93,7 +92,7 @@ class Books:
         with closing(sqlite3.connect(self.path)) as books:
             lines = pl.DataFrame(books.execute(LINES).fetchall(), schema=list(LINE_COLUMNS), orient="row")
             conflicts = pl.DataFrame(books.execute(CONFLICTS).fetchall(), schema=list(NAME_COLUMNS), orient="row")
-            repeats += books.execute(REPEATS).fetchone()[0] or 0
+        repeats += self.sql.totals().filter(pl.col("state") == "duplicate")["events"].sum()
         steps = (step for shard in range(prepared.SHARDS) for step in self.archive.steps(shard))
         events = (decode_sealed(record.body) for step in steps for record in step.records if record.type == "events")
         return found(repeats, conflicts, in_commit_order(self.archive.scan().collect()), events, lines)

@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime
 import polars as pl
 from sqlalchemy import make_url, text
 
+from adapters.books import tables
 from adapters.books.database import Database
 from adapters.books.memory import MemoryBooks
 from adapters.books.migrations import upgrade
@@ -74,6 +75,16 @@ class Postgres:
         with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text(statement))
         database.close()
+
+
+def emptied(url: str, revision: str) -> None:
+    """Empty books as an earlier version made them, in the place of those that are there."""
+    database = Database(url)
+    with database.writing() as connection:
+        tables.metadata.drop_all(connection)
+        connection.execute(text("DROP TABLE alembic_version"))
+    database.close()
+    upgrade(url, revision)
 
 
 # ── what is stored ──

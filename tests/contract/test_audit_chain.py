@@ -77,38 +77,38 @@ def test_chain_of_untouched_books_is_whole(history: Data) -> None:
 SETS = "shard, position_ms, position_seq, set_no"
 INSERTED_SET = (
     f"INSERT INTO posting_sets ({SETS}, entity, currency, period, posted_on, mode, lane, kind, document, events, "
-    "committed_at_ms) SELECT shard, 9, 0, set_no, entity, currency, period, posted_on, mode, lane, kind, document, "
-    "events, committed_at_ms FROM posting_sets WHERE shard = 1"
+    "committed_at_ms, lines) SELECT shard, 9, 0, set_no, entity, currency, period, posted_on, mode, lane, kind, "
+    "document, events, committed_at_ms, lines FROM posting_sets WHERE shard = 1"
 )
 INSERTED_ENTRY = (
     "INSERT INTO entries SELECT 'north-x', 99, digest, entity, currency, period, lane, debit_minor, body, "
     "state, attempts, erp_ref, detail, sealed_at_ms, updated_at_ms FROM entries WHERE key = 'north-4'"
 )
-INSERTED_LINE = (
-    f"INSERT INTO posting_lines ({SETS}, line_no, facility, department, role, account_code, mapping_version, side, "
-    "amount_minor) SELECT shard, 9, 0, set_no, line_no, facility, department, role, account_code, mapping_version, "
-    "side, amount_minor FROM posting_lines WHERE shard = 1"
-)
+FIRST_LINE = """[[0,"F1","D1","","AR_SELF","1100",1,"D",100]]"""
 NOT_MADE = "shard = 0 AND position_ms = 1"
 TAMPERED = {
     "posting line changed": (
-        [f"UPDATE posting_lines SET amount_minor = 1 WHERE {NOT_MADE} AND set_no = 1"],
-        ("shard:0", "posting_lines", "1-0", "changed"),
+        [f"UPDATE posting_sets SET lines = REPLACE(lines, ',250]', ',1]') WHERE {NOT_MADE} AND set_no = 1"],
+        ("shard:0", "posting_sets", "1-0", "changed"),
     ),
     "posting set changed": (
         [f"UPDATE posting_sets SET period = '2026-11' WHERE {NOT_MADE}"],
-        ("shard:0", "posting_lines", "1-0", "changed"),
+        ("shard:0", "posting_sets", "1-0", "changed"),
     ),
     "posting line removed": (
-        [f"DELETE FROM posting_lines WHERE {NOT_MADE} AND set_no = 0 AND line_no = 1"],
-        ("shard:0", "posting_lines", "1-0", "changed"),
+        [f"UPDATE posting_sets SET lines = '{FIRST_LINE}' WHERE {NOT_MADE} AND set_no = 0"],
+        ("shard:0", "posting_sets", "1-0", "changed"),
+    ),
+    "posting lines made unreadable": (
+        [f"UPDATE posting_sets SET lines = 'gone' WHERE {NOT_MADE} AND set_no = 0"],
+        ("shard:0", "posting_sets", "1-0", "changed"),
     ),
     "posting set removed": (
-        [f"DELETE FROM {table} WHERE shard = 1" for table in ("posting_lines", "posting_sets")],
+        ["DELETE FROM posting_sets WHERE shard = 1"],
         ("shard:1", "posting_sets", "1-0", "removed"),
     ),
     "posting set inserted": (
-        [INSERTED_SET, INSERTED_LINE],
+        [INSERTED_SET],
         ("shard:1", "posting_sets", "9-0", "inserted: no commit made it"),
     ),
     "commit changed": (
@@ -128,7 +128,7 @@ TAMPERED = {
         ("shard:1", "commit_chain", "after 0-0", "removed: the shard stands at 1-0"),
     ),
     "all of a shard removed": (
-        [f"DELETE FROM {table} WHERE shard = 1" for table in ("posting_lines", "posting_sets", "commit_chain")],
+        [f"DELETE FROM {table} WHERE shard = 1" for table in ("posting_sets", "commit_chain")],
         ("shard:1", "commit_chain", "after 0-0", "removed: the shard stands at 1-0"),
     ),
     "commit inserted": (
@@ -176,7 +176,6 @@ TAMPERED = {
     "entry removed": (["DELETE FROM entries WHERE key = 'north-3'"], ("", "entries", "north-3", "removed")),
     "last entry removed": (
         [
-            "DELETE FROM posting_lines",
             "DELETE FROM posting_sets",
             "DELETE FROM entries WHERE sealed_no = (SELECT MAX(sealed_no) FROM entries)",
         ],

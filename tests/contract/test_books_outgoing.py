@@ -11,7 +11,6 @@ from sqlalchemy import Select, text
 
 from adapters.books import queries
 from adapters.books.database import Database
-from adapters.books.outgoing import unnumbered
 from runtime.effects import STATUSES
 from runtime.errors import Fenced
 from runtime.flow.frames import decode_sealed
@@ -249,12 +248,5 @@ def plan_of(url: str, query: Select) -> str:
 def test_sets_of_an_entry_are_found_by_their_keys(open_url: Callable[[str], str]) -> None:
     """What a delivery tells is read set by set, however long the history of postings is."""
     plan = plan_of(open_url("sqlite"), queries.told_sets([(0, 1, 0, 0), (0, 1, 0, 1)], TOLD_KINDS))
-    assert "SEARCH posting_sets USING PRIMARY KEY" in plan and "SEARCH posting_lines USING PRIMARY KEY" in plan
+    assert "SEARCH posting_sets USING PRIMARY KEY" in plan
     assert "SCAN posting" not in plan
-
-
-def test_statuses_without_a_number_are_found_by_their_index(open_url: Callable[[str], str]) -> None:
-    """Numbering reads what has no number yet, not all that was ever told."""
-    plan = plan_of(open_url("sqlite"), unnumbered(10))
-    assert "SEARCH statuses USING COVERING INDEX ix_statuses_status_no" in plan
-    assert "TEMP B-TREE" not in plan

@@ -95,13 +95,13 @@ def change(data: Data, statement: str) -> None:
 def test_conservation_of_a_set_without_lines_is_a_break(sql_data: Data) -> None:
     """A posting set whose lines are gone does not count as balanced."""
     filled(sql_data.open())
-    change(sql_data, "DELETE FROM posting_lines WHERE shard = 1")
+    change(sql_data, "UPDATE posting_sets SET lines = '[]' WHERE shard = 1")
     assert causes(sql_data.open()) == ["posting_set"]
 
 
 def test_conservation_goes_on_where_it_stopped_in_another_process(looked: SqlBooks, sql_data: Data) -> None:
     """Where all was right is remembered in the database: a new supervisor does not read history again."""
-    change(sql_data, "UPDATE posting_lines SET amount_minor = 1 WHERE shard = 1 AND side = 'D'")
+    change(sql_data, "UPDATE posting_sets SET lines = REPLACE(lines, '\"D\",100]', '\"D\",1]') WHERE shard = 1")
     assert causes(sql_data.open()) == []
     change(sql_data, "DELETE FROM conservation_marks")
     assert causes(sql_data.open()) == ["posting_set"]
@@ -112,7 +112,8 @@ def test_conservation_takes_a_long_history_in_parts(sql_data: Data) -> None:
     books = sql_data.open()
     for n in range(6):
         commit_sets(books, posting(0), posting(1, 10 + n))
-    change(sql_data, "UPDATE posting_lines SET amount_minor = 7 WHERE position_ms = 6 AND set_no = 1 AND side = 'D'")
+    wrong = """REPLACE(lines, '"D",15]', '"D",7]')"""
+    change(sql_data, f"UPDATE posting_sets SET lines = {wrong} WHERE position_ms = 6 AND set_no = 1")
     rounds = [[one.cause for one in books.conservation_breaks(4)] for _ in range(4)]
     assert rounds[0] == [] and rounds[-1] == ["posting_set:shard 0, commit 6-0, set 1"]
 
@@ -142,6 +143,6 @@ def test_conservation_of_an_entry_over_very_many_sets_is_looked_at(sql_data: Dat
     assert books.conservation_breaks(count) == []
     with at_one_instant(sql_data.url) as instant:
         assert sorted(instant.lines_of([folded])["amount_minor"]) == [100 * count] * 2
-    change(sql_data, "UPDATE posting_lines SET amount_minor = 101 WHERE set_no = 19999")
+    change(sql_data, "UPDATE posting_sets SET lines = REPLACE(lines, ',100]', ',101]') WHERE set_no = 19999")
     change(sql_data, "DELETE FROM conservation_marks")
     assert causes(books) == ["entry"]

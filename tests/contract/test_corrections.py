@@ -141,7 +141,8 @@ def test_corrections_are_in_the_audit_trail(data: Data) -> None:
     assert check(data.url).breaks == []
     database = Database(data.url)
     with database.writing() as connection:
-        connection.exec_driver_sql(f"UPDATE posting_lines SET account_code = '4020' WHERE shard = {CORRECTIONS}")
+        other = f"UPDATE posting_sets SET lines = REPLACE(lines, '\"4010\"', '\"4020\"') WHERE shard = {CORRECTIONS}"
+        assert connection.exec_driver_sql(other).rowcount == 1
     database.close()
     assert [(one.ledger, one.what) for one in check(data.url).breaks] == [(f"shard:{CORRECTIONS}", "changed")]
 

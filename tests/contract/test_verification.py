@@ -71,16 +71,13 @@ def test_verification_without_the_log_says_what_it_does_not_cover(recorded: Reco
 
 TAMPERED = {
     "posting": (
-        "UPDATE posting_lines SET amount_minor = amount_minor + 1 WHERE shard = 0 AND account_code = 'GL-AR_SELF'",
+        """UPDATE posting_sets SET lines = REPLACE(lines, '"D",', '"D",1') WHERE shard = 0 AND mode = 'summary'""",
     ),
-    "balance": ("UPDATE posting_lines SET account_code = 'GL-X' WHERE shard = 1 AND account_code = 'GL-CASH'",),
+    "balance": ("UPDATE posting_sets SET lines = REPLACE(lines, 'GL-CASH', 'GL-X') WHERE shard = 1",),
     "control total": ("UPDATE totals SET events = events + 1 WHERE kind = 'charge_posted' AND state = 'booked'",),
     "open exception": ("UPDATE exceptions SET state = 'resolved' WHERE type = 'event_conflict'",),
     "claimed sets": ("UPDATE posting_sets SET entry_key = NULL WHERE shard = 1",),
-    "posting sets": (
-        "UPDATE posting_sets SET position_seq = 5 WHERE shard = 1",
-        "UPDATE posting_lines SET position_seq = 5 WHERE shard = 1",
-    ),
+    "posting sets": ("UPDATE posting_sets SET position_seq = 5 WHERE shard = 1",),
     "events of a posting set": ("UPDATE posting_sets SET events = events + 1 WHERE shard = 1",),
 }
 
@@ -93,11 +90,9 @@ def test_verification_of_changed_books_finds_it(recorded: Recorded, what: str) -
 
 def test_verification_names_the_event_where_a_difference_starts(recorded: Recorded) -> None:
     """A posting that is not what its event says is named by that event and its entry in the log."""
-    [line] = (
-        "UPDATE posting_lines SET amount_minor = 21 WHERE shard = 1 AND amount_minor = 20 AND side = 'D'".splitlines()
+    result = tamper(
+        recorded, "UPDATE posting_sets SET lines = REPLACE(lines, '\"D\",20]', '\"D\",21]') WHERE shard = 1"
     )
-
-    result = tamper(recorded, line)
 
     assert found(result, "posting") == [("3-0", "ehr w9")]
     assert not result.right
@@ -147,8 +142,10 @@ def test_verification_of_an_archive_that_lacks_steps_says_so(recorded: Recorded,
 
 
 def test_verification_of_wrong_postings_that_balance_names_the_first_event(recorded: Recorded) -> None:
-    """Postings that are all twice as large balance in every sum: the first event is named, before what follows."""
-    result = tamper(recorded, "UPDATE posting_lines SET amount_minor = amount_minor * 2 WHERE shard = 0")
+    """Postings that are all ten times as large balance in every sum: the first event is named, before what follows."""
+    result = tamper(
+        recorded, "UPDATE posting_sets SET lines = REPLACE(REPLACE(lines, '],', '0],'), ']]', '0]]') WHERE shard = 0"
+    )
 
     first = result.differences[0]
     assert (first.what, first.shard, first.event) == ("posting", 0, "ehr c0")

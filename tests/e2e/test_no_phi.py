@@ -298,7 +298,7 @@ def test_phi_books_and_erp_hold_no_mark(sent) -> None:
     found = {(name, table) for name, held in cells.items() for table, text in held if found_in(text)}
     assert found == set()
     tables = {table for table, _ in cells["books.sqlite"]}
-    assert tables >= {"entries", "exceptions", "posting_lines", "totals"}
+    assert tables >= {"entries", "exceptions", "posting_sets", "totals"}
 
 
 def test_phi_archive_and_snapshots_hold_no_mark(sent) -> None:

@@ -15,10 +15,11 @@ from adapters.books.database import Database
 _LOCK = 7_217_317  # any number, as long as every upgrade takes the same
 
 
-def upgrade(url: str) -> None:
+def upgrade(url: str, revision: str = "head") -> None:
     """Bring a database to the newest schema, from nothing or from any earlier one, in one transaction.
 
-    Several processes may do so at once: one works, the others wait and find it done. Raises BooksUnavailable.
+    `revision` is where to stop, for whoever needs books of an earlier version. Several processes may do so at once: one
+    works, the others wait and find it done. Raises BooksUnavailable.
     """
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
@@ -28,7 +29,7 @@ def upgrade(url: str) -> None:
             database.unhurried(connection)
             _wait_for_others(connection)
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            command.upgrade(config, revision)
     finally:
         database.close()
 
