@@ -33,18 +33,18 @@ class Beside:
         texts = {*self.texts.get(shared(key), ()), key[2]}
         self.texts[shared(key)] = sorted(text for text in texts if (*key[:2], text) in self._items)
 
-    def meant(self, key: Key, fits: Callable[[OpenItem], bool]) -> Key:
+    def meant(self, key: Key, fits: Callable[[OpenItem], bool]) -> Key | None:
         """The item that a consumer of a key means: its own; else one where either leaves open what tells them apart,
-        if it is the only one, or alone fits. If several fit, its own, which is not there."""
+        if it is the only one, or alone fits. None if several fit."""
         bare = shared(key)
         if key != bare and key in self._items:
             return key
         open_to = [bare] if bare != key else [(*key[:2], text) for text in self.texts.get(key, ())]
         there = {one: item for one in open_to if (item := self._items.get(one))}
         fitting = [one for one, item in there.items() if fits(item)]
-        if len(fitting) == 1:
-            return fitting[0]
-        return key if fitting else next(iter(there), key)
+        if len(fitting) > 1:
+            return None
+        return next(iter(fitting or there), key)
 
     def sweep(self) -> None:
         """Forget what items that are gone shared, when that has become most of it."""

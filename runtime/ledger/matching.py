@@ -156,16 +156,23 @@ class Matching:
 
     def _tried(self, key: Key, waiter: Waiter) -> bool:
         """Use or release an item; False if it is not there, or not free, or another one may still come beside it."""
-        if key[0] in self._apart:
-            key = self._beside.meant(key, lambda one: self._fits(key[0], one, waiter.item_minor, waiter.currency))
-        item, terms = self.items.get(key), self.terms.get(key)
+        meant = self._meant(key, waiter)
+        if meant is None:
+            return False
+        item, terms = self.items.get(meant), self.terms.get(meant)
         if item and waiter.hold:
-            self._release(key, item, waiter)
+            self._release(meant, item, waiter)
         elif item and (not (terms and terms.holds) or self._links[waiter.kind].consumes.past_holds):
-            self._consume(key, item, waiter)
+            self._consume(meant, item, waiter)
         else:
             return False
         return not (waiter.fault and key[0] in self._apart)
+
+    def _meant(self, key: Key, waiter: Waiter) -> Key | None:
+        """The item that a waiter for this key means; None if it could be one of several."""
+        if key[0] not in self._apart:
+            return key
+        return self._beside.meant(key, lambda item: self._fits(key[0], item, waiter.item_minor, waiter.currency))
 
     def _consume(self, key: Key, item: OpenItem, waiter: Waiter) -> None:
         """Allocate what a waiter needs from an item that is there, or say that it does not fit."""
@@ -300,8 +307,7 @@ class Matching:
 
     def _group(self, event: Event, links: Links, since_ms: int) -> GroupSum:
         ref = links.member_of or links.closes
-        key = (ref.group, event.entity, event.currency, event.key(ref))
-        return self.groups.setdefault(key, GroupSum(since_ms))
+        return self.groups.setdefault((ref.group, event.entity, event.currency, event.key(ref)), GroupSum(since_ms))
 
     def _tie(self, group: GroupSum) -> None:
         """Release a group's waiting members when they make up exactly what its total still lacks.

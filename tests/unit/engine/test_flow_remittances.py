@@ -163,10 +163,13 @@ def test_remittance_money_of_another_payer_is_not_taken_for_a_wrong_amount():
     assert (run.open, clearing(run)) == ({}, 0)
 
 
-def test_remittance_money_that_several_under_its_trace_fit_is_left_to_people():
-    """Two payers, one trace, one amount, and a bank that names nobody: never guessed."""
+@pytest.mark.parametrize("payer", ["aetna", None])
+def test_remittance_money_that_several_under_its_trace_fit_is_left_to_people(payer):
+    """Two remittances, of two payers or one of nobody known, one trace, one amount, and a bank that names nobody: never
+    guessed."""
     run = Run()
-    run.take(*SAME_TRACE[:2], header("era2", 540, "aetna", reference="T1"), paid("era2", 540, "c2", "aetna"))
+    second = header("era2", 540, reference="T1") | {"counterparty": payer}
+    run.take(*SAME_TRACE[:2], second, paid("era2", 540, "c2", "aetna"))
     run.take(eft("era1", 540) | {"reference": "T1"})
     assert run.state("era1-eft") == "pending"
     run.step(tick(NOW_MS + 4 * DAY_MS))
