@@ -199,8 +199,8 @@ class OpenItems(StepMatching):
         if not waiter.item:
             return self._rules.group[(links.member_of or links.closes).group].mismatch
         name = (links.consumes or links.releases).item
-        is_there = (name, waiter.entity, waiter.item) in self.items
-        return self._rules.item[name].held if is_there else self._rules.item[name].unopened
+        rule, is_there = self._rules.item[name], (name, waiter.entity, waiter.item) in self.items
+        return (rule.held if is_there else "") or rule.unopened
 
     def _age_items(self, now_ms: int) -> None:
         """Forget items that are used up or expire; what others have left over becomes an exception."""

@@ -341,7 +341,7 @@ class Matching:
         """Whether a row has waited too long, and what it becomes then."""
         if wait["item"]:
             rule = self._rulebook.item[wait["item"][0]]
-            fault = rule.held if wait["item"] in self.items else rule.unopened
+            fault = (rule.held if wait["item"] in self.items else "") or rule.unopened
             return ago_ms(rule, wait["since"], now_ms) > rule.wait_days * DAY_MS, fault
         rule = self._rulebook.group[wait["group"][0]]
         return now_ms - wait["since"] > rule.wait_days * DAY_MS, rule.mismatch
