@@ -131,7 +131,8 @@ def _written_out(chunks: Sequence[pa.DictionaryArray]) -> pa.Array:
     """Coded texts as views, which share the words of all dictionaries."""
     dictionaries = [chunk.dictionary.cast(pa.string_view()) for chunk in chunks]
     _, words, *texts = pa.concat_arrays(dictionaries).buffers()
-    words = np.frombuffer(words, _VIEW) if words.size else np.zeros(1, _VIEW)
+    # One view more than there are words: a last piece that has none, as all of its rows are null, takes that.
+    words = np.frombuffer(words.to_pybytes() + bytes(np.dtype(_VIEW).itemsize), _VIEW)
     views, first, start = np.empty(sum(map(len, chunks)), _VIEW), 0, 0
     for chunk, dictionary in zip(chunks, dictionaries, strict=True):
         codes = pc.fill_null(chunk.indices, 0).to_numpy()

@@ -122,6 +122,15 @@ def test_bodies_read_together_are_the_frames_one_after_another(order: tuple[int,
     assert read.n_chunks() == 1
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0), (1, 1)])
+def test_pieces_of_a_coded_column_may_have_no_words(order: tuple[int, ...]) -> None:
+    """A column whose rows are all null in one frame has no words there, wherever among others that frame stands."""
+    some = stamped(3_000).with_columns(pl.Series("reason", [f"word-{i % 4}" for i in range(3_000)]))
+    pieces = [some, some.with_columns(reason=pl.lit(None, pl.String()))]
+    bodies = [encode_arrow(with_coded_words(to_arrow(pieces[at]))) for at in order]
+    assert decode_sealed(*bodies).equals(pl.concat(pieces[at] for at in order))
+
+
 def test_bodies_of_different_columns_are_not_read_together() -> None:
     """No column of a later frame is left out silently."""
     with pytest.raises(FrameError, match="different columns"):
