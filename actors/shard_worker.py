@@ -118,25 +118,37 @@ class ShardWorker:
         gc.set_threshold(GC_ALLOCATIONS)
 
     def step(self) -> float:
-        """Recover what is not running, read every running shard's log once, and take what has come."""
+        """Recover what is not running, take what has come to every running shard, or wait for what comes first."""
         self._follow_placement()
         self._recover_failed()
         if self._lost and not self._hosted and not self._failed:
             raise Fenced("every shard of this worker has a newer owner")
         if not self._hosted:
             return 1.0
-        after = {shard: hosted.position for shard, hosted in self._hosted.items()}
         try:
-            read = self._log_reader.read(after, self._limits.step_rows_max, self._limits.log_read_wait_ms)
+            self._take_all(list(self._hosted))
         except LogUnavailable:
             self._logger.warning("log_unavailable")
             return 1.0
-        for shard, records in read.items():
-            self._guarded(shard, self._advance, records)
         for shard, hosted in list(self._hosted.items()):
             self._show(hosted)
             self._guarded(shard, self._checkpoint_when_due)
         return IDLE_S
+
+    def _take_all(self, shards: list[int]) -> None:
+        """A step of each shard that has something. Each is read when its turn has come: what came to it during the
+        others' steps would otherwise wait for another round."""
+        alone = len(shards) == 1
+        if alone or not any([self._take([shard], 0) for shard in shards]):
+            self._take(shards, self._limits.log_read_wait_ms)
+
+    def _take(self, shards: list[int], wait_ms: int) -> bool:
+        """Read these shards once, and take what has come; whether anything has."""
+        after = {shard: self._hosted[shard].position for shard in shards if shard in self._hosted}
+        read = self._log_reader.read(after, self._limits.step_rows_max, wait_ms)
+        for shard, records in read.items():
+            self._guarded(shard, self._advance, records)
+        return bool(read)
 
     def _guarded(self, shard: int, act: Callable, *args: object) -> None:
         """Do something with a shard; if it fails, forget the shard's memory, to be rebuilt later."""
