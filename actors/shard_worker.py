@@ -138,8 +138,8 @@ class ShardWorker:
     def _take_all(self, shards: list[int]) -> None:
         """A step of each shard that has something. Each is read when its turn has come: what came to it during the
         others' steps would otherwise wait for another round."""
-        alone = len(shards) == 1
-        if alone or not any([self._take([shard], 0) for shard in shards]):
+        taken = [self._take([shard], 0) for shard in shards] if len(shards) > 1 else []
+        if not any(taken):
             self._take(shards, self._limits.log_read_wait_ms)
 
     def _take(self, shards: list[int], wait_ms: int) -> bool:

@@ -1,17 +1,20 @@
 """The whole way: Arrow frames over gRPC to committed books, on real Ray, with log, books, producer on the same cores.
 
-First as fast as it goes: counts what the books say was committed between two moments, after a warm-up. Then half of
-that is offered at fixed moments: how long until the acknowledgement, and until the books have it. Afterwards everything
-sent must be in the books, once. The limit is the log's own append of the same rows.
+First as fast as it goes: counts what the books say was committed between two moments, after a warm-up that lasts until
+no shard moves to another worker any more. Then half of that is offered at fixed moments: how long until the
+acknowledgement, and until the books have it. Afterwards everything sent must be in the books, once. The limit is the
+log's own append of the same rows.
 """
 
 import asyncio
 import os
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
 from typing import NamedTuple
 
 from actors.cli.installation import Installation
+from actors.supervisor import RELIEF_EVERY_S
 from benchmarks import bench_log, parts, prepared, workload
 from benchmarks.measure import Options, Result, percentiles_ms
 from benchmarks.producer import Producer, Sent
@@ -20,15 +23,17 @@ from benchmarks.watching import Commits, Watch, percentile_ms
 EVENTS, FRAME_ROWS = 800_000, 16_384
 UNDER_WAY, CONNECTIONS = 16, 8
 AHEAD_ROWS_MAX = 1_000_000  # the producer holds back while so many acknowledged events are not committed yet
-WARM_UP_S, DRAIN_S, POLL_S = 5.0, 240.0, 0.25
+# A shard moves at most once in RELIEF_EVERY_S; what it has moved to is busy with its replay for a while.
+SETTLED_S, WARM_UP_S_MAX = 2 * RELIEF_EVERY_S + 5, 120.0
+DRAIN_S, POLL_S = 240.0, 0.25
 HALF_LOAD_PART = 0.5  # of the time that the full load is measured
 
 
 class Moment(NamedTuple):
-    """Rows committed and CPU seconds used until now, by kind of process."""
+    """Each shard's worker and rows committed, and CPU seconds used until now by kind of process."""
 
     at_s: float
-    committed: int
+    shards: dict[int, tuple[str, int]]
     cpu_s: dict[str, float]
 
 
@@ -48,7 +53,19 @@ class Window(NamedTuple):
 
     @property
     def events(self) -> float:
-        return (self.ended.committed - self.began.committed) * self.own_share
+        return sum(self._rows_by_worker().values()) * self.own_share
+
+    @property
+    def busiest_percent(self) -> float:
+        """What the worker with the most rows had of them."""
+        rows = self._rows_by_worker()
+        return round(100 * max(rows.values()) / max(sum(rows.values()), 1), 1)
+
+    def _rows_by_worker(self) -> Counter[str]:
+        rows: Counter[str] = Counter()
+        for shard, (worker, total) in self.ended.shards.items():
+            rows[worker] += total - self.began.shards[shard][1]
+        return rows
 
     def cpu_ns(self) -> dict[str, int]:
         """CPU time an event, by kind of process."""
@@ -86,6 +103,7 @@ def results(options: Options) -> Iterator[Result]:
         limit="log append",
         limit_events_per_s=raw.events_per_s,
         ns_per_event=window.cpu_ns(),
+        figures={"busiest_worker_percent": window.busiest_percent},
         note=f"over {options.seconds:.0f} s after a warm-up; {window.sent.events:,} sent, {window.sent.refused} calls "
         f"refused, drained in {window.drained_s:.1f} s; latency is submit to acknowledgement; "
         "ns an event are CPU time",
@@ -114,17 +132,35 @@ async def _measure(installation: Installation, requests: list[bytes], seconds: f
         await watch.close()
 
 
-async def full_load(watch: Watch, target: str, rounds: Iterator[bytes], seconds: float) -> Window:
+async def settled(watch: Watch) -> None:
+    """Wait until shards have stayed where they are for a while, or for WARM_UP_S_MAX."""
+    began = since = time.monotonic()
+    before: list[str] = []
+    while time.monotonic() < min(since + SETTLED_S, began + WARM_UP_S_MAX):
+        workers = [worker for worker, _ in (await watch.shards()).values()]
+        if workers != before:
+            before, since = workers, time.monotonic()
+        await asyncio.sleep(POLL_S)
+
+
+async def full_load(
+    watch: Watch,
+    target: str,
+    rounds: Iterator[bytes],
+    seconds: float,
+    warm_up: Callable[[Watch], Awaitable[None]] = settled,
+) -> Window:
     """As fast as it goes, for so long after a warm-up, until all is committed."""
     producer = Producer(target, CONNECTIONS)
-    sending = asyncio.create_task(producer.send(rounds, WARM_UP_S + seconds, UNDER_WAY))
+    sending = asyncio.create_task(producer.send(rounds, WARM_UP_S_MAX + seconds, UNDER_WAY))
     pacing = asyncio.create_task(_hold_back(producer, watch))
-    await asyncio.sleep(WARM_UP_S)
+    await warm_up(watch)
     began = await _moment(watch)
     await asyncio.sleep(seconds)
     ended = await _moment(watch)
-    sent = await sending
     pacing.cancel()
+    producer.stop()
+    sent = await sending
     await producer.close()
     drained_s = await _drain(watch, sent.accepted)
     return Window(began, ended, sent, drained_s, sent.accepted / await watch.committed())
@@ -152,8 +188,8 @@ async def _hold_back(producer: Producer, watch: Watch) -> None:
 
 
 async def _moment(watch: Watch) -> Moment:
-    committed = await watch.committed()
-    return Moment(time.monotonic(), committed, await asyncio.to_thread(watch.cpu_s))
+    shards = await watch.shards()
+    return Moment(time.monotonic(), shards, await asyncio.to_thread(watch.cpu_s))
 
 
 async def _drain(watch: Watch, accepted: int) -> float:

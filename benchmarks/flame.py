@@ -14,11 +14,12 @@ import psutil
 
 from actors.cli.installation import Installation
 from benchmarks import measure, parts, prepared, workload
-from benchmarks.bench_end_to_end import EVENTS, FRAME_ROWS, WARM_UP_S, full_load
+from benchmarks.bench_end_to_end import EVENTS, FRAME_ROWS, full_load
 from benchmarks.watching import PROCESSES, Watch
 
 OUT = measure.ROOT / "benchmarks" / "out"
 RATE_HZ = 100
+WARM_UP_S = 5.0
 
 
 def main() -> int:
@@ -41,7 +42,8 @@ def _arguments() -> argparse.Namespace:
 
 async def _drawn(installation: Installation, requests: list[bytes], asked: argparse.Namespace) -> int:
     watch, target = Watch(installation), installation.record().gateway
-    loading = asyncio.create_task(full_load(watch, target, prepared.in_rounds(requests), asked.seconds + 2))
+    rounds, warm_up = prepared.in_rounds(requests), lambda _watch: asyncio.sleep(WARM_UP_S)
+    loading = asyncio.create_task(full_load(watch, target, rounds, asked.seconds + 2, warm_up))
     await asyncio.sleep(WARM_UP_S)
     kinds = {kind: start for start, kind in PROCESSES.items() if start.startswith("ray::")}
     drawing = [

@@ -64,6 +64,7 @@ class Producer:
         self._refused = 0
         self.may_send = asyncio.Event()  # cleared by who wants the producer to hold back
         self.may_send.set()
+        self._stopped = False
         self.on_answer: Callable[[v1.SubmitResponse, float], None] | None = None  # told the moment it was due, too
 
     @property
@@ -88,13 +89,18 @@ class Producer:
         await asyncio.gather(*calls)
         return self._sent(time.monotonic() - began)
 
+    def stop(self) -> None:
+        """Begin no more calls, whatever time was given; nobody waits to begin one."""
+        self._stopped = True
+        self.may_send.set()
+
     async def close(self) -> None:
         """End the connection."""
         for channel in self._channels:
             await channel.close()
 
     async def _keep_sending(self, requests: Iterator[bytes], until: float) -> None:
-        while time.monotonic() < until:
+        while time.monotonic() < until and not self._stopped:
             await self.may_send.wait()
             await self._call(next(requests), time.monotonic())
 

@@ -37,7 +37,7 @@ BENCHES = {
 }
 GRACE_S = 240.0  # for preparing the workload, starting and stopping parts
 # What takes so long beside that, however short --seconds is: simulating, making a large file, filling a shard.
-BESIDE_S = {"erp": 600.0, "posting": 600.0, "files": 600.0, "recovery": 600.0, "memory": 2400.0}
+BESIDE_S = {"end_to_end": 120.0, "erp": 600.0, "posting": 600.0, "files": 600.0, "recovery": 600.0, "memory": 2400.0}
 _CHILD = (
     "import importlib, msgspec, os, signal, sys\n"
     "told = os.fdopen(os.dup(1), 'w')\n"

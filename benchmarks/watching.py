@@ -32,10 +32,17 @@ class Watch:
         self.books, self._log = SqlBooks(wiring.books_url), RedisLogWriter(wiring.log_url)
         self._derived = [name for name, kind in prepared.rulebook(wiring.config).kind.items() if kind.derived]
 
-    async def committed(self) -> int:
-        """Rows in the books, with those that steps have derived."""
+    async def shards(self) -> dict[int, tuple[str, int]]:
+        """Of each shard its worker, and its rows in the books, with those that steps have derived."""
         rows = await asyncio.to_thread(self.books.shard_rows)
-        return int(rows["rows_total"].sum())
+        return {
+            shard: (holder.partition("/")[0], total)
+            for shard, holder, total in rows.select("shard", "holder", "rows_total").iter_rows()
+        }
+
+    async def committed(self) -> int:
+        """Rows in the books, of all shards."""
+        return sum(rows for _, rows in (await self.shards()).values())
 
     async def waiting(self) -> int:
         """Rows in the log that are not committed."""
