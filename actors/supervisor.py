@@ -17,7 +17,7 @@ from runtime.effects import of_the_runtime
 from runtime.errors import BooksUnavailable, LogError
 from runtime.flow import frames
 from runtime.ports import Books, Clock, LogEntry, Metrics, PeriodClose, ShardLag
-from runtime.topology import Action, Observed, hosts, plan, relief
+from runtime.topology import Action, Observed, by_rows, hosts, plan, relief
 
 PAUSE_S = 1.0
 PATIENCE_MS_MAX = 60_000  # beyond the usual silence, for a part that was started again and again and never answered
@@ -84,6 +84,7 @@ class Supervisor:
         self._lacking: dict[str, int] = {}  # workers that lost a shard which nobody runs now, and since when
         self._ticked_ms, self._mapping_sent, self._conserved_ms = 0, 0, 0
         self._busy_ms: dict[int, int] = {}  # of each shard, when it was last looked whether a worker needs relief
+        self._committed: dict[int, int] = {}  # the same of its rows
         self._relieved_ms = 0
         self._closes_sent: dict[tuple[str, str], int] = {}  # and when
         self._logger = structlog.get_logger("supervisor")
@@ -211,13 +212,15 @@ class Supervisor:
             return
         told = {name: _told(self._health.get(name)) for name in self._workers}
         busy_ms = {one["shard"]: one["busy_ms"] for shards in told.values() for one in shards}
-        before, self._busy_ms, self._relieved_ms = self._busy_ms, busy_ms, now_ms
+        committed = {shard: lag.committed for shard, lag in self._log.lag().items()}
+        busy = {shard: ms / elapsed_ms for shard, ms in _more(busy_ms, self._busy_ms).items()}
+        rows = _more(committed, self._committed)
+        self._busy_ms, self._committed, self._relieved_ms = busy_ms, committed, now_ms
         hosted = hosts(self._books.placements(), self._workers, self._log.shards)
         running = {name: [one["shard"] for one in shards if one["state"] == "running"] for name, shards in told.items()}
         if any(sorted(running[name]) != shards for name, shards in hosted.items()):
             return
-        busy = {shard: max(0, ms - before.get(shard, ms)) / elapsed_ms for shard, ms in busy_ms.items()}
-        if move := relief(busy, hosted):
+        if move := relief(by_rows(busy, rows), hosted):
             self._books.place(*move)
             self._logger.info("shard_placed", shard=move.shard, owner=move.worker)
 
@@ -243,6 +246,11 @@ class Supervisor:
     def close(self) -> None:
         self._log.close()
         self._books.close()
+
+
+def _more(now: Mapping[int, int], before: Mapping[int, int]) -> dict[int, int]:
+    """By how much each shard's number has grown; 0 for one that was not there before, or has begun anew."""
+    return {shard: max(0, count - before.get(shard, count)) for shard, count in now.items()}
 
 
 def _shards(answer: object) -> dict[int, str]:

@@ -71,6 +71,13 @@ def hosts(placed: Mapping[int, str], workers: Sequence[str], shards: int) -> dic
     return {name: [shard for shard in range(shards) if host[shard] == name] for name in workers}
 
 
+def by_rows(busy: Mapping[int, float], rows: Mapping[int, int]) -> dict[int, float]:
+    """The time that all shards together are busy, given to each by its rows. A step costs much however few rows it has,
+    so a worker with few rows is busy nearly all the time, too: that time it would spare if it had more to do."""
+    total_busy, total_rows = sum(busy.values()), max(sum(rows.values()), 1)
+    return {shard: total_busy * count / total_rows for shard, count in rows.items()}
+
+
 def relief(busy: Mapping[int, float], hosted: Mapping[str, Sequence[int]]) -> Move | None:
     """The one move from the busiest worker to the idlest that helps most; None where nobody needs help, or none would.
 

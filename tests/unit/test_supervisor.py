@@ -179,11 +179,14 @@ def test_supervisor_with_a_shard_that_nobody_runs_replaces_the_worker_that_lost_
     assert bench.stage.asked == [("kill", "worker-0")]
 
 
-def work(bench: Bench, supervisor: Supervisor, seconds: float, **busy: float) -> None:
-    """Let that time pass, of which each shard (s0, s1, ...) takes its worker this share."""
+def work(bench: Bench, supervisor: Supervisor, seconds: float, rows: tuple[int, ...] = (), **busy: float) -> None:
+    """Let that time pass, of which each shard (s0, s1, ...) takes its worker this share, and has so many rows: none
+    named, as many as its share has milliseconds."""
     for _ in range(round(seconds)):
         for name, share in busy.items():
             shard = int(name[1:])
+            committed = bench.line.lag()[shard].committed + (rows[shard] if rows else round(share * 1000))
+            bench.line.log.mark_committed(shard, committed)
             bench.stage.busy_ms[shard] = bench.stage.busy_ms.get(shard, 0) + round(share * 1000)
         bench.run(supervisor, 1)
 
@@ -200,6 +203,16 @@ def test_supervisor_with_a_worker_that_has_too_much_to_do_places_a_shard_with_th
     work(bench, supervisor, 2 * RELIEF_EVERY_S, s0=0.1, s1=0.9)
     bench.stage.shards["worker-0"][2] = "running"
     work(bench, supervisor, 2 * RELIEF_EVERY_S, s0=0.1, s1=0.6, s2=0.3)
+    assert bench.books.placements() == {2: "worker-0"}
+
+
+def test_supervisor_moves_a_shard_to_a_worker_that_is_busy_with_few_rows(bench):
+    """Small steps keep a worker busy that has little to do: what counts is how many rows it has."""
+    for shard in range(SHARDS):
+        bench.books.take_epoch(f"shard:{shard}", "worker-0/1")
+    supervisor = bench.supervisor("worker-1")
+    bench.stage.shards = {"worker-0": {0: "running"}, "worker-1": {1: "running", 2: "running"}}
+    work(bench, supervisor, 2 * RELIEF_EVERY_S + 1, rows=(10, 60, 30), s0=0.9, s1=0.5, s2=0.4)
     assert bench.books.placements() == {2: "worker-0"}
 
 
