@@ -69,9 +69,9 @@ class Options(msgspec.Struct, frozen=True):
     seconds: float = 10.0
     seed: int = 1
     mix: str = "month_end"
-    workers: int = 3
+    workers: int = 4
     gateways: int = 2
-    shards: int = 4
+    shards: int = 8
 
 
 def percentiles_ms(seconds: Sequence[float]) -> dict[str, float]:
