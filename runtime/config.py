@@ -241,13 +241,14 @@ class PayeeSection(Section):
 
 
 class MappingRow(Section):
-    """One crosswalk row: a role of an entity is this account, a policy this answer, a CLASS_table/code this class.
+    """One crosswalk row: a role (or ROLE/code) of an entity is this account, a policy this answer, a CLASS_table/code
+    this class.
 
     An empty facility, department or counterparty (a payer or supplier) means any.
     """
 
     entity: str = Field(default="*", description="* means any")
-    role: Annotated[str, Field(pattern=r"^([A-Z][A-Z_]*|CLASS_[a-z_]+/\S+)$")]
+    role: Annotated[str, Field(pattern=r"^([A-Z][A-Z_]*(/\S+)?|CLASS_[a-z_]+/\S+)$")]
     account: Annotated[str, Field(min_length=1, max_length=64)]
     facility: str = ""
     department: str = ""

@@ -24,7 +24,7 @@ from runtime.ledger.links import meeting
 from runtime.ledger.open_items import OpenItems
 from runtime.ledger.partners import Partners
 from runtime.ledger.posting import PostingRules
-from runtime.ledger.rules import Rulebook
+from runtime.ledger.rules import BY_CODE, Rulebook
 from runtime.ledger.step_matching import Taken
 from runtime.ledger.waiting import Change
 from runtime.parked import ParkedRows
@@ -279,7 +279,9 @@ class Intake:
         posted = self.posting.post(cells.frame, step.sets)
         step.posted(posted.deltas)
         rule, missing = pl.col("rule"), pl.col("role")
-        named = missing.replace_strict(self._missing, default=UNMAPPED, return_dtype=pl.String())
+        # Of a code's own role, the rulebook names the one of all codes.
+        role = missing.str.extract(f"^[^{BY_CODE}]*", 0)
+        named = role.replace_strict(self._missing, default=UNMAPPED, return_dtype=pl.String())
         fault = pl.when(rule == "").then(pl.lit(UNCLASSIFIED)).when(missing != "").then(named).otherwise(pl.lit(""))
         state = pl.when(rule.is_in(self._unposting)).then(pl.lit("excluded")).otherwise(pl.lit("booked"))
         frame = cells.frame.with_columns(posted.set_no, posted.missing.alias("role"))

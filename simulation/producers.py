@@ -16,7 +16,7 @@ from runtime.ledger.rules import KNOWN, Rulebook
 from runtime.schema import COLUMNS
 from simulation.processes import GatewayProcess
 from simulation.workload.deliveries import Delivery, Workload
-from simulation.workload.rows import ENTITIES, PARTNERS, Row
+from simulation.workload.rows import ENTITIES, PARTNERS, UNKNOWN_CODE, Row
 from simulation.world import GATEWAY, World
 
 UNDER_WAY_MAX = 3
@@ -142,6 +142,7 @@ class Operator:
             late = set()
         versions[0] += self._partners(rulebook, first=True) + self._policies(rulebook)
         versions[-1] += self._partners(rulebook, first=False) + self._policies(rulebook)
+        versions[-1] += [mapping_row(f"{role}/{UNKNOWN_CODE}") for role in sorted(rulebook.coded())]
         gaps_ms = [0, *(self._rng.choice((500, 5_000, 60_000)) for _ in versions[1:])]
         self._left = [(sum(gaps_ms[: i + 1]), rows) for i, rows in enumerate(versions)]
         self()

@@ -26,6 +26,7 @@ class Following:
     def __init__(self, rulebook: Rulebook) -> None:
         self.flows = {name: kind.flow for name, kind in rulebook.kind.items()}
         self._derives = [(name, derive) for name, kind in rulebook.kind.items() for derive in kind.derives]
+        self._listed = {name: list(role.cases) for name, role in rulebook.role.items()}
         tells = {name: kind.tells for name, kind in rulebook.kind.items() if kind.tells}
         self._turns = {name: turn for turn, name in enumerate(tells)}
         self._statuses = {name: tell.status for name, tell in tells.items()}
@@ -37,8 +38,14 @@ class Following:
     def derived(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The events that follow from these."""
         present = set(rows["kind"].unique())
-        parts = [_derived(rows.filter(pl.col("kind") == name), one) for name, one in self._derives if name in present]
+        parts = [_derived(self._concerned(rows, name, one), one) for name, one in self._derives if name in present]
         return pl.concat(parts) if parts else _NONE_DERIVED
+
+    def _concerned(self, rows: pl.DataFrame, name: str, derive: Derive) -> pl.DataFrame:
+        """The rows of a kind from which this follows."""
+        listed = pl.col("reason").fill_null("").is_in(self._listed.get(derive.unlisted_in, []))
+        complete = [pl.col(column).is_not_null() for column in derive.where]
+        return rows.filter(pl.col("kind") == name, ~listed, *complete)
 
     def derivings(self, derivings: Sequence[Deriving]) -> pl.DataFrame:
         """Events that registers derived."""
@@ -83,9 +90,8 @@ def _derived(rows: pl.DataFrame, derive: Derive) -> pl.DataFrame:
     """Each row's follower: the same facts under another kind, for the entity that `to` names. Facility and department
     are the entity's own, and stay behind when another one is meant."""
     swapped = derive.to == "counterparty"
-    complete = rows.drop_nulls(derive.where) if derive.where else rows
     own = [pl.lit(None, pl.String()).alias(name) for name in DIMENSIONS] if swapped else []
-    return complete.with_columns(
+    return rows.with_columns(
         *own,
         pl.format("{}:{}", pl.lit(derive.kind), pl.col("id_hash")).alias("event_id"),
         pl.lit(SOURCE).alias("source"),

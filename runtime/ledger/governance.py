@@ -15,7 +15,7 @@ from runtime.errors import GovernanceError, SameSigner
 from runtime.ledger.classes import OVERRIDE
 from runtime.ledger.crosswalk import CrosswalkRow
 from runtime.ledger.order_lines import OrderTerms
-from runtime.ledger.rules import KNOWN, ExceptionType, Rulebook
+from runtime.ledger.rules import BY_CODE, KNOWN, ExceptionType, Rulebook
 
 SIGNER_CHARS_MAX = 64
 ACCOUNT_CHARS_MAX = 64
@@ -61,6 +61,7 @@ class MasterData(NamedTuple):
     answers: dict[str, frozenset[str]]  # of each policy; none named means that any is taken
     classes: dict[str, frozenset[str]]  # of each code table
     orders: tuple[OrderTerms, ...] = ()  # whose policies are levels and tolerances
+    coded: frozenset[str] = frozenset()  # roles that are mapped for each code, as NAME/CODE
 
 
 def master_data(rulebook: Rulebook, entities: Iterable[str]) -> MasterData:
@@ -75,7 +76,7 @@ def master_data(rulebook: Rulebook, entities: Iterable[str]) -> MasterData:
             classes[kind.classify] |= frozenset(kind.case)
     partners = {name for name, role in rulebook.role.items() if role.by == KNOWN}
     orders = tuple(terms for terms in rulebook.register.values() if isinstance(terms, OrderTerms))
-    return MasterData(frozenset(entities), rulebook.roles() | partners, answers, classes, orders)
+    return MasterData(frozenset(entities), rulebook.roles() | partners, answers, classes, orders, rulebook.coded())
 
 
 def mapping_rows(given: Sequence[Mapping[str, Any]], master: MasterData) -> list[CrosswalkRow]:
@@ -116,6 +117,9 @@ def _answers(role: str, master: MasterData) -> Collection[str] | None:
     if role.startswith(OVERRIDE):
         table, _, code = role.removeprefix(OVERRIDE).partition("/")
         return code and master.classes.get(table) or None
+    name, _, code = role.partition(BY_CODE)
+    if name in master.coded:
+        return () if code else None
     return () if role in master.roles else master.answers.get(role)
 
 

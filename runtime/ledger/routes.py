@@ -12,7 +12,7 @@ import polars as pl
 from runtime.ledger.cells import grouped
 from runtime.ledger.classes import rules
 from runtime.ledger.crosswalk import Crosswalk, Mapped, Place
-from runtime.ledger.rules import KNOWN, Role, Rule, Rulebook
+from runtime.ledger.rules import BY_CODE, CODED, KNOWN, Role, Rule, Rulebook, uncoded
 
 ANSWERS_MAX = 200_000  # remembered crosswalk answers and routes; more than a shard's real combinations
 
@@ -83,7 +83,7 @@ class Routes:
         rows = [row for _, row in self._crosswalk.dump()]
         self._eras = pl.Series(sorted({date.min, *(row.valid_from for row in rows)}), dtype=pl.Date())
         of = {
-            column: {row.role for row in rows if getattr(row, column)}
+            column: {uncoded(row.role) for row in rows if getattr(row, column)}
             for column in ("facility", "department", "counterparty")
         }
         asked = {name: self._asked_of(rule) for name, rule in self._rules.items()}
@@ -137,16 +137,19 @@ class Routes:
         return [name for name in rule.maps if name not in self._roles or self._roles[name].by != KNOWN]
 
     def _actual(self, name: str, spot: Spot, where: Place) -> str:
-        """The role that a name stands for here; the name itself where its cases do not tell."""
+        """The role that a name stands for here; the name itself where its cases do not tell, or one of the code."""
         role = self._roles.get(name)
         if role is None:
             return name
-        return role.cases.get(self._fact(role, spot, where), name)
+        fact = self._fact(role, spot, where)
+        if role.by == CODED:
+            return role.cases.get(fact, role.default or f"{name}{BY_CODE}{fact}")
+        return role.cases.get(fact, name)
 
     def _fact(self, role: Role, spot: Spot, where: Place) -> str:
         if role.by == "payer":
             return "insurer" if spot.payer else "patient"
-        if role.by == "reason":
+        if role.by == CODED:
             return spot.code
         chosen = self._crosswalk.resolve(role.policy, where)  # a policy is mapped, dated and versioned like a role
         return chosen.account if chosen else role.default
@@ -159,7 +162,7 @@ class Routes:
 
     def _by_reason(self, rule: Rule) -> bool:
         roles = [self._roles.get(role) for pair in rule.post for role in (pair.debit, pair.credit)]
-        return any(role is not None and role.by == "reason" for role in roles)
+        return any(role is not None and role.by == CODED for role in roles)
 
     def _number(self, lines: tuple[Line, ...]) -> int:
         if lines not in self._numbers:

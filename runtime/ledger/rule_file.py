@@ -15,6 +15,7 @@ from runtime.ledger.candidates import CandidateTerms
 from runtime.ledger.links import ALIAS, ItemRef, Links, RegisterRef
 from runtime.ledger.order_lines import OrderTerms
 from runtime.ledger.rules import (
+    CODED,
     DIMENSIONS,
     KNOWN,
     ExceptionType,
@@ -161,6 +162,8 @@ def _role_faults(name: str, role: Role) -> list[str]:
         return [f"role.{name}: by payer needs the cases insurer and patient"]
     if role.by == "policy" and (not role.policy or role.default not in role.cases):
         return [f"role.{name}: by policy needs a policy, and a default that is one of its cases"]
+    if role.by == CODED and bool(role.default) == bool(role.missing):
+        return [f"role.{name}: by reason needs a default role, or the exception of a code that is missing"]
     if role.by == KNOWN and not role.missing:
         return [f"role.{name}: by known needs the exception that is missing"]
     return []
@@ -240,9 +243,12 @@ def _findable(kind: Kind, rulebook: Rulebook) -> frozenset[str]:
 def _derive_faults(rulebook: Rulebook) -> list[str]:
     derived = {(f"kind.{name}", rule.kind) for name, kind in rulebook.kind.items() for rule in kind.derives}
     registers = rulebook.register.items()
+    listed = {(name, rule.unlisted_in) for name, kind in rulebook.kind.items() for rule in kind.derives}
+    coded = {"", *(name for name, role in rulebook.role.items() if role.by == CODED)}
     derived |= {(f"register.{name}", terms.derives) for name, terms in registers if isinstance(terms, CandidateTerms)}
     known = {name for name, kind in rulebook.kind.items() if kind.derived}
     faults = [f"{place}: derives {to!r}, which is no derived kind" for place, to in sorted(derived) if to not in known]
+    faults += [f"kind.{name}: derives unlisted_in {of!r}, no role by reason" for name, of in listed if of not in coded]
     held = {name: terms.payable for name, terms in registers if isinstance(terms, (OrderTerms, BillTerms))}
     return faults + [f"register.{name}: holds {of!r}, no item" for name, of in held.items() if of not in rulebook.item]
 

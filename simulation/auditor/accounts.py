@@ -90,6 +90,7 @@ class Accounts:
         return ""
 
     def _missing(self, role: str) -> str:
+        role = role.split("/")[0]
         named = self._rulebook.role[role].missing if role in self._rulebook.role else ""
         return named or "mapping_missing"
 
@@ -100,7 +101,8 @@ class Accounts:
         if role.by == "payer":
             case = "patient" if row["counterparty"] is None else "insurer"
         elif role.by == "reason":
-            case = row["reason"] or ""
+            code = row["reason"] or ""
+            return role.cases.get(code) or role.default or f"{name}/{code}"
         else:
             case = self.of(role.policy, row, on) or role.default
         return role.cases.get(case, name)

@@ -235,7 +235,8 @@ class AuditedShard:
         if kind.balance and row["account"] is not None:
             self._changes[row["entity"], row["currency"], row["account"]] += kind.balance * row["amount_minor"]
         for derive in kind.derives:
-            if any(row[name] is None for name in derive.where):
+            listed = self._rulebook.role[derive.unlisted_in].cases if derive.unlisted_in else ()
+            if any(row[name] is None for name in derive.where) or row["reason"] in listed:
                 continue
             swapped = {"entity": row["counterparty"], "counterparty": row["entity"]}
             event_id = f"{derive.kind}:{row['id_hash']}"

@@ -234,14 +234,57 @@ def test_remittance_of_an_unknown_payer_is_held_only_where_payers_are_mapped():
     assert run.state("era3-h") == "excluded"
 
 
-def test_remittance_adjustment_code_that_no_account_knows_is_held_until_it_is_mapped():
-    """A provider adjustment never goes to a default account: its code is held, then booked by its own mapping."""
+UNKNOWN = (header("era1", 440), paid("era1", 540), plb("era1", "OB", 100))
+MAPPED_OB = {"role": "UNLISTED_ADJUSTMENT/OB", "account": "9999", "counterparty": "blue"}
+
+
+@pytest.mark.parametrize("order", list(permutations(UNKNOWN)), ids=lambda rows: ",".join(r["kind"] for r in rows))
+def test_remittance_with_an_unknown_code_leaves_its_total_in_clearing(order):
+    """An adjustment whose code nobody knows stands in suspense, never in a default account, and is an exception."""
     run = Run()
-    run.take(header("era1", 440), paid("era1", 540), plb("era1", "OB", 100))
+    for row in order:
+        run.take(row)
+    run.relay()
+    assert run.balances_of("mercy") == {"REMIT_CLEARING": 440, "SUSPENSE": 100, "AR_INS": -540}
     assert run.open_types() == ["unknown_plb"]
-    run.step(mapping(2, [{"role": "PROVIDER_ADJUSTMENT", "account": "9999"}]))
+    run.take(eft("era1", 440))
+    assert clearing(run) == 0
+
+
+@pytest.mark.parametrize("first", ["mapping", "event"])
+@pytest.mark.parametrize("amount_minor", [100, -100], ids=["taken", "given"])
+def test_remittance_code_goes_to_its_account_when_it_is_mapped(first, amount_minor):
+    """What stood in suspense moves to the account of its own code, once, whichever comes first."""
+    run, version = Run(), mapping(2, [MAPPED_OB])
+    if first == "mapping":
+        run.step(version)
+    rows = (header("era1", 540 - amount_minor), paid("era1", 540), plb("era1", "OB", amount_minor))
+    run.take(*rows)
+    run.relay()
+    run.restart()
+    run.step(version)
+    run.take(*rows)
+    run.relay()
+    assert run.accounts() == {
+        ("mercy", "USD", "GL-REMIT_CLEARING"): 540 - amount_minor,
+        ("mercy", "USD", "9999"): amount_minor,
+        ("mercy", "USD", "GL-AR_INS"): -540,
+    }
     assert run.open == {}
-    assert clearing(run) == 440
+
+
+@pytest.mark.parametrize(
+    "other",
+    [MAPPED_OB | {"counterparty": "aetna"}, MAPPED_OB | {"role": "UNLISTED_ADJUSTMENT"}, {"role": "PROVIDER_ADJUSTMENT"}],
+    ids=["another payer", "every code", "the listed ones"],
+)
+def test_remittance_code_is_not_mapped_by_what_is_not_its_own(other):
+    """A mapping of another payer's code, or of no code at all, moves nothing out of suspense."""
+    run = Run()
+    run.take(*UNKNOWN)
+    run.relay()
+    run.step(mapping(2, [{"account": "9999"} | other]))
+    assert (run.balance("SUSPENSE"), run.open_types()) == (100, ["unknown_plb"])
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ TABLE = [
     ("money without remittance", "missing_era", RC, DAY_H, 5 * DAY_H, "held"),
     ("money that fits several remittances", "eft_ambiguous", FO, DAY_H, 5 * DAY_H, "unapplied cash"),
     ("trace equal, amount not", "eft_amount_mismatch", FO, 4, 2 * DAY_H, "no plug"),
-    ("unknown PLB code", "unknown_plb", RC, DAY_H, 5 * DAY_H, "held"),
+    ("unknown PLB code", "unknown_plb", RC, DAY_H, 5 * DAY_H, "suspense"),
     ("takeback without basis", "takeback_without_basis", RC, DAY_H, 5 * DAY_H, "suspense"),
     ("denial", "denial", RC, DAY_H, 5 * DAY_H, "approval"),
     ("underpayment", "underpayment", RC, 5 * DAY_H, MONTH_H, "variance"),

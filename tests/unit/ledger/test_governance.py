@@ -55,6 +55,7 @@ def test_rows_of_every_sort_of_master_data_are_taken():
         {"role": "POLICY_PRICE_PERCENT", "account": "2"},
         {"role": f"CLASS_{TABLE}/CO-45", "account": CLASS},
         {"role": "SUPPLIER", "account": "acme", "counterparty": "acme"},
+        {"role": "UNLISTED_ADJUSTMENT/OB", "account": "1450", "counterparty": "blue"},
     ]
     checked = rows(*given)
     assert checked[0] == CrosswalkRow(entity="mercy", role="CASH", account="1010", valid_from=date(2026, 7, 1))
@@ -75,6 +76,8 @@ def test_rows_of_every_sort_of_master_data_are_taken():
         ({"role": "POLICY_BAD_DEBTS", "account": "BAD_DEBT"}, "row 2: role: .* is nothing that a rule asks for"),
         ({"role": "CLASS_nothing/CO-45", "account": "x"}, "row 2: role: .* is nothing that a rule asks for"),
         ({"role": f"CLASS_{TABLE}/", "account": CLASS}, "row 2: role: .* is nothing that a rule asks for"),
+        ({"role": "UNLISTED_ADJUSTMENT/", "account": "1"}, "row 2: role: .* is nothing that a rule asks for"),
+        ({"role": "UNLISTED_ADJUSTMENT", "account": "1"}, "row 2: role: .* is nothing that a rule asks for"),
         ({"role": f"CLASS_{TABLE}/CO-45", "account": "x"}, "row 2: account: 'x' is no answer to CLASS_"),
         (
             {"role": "POLICY_BAD_DEBT", "account": "NEVER"},
