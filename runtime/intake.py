@@ -273,7 +273,7 @@ class Intake:
         """Rows in cells, of each what becomes of it: `rule`, `set_no`, `state`, and `fault` and `role` where it can't
         be booked."""
         apart = _together(self.classes.told_apart, self.posting.told_apart)
-        cells = celled(self.classes.remarked(rows), apart)
+        cells = celled(self.classes.described(rows), apart)
         ruled = cells.frame.with_columns(self.classes.rules_of(cells.frame))
         cells = self.posting.measured(cells._replace(frame=ruled), rows, self.registers.findings)
         posted = self.posting.post(cells.frame, step.sets)

@@ -1,4 +1,5 @@
-"""Which rule an event falls under, where its kind alone does not say: by a code that the event carries.
+"""Which rule an event falls under, where its kind alone does not say: by a code that the event carries, or by whether it
+names an account.
 
 Owns reading code tables. A table's codes may end in `*`; the longest fitting one counts. A code may be refined by a
 remark of the same event, where there is a row for the pair (`CODE/REMARK`). Never guesses a class for a code that no
@@ -17,6 +18,7 @@ from runtime.ledger.rules import Rule, Rulebook
 CODES_MAX = 100_000  # remembered answers; far more than the codes in use
 
 
+FILLED, EMPTY = "filled", "empty"  # the codes of events that are classified by whether they name an account
 PAIR = "/"  # between a code and the remark that refines it
 OVERRIDE = "CLASS_"  # a mapping of the role CLASS_<table>/<code> classifies a code by entity, payer and date
 
@@ -27,6 +29,7 @@ class Classes:
     def __init__(self, rulebook: Rulebook, crosswalk: Crosswalk) -> None:
         self._classified = {name: kind.classify for name, kind in rulebook.kind.items() if kind.classify}
         self._refined = {name: kind.refined_by for name, kind in rulebook.kind.items() if kind.refined_by}
+        self._owned = [name for name, kind in rulebook.kind.items() if kind.classify_by == "account"]
         self._cases = {name: frozenset(kind.case) for name, kind in rulebook.kind.items()}
         self._tables = {name: table.codes for name, table in rulebook.table.items()}
         self._crosswalk = crosswalk
@@ -52,9 +55,19 @@ class Classes:
     def told_apart(self) -> dict[str, set[str]]:
         """Columns that classes look at for some kinds, and these kinds."""
         by_payer = self._classified if self._overridden else ()
-        return {"reason": set(self._classified), "remarks": set(self._refined), "counterparty": set(by_payer)}
+        by_reason = set(self._classified).difference(self._owned)
+        owned = {"owner": set(self._owned)}
+        return {"reason": by_reason, "remarks": set(self._refined), "counterparty": set(by_payer)} | owned
 
-    def remarked(self, events: pl.DataFrame) -> pl.DataFrame:
+    def described(self, events: pl.DataFrame) -> pl.DataFrame:
+        """Events with what classes look at beside canonical columns: `owner`, whether an account is named, and
+        `remarks`; as they are where no class of theirs does."""
+        if events["kind"].is_in(self._owned).any():
+            owner = pl.when(pl.col("account").is_null()).then(pl.lit(EMPTY)).otherwise(pl.lit(FILLED))
+            events = events.with_columns(owner.alias("owner"))
+        return self._remarked(events)
+
+    def _remarked(self, events: pl.DataFrame) -> pl.DataFrame:
         """Events with the `remarks` (a JSON list) of those whose code may be refined; as they are where none may."""
         may = (events["kind"].is_in(list(self._refined)) & events["reason"].is_in(self._paired)).fill_null(False)
         if not may.any():
@@ -65,13 +78,14 @@ class Classes:
         return events.with_columns(nothing.scatter(may.arg_true(), told).alias("remarks"))
 
     def rules_of(self, events: pl.DataFrame) -> pl.Series:
-        """The rule of each event (with its `remarks`, null for none); "" where its code is in no table."""
+        """The rule of each event (with `remarks` and `owner`, null for none); "" where its code is in no table."""
         kinds = events["kind"]
         concerned = kinds.is_in(list(self._classified))
         if not concerned.any():
             return kinds.alias("rule")
         by = ["kind", "_code", "remarks", *(_PLACE if self._overridden else ())]
-        codes = events.select("kind", pl.col("reason").fill_null("").alias("_code"), *(by[2:]))
+        code = pl.when(kinds.is_in(self._owned)).then("owner").otherwise("reason").fill_null("").alias("_code")
+        codes = events.select("kind", code, *(by[2:]))
         found = codes.filter(concerned).unique()
         named = found.with_columns(pl.Series("rule", [self._rule(*row) for row in found.iter_rows()], pl.String()))
         return (

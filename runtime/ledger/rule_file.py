@@ -146,7 +146,7 @@ def _sum_fault(sum_of: str) -> str:
 
 def _class_faults(kind: Kind, rulebook: Rulebook) -> list[str]:
     if not kind.classify:
-        lacking = {"has cases": kind.case, "is refined": kind.refined_by}
+        lacking = {"has cases": kind.case, "is refined": kind.refined_by, "is classified": kind.classify_by != CODED}
         return [f"{what}, but no table in classify" for what, given in lacking.items() if given]
     if kind.classify not in rulebook.table:
         return [f"classify {kind.classify!r} is no table"]

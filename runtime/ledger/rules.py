@@ -54,6 +54,7 @@ class Kind(Rule, frozen=True, kw_only=True, forbid_unknown_fields=True):
     sign: Literal["positive", "any"] = "positive"
     links: Links | None = None
     classify: str = ""
+    classify_by: Literal["reason", "account"] = "reason"
     refined_by: str = ""
     case: dict[str, Rule] = {}
     balance: Literal[1, -1, 0] = 0

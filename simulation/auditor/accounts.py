@@ -112,7 +112,10 @@ class Accounts:
         kind = self._rulebook.kind[row["kind"]]
         if not kind.classify:
             return kind
-        code, codes, best = row["reason"] or "", self._rulebook.table[kind.classify].codes, ""
+        code = row["reason"] or ""
+        if kind.classify_by == "account":
+            code = "empty" if row["account"] is None else "filled"
+        codes, best = self._rulebook.table[kind.classify].codes, ""
         told = attributes_of(row).get(kind.refined_by) if kind.refined_by else None
         pairs = [f"{code}/{one}" for one in told if isinstance(one, str)] if isinstance(told, list) else []
         for asked in (*pairs, code):

@@ -56,7 +56,7 @@ class RowMaker:
             "kind": kind,
             "entity": entity,
             "facility": facility,
-            "account": f"token-{rng.randrange(9)}",
+            "account": self._account(terms),
             "department": rng.choice(DEPARTMENTS),
             "counterparty": rng.choice(PAYERS),
             "reason": self._reason(terms),
@@ -72,6 +72,11 @@ class RowMaker:
         filled = {name: self.key(name) for name in terms.requires if given.get(name) is None}
         filled |= {"quantity": 1_000} if "quantity" in filled else {}
         return given | filled | columns
+
+    def _account(self, terms: Kind) -> str | None:
+        """One of a few; now and then none where that makes a difference."""
+        nobodys = terms.classify_by == "account" and self.rng.random() < 0.2
+        return None if nobodys else f"token-{self.rng.randrange(9)}"
 
     def _attributes(self, kind: str) -> str:
         """Who stands behind it, and now and then numbers that its rules ask for."""

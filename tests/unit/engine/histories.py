@@ -85,11 +85,19 @@ def approvals(draw, name: str) -> list[dict]:
 def _sale(draw, name: str, payout: str) -> list[dict]:
     amount, kept = draw(cents), draw(cents)
     parts = (min(kept, amount), max(amount - kept, 0))
+    account = draw(st.sampled_from(("token-1", "token-1", None)))
     return [
         event(f"{name}-auth", "card_authorised", amount, document=f"{name}-a"),
         event(f"{name}-capture", "card_captured", amount, document=f"{name}-c", reference=f"{name}-a"),
         *(
-            event(f"{name}-settle{number}", "card_settled", part, document=f"{name}-c", reference=payout)
+            event(
+                f"{name}-settle{number}",
+                "card_settled",
+                part,
+                document=f"{name}-c",
+                reference=payout,
+                account=account,
+            )
             for number, part in enumerate(parts)
         ),
         event(f"{name}-fee", "card_fee_charged", draw(cents), document=f"{name}-f", reference=payout),

@@ -69,7 +69,7 @@ class Books:
             self._move(row, "AP", "PAYMENT_CLEARING", amount - discount)
             self._move(row, "AP", "PURCHASE_DISCOUNT", discount)
         else:
-            rule = kind.case[TABLES[row["kind"]][row["reason"]]] if kind.classify else kind
+            rule = kind.case[_case(row)] if kind.classify else kind
             pairs = rule.post[:1] if rule.measured else rule.post
             for pair in pairs:
                 self._move(row, pair.debit, pair.credit, amount)
@@ -131,3 +131,10 @@ class Books:
         self._move(one, "INVOICED_NOT_RECEIVED", "AP", (units - cleared) * PRICE_MINOR)
         variance = sum(sign * row["amount_minor"] for sign, row in billed) - units * PRICE_MINOR
         self._move(one, "PPV", "AP", variance)
+
+
+def _case(row: dict) -> str:
+    """The class of a row of a classified kind."""
+    if row["kind"] in TABLES:
+        return TABLES[row["kind"]][row["reason"]]
+    return "known" if row["account"] else "unknown"

@@ -29,6 +29,7 @@ TABLE = [
     ("underpayment", "underpayment", RC, 5 * DAY_H, MONTH_H, "variance"),
     ("account in credit", "credit_balance", RC, 5 * DAY_H, 2 * MONTH_H, "refund"),
     ("card payment of nobody", "unmatched_card_payment", FO, 4, 2 * DAY_H, "held"),
+    ("card payment without an account", "card_payment_unapplied", FO, 4, 2 * DAY_H, "unapplied cash"),
     ("payout is not its sum", "payout_mismatch", FO, 4, 2 * DAY_H, "no plug"),
     ("chargeback", "chargeback", FO, DAY_H, 14 * DAY_H, "posted"),
     ("payment that was made before", "duplicate_payment_event", IS, 4, DAY_H, "held"),
