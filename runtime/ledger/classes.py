@@ -1,5 +1,5 @@
-"""Which rule an event falls under, where its kind alone does not say: by a code that the event carries, or by whether it
-names an account.
+"""Which rule an event falls under, where its kind alone does not say: by a code that the event carries, or by whether
+it names an account.
 
 Owns reading code tables. A table's codes may end in `*`; the longest fitting one counts. A code may be refined by a
 remark of the same event, where there is a row for the pair (`CODE/REMARK`). Never guesses a class for a code that no

@@ -71,7 +71,8 @@ class Matching:
         if links.consumes:
             self._need_item(event, waiter, links.consumes)
         for ref in links.expects:
-            self._expect(event, ref, now_ms)
+            expected = self._expected_by(event, ref, now_ms)
+            waiter.later.append(expected) if ref.once_matched else self._expect(*expected)
         if links.releases:
             self._need_release(event, waiter, links.releases)
 
@@ -94,7 +95,7 @@ class Matching:
         """The exception type of an event whose items can't be opened."""
         for ref in links.opened:
             key = self._key(event, ref)
-            if key[2] and key in self.items:
+            if key[2] and key in self.items and not self._rules.item[ref.item].adds:
                 return self._rules.item[ref.item].twice
             if len(self.items) >= self._items_max:
                 return FULL
@@ -106,7 +107,7 @@ class Matching:
             return
         rule, amount_minor = self._rules.item[ref.item], event.amount(ref.amount)
         item = self.items.get(key)
-        if item:  # a second one that a person let go: both are one from here on
+        if item:  # one that adds to it, or a second one that a person let go: both are one from here on
             item.amount_minor += amount_minor
             self.items.put(key, item)
             return
@@ -133,13 +134,15 @@ class Matching:
         waiter.said = event.said(ref.agrees)
         self._attempt(event.id, key, waiter)
 
-    def _expect(self, event: Event, ref: ItemRef, now_ms: int) -> None:
+    def _expected_by(self, event: Event, ref: ItemRef, now_ms: int) -> tuple[Key, Expected]:
+        who = (event.source, event.event_id, event.currency)
+        return self._key(event, ref), Expected(event.amount(ref.amount), now_ms, *who, at_most=ref.at_most)
+
+    def _expect(self, key: Key, expected: Expected) -> None:
         """Use an item now, or when it comes; the event does not wait for it."""
-        key = self._key(event, ref)
-        expected = Expected(event.amount(ref.amount), now_ms, event.source, event.event_id, event.currency)
         item = self.items.get(key)
         if item:
-            self._use_expected(key, item, self._rules.item[ref.item], expected)
+            self._use_expected(key, item, self._rules.item[key[0]], expected)
         elif key[2]:
             self._expected.setdefault(key, []).append(expected)
 
@@ -205,6 +208,8 @@ class Matching:
 
     def _use_expected(self, key: Key, item: OpenItem, rule: Item, expected: Expected) -> None:
         """Use an item for an event that did not wait for it."""
+        if expected.at_most:
+            expected.amount_minor = min(expected.amount_minor, item.residual_minor)
         money = (expected.currency, self._money(key[0], expected.amount_minor))
         who = (key[1], expected.source, expected.event_id, *money)
         if expected.flagged:
@@ -345,6 +350,10 @@ class Matching:
         waiter = self.waiters.get(id)
         if waiter is None:
             return
+        if waiter.later and not waiter.item:  # one that never gets its item, as it is a repeat, gives nothing back
+            later, waiter.later = waiter.later, []
+            for key, expected in later:
+                self._expect(key, expected)
         if waiter.item or waiter.group or waiter.fault:
             self._tell(id, waiter)
             return

@@ -96,14 +96,27 @@ class OpenItems(StepMatching):
             else:
                 group.waiting_minor -= waiter.group_minor
         for opened in links.opened:
-            self._close_item(event, self._key(event, opened))
+            key = self._key(event, opened)
+            if self._rules.item[opened.item].adds:
+                self._take_away(key, event.amount(opened.amount))
+            self._close_item(event, key)
         return group
+
+    def _take_away(self, key: Key, amount_minor: int) -> None:
+        """What an event added to an item is there no more, unless it was used."""
+        item = self.items.get(key)
+        if not item or item.residual_minor < amount_minor:
+            return
+        item.amount_minor -= amount_minor
+        self.items.put(key, item)
 
     def _close_item(self, event: Event, key: Key) -> None:
         """Forget an item that this event opened and nothing has used."""
         item = self.items.get(key)
-        if item and (item.source, item.event_id) == (event.source, event.event_id) and not item.used_minor:
-            rule = self._rules.item[key[0]]
+        rule = self._rules.item[key[0]]
+        if not item or (rule.adds and item.amount_minor):  # others have added to it
+            return
+        if (item.source, item.event_id) == (event.source, event.event_id) and not item.used_minor:
             if item.flagged:
                 self._flag(rule.unused, key, item, raised=False)
             if rule.announces:

@@ -96,6 +96,7 @@ class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keep_days: int = 0
     remember_days: int = 0
     twice: str = "duplicate_open_item"
+    adds: bool = False
     announces: str = ""
     held_by: tuple[str, ...] = ()
     held: str = ""

@@ -118,10 +118,11 @@ class Waiter(msgspec.Struct, array_like=True, gc=False):
     said: dict[str, str] = {}  # by column, what must agree with the item's opener
     opened: str = ""  # key of the item that it opened, where that one's time runs only when this is ready
     used: str = ""  # key of the item that it used, where several stand beside each other
+    later: list[tuple[Key, "Expected"]] = []  # what it uses too, once it has the item that it needs
 
 
 class Expected(msgspec.Struct, array_like=True, gc=False):
-    """A use of an item that has not come, by an event that did not wait for it."""
+    """A use of an item by an event that does not wait for it. `at_most`: of what is left, when that is less."""
 
     amount_minor: int
     since_ms: int
@@ -129,6 +130,7 @@ class Expected(msgspec.Struct, array_like=True, gc=False):
     event_id: str
     currency: str
     flagged: bool = False
+    at_most: bool = False
 
 
 class Change(NamedTuple):

@@ -4,6 +4,7 @@ Owns trying a row again, letting it go without what it lacks, and taking it out.
 """
 
 from runtime.ledger.links import Links
+from simulation.auditor.amounts import sum_of
 from simulation.auditor.keys import Key, Row
 from simulation.auditor.matching import FULL, REFUSED, Matching
 
@@ -54,11 +55,16 @@ class DecidedMatching(Matching):
         consumed = self._links(row).consumes
         if consumed and not wait["item"]:
             self._give_back(wait.get("used") or self._item_of(row, consumed), wait.get("amount", 0))
+        wait["later"] = []
         for what in ("item", "group"):
             self._wait_no_more(wait, what)
         for ref in self._links(row).opened:
             key = self._item_of(row, ref)
             item, rule = self.items.get(key), self._rulebook.item[ref.item]
+            if item and rule.adds and item["left"] >= (added := sum_of(ref.amount, row)):
+                item["left"], item["amount"] = item["left"] - added, item["amount"] - added
+            if item and rule.adds and item["amount"]:
+                continue
             own = item and (item["row"]["source"], item["row"]["event_id"]) == (row["source"], row["event_id"])
             if own and item["left"] == item["amount"]:
                 self._end(rule.unused, row)

@@ -47,7 +47,7 @@ class Matching:
         self.waiting[number] = wait
         links = self._links(row)
         for ref in links.opened:
-            if key_of(row, ref.key) and self._item_of(row, ref) in self.items:
+            if key_of(row, ref.key) and self._item_of(row, ref) in self.items and not self._adds(ref.item):
                 wait["fault"] = self._rulebook.item[ref.item].twice
                 return
             if len(self.items) >= self._items_max:
@@ -55,6 +55,9 @@ class Matching:
                 return
         self._join(row, wait, now_ms)
         self.look(None if wait["group"] else number)
+
+    def _adds(self, item: str) -> bool:
+        return self._rulebook.item[item].adds
 
     def keep_waiting(self, came: set[int]) -> None:
         """Of rows that came together those that wait are kept before those at fault: so decisions find them."""
@@ -71,8 +74,12 @@ class Matching:
         if links.consumes and not (links.consumes.optional and not key_of(row, links.consumes.key)):
             wait["amount"] = sum_of(links.consumes.amount, row)
             wait["item"] = self._item_of(row, needed)
+        wait["later"] = [self._expectation(row, ref, now_ms) for ref in links.expects if ref.once_matched]
         for ref in links.expects:
-            self._expect(self._item_of(row, ref), row, sum_of(ref.amount, row), now_ms)
+            if not ref.once_matched:
+                self._expect(*self._expectation(row, ref, now_ms))
+        if not wait["item"]:
+            self._expect_all(wait)
         if links.releases:
             wait["item"] = self._item_of(row, needed)
             wait["hold"] = needed.hold or row["reason"] or ""
@@ -97,6 +104,8 @@ class Matching:
             self._waiting_for.pop(awaited, None)
         wait[what] = None
         self._freed.add(wait["number"])
+        if what == "item":
+            self._expect_all(wait)
 
     def _count_in(self, group: Row, wait: Row, sign: int) -> None:
         if self._links(wait["row"]).closes:
@@ -158,8 +167,18 @@ class Matching:
         refs = [ref for links in every for ref in (links.consumes, links.releases) if ref]
         return any(ref.item == item and ref.second_person for ref in refs)
 
-    def _expect(self, key: Key, row: Row, amount: int, now_ms: int) -> None:
-        expected = {"row": row, "amount": amount, "since": now_ms, "flagged": False}
+    def _expectation(self, row: Row, ref: Any, now_ms: int) -> tuple[Key, Row]:
+        amount = sum_of(ref.amount, row)
+        expected = {"row": row, "amount": amount, "since": now_ms, "flagged": False, "at_most": ref.at_most}
+        return self._item_of(row, ref), expected
+
+    def _expect_all(self, wait: Row) -> None:
+        """What a row uses besides, when it has what it waits for."""
+        later, wait["later"] = wait.get("later", []), []
+        for key, expected in later:
+            self._expect(key, expected)
+
+    def _expect(self, key: Key, expected: Row) -> None:
         if key in self.items:
             self._use_expected(key, self.items[key], expected)
         elif key[2]:
@@ -167,6 +186,8 @@ class Matching:
 
     def _use_expected(self, key: Key, item: Row, expected: Row) -> None:
         rule = self._rulebook.item[key[0]]
+        if expected["at_most"]:
+            expected["amount"] = min(expected["amount"], item["left"])
         if expected["flagged"]:
             self._end(rule.unopened, expected["row"])
         if self._fits(key[0], item, expected["amount"], expected["row"]):

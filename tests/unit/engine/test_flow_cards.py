@@ -215,6 +215,64 @@ def test_refund_by_check_that_fails_comes_back_as_cash():
     assert run.balances_of("mercy") == {"PT_CREDIT": 400, "REFUND_PAYABLE": -400}
 
 
+TOLD_AGAIN = {
+    "by another source": event("again", "refund_failed", 400, document="r1", reason="CARD_EXPIRED", source="processor"),
+    "as a line of a payout": member("again", "refund_returned", 400, "po2", "r1"),
+}
+
+
+@pytest.mark.parametrize("again", TOLD_AGAIN.values(), ids=TOLD_AGAIN)
+@pytest.mark.parametrize("order", [1, -1], ids=["after", "before"])
+def test_refund_that_fails_is_booked_once_however_often_it_is_told(again, order):
+    """The second telling is an exception, not a second reversal, and gives nothing back that could be paid again."""
+    run = Run()
+    back = event("p2", "payout_paid", 400, document="po2")
+    run.take(*BACK[:4])
+    for row in (BACK[4], again, back)[::order]:
+        run.take(row)
+        run.restart()
+    assert run.balances_of("mercy") == {"PT_CREDIT": 400, "REFUND_PAYABLE": -400}
+    assert run.open_types() == ["duplicate_payment_event", "refund_failed"]
+    checks = [event(f"check{n}", "refund_paid_by_check", 400, document="r1", reference=f"chk{n}") for n in (1, 2)]
+    run.take(*checks)
+    assert [run.state(row["event_id"]) for row in checks] == ["booked", "excepted"]
+    run.step(decision(1, "exclude", *run.ids("duplicate_payment_event")))
+    assert run.balances_of("mercy") == {"PT_CREDIT": 400, "CASH": -400}
+
+
+def test_refund_that_fails_again_after_it_was_paid_again_is_booked():
+    """Two payments of one refund may fail, each once."""
+    run = Run()
+    check, bounced = ("refund_paid_by_check", 400), ("refund_failed", 400)
+    run.take(*refund(400))
+    for number in (1, 2):
+        run.take(event(f"check{number}", *check, document="r1", reference=f"chk{number}"))
+        run.take(event(f"back{number}", *bounced, document="r1", reason="CHECK_RETURNED"))
+    assert run.balances_of("mercy") == {"PT_CREDIT": 400, "REFUND_PAYABLE": -400}
+    run.take(event("back3", *bounced, document="r1", reason="CHECK_RETURNED"))
+    assert run.open_types() == ["duplicate_payment_event", "refund_failed", "refund_failed"]
+
+
+def test_refund_taken_out_of_the_books_can_not_come_back():
+    """A payment that people take out leaves nothing that a failure could take back, and others what they paid."""
+    run = Run()
+    check = event("check", "refund_paid_by_check", 100, document="r1", reference="chk1")
+    run.take(*refund(400), check, check | {"event_id": "much", "amount_minor": 400})
+    run.step(decision(1, "exclude", *run.ids("allocation_exceeded")))
+    back = event("back", "refund_failed", 400, document="r1", reason="CHECK_RETURNED")
+    run.take(back, back | {"event_id": "part", "amount_minor": 100})
+    assert (run.state("back"), run.state("part")) == ("excepted", "booked")
+
+
+def test_refund_that_fails_and_was_never_paid_is_told():
+    """A failure waits for the payment that it takes back."""
+    run = Run()
+    run.take(*refund(400), BACK[4])
+    run.step(tick(NOW_MS + 11 * DAY_MS))
+    assert "failure_without_payment" in run.open_types()
+    assert run.balances_of("mercy") == {"PT_CREDIT": 400, "REFUND_PAYABLE": -400}
+
+
 def test_reserve_is_held_back_and_released_through_payouts():
     """What the processor keeps back is a receivable until a later payout releases it."""
     run = Run()

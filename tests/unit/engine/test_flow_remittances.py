@@ -275,7 +275,11 @@ def test_remittance_code_goes_to_its_account_when_it_is_mapped(first, amount_min
 
 @pytest.mark.parametrize(
     "other",
-    [MAPPED_OB | {"counterparty": "aetna"}, MAPPED_OB | {"role": "UNLISTED_ADJUSTMENT"}, {"role": "PROVIDER_ADJUSTMENT"}],
+    [
+        {"role": "UNLISTED_ADJUSTMENT/OB", "counterparty": "aetna"},
+        {"role": "UNLISTED_ADJUSTMENT"},
+        {"role": "PROVIDER_ADJUSTMENT"},
+    ],
     ids=["another payer", "every code", "the listed ones"],
 )
 def test_remittance_code_is_not_mapped_by_what_is_not_its_own(other):

@@ -33,6 +33,7 @@ TABLE = [
     ("payout is not its sum", "payout_mismatch", FO, 4, 2 * DAY_H, "no plug"),
     ("chargeback", "chargeback", FO, DAY_H, 14 * DAY_H, "posted"),
     ("payment that was made before", "duplicate_payment_event", IS, 4, DAY_H, "held"),
+    ("failure of a refund that nobody paid", "failure_without_payment", FO, 4, 2 * DAY_H, "held"),
     ("refund failed", "refund_failed", FO, DAY_H, 5 * DAY_H, "open again"),
     ("no mapping", "mapping_missing", FO, 4, DAY_H, "books by itself"),
     ("ERP refuses, for its period too", "erp_rejected", FO, 4, DAY_H, "parked"),

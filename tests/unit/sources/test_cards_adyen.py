@@ -150,7 +150,7 @@ def test_adyen_payout_is_named_as_the_bank_s_line_names_it(tmp_path: Path) -> No
 
 TYPES = [  # type, cells, events of its row
     ("Refunded", {"gross_debit": "3.00", "net_debit": "3.20", "commission": "0.20"}, [("refund_paid", "99", 300)]),
-    ("RefundedReversed", {"gross_credit": "3.00", "net_credit": "3.00"}, [("refund_paid", "99", -300)]),
+    ("RefundedReversed", {"gross_credit": "3.00", "net_credit": "3.00"}, [("refund_returned", "99", 300)]),
     ("Chargeback", {"gross_debit": "349.99", "net_debit": "357.49", "commission": "7.5"}, []),
     ("SecondChargeback", {"gross_debit": "3.00", "net_debit": "3.00"}, [("chargeback_opened", "88/2", 300)]),
     ("ChargebackReversed", {"gross_credit": "3.00", "net_credit": "3.00"}, [("chargeback_won", "88", 300)]),

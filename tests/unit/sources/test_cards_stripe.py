@@ -18,6 +18,7 @@ SIGNS = {
     "card_settled": 1,
     "card_fee_charged": -1,
     "refund_paid": -1,
+    "refund_returned": 1,
     "chargeback_opened": -1,
     "chargeback_fee_charged": -1,
     "chargeback_won": 1,
@@ -120,7 +121,7 @@ CATEGORIES = [  # category, gross, fee, net, the events of its row
     ("partial_capture_reversal", "-20.00", "0.00", "-20.00", [("card_settled", -2_000)]),
     ("refund", "-30.00", "0.00", "-30.00", [("refund_paid", 3_000)]),
     ("refund", "-30.00", "-1.00", "-29.00", [("refund_paid", 3_000), ("card_fee_charged", -100)]),
-    ("refund_failure", "30.00", "0.00", "30.00", [("refund_paid", -3_000)]),
+    ("refund_failure", "30.00", "0.00", "30.00", [("refund_returned", 3_000)]),
     ("dispute", "-250.00", "15.00", "-265.00", [("chargeback_opened", 25_000), ("chargeback_fee_charged", 1_500)]),
     ("dispute_reversal", "250.00", "0.00", "250.00", [("chargeback_won", 25_000)]),
     (
