@@ -535,6 +535,17 @@ def test_payment_returned_opens_the_bill_again():
     assert ("returned", "acme/77", "") in run.statuses
 
 
+def test_payment_returned_that_is_told_twice_opens_the_bill_once():
+    """The second telling is an exception, and leaves nothing that could be paid once more."""
+    run = Run()
+    run.take(*GOODS, approved(), paid(100_000))
+    back = {"document": "rt1", "reference": "PAY1", "correlation_id": "acme/77"}
+    run.take(*(event(f"back{n}", "payment_returned", 100_000, **back) for n in (1, 2)))
+    run.take(*(paid(100_000, payment=f"PAY{n}") for n in (2, 3)))
+    assert [run.state(f"pay-PAY{n}") for n in (2, 3)] == ["booked", "excepted"]
+    assert run.balance("AP") == 0
+
+
 def test_payment_that_nobody_confirms_or_clears_is_told():
     """Three days without confirmation and ten without the bank are exceptions, which end when the news comes."""
     run = Run()
