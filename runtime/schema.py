@@ -6,7 +6,7 @@ rulebook does).
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -183,6 +183,11 @@ def to_arrow(frame: pl.DataFrame) -> pa.RecordBatch:
 def lasting(rows: pl.DataFrame) -> pl.DataFrame:
     """Rows with texts of their own. Rows that are picked from a frame keep all of its texts in memory with them."""
     return rows.with_columns(pl.col(pl.String) + "")
+
+
+def tuples_of(rows: pl.DataFrame) -> Iterator[tuple]:
+    """Rows one by one. Lists of whole columns are made in a third of the time that rows take from a frame."""
+    return zip(*(column.to_list() for column in rows), strict=True)
 
 
 def with_coded_words(events: pa.RecordBatch) -> pa.RecordBatch:

@@ -9,7 +9,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from runtime.runs import Run, added
+from runtime.runs import Run, added, order_of
 
 _MARKS_MIN = 65_536
 _MARKS_AN_ID = 4  # at least: then a fifth of the new ids, at most, have to be looked for in the runs
@@ -40,7 +40,7 @@ class DedupeMemory:
 
     def judge(self, ids: np.ndarray, digests: np.ndarray) -> np.ndarray:
         """Verdict of each row (int8), the first of several equal ids judged first; remembers what is not a repeat."""
-        order = _stable_order(ids)
+        order = order_of(ids)
         batch = ids[order], digests[order]
         verdicts = np.full(len(ids), Verdict.NEW, np.int8)
         known = self._known(batch[0])
@@ -91,15 +91,6 @@ def _merged(earlier: Entries, later: Entries) -> Entries:
     ids = np.concatenate([earlier[0], later[0]])
     order = np.argsort(ids, kind="stable")
     return ids[order], np.concatenate([earlier[1], later[1]])[order]
-
-
-def _stable_order(ids: np.ndarray) -> np.ndarray:
-    """As a stable argsort, in half its time: only equal ids, which are few, are put into their order of arrival."""
-    order = np.argsort(ids)
-    ties = np.flatnonzero(_equal_to_neighbour(ids[order]))
-    tied = order[ties]
-    order[ties] = tied[np.lexsort((tied, ids[tied]))]
-    return order
 
 
 def _equal_to_neighbour(ids: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ import polars_hash as plh
 from runtime.ledger.cells import Cells
 from runtime.ledger.registers import ItemFlag
 from runtime.ports import Buffer
-from runtime.runs import Run, added
+from runtime.runs import Run, added, order_of
 from runtime.schema import lasting
 from runtime.words import SPREAD
 
@@ -81,7 +81,7 @@ class AccountBalances:
         if not len(rows):
             return
         keys = _hashes(events, "account")[rows] ^ _ledgers(cells.frame)[cells.of[rows]]
-        order = np.argsort(keys)
+        order = order_of(keys)
         starts = _starts(keys[order])
         changes = (signs * events["amount_minor"].to_numpy())[rows]
         run = _Run(keys[order][starts], np.add.reduceat(changes[order], starts))

@@ -131,15 +131,20 @@ class Claims:
             self._marks.flags.append(ItemFlag(*who, raised=False))
             return
         claim.at, claim.status = at, name
-        self._await_answer(claim, (fact.entity, fact.key), fact.reference if name == "submitted" else "")
-        verdicts = self._rejections.get(_group(fact.entity, claim.batch), ())
-        if any(self._answers(verdict, claim) for verdict in verdicts):
+        batch = fact.reference if name == "submitted" else ""
+        if batch or claim.batch:
+            self._await_answer(claim, (fact.entity, fact.key), batch)
+        if batch and self._is_refused(claim, fact.entity):
             self._undo(claim, fact, fact.key)
             return
+        who = (fact.kind, fact.entity, fact.key, fact.counterparty)
         money = (fact.currency, fact.amount_minor, fact.source, fact.event_id)
-        self._marks.told.append(
-            Told(name, fact.kind, fact.entity, fact.key, fact.counterparty, *money, detail=fact.reason)
-        )
+        self._marks.told.append(Told(name, *who, *money, fact.reason))
+
+    def _is_refused(self, claim: Claim, entity: str) -> bool:
+        """Whether the batch of its submission is known not to have been taken."""
+        verdicts = self._rejections.get(_group(entity, claim.batch), ())
+        return any(self._answers(verdict, claim) for verdict in verdicts)
 
     def _reject(self, fact: Fact, now_ms: int) -> None:
         """A batch, or a whole group, was not taken: submissions in it count no more, as far as they are the newest
@@ -248,10 +253,12 @@ def _group(entity: str, batch: str) -> _Key:
 def _wanting(claim: Claim) -> tuple[int, str, int]:
     """What of a claim's money is not applied; and what of the contract's promise it still lacks if it was paid at all,
     under its name, "" for nothing."""
-    unapplied_minor = 0 if claim.is_submitted else claim.unapplied_minor
-    promised, received = claim.expected_minor, claim.paid_minor + claim.patient_minor
-    if promised is None or not claim.payment[1] or received >= promised:
+    unapplied_minor, promised = 0 if claim.is_submitted else claim.unapplied_minor, claim.expected_minor
+    if promised is None or not claim.payment[1]:
         return (unapplied_minor, "", 0) if unapplied_minor else _NOTHING
+    received = claim.paid_minor + claim.patient_minor
+    if received >= promised:
+        return unapplied_minor, "", 0
     share = SHORT_TENTH if 10 * received <= 9 * promised else SHORT
     return unapplied_minor, share if received > 0 else UNPAID, promised - received
 

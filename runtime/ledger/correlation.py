@@ -146,8 +146,9 @@ class Correlation:
 
 def facts_of(rows: pl.DataFrame) -> Iterator[tuple]:
     """What registers look at in each row, as they take it."""
-    return rows.select(_COLUMNS).iter_rows()
+    *columns, attributes = (column.to_list() for column in rows.select(_COLUMNS))
+    return zip(*columns, map(attributes_of, attributes), strict=True)
 
 
 def _fact(row: tuple, part: str, key: str) -> Fact:
-    return Fact._make((*row[:-1], attributes_of(row[-1]), part, key))
+    return Fact._make((*row, part, key))

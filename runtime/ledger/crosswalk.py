@@ -70,6 +70,8 @@ class Crosswalk:
 
     def resolve(self, role: str, place: Place) -> Mapped | None:
         """The account of a role at a place, or None."""
+        if role not in self._by_role:
+            return None
         key = (role, place)
         if key not in self._known:
             self._known[key] = self._search(role, place)

@@ -18,6 +18,7 @@ from runtime.ledger.linked_rows import NOTHING, LinkedRows, plan
 from runtime.ledger.matching import Matching
 from runtime.ledger.rules import Rulebook
 from runtime.ledger.waiting import Change, Event, GroupSum, Key
+from runtime.schema import tuples_of
 
 ROWS_MIN = 256  # fewer are quicker one by one
 
@@ -351,7 +352,7 @@ class StepMatching(Matching):
 
 def events_of(rows: pl.DataFrame) -> list[Event]:
     """Rows with the columns MATCHED as events."""
-    return [Event(*row) for row in rows.select(MATCHED).iter_rows()]
+    return [Event(*row) for row in tuples_of(rows.select(MATCHED))]
 
 
 def _alone(values: np.ndarray) -> np.ndarray:
