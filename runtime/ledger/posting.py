@@ -19,8 +19,9 @@ from runtime.ledger.crosswalk import Crosswalk
 from runtime.ledger.registers import Finding
 from runtime.ledger.routes import Routes
 from runtime.ledger.rules import Rulebook
+from runtime.schema import tuples_of
 
-_NUMBERS = ["id_hash", "amount_minor", "quantity", "attributes"]
+_NUMBERS = ["amount_minor", "quantity", "attributes"]
 _AS_DELTAS = [pl.col(name).cast(dtype) for name, dtype in DELTAS.items()]
 _DRAWN = {1: "+", 0: "0", -1: "-"}
 _FOUND = {"found_facility": pl.String(), "found_department": pl.String()}
@@ -101,7 +102,7 @@ class PostingRules:
         plain = _drawn_plainly(cells.frame.filter(~concerned))
         rows = cells.rows(concerned)
         place = cells.of[rows]
-        found = self._found(events[_NUMBERS].filter(rows), cells.frame["rule"].gather(place), findings)
+        found = self._found(events[["id_hash", *_NUMBERS]].filter(rows), cells.frame["rule"].gather(place), findings)
         by = ["cell", *_FOUND, "drawn"]
         sums = pl.col("amount_minor", "turnover_minor", *_measures(found)).sum()
         divided = grouped(found.with_columns(pl.Series("cell", place)), by, sums)
@@ -113,20 +114,42 @@ class PostingRules:
 
     def _found(self, events: pl.DataFrame, ruled: pl.Series, findings: Mapping[int, Finding]) -> pl.DataFrame:
         """The amount of each pair of each row's rule, and the dimensions that its register knows."""
-        width = max(map(len, self._pairs.values()))
-        drawn = []
-        for (id, amount_minor, quantity, attributes), rule in zip(events.iter_rows(), ruled.to_list(), strict=True):
-            finding = findings.get(id, _UNFOUND)
-            own = {"amount_minor": amount_minor, "quantity": quantity or 0, **finding.measures}
-            given = amounts.attributes_of(attributes)
-            found = [amounts.evaluate(pair, own, given) for pair in self._pairs[rule]]
-            dimensions = (finding.facility or None, finding.department or None)
-            drawn.append((*dimensions, amount_minor, *found, *(0 for _ in range(width - len(found)))))
-        measures = {f"m{n}": pl.Int64() for n in range(width)}
-        frame = pl.DataFrame(drawn, schema={**_FOUND, "amount_minor": pl.Int64(), **measures}, orient="row")
+        found = [findings.get(id, _UNFOUND) for id in events["id_hash"].to_list()]
+        drawn = self._drawn_alike(events, ruled)
+        rows = zip(found, tuples_of(events[_NUMBERS]), ruled.to_list(), strict=True)
+        for number, (finding, (amount_minor, quantity, attributes), rule) in enumerate(rows):
+            if attributes or any(finding.measures.values()):
+                own = {"amount_minor": amount_minor, "quantity": quantity or 0, **finding.measures}
+                given = amounts.attributes_of(attributes)
+                evaluated = [amounts.evaluate(pair, own, given) for pair in self._pairs[rule]]
+                drawn[: len(evaluated), number] = evaluated
+        measures = [f"m{n}" for n in range(len(drawn))]
+        frame = pl.DataFrame(
+            {
+                "found_facility": [finding.facility or None for finding in found],
+                "found_department": [finding.department or None for finding in found],
+                "amount_minor": events["amount_minor"],
+                **dict(zip(measures, drawn, strict=True)),
+            },
+            schema_overrides=_FOUND,
+        )
         signs = pl.concat_str(pl.col(*measures).sign().replace_strict(_DRAWN, return_dtype=pl.String()))
         turnover = pl.sum_horizontal(pl.col(*measures).abs())
         return frame.with_columns(signs.alias("drawn"), turnover.alias("turnover_minor"))
+
+    def _drawn_alike(self, events: pl.DataFrame, ruled: pl.Series) -> np.ndarray:
+        """The amount of each pair (rows) of each event (columns) where nothing but the event's own numbers counts."""
+        drawn = np.zeros((max(map(len, self._pairs.values())), len(events)), np.int64)
+        own = {
+            "amount_minor": events["amount_minor"].to_numpy(),
+            "quantity": events["quantity"].fill_null(0).to_numpy(),
+        }
+        for rule in ruled.unique():
+            rows = np.flatnonzero((ruled == rule).to_numpy())
+            own_here = {name: numbers[rows] for name, numbers in own.items()}
+            for number, pair in enumerate(self._pairs[rule]):
+                drawn[number, rows] = amounts.evaluate(pair, own_here, {})
+        return drawn
 
     # ── posting ────────────────────────────────────────────────────────────────────────────────────────────────────
 
