@@ -133,10 +133,10 @@ class Step:
     def flag(self, flags: Sequence[ItemFlag], now_ms: int) -> None:
         """Raise or end the exceptions of what events stand for."""
         for flag in flags:
-            if flag.raised:
-                self._raise(_flagged(flag, now_ms))
-            else:
-                self._resolved.add(_flag_id(flag))
+            (self._resolved.discard if flag.raised else self._resolved.add)(_flag_id(flag))
+        raised = [flag for flag in flags if flag.raised]
+        if raised:
+            self._raised.append(_flagged(raised, now_ms))
 
     def note(self, rows: pl.DataFrame, now_ms: int) -> None:
         """Raise what rules raise beside what they do (`fault`); the rows' own states are not concerned."""
@@ -273,10 +273,14 @@ def _flag_id(flag: ItemFlag) -> str:
     return xxhash.xxh64_hexdigest(f"{flag.fault}\x1f{flag.source}\x1f{flag.event_id}\x1f{flag.cause}".encode())
 
 
-def _flagged(flag: ItemFlag, now_ms: int) -> pl.DataFrame:
+def _flagged(flags: Sequence[ItemFlag], now_ms: int) -> pl.DataFrame:
     raised_at = datetime.fromtimestamp(now_ms / 1000, UTC)
-    row = (_flag_id(flag), flag.fault, flag.source, flag.event_id, flag.entity, flag.facility, flag.currency)
-    return pl.DataFrame([(*row, flag.residual_minor, flag.detail, raised_at)], schema=EXCEPTIONS, orient="row")
+    rows = [
+        (_flag_id(one), one.fault, one.source, one.event_id, one.entity, one.facility, one.currency)
+        + (one.residual_minor, one.detail, raised_at)
+        for one in flags
+    ]
+    return pl.DataFrame(rows, schema=EXCEPTIONS, orient="row")
 
 
 def _statuses(told: Sequence[tuple[Told, str, int]]) -> pl.DataFrame:
