@@ -20,7 +20,7 @@ PEERS := $(basename $(notdir $(wildcard benchmarks/peers/venvs/*.txt)))
 PROTOS := $(wildcard proto/penstock/v1/*.proto)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint bench peers bench-compare growth load load-short profile soak chaos proto clean
+.PHONY: help venv demo test lint bench peers bench-compare growth load load-short rss profile soak chaos proto clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,7 +30,7 @@ venv: $(STAMP) ## build .venv with pinned dependencies (once, then only when a p
 demo: $(STAMP) ## run the whole way once, prove the books, leave nothing running (ARGS="--keep" leaves it up)
 	@$(BIN)/penstock demo $(ARGS)
 
-test: lint ## lint, then all tests on all cores (ARGS="tests/unit" for some)
+test: lint $(BENCH_STAMP) ## lint, then all tests on all cores (ARGS="tests/unit" for some)
 	@$(BIN)/python -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder $(ARGS)
 
 lint: $(STAMP) ## check style and formatting
@@ -51,6 +51,9 @@ load: $(BENCH_STAMP) ## a month end with Locust: an ERP outage, half the quota a
 
 load-short: $(BENCH_STAMP) ## the same in a minute
 	@$(BIN)/python -m benchmarks.load --seconds 60 --events-per-s 60 $(ARGS)
+
+rss: $(BENCH_STAMP) ## whether memory grows: half an hour at a modest rate (ARGS="--minutes 5")
+	@$(BIN)/python -m benchmarks.run rss $(ARGS)
 
 profile: $(BENCH_STAMP) ## flame graphs of a worker and a gateway under full load
 	@$(BIN)/python -m benchmarks.flame $(ARGS)

@@ -4,7 +4,6 @@ The effects are those of the engine's steps, made before. The limit is SQLite by
 values in one statement and one transaction a step, without keys, totals, exceptions or an owner's row.
 """
 
-import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import NamedTuple
 from adapters import embedded
 from adapters.books.migrations import upgrade
 from adapters.books.sql import SqlBooks
-from benchmarks import parts, prepared, workload
+from benchmarks import parts, prepared, raw, workload
 from benchmarks.bench_engine import BUSIEST_SHARD
 from benchmarks.measure import Options, Result, percentiles_ms
 from runtime.effects import Effects
@@ -38,7 +37,8 @@ def results(options: Options) -> Iterator[Result]:
     for step_rows in STEP_ROWS:
         engine = prepared.engine(config)
         steps = [Step(record, engine.step([record])) for record in prepared.records(rows, step_rows)]
-        limit = round(_raw_events_per_s(steps))
+        events = sum(step.record.rows for step in steps)
+        limit = raw.sql_insert([step.effects.deltas for step in steps], events)
         for name, database in (("SQLite", parts.books), ("PostgreSQL", _postgres)):
             try:
                 with database() as url:
@@ -48,7 +48,7 @@ def results(options: Options) -> Iterator[Result]:
             yield _result(name, steps, times, limit, load)
 
 
-def _result(name: str, steps: list[Step], times: list[float], limit: float, load: workload.Workload) -> Result:
+def _result(name: str, steps: list[Step], times: list[float], limit: raw.Raw, load: workload.Workload) -> Result:
     lines = sum(len(step.effects.deltas) for step in steps) / len(steps)
     return Result(
         name="commit",
@@ -58,7 +58,7 @@ def _result(name: str, steps: list[Step], times: list[float], limit: float, load
         frame_rows=steps[0].record.rows,
         fsync="full",
         limit="bare SQLite, the same lines",
-        limit_events_per_s=limit,
+        limit_events_per_s=limit.events_per_s,
         note=f"{len(times) / sum(times):,.0f} commits/s, {lines:,.0f} posting lines a commit",
         composition=load.composition,
     )
@@ -91,29 +91,3 @@ def _commit(url: str, steps: Sequence[Step], seconds: float) -> list[float]:
                 break
     books.close()
     return times
-
-
-def _raw_events_per_s(steps: Sequence[Step]) -> float:
-    with parts.folder() as place:
-        connection = sqlite3.connect(place / "raw.sqlite", isolation_level=None)
-        columns = steps[0].effects.deltas.columns
-        for statement in (
-            "PRAGMA journal_mode=WAL",
-            "PRAGMA synchronous=FULL",
-            f"CREATE TABLE l ({', '.join(columns)})",
-        ):
-            connection.execute(statement)
-        insert = f"INSERT INTO l VALUES ({', '.join('?' * len(columns))})"
-        values = [[tuple(map(_plain, row)) for row in step.effects.deltas.iter_rows()] for step in steps]
-        began = time.perf_counter()
-        for rows in values:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(insert, rows)
-            connection.execute("COMMIT")
-        seconds = time.perf_counter() - began
-        connection.close()
-    return sum(step.record.rows for step in steps) / seconds
-
-
-def _plain(value: object) -> object:
-    return value if isinstance(value, (int, str)) else str(value)

@@ -3,7 +3,8 @@
 First as fast as it goes: counts what the books say was committed between two moments, after a warm-up that lasts until
 no shard moves to another worker any more. Then half of that is offered at fixed moments: how long until the
 acknowledgement, and until the books have it. Afterwards everything sent must be in the books, once. The limit is the
-log's own append of the same rows.
+slowest of what its machinery does alone with the same rows: a gRPC echo, appends to the log and reads of it, a scan by
+Polars on one core, inserts into a bare table.
 """
 
 import asyncio
@@ -15,13 +16,15 @@ from typing import NamedTuple
 
 from actors.cli.installation import Installation
 from actors.supervisor import RELIEF_EVERY_S
-from benchmarks import bench_log, parts, prepared, workload
+from benchmarks import parts, prepared, raw, workload
+from benchmarks.bench_engine import BUSIEST_SHARD
 from benchmarks.measure import Options, Result, percentiles_ms
 from benchmarks.producer import Producer, Sent
 from benchmarks.watching import Commits, Watch, percentile_ms
 
 EVENTS, FRAME_ROWS = 800_000, 16_384
 UNDER_WAY, CONNECTIONS = 16, 8
+RAW_S, RAW_STEP_ROWS, RAW_STEPS = 3.0, 65_536, 4
 AHEAD_ROWS_MAX = 1_000_000  # the producer holds back while so many acknowledged events are not committed yet
 # A shard moves at most once in RELIEF_EVERY_S; what it has moved to is busy with its replay for a while.
 SETTLED_S, WARM_UP_S_MAX = 2 * RELIEF_EVERY_S + 5, 120.0
@@ -82,10 +85,10 @@ class HalfLoad(NamedTuple):
 
 def results(options: Options) -> Iterator[Result]:
     """Sustained for the given time, then half of it."""
-    load, config = workload.month_end(EVENTS, options.seed, options.mix), workload.configuration()
+    load = workload.month_end(EVENTS, options.seed, options.mix)
     requests = prepared.arrow_requests(load, FRAME_ROWS)
-    raw_entries = prepared.entries(prepared.stamped(load.rows, config), FRAME_ROWS)
-    raw = next(bench_log.appends(raw_entries, 4.0, load))
+    limits = _limits(load, requests)
+    slowest = raw.slowest(limits)
     with parts.penstock(options.workers, options.gateways, options.shards) as installation:
         window, half = asyncio.run(_measure(installation, requests, options.seconds))
     common = {
@@ -100,10 +103,10 @@ def results(options: Options) -> Iterator[Result]:
         case=how,
         events_per_s=round(window.events_per_s),
         **percentiles_ms(window.sent.latencies_s),
-        limit="log append",
-        limit_events_per_s=raw.events_per_s,
+        limit=f"the slowest raw step: {slowest.name}",
+        limit_events_per_s=slowest.events_per_s,
+        figures={**raw.figures(limits), "busiest_worker_percent": window.busiest_percent},
         ns_per_event=window.cpu_ns(),
-        figures={"busiest_worker_percent": window.busiest_percent},
         note=f"over {options.seconds:.0f} s after a warm-up; {window.sent.events:,} sent, {window.sent.refused} calls "
         f"refused, drained in {window.drained_s:.1f} s; latency is submit to acknowledgement; "
         "ns an event are CPU time",
@@ -120,13 +123,29 @@ def results(options: Options) -> Iterator[Result]:
     )
 
 
+def _limits(load: workload.Workload, requests: list[bytes]) -> list[raw.Raw]:
+    """What each piece of machinery does with these rows when nothing else runs."""
+    config = workload.configuration()
+    stamped = prepared.stamped(load.rows, config)
+    share = prepared.shard_records(stamped, config, FRAME_ROWS, BUSIEST_SHARD)
+    steps = prepared.in_steps(share, RAW_STEP_ROWS)[:RAW_STEPS]
+    engine = prepared.engine(config)
+    deltas = [engine.step(step).deltas for step in steps]
+    return [
+        raw.grpc_echo(requests, FRAME_ROWS, RAW_S),
+        *raw.log_append_and_read([r.body for r in prepared.records(stamped, FRAME_ROWS)], FRAME_ROWS, RAW_S),
+        raw.scan(steps),
+        raw.sql_insert(deltas, sum(record.rows for step in steps for record in step)),
+    ]
+
+
 async def _measure(installation: Installation, requests: list[bytes], seconds: float) -> tuple[Window, HalfLoad]:
     watch, rounds = Watch(installation), prepared.in_rounds(requests)
     try:
         window = await full_load(watch, installation.record().gateway, rounds, seconds)
         calls_per_s = window.events_per_s / 2 / FRAME_ROWS
         half = await _half_load(watch, installation.record().gateway, rounds, calls_per_s, seconds * HALF_LOAD_PART)
-        await _drain(watch, window.sent.accepted + half.sent.accepted)
+        await drain(watch, window.sent.accepted + half.sent.accepted)
         return window, half
     finally:
         await watch.close()
@@ -162,7 +181,7 @@ async def full_load(
     producer.stop()
     sent = await sending
     await producer.close()
-    drained_s = await _drain(watch, sent.accepted)
+    drained_s = await drain(watch, sent.accepted)
     return Window(began, ended, sent, drained_s, sent.accepted / await watch.committed())
 
 
@@ -192,7 +211,7 @@ async def _moment(watch: Watch) -> Moment:
     return Moment(time.monotonic(), shards, await asyncio.to_thread(watch.cpu_s))
 
 
-async def _drain(watch: Watch, accepted: int) -> float:
+async def drain(watch: Watch, accepted: int) -> float:
     """Wait until all that was accepted is in the books, once; how long that took.
 
     Distinct events are accepted there, repeats that no gateway knew are duplicates.

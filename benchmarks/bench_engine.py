@@ -6,13 +6,13 @@ posting sets of the same rows.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
-import polars as pl
 
-from benchmarks import prepared, workload
+from benchmarks import prepared, raw, workload
 from benchmarks.measure import Options, Result, percentiles_ms
+from benchmarks.raw import Steps
 from benchmarks.timing import timed
 from runtime import intake
 from runtime.config import Config
@@ -20,7 +20,6 @@ from runtime.flow import frames
 from runtime.flow.dedupe import DedupeMemory
 from runtime.intake import Intake
 from runtime.ledger.posting import PostingRules
-from runtime.ports import LogRecord
 from runtime.step import Step
 
 EVENTS = 1_500_000
@@ -37,7 +36,6 @@ PARTS = {
     "follow": (Intake, "_follow"),
     "totals": (Step, "effects"),
 }
-Steps = Sequence[Sequence[LogRecord]]
 
 
 def results(options: Options) -> Iterator[Result]:
@@ -58,7 +56,8 @@ def _measured(case: str, steps: Steps, config: Config, seconds: float, load: wor
     best = min(passes, key=sum)
     with timed(PARTS) as spent:
         split_s = sum(_steps(steps, config))
-    parts = spent | {"rest": split_s - sum(spent.values())}
+    parts = {name: sum(calls_s) for name, calls_s in spent.items()}
+    parts["rest"] = split_s - sum(parts.values())
     return Result(
         name="engine",
         case=case,
@@ -68,7 +67,7 @@ def _measured(case: str, steps: Steps, config: Config, seconds: float, load: wor
         fsync="none",
         cores=CORES,
         limit="decode the records and sum one column by one key",
-        limit_events_per_s=round(rows / min(_scan_s(steps) for _ in range(2))),
+        limit_events_per_s=raw.scan(steps).events_per_s,
         ns_per_event={name: round(value / rows * 1e9) for name, value in parts.items()},
         note=f"best of {len(passes)} passes over {rows:,} events in {len(steps)} steps; "
         f"median {rows / np.median([*map(sum, passes)]):,.0f}",
@@ -91,11 +90,3 @@ def _steps(steps: Steps, config: Config) -> list[float]:
         engine.step(step)
         times.append(time.perf_counter() - began)
     return times
-
-
-def _scan_s(steps: Steps) -> float:
-    began = time.perf_counter()
-    for step in steps:
-        rows = pl.concat([frames.decode_sealed(record.body) for record in step])
-        rows.group_by("facility").agg(pl.col("amount_minor").sum())
-    return time.perf_counter() - began

@@ -1,6 +1,7 @@
 """One gateway process: Arrow frames over gRPC, validated, split by shard, appended to a log with fsync on every write.
 
-The client runs beside it and shares the cores. The limit is the log's own append of the same rows.
+The client runs beside it and shares the cores. The limit is the slower one of a gRPC echo of the same requests and a
+bare append of the same rows to the log.
 """
 
 from collections import Counter
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import psutil
 import uvloop
 
-from benchmarks import bench_log, parts, prepared, workload
+from benchmarks import parts, prepared, raw, workload
 from benchmarks.measure import Options, Result, percentiles_ms
 from benchmarks.producer import UNDER_WAY, Producer, Sent
 
@@ -23,7 +24,7 @@ Send = Callable[[Producer, Iterator[bytes], float], Awaitable[Sent]]
 
 PROCESSES = {
     "benchmarks.serve": "gateway",
-    "benchmarks.bench_single": "echo",
+    "benchmarks.echo": "echo",
     "valkey": "log",
     "redis": "log",
 }  # by what their command line holds
@@ -48,7 +49,10 @@ def results(options: Options) -> Iterator[Result]:
         seconds = options.seconds / len(FRAME_ROWS)
         requests = prepared.arrow_requests(load, frame_rows)
         measured = through_gateway(requests, Producer.send, seconds)
-        raw = next(bench_log.appends(prepared.entries(rows, frame_rows), seconds / 2, load))
+        bodies = [record.body for record in prepared.records(rows, frame_rows)]
+        echoed = raw.grpc_echo(requests, frame_rows, seconds / 2)
+        appended, _ = raw.log_append_and_read(bodies, frame_rows, seconds / 2)
+        limit = raw.slowest([echoed, appended])
         yield Result(
             name="gateway",
             case="Arrow frames",
@@ -57,8 +61,9 @@ def results(options: Options) -> Iterator[Result]:
             frame_rows=frame_rows,
             fsync=parts.FSYNC,
             cores=CORES,
-            limit="log append",
-            limit_events_per_s=raw.events_per_s,
+            limit=limit.name,
+            limit_events_per_s=limit.events_per_s,
+            figures=raw.figures([echoed, appended]),
             ns_per_event=measured.cpu_ns(),
             note=f"{round(sum(map(len, requests)) / len(requests) / frame_rows)} bytes an event on the wire, "
             f"{UNDER_WAY} calls under way; ns an event are CPU time",

@@ -1,6 +1,6 @@
 """Protobuf rows: to one gateway process, ready made and through the public client, which sends them by columns.
 
-The limit of the public client is the gateway with ready-made requests of as many rows.
+The limit is a gRPC echo of the same requests; for the public client it is the gateway with ready-made requests.
 """
 
 import time
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import penstock
 
-from benchmarks import parts, prepared, workload
+from benchmarks import parts, prepared, raw, workload
 from benchmarks.bench_gateway import CORES, through_gateway
 from benchmarks.measure import Options, Result, percentiles_ms
 from benchmarks.producer import Producer
@@ -19,7 +19,9 @@ ROWS_PER_REQUEST = 2_000
 def results(options: Options) -> Iterator[Result]:
     """The gateway, then the client."""
     load = workload.month_end(prepared.ROWS_OF_MESSAGES * 2, options.seed)
-    measured = through_gateway(prepared.row_requests(load, ROWS_PER_REQUEST), Producer.send, options.seconds / 2)
+    requests = prepared.row_requests(load, ROWS_PER_REQUEST)
+    measured = through_gateway(requests, Producer.send, options.seconds / 2)
+    limit = raw.grpc_echo(requests, ROWS_PER_REQUEST, options.seconds / 4)
     sent = measured.sent
     ready_made = round(sent.events / sent.seconds)
     common = {"name": "rows", "frame_rows": ROWS_PER_REQUEST, "fsync": parts.FSYNC, "cores": CORES}
@@ -28,6 +30,8 @@ def results(options: Options) -> Iterator[Result]:
         case="ready-made requests",
         events_per_s=ready_made,
         **percentiles_ms(sent.latencies_s),
+        limit=limit.name,
+        limit_events_per_s=limit.events_per_s,
         ns_per_event=measured.cpu_ns(),
         **common,
     )

@@ -1,26 +1,21 @@
 """One event a call, offered at a fixed rate to one gateway process: how long an acknowledgement takes.
 
 Latency counts from the moment at which a call was meant to start, so a slow answer can't hide behind a late call.
-Beside it, at the same rate: a gRPC server that answers at once (`python -m benchmarks.bench_single` runs it), and
-appends of one event each to the log.
+Beside it, at the same rate: a gRPC server that answers at once, and appends of one event each to the log.
 """
 
 import asyncio
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 
-import grpc
 import uvloop
-from penstock.v1 import events_pb2 as v1
 
 from adapters.log.redis_streams import RedisLogWriter
 from benchmarks import parts, prepared, workload
 from benchmarks.bench_gateway import CORES, WARM_UP_S, Measured, through, through_gateway
-from benchmarks.measure import ROOT, Options, Result, percentiles_ms
-from benchmarks.producer import METHOD, Producer, Sent
+from benchmarks.echo import echo
+from benchmarks.measure import Options, Result, percentiles_ms
+from benchmarks.producer import Producer, Sent
 from runtime.ports import LogEntry
 
 OFFERED_PER_S = 1_000
@@ -59,13 +54,8 @@ async def _offer(producer: Producer, rounds: Iterator[bytes], seconds: float) ->
 
 
 def _through_echo(requests: list[bytes], seconds: float) -> Measured:
-    command = [sys.executable, "-m", "benchmarks.bench_single"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, text=True)
-    try:
-        return uvloop.run(through(f"127.0.0.1:{int(process.stdout.readline())}", requests, _offer, seconds))
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
+    with echo() as target:
+        return uvloop.run(through(target, requests, _offer, seconds))
 
 
 async def _append(url: str, entries: list[LogEntry], seconds: float) -> list[float]:
@@ -85,26 +75,3 @@ async def _append(url: str, entries: list[LogEntry], seconds: float) -> list[flo
         await asyncio.gather(*appends)
     await writer.close()
     return latencies
-
-
-async def _serve_echo() -> None:
-    async def answer(_request: v1.SubmitRequest, _context: grpc.aio.ServicerContext) -> v1.SubmitResponse:
-        return v1.SubmitResponse(accepted=1)
-
-    submit = grpc.unary_unary_rpc_method_handler(
-        answer, v1.SubmitRequest.FromString, v1.SubmitResponse.SerializeToString
-    )
-    _, service, method = METHOD.split("/")
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: submit}),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    ended = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
-    print(port, flush=True)
-    await ended.wait()
-    await server.stop(None)
-
-
-if __name__ == "__main__":
-    uvloop.run(_serve_echo())

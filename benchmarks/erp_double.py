@@ -2,11 +2,15 @@
 
 Prints what `[erp]` must say as one line of JSON, then obeys lines on its input: `out` ends serving, `back` serves the
 same books again at the same port, `quota F` cuts the quota to that part, `report` prints what is booked. Ends when its
-input does.
+input does. `erp_double` starts it and tells it what to do.
 """
 
+import os
+import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
@@ -16,11 +20,39 @@ from adapters.clock import WallClock
 from adapters.erp.doubles.catalog import doubles, section_to
 from adapters.erp.doubles.ledger import Company, Ledger
 from adapters.erp.doubles.limits import RequestLimits, Window
-from adapters.erp.doubles.server import DoubleServer
-from benchmarks import workload
+from adapters.erp.doubles.server import SECRETS, DoubleServer
+from benchmarks import measure, workload
 
 WINDOW_S, CALLS_PER_WINDOW = 10.0, 100  # short, so that a cut quota shows within seconds
 CONCURRENCY = 5
+
+
+class Erp:
+    """The double's process. `section`: what `[erp]` must say."""
+
+    def __init__(self, process: subprocess.Popen) -> None:
+        self._process = process
+        self.section = msgspec.json.decode(process.stdout.readline())
+
+    def tell(self, line: str) -> None:
+        """Have it do something."""
+        print(line, file=self._process.stdin, flush=True)
+
+    def ask(self, line: str) -> dict:
+        """Have it answer."""
+        self.tell(line)
+        return msgspec.json.decode(self._process.stdout.readline())
+
+
+@contextmanager
+def erp_double(name: str) -> Iterator[Erp]:
+    """The double of this name, in a process of its own; who calls it finds its secrets in the environment."""
+    os.environ.update(SECRETS)
+    command = [sys.executable, "-m", "benchmarks.erp_double", name]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=measure.ROOT, text=True) as process:
+        yield Erp(process)
+        process.stdin.close()
 
 
 def company(entity: str) -> str:

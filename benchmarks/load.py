@@ -7,14 +7,12 @@ everything anew as `penstock verify` does, and writes report and plots. Ends wha
 
 import argparse
 import asyncio
-import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -24,8 +22,8 @@ from actors.cli.draining import Draining, Left
 from actors.cli.installation import Installation
 from adapters.books.sql import SqlBooks
 from adapters.erp.doubles.catalog import doubles
-from adapters.erp.doubles.server import SECRETS
 from benchmarks import load_picture, load_proof, load_record, measure, parts
+from benchmarks.erp_double import Erp, erp_double
 from benchmarks.load_picture import Sample
 from benchmarks.measure import Result
 from benchmarks.watching import Watch
@@ -45,17 +43,16 @@ def main() -> int:
     """The command: 0 when everything agrees."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     asked = _arguments()
-    OUT.mkdir(parents=True, exist_ok=True)
-    record = OUT / "client.jsonl"
+    asked.out.mkdir(parents=True, exist_ok=True)
+    record = asked.out / "client.jsonl"
     os.environ.update(zip(SETTINGS, (str(asked.seconds), str(asked.events_per_s), str(record)), strict=True))
-    os.environ.update(SECRETS)
-    with _erp(asked.erp) as erp, parts.penstock(WORKERS, GATEWAYS, erp=erp.section) as installation:
-        began_s, samples = _run(installation, erp, asked.seconds, record)
+    with erp_double(asked.erp) as erp, parts.penstock(WORKERS, GATEWAYS, erp=erp.section) as installation:
+        began_s, samples = _run(installation, erp, asked.seconds, asked.out)
         client = load_record.read(record)
         ended_s, left = _drain(installation, max(DRAIN_S_MIN, asked.seconds * DRAIN_PART_MAX))
         proof = load_proof.proved(installation, client, erp.ask("report"), left, derive=asked.verify)
         spans = _spans(asked.seconds)
-        picture = load_picture.drawn(OUT / "load", installation, client, samples, began_s=began_s, spans=spans)
+        picture = load_picture.drawn(asked.out / "load", installation, client, samples, began_s=began_s, spans=spans)
     result = Result(
         name="load",
         case=f"month end at {asked.events_per_s * 10:,.0f} events/s",
@@ -65,7 +62,7 @@ def main() -> int:
         figures=picture | proof.figures | {"drained_after_the_load_s": round(ended_s - began_s - asked.seconds, 1)},
         note="; ".join(proof.differences) or "nothing lost, nothing twice",
     )
-    _tell(measure.stamped(result), asked.record)
+    _tell(measure.stamped(result), asked.out, asked.record)
     return 1 if proof.differences else 0
 
 
@@ -75,67 +72,40 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--events-per-s", type=float, default=5_000.0, help="of an ordinary day (default 5000)")
     parser.add_argument("--erp", default="xero", choices=sorted(doubles()), help="which double (default xero)")
     parser.add_argument("--no-verify", dest="verify", action="store_false", help="do not derive everything anew")
+    parser.add_argument("--out", type=Path, default=OUT, help="where report, plots and figures go")
     parser.add_argument("--record", action="store_true", help="append the result to benchmarks/history.jsonl")
     return parser.parse_args()
 
 
-def _tell(result: Result, to_history: bool) -> None:
-    (OUT / "result.json").write_bytes(msgspec.json.format(msgspec.json.encode(result)))
+def _tell(result: Result, folder: Path, to_history: bool) -> None:
+    (folder / "result.json").write_bytes(msgspec.json.format(msgspec.json.encode(result)))
     for name, value in result.figures.items():
         err.print(f"  {name} {value:,g}", highlight=False)
-    err.print(f"{result.note}; report, plots and figures are in {OUT.relative_to(measure.ROOT)}", highlight=False)
+    err.print(f"{result.note}; report, plots and figures are in {os.path.relpath(folder)}", highlight=False)
     if to_history:
         measure.record([result])
-
-
-# ── the ERP ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Erp:
-    """The double's process."""
-
-    def __init__(self, process: subprocess.Popen) -> None:
-        self._process = process
-        self.section = msgspec.json.decode(process.stdout.readline())
-
-    def tell(self, line: str) -> None:
-        """Have it do something."""
-        err.print(f"ERP: {line}", highlight=False)
-        print(line, file=self._process.stdin, flush=True)
-
-    def ask(self, line: str) -> dict:
-        """Have it answer."""
-        self.tell(line)
-        return msgspec.json.decode(self._process.stdout.readline())
-
-
-@contextlib.contextmanager
-def _erp(name: str) -> Iterator[Erp]:
-    command = [sys.executable, "-m", "benchmarks.erp_double", name]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=measure.ROOT, text=True) as process:
-        yield Erp(process)
-        process.stdin.close()
 
 
 # ── the load ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _run(installation: Installation, erp: Erp, seconds: float, record: Path) -> tuple[float, list[Sample]]:
+def _run(installation: Installation, erp: Erp, seconds: float, folder: Path) -> tuple[float, list[Sample]]:
     """The whole load; when it began, and what was seen meanwhile and until its last request was answered."""
     samples: list[Sample] = []
+    record = folder / "client.jsonl"
     over = threading.Event()
     sampling = threading.Thread(target=lambda: asyncio.run(_sample(installation, samples, over)))
     record.unlink(missing_ok=True)
     command = [sys.executable, "-m", "locust", "-f", "benchmarks/locustfile.py", "--headless"]
     command += ["--host", installation.record().gateway, "--stop-timeout", str(STOP_S)]
-    command += ["--html", str(OUT / "report.html")]
+    command += ["--html", str(folder.resolve() / "report.html")]
     locust = subprocess.Popen(command, cwd=measure.ROOT)
     try:
         began_s = _begun(record, locust)
         sampling.start()
         for at, line in ((OUTAGE_BEGINS, "out"), (OUTAGE_ENDS, "back"), (OUTAGE_ENDS, f"quota {QUOTA_AFTER}")):
             time.sleep(max(began_s + at * seconds - time.time(), 0))
+            err.print(f"ERP: {line}", highlight=False)
             erp.tell(line)
         locust.wait(timeout=seconds + STOP_S + STARTED_S)
     finally:

@@ -72,6 +72,7 @@ class Options(msgspec.Struct, frozen=True):
     workers: int = 4
     gateways: int = 2
     shards: int = 8
+    minutes: float = 30.0  # of rss
 
 
 def percentiles_ms(seconds: Sequence[float]) -> dict[str, float]:

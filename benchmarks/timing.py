@@ -12,13 +12,13 @@ Place = tuple[object, str]  # a class, module or object, and the name of what is
 
 
 @contextmanager
-def timed(places: Mapping[str, Place]) -> Iterator[dict[str, float]]:
-    """The seconds spent in each place, by its name in `places`. A place within another one counts in both."""
+def timed(places: Mapping[str, Place]) -> Iterator[dict[str, list[float]]]:
+    """The seconds of each call of each place, by its name in `places`. A place within another one counts in both."""
     found = {name: place for name, place in places.items() if hasattr(*place)}
     originals = {name: getattr(*place) for name, place in found.items()}
-    spent = dict.fromkeys(found, 0.0)
+    spent: dict[str, list[float]] = {name: [] for name in found}
     for name, (owner, attribute) in found.items():
-        setattr(owner, attribute, _timed(originals[name], name, spent))
+        setattr(owner, attribute, _timed(originals[name], spent[name]))
     try:
         yield spent
     finally:
@@ -26,13 +26,13 @@ def timed(places: Mapping[str, Place]) -> Iterator[dict[str, float]]:
             setattr(owner, attribute, originals[name])
 
 
-def _timed(call: Callable, name: str, spent: dict[str, float]) -> Callable:
+def _timed(call: Callable, calls_s: list[float]) -> Callable:
     @functools.wraps(call)
     def timed_call(*arguments: object, **named: object) -> object:
         began = time.perf_counter()
         try:
             return call(*arguments, **named)
         finally:
-            spent[name] += time.perf_counter() - began
+            calls_s.append(time.perf_counter() - began)
 
     return timed_call

@@ -5,6 +5,7 @@ Owns these readings, each by a connection of its own. Never sends events.
 
 import asyncio
 import contextlib
+import signal
 import time
 from collections import Counter, deque
 
@@ -14,6 +15,7 @@ import psutil
 from penstock.v1 import events_pb2 as v1
 
 from actors.cli.installation import Installation
+from actors.cli.reports import status
 from adapters.books.sql import SqlBooks
 from adapters.log.redis_streams import RedisLogWriter
 from benchmarks import prepared
@@ -68,6 +70,14 @@ class Watch:
         """Give the connections back."""
         self.books.close()
         await self._log.close()
+
+
+def pids(installation: Installation) -> dict[str, int]:
+    """The processes of the actors and of the servers beside them, by their names."""
+    ending = signal.getsignal(signal.SIGTERM)
+    actors = {part["name"]: part["pid"] for part in status(installation)["parts"] if part["pid"]}
+    signal.signal(signal.SIGTERM, ending)  # asking the actors, Ray has set its own
+    return actors | {part.name: part.pid for part in installation.record().parts}
 
 
 class Commits:

@@ -12,7 +12,7 @@ import polars as pl
 from benchmarks import workload
 from benchmarks.peers.task import ACCOUNTS, DIMENSIONS, LINKS, Outcome, name_of
 from runtime.config import Config
-from runtime.ledger.rules import BUILT_IN_EXCEPTIONS
+from runtime.ledger.rule_file import BUILT_IN_EXCEPTIONS
 
 _LETTERS = str.maketrans("0123456789", "ABCDEFGHIJ")  # roles have no digits
 _ITEM_DAYS = 30

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -87,6 +88,7 @@ class Figure(msgspec.Struct):
     events_per_s: float | None = None
     seconds: float | None = None
     ratio: float | None = None  # to the best Python peer that was exact
+    ratio_to_flink: float | None = None
     fault: str = ""
 
 
@@ -252,11 +254,13 @@ def _on(core: int) -> Iterator[None]:
 
 
 def _compare(figures: list[Figure]) -> None:
-    """Ratios to the best Python peer, among those that were exact."""
+    """Ratios to the best Python peer and to Flink, among those that were exact."""
     exact = [figure for figure in figures if figure.events_per_s and not figure.fault]
     python = [figure.events_per_s for figure in exact if figure.name not in (*OURS, *NOT_PYTHON)]
+    flink = [figure.events_per_s for figure in exact if figure.name in NOT_PYTHON]
     for figure in exact:
-        figure.ratio = round(figure.events_per_s / max(python), 2) if python else None
+        figure.ratio = round(figure.events_per_s / max(python), 4) if python else None
+        figure.ratio_to_flink = round(figure.events_per_s / max(flink), 4) if flink else None
 
 
 def _line(figure: Figure) -> str:
@@ -267,15 +271,16 @@ def _line(figure: Figure) -> str:
 def _show(report: Report) -> None:
     out, machine = Console(width=150), report.machine
     out.print(f"{machine.cpu}, core {report.core} alone, load {report.load_1min:g}, commit {report.commit}")
-    table = Table(header_style="bold")
-    for column in ("peer", "events", "events/s", "ratio", "cores", "durable", "exact"):
-        table.add_column(column, justify="right" if column in ("events", "events/s", "ratio", "cores") else "left")
+    table = Table(header_style="bold", box=box.MARKDOWN)  # as a README takes it
+    for column in ("peer", "events", "events/s", "to the best", "to Flink", "cores", "durable", "exact"):
+        table.add_column(column, justify="left" if column in ("peer", "durable", "exact") else "right")
     for figure in report.figures:
         table.add_row(
             figure.title,
             f"{figure.events:,}",
             f"{figure.events_per_s:,.0f}" if figure.events_per_s else "",
-            f"{figure.ratio:g} x" if figure.ratio else "",
+            f"{figure.ratio:.2g} ×" if figure.ratio else "",
+            f"{figure.ratio_to_flink:.2g} ×" if figure.ratio_to_flink else "",
             str(figure.cores),
             figure.durable,
             figure.fault or "exact",
