@@ -64,4 +64,4 @@ def _draw(axis: plt.Axes, panel: Panel, spans: Sequence[Span], log_x: bool) -> N
     axis.set_title(panel.title, loc="left")
     axis.set_ylabel(panel.y)
     axis.grid(alpha=0.3)
-    axis.legend(loc="upper right", fontsize="small", ncols=2)
+    axis.legend(loc="best", fontsize="small", ncols=2)
