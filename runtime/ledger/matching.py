@@ -71,7 +71,7 @@ class Matching:
         if links.consumes:
             self._need_item(event, waiter, links.consumes)
         for ref in links.expects:
-            expected = self._expected_by(event, ref, now_ms)
+            expected = (self._key(event, ref), event.expects(ref, now_ms))
             waiter.later.append(expected) if ref.once_matched else self._expect(*expected)
         if links.releases:
             self._need_release(event, waiter, links.releases)
@@ -133,10 +133,6 @@ class Matching:
             waiter.person = event.person()
         waiter.said = event.said(ref.agrees)
         self._attempt(event.id, key, waiter)
-
-    def _expected_by(self, event: Event, ref: ItemRef, now_ms: int) -> tuple[Key, Expected]:
-        who = (event.source, event.event_id, event.currency)
-        return self._key(event, ref), Expected(event.amount(ref.amount), now_ms, *who, at_most=ref.at_most)
 
     def _expect(self, key: Key, expected: Expected) -> None:
         """Use an item now, or when it comes; the event does not wait for it."""
@@ -350,10 +346,8 @@ class Matching:
         waiter = self.waiters.get(id)
         if waiter is None:
             return
-        if waiter.later and not waiter.item:  # one that never gets its item, as it is a repeat, gives nothing back
-            later, waiter.later = waiter.later, []
-            for key, expected in later:
-                self._expect(key, expected)
+        while waiter.later and not waiter.item:  # one that never gets its item, as it is a repeat, gives nothing back
+            self._expect(*waiter.later.pop(0))
         if waiter.item or waiter.group or waiter.fault:
             self._tell(id, waiter)
             return

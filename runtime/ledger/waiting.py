@@ -51,6 +51,11 @@ class Event(NamedTuple):
         own = {"amount_minor": self.amount_minor, "quantity": self.quantity or 0}
         return amounts.evaluate(amounts.terms(sum_of), own, given)
 
+    def expects(self, ref: ItemRef, now_ms: int) -> "Expected":
+        """What it uses of an item that it does not wait for."""
+        who = (self.source, self.event_id, self.currency)
+        return Expected(self.amount(ref.amount), now_ms, *who, at_most=ref.at_most)
+
     def said(self, columns: Iterable[str]) -> dict[str, str]:
         """What it says in these columns, "" where nothing."""
         return {column: getattr(self, column) or "" for column in columns}

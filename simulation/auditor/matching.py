@@ -30,6 +30,7 @@ class Matching:
         self.waiting: dict[int, Row] = {}  # row number -> what it lacks
         self._beside: dict[Key, set[Key]] = {}  # by key and entity alone, the items that a further column tells apart
         self._taken = 0  # rows so far: who came first is served first
+        self._newest: int | None = None  # but for who comes now, which tries before those that it serves
         # Who waits for an item or a sum; whose item came or was let go; which sums changed; who may lack nothing now.
         self._waiting_for: dict[tuple, set[int]] = {}
         self._stirred: set[int] = set()
@@ -54,7 +55,9 @@ class Matching:
                 wait["fault"] = FULL
                 return
         self._join(row, wait, now_ms)
+        self._newest = number
         self.look(None if wait["group"] else number)
+        self._newest = None
 
     def _adds(self, item: str) -> bool:
         return self._rulebook.item[item].adds
@@ -227,7 +230,7 @@ class Matching:
 
     def _served(self) -> bool:
         stirred = [self.waiting[number] for number in self._stirred if number in self.waiting]
-        for wait in sorted(stirred, key=lambda wait: wait["order"]):
+        for wait in sorted(stirred, key=lambda wait: (wait["number"] != self._newest, wait["order"])):
             self._stirred.discard(wait["number"])
             found = None if wait["item"] is None or wait["tried"] else self._found(wait)
             if found and self._may_try(wait):
