@@ -45,7 +45,7 @@ class Intake:
         self.now_ms = 0
         self.seen = DedupeMemory()
         self.items = OpenItems(rulebook, open_items_max)
-        self.registers = Correlation(rulebook, crosswalk)
+        self.registers = Correlation(rulebook, crosswalk, opens_on)
         self.balances = _balances(rulebook)
         self.parked = ParkedRows()  # waiting for a counterpart
         self.held = empty(HELD)  # waiting for a mapping, a class or a person
@@ -61,6 +61,11 @@ class Intake:
         self._noted_in = {name: rule.noted_in for name, rule in named.items() if rule.noted_in}
         self._unposting = [name for name, rule in named.items() if rule.mode == "none"]
         self._missing = {name: role.missing for name, role in rulebook.role.items() if role.missing}
+
+    def open(self, opens_on: Mapping[str, date]) -> None:
+        """Set each entity's first open day."""
+        self.registers.open(opens_on)
+        self.posting.open(opens_on)
 
     def take(self, frame: pl.DataFrame, lengths: Sequence[int], step: Step) -> None:
         """Take events, in the order of the log; `lengths` are those of the frames in which they came."""
@@ -274,7 +279,7 @@ class Intake:
         """Rows in cells, of each what becomes of it: `rule`, `set_no`, `state`, and `fault` and `role` where it can't
         be booked."""
         apart = _together(self.classes.told_apart, self.posting.told_apart)
-        cells = celled(self.classes.described(rows), apart)
+        cells = celled(self.registers.based(self.classes.described(rows)), apart)
         ruled = cells.frame.with_columns(self.classes.rules_of(cells.frame))
         cells = self.posting.measured(cells._replace(frame=ruled), rows, self.registers.findings)
         posted = self.posting.post(cells.frame, step.sets)

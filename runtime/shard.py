@@ -164,7 +164,7 @@ class ShardEngine:
             return
         if opens_on > self._opens_on[entity]:
             self._opens_on[entity] = opens_on
-            self.intake.posting.open(self._opens_on)
+            self.intake.open(self._opens_on)
         step.opened(entity, self._opens_on[entity])
 
     # ── decided by people ──────────────────────────────────────────────────────────────────────────────────────────
@@ -240,7 +240,7 @@ class ShardEngine:
         intake.parked.load(frames.decode_sealed(state.parked))
         intake.held = frames.decode_sealed(state.held)
         self._opens_on |= {entity: max(on, self._opens_on.get(entity, on)) for entity, on in state.opens_on}
-        intake.posting.open(self._opens_on)
+        intake.open(self._opens_on)
         self._decided = set(state.decided)
         self._crosswalk.load(state.crosswalk_version, state.crosswalk)
         self._mapping_changed()

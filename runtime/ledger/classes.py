@@ -12,7 +12,7 @@ import msgspec
 import polars as pl
 
 from runtime.ledger.amounts import attributes_of
-from runtime.ledger.crosswalk import Crosswalk, Place
+from runtime.ledger.crosswalk import NEWEST, Crosswalk, Place, basis_of
 from runtime.ledger.rules import Rule, Rulebook
 
 CODES_MAX = 100_000  # remembered answers; far more than the codes in use
@@ -95,6 +95,21 @@ class Classes:
         )
 
     def _rule(self, kind: str, code: str, remarks: str | None, *place: object) -> str:
+        """The rule now, or the first one that there was from the version on that its basis names."""
+        found = (self._rule_at(kind, code, remarks, at) for at in self._places(*place))
+        return next((rule for rule in found if rule), "")
+
+    def _places(self, *place: object) -> Iterable[Place | None]:
+        """Where and as of when mappings of a code are asked for; None where there are none."""
+        if not place:
+            return [None]
+        entity, facility, counterparty, on, basis = place
+        versions = [NEWEST]
+        if basis:
+            on, versions = basis_of(basis).on, self._crosswalk.since(basis_of(basis).version)
+        return (Place(entity, facility or "", "", on, counterparty or "", at) for at in versions)
+
+    def _rule_at(self, kind: str, code: str, remarks: str | None, place: Place | None) -> str:
         """What is mapped counts before the table; in both a pair counts before its code, and of pairs the first
         remark's."""
         table = self._classified[kind]
@@ -111,9 +126,8 @@ class Classes:
             self._known[kind, code] = f"{kind}/{found}" if found else ""
         return self._known[kind, code]
 
-    def _override(self, code: str, place: tuple) -> str:
-        entity, facility, counterparty, on = place
-        chosen = self._crosswalk.resolve(OVERRIDE + code, Place(entity, facility or "", "", on, counterparty or ""))
+    def _override(self, code: str, place: Place) -> str:
+        chosen = self._crosswalk.resolve(OVERRIDE + code, place)
         return chosen.account if chosen else ""
 
 
@@ -124,7 +138,7 @@ def _remarks(attributes: str | None, name: str) -> str | None:
     return msgspec.json.encode(told).decode() if told else None
 
 
-_PLACE = ("entity", "facility", "counterparty", "effective_on")
+_PLACE = ("entity", "facility", "counterparty", "effective_on", "basis")
 
 
 def look_up(codes: dict[str, str], code: str) -> str:

@@ -1,9 +1,11 @@
 """All registers of a shard: which of them an event is entered in, and what they find.
 
-Owns making facts of rows, and remembering findings of events that are not booked yet. Never looks into a register.
+Owns making facts of rows, and remembering of events that are not booked yet what was found and what they take back.
+Never looks into a register.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import date
 from typing import NamedTuple
 
 import msgspec
@@ -13,8 +15,9 @@ from runtime.ledger.amounts import attributes_of
 from runtime.ledger.bills import Bills
 from runtime.ledger.candidates import Candidates
 from runtime.ledger.claims import Claims
-from runtime.ledger.crosswalk import Crosswalk, Place
+from runtime.ledger.crosswalk import Basis, Crosswalk, Place, basis_of
 from runtime.ledger.denials import Denials
+from runtime.ledger.inverses import Inverses
 from runtime.ledger.links import RegisterRef
 from runtime.ledger.order_lines import OrderLines
 from runtime.ledger.registers import Deriving, Fact, Finding, Hold, ItemFlag, Marks, Register, Told
@@ -28,6 +31,7 @@ _TYPES = {
     "denials": Denials,
     "takebacks": Takebacks,
     "candidates": Candidates,
+    "inverses": Inverses,
 }
 _KEYS = ("document", "reference", "correlation_id")
 _TEXTS = ("document", "reference", "counterparty", "correlation_id", "reason", "facility", "department")
@@ -49,7 +53,8 @@ _KEY_AT = {name: 6 + _TEXTS.index(name) for name in _KEYS}
 
 
 class _Entry(NamedTuple):
-    """How a kind is entered: what takes it, as which part, where in a row its key is, and whether that may be empty."""
+    """How a kind is entered: what takes it, as which part, where in a row its key is, and whether that may be empty.
+    A kind that only inverts enters nothing."""
 
     take: Callable[[Fact, int], Finding]
     part: str
@@ -60,8 +65,8 @@ class _Entry(NamedTuple):
 class Correlation:
     """The registers of one shard. `findings`: of events that were entered and are not booked yet, by id hash."""
 
-    def __init__(self, rulebook: Rulebook, crosswalk: Crosswalk) -> None:
-        self._crosswalk = crosswalk
+    def __init__(self, rulebook: Rulebook, crosswalk: Crosswalk, opens_on: Mapping[str, date]) -> None:
+        self._crosswalk, self._opens_on = crosswalk, dict(opens_on)
         self._defaults = {name: policy.default for name, policy in rulebook.policy.items()}
         self._registers: dict[str, Register] = {
             name: _TYPES[terms.__struct_config__.tag](terms, self._policy)
@@ -69,9 +74,13 @@ class Correlation:
             if terms.__struct_config__.tag in _TYPES
         }
         refs = {name: kind.links.enters for name, kind in rulebook.kind.items() if kind.links and kind.links.enters}
+        self._inverting = rulebook.inverting()
+        only = {name: ref for name, ref in self._inverting.items() if name not in refs}
         self._entries = {name: self._entry(ref) for name, ref in refs.items()}
-        self.kinds = list(refs)
+        self._entries |= {name: _Entry(_find_nothing, "", _KEY_AT[ref.key], False) for name, ref in only.items()}
+        self.kinds = list(self._entries)
         self.findings: dict[int, Finding] = {}
+        self._bases: dict[int, str] = {}  # of events that invert and are not booked yet; "" for their own
 
     def _entry(self, ref: RegisterRef) -> _Entry:
         return _Entry(self._registers[ref.register].take, ref.part, _KEY_AT[ref.key], ref.optional)
@@ -92,10 +101,37 @@ class Correlation:
         key = row[key_at]
         if not key and not is_optional:
             return ""
-        finding = take(_fact(row, part, key), now_ms)
+        fact = _fact(row, part, key)
+        if row[1] in self._inverting and (basis := self._basis(fact, row)):
+            fact = fact._replace(basis=basis)
+        finding = take(fact, now_ms)
         if not finding.fault:
             self.findings[row[0]] = finding
         return finding.fault
+
+    def _basis(self, fact: Fact, row: tuple) -> Basis | None:
+        """As of when an event that may take another one back is decided on, asked once; None for its own day."""
+        if fact.id not in self._bases:
+            ref = self._inverting[fact.kind]
+            posted_on = max(fact.effective_on, self._opens_on[fact.entity])
+            own = Basis(fact.effective_on, posted_on, self._crosswalk.version)
+            basis = self._registers[ref.register].basis(fact, row[_KEY_AT[ref.key]], ref.alike, own)
+            self._bases[fact.id] = basis.text() if basis else ""
+        known = self._bases[fact.id]
+        return basis_of(known) if known else None
+
+    def based(self, events: pl.DataFrame) -> pl.DataFrame:
+        """Events with the `basis` of those that take others back; as they are where none does."""
+        may = events["kind"].is_in(list(self._inverting))
+        bases = [self._bases.get(id) or None for id in events["id_hash"].filter(may)] if self._bases else []
+        if not any(bases):
+            return events
+        nothing = pl.repeat(None, len(events), dtype=pl.String(), eager=True)
+        return events.with_columns(nothing.scatter(may.arg_true(), bases).alias("basis"))
+
+    def open(self, opens_on: Mapping[str, date]) -> None:
+        """Set each entity's first open day."""
+        self._opens_on = dict(opens_on)
 
     def note(self, rows: Iterable[tuple], refs: Iterable[RegisterRef], now_ms: int) -> None:
         """Tell registers of settled rows (see `facts_of`), in order: each the one that its rule names. They find
@@ -109,6 +145,7 @@ class Correlation:
         """Forget the findings of events that are booked or excluded."""
         for id in ids:
             self.findings.pop(id, None)
+            self._bases.pop(id, None)
 
     def age(self, now_ms: int) -> None:
         """Let time pass in every register."""
@@ -129,7 +166,7 @@ class Correlation:
     def dump(self) -> bytes:
         """Everything, for a snapshot."""
         registers = {name: register.dump() for name, register in self._registers.items()}
-        return msgspec.msgpack.encode((registers, list(self.findings.items())))
+        return msgspec.msgpack.encode((registers, list(self.findings.items()), list(self._bases.items())))
 
     def freeze(self) -> Callable[[], bytes]:
         """What gives everything for a snapshot, whatever happens here meanwhile."""
@@ -138,10 +175,17 @@ class Correlation:
 
     def load(self, state: bytes) -> None:
         """Start from a snapshot."""
-        registers, findings = msgspec.msgpack.decode(state, type=tuple[dict[str, bytes], list[tuple[int, Finding]]])
+        registers, findings, bases = msgspec.msgpack.decode(state, type=_STATE)
         for name, dumped in registers.items():
             self._registers[name].load(dumped)
-        self.findings = dict(findings)
+        self.findings, self._bases = dict(findings), dict(bases)
+
+
+_STATE = tuple[dict[str, bytes], list[tuple[int, Finding]], list[tuple[int, str]]]
+
+
+def _find_nothing(fact: Fact, now_ms: int) -> Finding:
+    return Finding()
 
 
 def facts_of(rows: pl.DataFrame) -> Iterator[tuple]:

@@ -5,10 +5,12 @@ ever applied; a version is added, never changed. Never guesses: what is not mapp
 """
 
 from datetime import date
+from typing import NamedTuple
 
 import msgspec
 
 ANY = "*"  # as entity of a row
+NEWEST = 2**31 - 1  # as version: whatever is known
 
 
 class CrosswalkRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,13 +33,33 @@ class Mapped(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Place(msgspec.Struct, frozen=True, array_like=True):
-    """Where and when a role is asked for."""
+    """Where and when a role is asked for, and of which version on mappings are not looked at."""
 
     entity: str
     facility: str
     department: str
     on: date
     counterparty: str = ""
+    newest: int = NEWEST
+
+
+class Basis(NamedTuple):
+    """As of when an event is decided on that takes another one back: that one's effective day (its class, policies of
+    registers), its posting day (accounts), and the newest version when it came."""
+
+    on: date
+    posted_on: date
+    version: int
+
+    def text(self) -> str:
+        """As a column holds it."""
+        return f"{self.on}/{self.posted_on}/{self.version}"
+
+
+def basis_of(text: str) -> Basis:
+    """A basis as a column holds it."""
+    on, posted_on, version = text.split("/")
+    return Basis(date.fromisoformat(on), date.fromisoformat(posted_on), int(version))
 
 
 class Crosswalk:
@@ -68,6 +90,10 @@ class Crosswalk:
             self._rows.append((version, row))
             self._by_role.setdefault(row.role, []).append((version, row))
 
+    def since(self, version: int) -> list[int]:
+        """The versions from that one on. What had no answer then was held until one of them gave it."""
+        return sorted(known for known in self._versions if known >= version) or [NEWEST]
+
     def resolve(self, role: str, place: Place) -> Mapped | None:
         """The account of a role at a place, or None."""
         if role not in self._by_role:
@@ -78,7 +104,8 @@ class Crosswalk:
         return self._known[key]
 
     def _search(self, role: str, place: Place) -> Mapped | None:
-        fitting = [(version, row) for version, row in self._by_role.get(role, ()) if _fits(row, place)]
+        known = (one for one in self._by_role.get(role, ()) if one[0] <= place.newest)
+        fitting = [(version, row) for version, row in known if _fits(row, place)]
         if not fitting:
             return None
         version, row = max(fitting, key=lambda found: (*_specificity(found[1]), found[1].valid_from, found[0]))

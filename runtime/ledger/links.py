@@ -75,6 +75,15 @@ class RegisterRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     optional: bool = False
 
 
+class InverseRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The register that knows what an event takes back, the column of its key, and the columns in which the two are
+    alike besides."""
+
+    register: str
+    key: KeyColumn
+    alike: tuple[Literal["counterparty", "reason", "reference", "facility"], ...] = ()
+
+
 class Links(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a kind matches. It waits for what it consumes, releases, belongs to or closes; what it expects it uses too,
     but goes on without it."""
@@ -86,15 +95,16 @@ class Links(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     member_of: GroupRef | None = None
     closes: GroupRef | None = None
     enters: RegisterRef | None = None
+    inverts: InverseRef | None = None
 
     @property
     def opened(self) -> tuple[ItemRef, ...]:
         return self.opens if isinstance(self.opens, tuple) else (self.opens,)
 
     @property
-    def all(self) -> list[ItemRef | Release | GroupRef | RegisterRef]:
+    def all(self) -> list[ItemRef | Release | GroupRef | RegisterRef | InverseRef]:
         """Every link that is there."""
-        single = (self.consumes, self.releases, self.member_of, self.closes, self.enters)
+        single = (self.consumes, self.releases, self.member_of, self.closes, self.enters, self.inverts)
         return [*self.opened, *self.expects, *(link for link in single if link)]
 
     @property

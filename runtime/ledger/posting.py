@@ -51,6 +51,7 @@ class PostingRules:
             for name, rule in named.items()
             if rule.measured
         }
+        self._inverting = set(rulebook.inverting())
         self._looked_at = self._dimensions()
         self.open(opens_on)
 
@@ -58,7 +59,8 @@ class PostingRules:
     def told_apart(self) -> dict[str, set[str]]:
         """Columns that rules or the crosswalk look at for some kinds, and these kinds."""
         by_rule = {"reason": self._routes.coded, "counterparty": self._routes.by_partner, **self._by_column}
-        return {column: {name.partition("/")[0] for name in names} for column, names in by_rule.items()}
+        kinds = {column: {name.partition("/")[0] for name in names} for column, names in by_rule.items()}
+        return kinds | {"basis": self._inverting}
 
     def open(self, opens_on: Mapping[str, date]) -> None:
         """Set each entity's first open day: what is dated before it is posted on it."""
@@ -85,6 +87,7 @@ class PostingRules:
             partner.otherwise(pl.lit("")).alias("counterparty"),
             code.otherwise(pl.lit("")).alias("code"),
             document.alias("document"),
+            pl.col("basis").fill_null(""),
         ]
 
     # ── measures ───────────────────────────────────────────────────────────────────────────────────────────────────

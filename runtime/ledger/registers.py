@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import date
 from typing import NamedTuple, Protocol
 
-from runtime.ledger.crosswalk import Place
+from runtime.ledger.crosswalk import NEWEST, Basis, Place
 
 Policy = Callable[[str, Place], str]  # a policy's value at a place, from the crosswalk or its default
 
@@ -34,7 +34,8 @@ class ItemFlag(NamedTuple):
 
 class Fact(NamedTuple):
     """One ready event as a register sees it. `part` is what its kind is to the register, `key` the key it goes by;
-    `quantity` is in thousandths. Empty texts stand for absent ones."""
+    `quantity` is in thousandths. Empty texts stand for absent ones. `basis`: of an event that takes another one back,
+    as of when policies answer."""
 
     id: int
     kind: str
@@ -56,10 +57,12 @@ class Fact(NamedTuple):
     attributes: Mapping[str, object]
     part: str
     key: str
+    basis: Basis | None = None
 
     def place(self) -> Place:
-        """Where its policies are asked for."""
-        return Place(self.entity, self.facility, self.department, self.effective_on, self.counterparty)
+        """Where and as of when its policies are asked for."""
+        on, newest = (self.basis.on, self.basis.version) if self.basis else (self.effective_on, NEWEST)
+        return Place(self.entity, self.facility, self.department, on, self.counterparty, newest)
 
 
 class Finding(NamedTuple):

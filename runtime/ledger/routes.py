@@ -11,7 +11,7 @@ import polars as pl
 
 from runtime.ledger.cells import grouped
 from runtime.ledger.classes import rules
-from runtime.ledger.crosswalk import Crosswalk, Mapped, Place
+from runtime.ledger.crosswalk import NEWEST, Crosswalk, Mapped, Place, basis_of
 from runtime.ledger.rules import BY_CODE, CODED, KNOWN, Role, Rule, Rulebook, uncoded
 
 ANSWERS_MAX = 200_000  # remembered crosswalk answers and routes; more than a shard's real combinations
@@ -30,7 +30,8 @@ _ROUTE_LINES = {
 
 class Spot(NamedTuple):
     """Everything that decides on accounts. What no mapping of the rule's roles asks for is left empty; `era` counts
-    the days until then on which a mapping began, `drawn` tells which pairs of a measured rule have an amount."""
+    the days until then on which a mapping began, `drawn` tells which pairs of a measured rule have an amount, `basis`
+    as of when it is decided on instead ("" for now)."""
 
     entity: str
     rule: str
@@ -41,6 +42,7 @@ class Spot(NamedTuple):
     era: int
     code: str
     drawn: str
+    basis: str
 
 
 class Line(NamedTuple):
@@ -101,7 +103,7 @@ class Routes:
             _department=pl.when("_by_department").then("department").otherwise(pl.lit("")),
             _drawn=pl.when("_is_measured").then("drawn").otherwise(pl.lit("")),
         )
-        on = ["entity", "rule", "payer", "_facility", "_department", "counterparty", "_era", "code", "_drawn"]
+        on = ["entity", "rule", "payer", "_facility", "_department", "counterparty", "_era", "code", "_drawn", "basis"]
         spots = grouped(spotted[on], on)
         routes = [self._route(Spot(*spot)) for spot in spots.frame[on].iter_rows()]
         found = pl.DataFrame(routes, {"route": pl.Int32(), "missing": pl.String()}, orient="row")
@@ -119,8 +121,22 @@ class Routes:
         return self._routes[spot]
 
     def _find_route(self, spot: Spot) -> Route:
+        for where in self._places(spot):
+            route = self._route_at(spot, where)
+            if not route.missing:
+                break
+        return route
+
+    def _places(self, spot: Spot) -> Iterable[Place]:
+        """Where and as of when roles are asked for: now, or from the version on that its basis names."""
+        on, versions = self._eras[spot.era - 1], [NEWEST]
+        if spot.basis:
+            basis = basis_of(spot.basis)
+            on, versions = basis.posted_on, self._crosswalk.since(basis.version)
+        return (Place(spot.entity, spot.facility, spot.department, on, spot.counterparty, at) for at in versions)
+
+    def _route_at(self, spot: Spot, where: Place) -> Route:
         rule = self._rules[spot.rule]
-        where = Place(spot.entity, spot.facility, spot.department, self._eras[spot.era - 1], spot.counterparty)
         lines = []
         for measure, name, variance, debit in _lines_of(rule, spot.drawn):
             role = self._actual(name, spot, where)

@@ -12,6 +12,7 @@ from runtime.errors import RulebookError
 from runtime.ledger import amounts
 from runtime.ledger.bills import BillTerms
 from runtime.ledger.candidates import CandidateTerms
+from runtime.ledger.inverses import InverseTerms
 from runtime.ledger.links import ALIAS, ItemRef, Links, RegisterRef
 from runtime.ledger.order_lines import OrderTerms
 from runtime.ledger.rules import (
@@ -187,12 +188,18 @@ def _match_faults(rulebook: Rulebook) -> list[str]:
     consumed |= {links.releases.item for links in every if links.releases}
     entered = {links.enters.register for links in every if links.enters}
     entered |= {ref.register for kind in rulebook.kind.values() for ref in kind.noted}
+    entered |= {links.inverts.register for links in every if links.inverts}
     joined = {links.member_of.group for links in every if links.member_of}
     closed = {links.closes.group for links in every if links.closes}
     faults = [f"item.{name}: not declared" for name in sorted((opened | consumed) - set(rulebook.item))]
     faults += [f"group.{name}: not declared" for name in sorted((joined | closed) - set(rulebook.group))]
     faults += [f"register.{name}: not declared" for name in sorted(entered - set(rulebook.register))]
-    faults += [*_part_faults(rulebook), *_measure_faults(rulebook), *_clock_faults(rulebook)]
+    faults += [
+        *_part_faults(rulebook),
+        *_measure_faults(rulebook),
+        *_clock_faults(rulebook),
+        *_inverse_faults(rulebook),
+    ]
     faults += [f"item.{name}: no kind opens it" for name in sorted(set(rulebook.item) - opened)]
     faults += [f"group.{name}: no kind closes it" for name in sorted(set(rulebook.group) - closed)]
     return faults
@@ -204,6 +211,16 @@ def _clock_faults(rulebook: Rulebook) -> list[str]:
     opened = {name: kind.links.opened for name, kind in rulebook.kind.items() if kind.links}
     keys = {name: {ref.key for ref in refs if ref.item in timed} for name, refs in opened.items()}
     return [f"kind.{name}: opens items that are while_ready by several keys" for name in keys if len(keys[name]) > 1]
+
+
+def _inverse_faults(rulebook: Rulebook) -> list[str]:
+    """Kinds that ask a register for what they take back that knows nothing of that."""
+    asked = {name: kind.links.inverts for name, kind in rulebook.kind.items() if kind.links and kind.links.inverts}
+    return [
+        f"kind.{name}: inverts by {ref.register}, which is not of type inverses"
+        for name, ref in asked.items()
+        if ref.register in rulebook.register and not isinstance(rulebook.register[ref.register], InverseTerms)
+    ]
 
 
 def _part_faults(rulebook: Rulebook) -> list[str]:

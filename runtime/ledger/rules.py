@@ -15,11 +15,14 @@ from runtime.ledger.bills import BillTerms
 from runtime.ledger.candidates import CandidateTerms
 from runtime.ledger.claims import ClaimTerms
 from runtime.ledger.denials import DenialTerms
-from runtime.ledger.links import Derive, KeyColumn, Links, Pair, RegisterRef, Tell
+from runtime.ledger.inverses import InverseTerms
+from runtime.ledger.links import Derive, InverseRef, KeyColumn, Links, Pair, RegisterRef, Tell
 from runtime.ledger.order_lines import OrderTerms
 from runtime.ledger.takebacks import TakebackTerms
 
-RegisterTerms = OrderTerms | BillTerms | ClaimTerms | DenialTerms | TakebackTerms | CandidateTerms | AccountTerms
+RegisterTerms = (
+    OrderTerms | BillTerms | ClaimTerms | DenialTerms | TakebackTerms | CandidateTerms | InverseTerms | AccountTerms
+)
 
 DIMENSIONS = ("facility", "department")
 KNOWN = "known"  # how a role is chosen that only asks whether a partner is mapped
@@ -172,6 +175,11 @@ class Rulebook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         flows = {kind.flow for kind in telling.values()}
         lines = {name: kind for name, kind in self.kind.items() if kind.entry_by == "correlation_id"}
         return {name: kind.flow for name, kind in (telling | lines).items() if kind.flow in flows}
+
+    def inverting(self) -> dict[str, InverseRef]:
+        """Kinds that may take back what was posted, and how that is found."""
+        linked = {name: kind.links for name, kind in self.kind.items() if kind.links}
+        return {name: links.inverts for name, links in linked.items() if links.inverts}
 
     def scopes(self) -> dict[str, str]:
         """kind -> scope, for routing."""

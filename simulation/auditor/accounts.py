@@ -18,6 +18,7 @@ class Accounts:
     def __init__(self, rulebook: Rulebook) -> None:
         self._rulebook = rulebook
         self._versions: list[int] = []
+        self.newest = 0
         self._by_role: dict[str, list[tuple[int, Row]]] = {}
         self._answered: dict[tuple, str | None] = {}  # what was asked before, until the next version comes
 
@@ -26,14 +27,15 @@ class Accounts:
         if version in self._versions:
             return False
         self._versions.append(version)
+        self.newest = max(self._versions)
         for row in rows:
             self._by_role.setdefault(row["role"], []).append((version, row | {"begins": _begins(row)}))
         self._answered.clear()
         return True
 
     def of(self, role: str, row: Row, on: date) -> str | None:
-        """The answer to a plain role for this row on that day."""
-        asked = (role, on, row["entity"], row["counterparty"], row["facility"], row["department"])
+        """The answer to a plain role for this row on that day, by the versions up to the row's `newest`, or all."""
+        asked = (role, on, row["entity"], row["counterparty"], row["facility"], row["department"], row.get("newest"))
         if asked not in self._answered:
             if len(self._answered) >= ANSWERED_MAX:
                 self._answered.clear()
@@ -43,13 +45,17 @@ class Accounts:
     def _search(self, role: str, row: Row, on: date) -> str | None:
         best: tuple | None = None
         for version, mapped in self._by_role.get(role, ()):
-            if not _holds(mapped, row, on):
+            if version > row.get("newest", version) or not _holds(mapped, row, on):
                 continue
             entity = mapped.get("entity", ANY_ENTITY)
             rank = (entity != ANY_ENTITY, *(mapped.get(name, "") != "" for name in SCOPES), mapped["begins"], version)
             if best is None or rank > best[0]:
                 best = (rank, mapped["account"])
         return best[1] if best else None
+
+    def since(self, version: int) -> list[int]:
+        """The versions from that one on."""
+        return sorted(one for one in self._versions if one >= version)
 
     def policy(self, name: str, row: Row, on: date) -> str:
         """A policy's value, its default where nobody has set it."""

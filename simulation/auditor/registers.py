@@ -5,6 +5,7 @@ Owns which registers have such a model: kinds that enter another one are left ou
 """
 
 from collections.abc import Callable
+from datetime import date
 from typing import Any
 
 import xxhash
@@ -15,6 +16,7 @@ from simulation.auditor.bills import Bills
 from simulation.auditor.candidates import Candidates
 from simulation.auditor.claims import Claims
 from simulation.auditor.denials import Denials
+from simulation.auditor.inverses import Inverses
 from simulation.auditor.matching import FlagKey, Matching
 from simulation.auditor.order_lines import OrderLines
 from simulation.auditor.takebacks import Takebacks
@@ -27,6 +29,7 @@ MODELS: dict[str, Callable] = {
     "denials": Denials,
     "takebacks": Takebacks,
     "candidates": Candidates,
+    "inverses": Inverses,
 }
 NOTHING: Row = {"measures": {}, "fault": "", "facility": "", "department": ""}
 
@@ -42,7 +45,8 @@ class Registers:
     """All registers of one shard."""
 
     def __init__(self, rulebook: Rulebook, accounts: Accounts, matching: Matching) -> None:
-        self._rulebook, self._matching = rulebook, matching
+        self._rulebook, self._accounts, self._matching = rulebook, accounts, matching
+        self.bases: dict[int, tuple[date, date, int] | None] = {}  # as of when rows are decided on; None for now
         self._findings: dict[int, Row] = {}
         self._holds: dict[tuple, bool] = {}
         self.told: set[tuple[str, str, str]] = set()  # status, source, event_id
@@ -54,8 +58,9 @@ class Registers:
             if terms.__struct_config__.tag in MODELS
         }
 
-    def enter(self, number: int, row: Row, now_ms: int) -> str:
+    def enter(self, number: int, row: Row, posted_on: date, now_ms: int) -> str:
         """Enter a ready row, once; the exception that holds it, "" for none."""
+        row = self._as_of(number, row, posted_on)
         ref = self._rulebook.kind[row["kind"]].links.enters if self._rulebook.kind[row["kind"]].links else None
         if ref is None or number in self._findings:
             return ""
@@ -66,6 +71,24 @@ class Registers:
         if not finding["fault"]:
             self._findings[number] = finding
         return finding["fault"]
+
+    def _as_of(self, number: int, row: Row, posted_on: date) -> Row:
+        """The row, with the day and version as of which it is decided on."""
+        links = self._rulebook.kind[row["kind"]].links
+        if links and links.inverts and number not in self.bases:
+            own = (row["effective_on"], posted_on, self._accounts.newest)
+            basis = self._models[links.inverts.register].basis(row, links.inverts, own)
+            self.bases[number] = None if basis == own else basis
+        on, _, newest = self.bases.get(number) or (None, None, None)
+        return row | {"effective_on": on, "newest": newest} if on else row
+
+    def as_of(self, number: int, row: Row) -> list[Row]:
+        """A row as it is decided on: now, or as one was that came earlier, and was held until a version answered."""
+        on, posted_on, version = self.bases.get(number) or (None, None, None)
+        if on is None:
+            return [row]
+        then = row | {"effective_on": on, "posted_on": posted_on}
+        return [then | {"newest": newest} for newest in self._accounts.since(version)] or [then]
 
     def note(self, ref: Any, row: Row, now_ms: int) -> None:
         """Tell a register of a row that is settled."""
@@ -80,6 +103,7 @@ class Registers:
         """Rows that people took out of the books."""
         for number in numbers:
             self._findings.pop(number, None)
+            self.bases.pop(number, None)
 
     def age(self, now_ms: int) -> None:
         """Let time pass."""

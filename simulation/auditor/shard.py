@@ -154,9 +154,8 @@ class AuditedShard:
 
     def _settle_all(self, batches: list[list[int]]) -> None:
         while batches:
-            batch, faults = batches.pop(0), {}
-            if batch:
-                faults = {number: self._registers.enter(number, self.rows[number], self._now_ms) for number in batch}
+            batch = batches.pop(0)
+            faults = {number: self._enter(number, self.rows[number]) for number in batch}
             self._follow_registers(batches)
             for number in batch:
                 self._hold(number, faults[number]) if faults[number] else self._settle(number)
@@ -165,6 +164,12 @@ class AuditedShard:
         self._changes.clear()
         for number, wait in self.matching.waiting.items():
             self._stand(number, "excepted" if wait["fault"] else "pending", wait["fault"])
+
+    def _enter(self, number: int, row: Row) -> str:
+        return self._registers.enter(number, row, self._posted_on(row), self._now_ms)
+
+    def _posted_on(self, row: Row) -> date:
+        return max(row["effective_on"], self._opens_on[row["entity"]])
 
     def _follow_registers(self, batches: list[list[int]]) -> None:
         """What registers ask for: held items let go, events that follow."""
@@ -178,7 +183,7 @@ class AuditedShard:
     def _settle(self, number: int) -> None:
         """A row that waits for nothing: exclude it, hold it, or book it."""
         row = self.rows[number]
-        rule = self._accounts.rule_of(row)
+        rule = next(filter(None, map(self._accounts.rule_of, self._registers.as_of(number, row))), None)
         if rule is None:
             return self._hold(number, "unclassified_code")
         if rule.raises:
@@ -188,9 +193,12 @@ class AuditedShard:
         measured = self._is_measured(rule)
         if measured:
             place = row | {name: row[name] or finding[name] or None for name in ("facility", "department")}
-        on = max(row["effective_on"], self._opens_on[row["entity"]])
+        on = self._posted_on(row)
         amounts = [sum_of(pair.amount, row, finding["measures"]) for pair in rule.post]
-        lines, (_, fault) = self._accounts.lines(rule, place, on, amounts, measured)
+        for one in self._registers.as_of(number, place):
+            lines, (_, fault) = self._accounts.lines(rule, one, one.get("posted_on", on), amounts, measured)
+            if not fault:
+                break
         if fault:
             return self._hold(number, fault)
         self._book(place, rule, on, lines)

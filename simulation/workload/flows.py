@@ -4,9 +4,10 @@ Owns what belongs together in them, and what is a little wrong now and then.
 """
 
 import json
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from simulation.workload.rows import ENTITIES, PERSONS, Row
+from simulation.workload.rows import DAYS_BACK, ENTITIES, PERSONS, TODAY, Row
 
 if TYPE_CHECKING:
     from simulation.workload.stories import Stories
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 SUPPLIERS = ("acme", "acme", "globex")
 LINES_MAX = 3
 DENIED = ("CO-50", "CO-50", "CO-50", "CO-97")
+ADJUSTED = ("CO-45", "CO-253", "PR-1", "CO-50")
 HOLDS = ("match_failed_receipt", "match_failed_price", "match_failed_quantity")
 
 
@@ -152,6 +154,22 @@ def denial(stories: "Stories") -> list[Row]:
     return [*rows, *stories.closing("remittance", key, rows)]
 
 
+def reversal(stories: "Stories") -> list[Row]:
+    """A claim that is paid, reversed and paid anew in remittances of other days, between which mappings may begin."""
+    rng, claim, payer = stories.rng, stories.maker.key("claim"), stories.rng.choice(("blue", "medicaid"))
+    paid, kept, reason = rng.randrange(1, 90_000), rng.randrange(1, 9_000), rng.choice(ADJUSTED)
+    rows = []
+    for sign in (1, -1, rng.choice((1, -1)))[: rng.randrange(2, 4)]:
+        key, on = stories.maker.key("remittance"), TODAY - timedelta(days=rng.choice(DAYS_BACK))
+        alike = {"document": claim, "counterparty": payer, "reference": key, "effective_on": on}
+        told = [
+            stories.row("claim_paid", sign * paid, **alike),
+            stories.row("claim_adjusted", sign * kept, reason=reason, **alike),
+        ]
+        rows += [*told, *stories.closing("remittance", key, told)]
+    return rows
+
+
 def batch(stories: "Stories") -> list[Row]:
     """Claims that are sent in batches of one group, of which some are answered, and some claims with them."""
     rng, group, claims = stories.rng, stories.maker.key("group"), [stories.maker.key("claim") for _ in range(3)]
@@ -166,4 +184,4 @@ def batch(stories: "Stories") -> list[Row]:
     return rows
 
 
-FLOWS = {"purchase": purchase, "intercompany": intercompany, "denial": denial, "batch": batch}
+FLOWS = {"purchase": purchase, "intercompany": intercompany, "denial": denial, "reversal": reversal, "batch": batch}

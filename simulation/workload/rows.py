@@ -24,8 +24,8 @@ SOURCES = ("ehr", "processor", "clearinghouse")
 PERSONS = ("ada", "Ada ", "grace", "linus")
 UNKNOWN_CODE = "ZZ-999"
 OPENS_ON = date(2026, 7, 1)
-_TODAY = date(2026, 9, 21)
-_DAYS_BACK = (0, 0, 1, 25, 60, 400)
+TODAY = date(2026, 9, 21)
+DAYS_BACK = (0, 0, 1, 25, 60, 400)
 
 
 class RowMaker:
@@ -65,7 +65,7 @@ class RowMaker:
             "amount_minor": amount_minor,
             "currency": rng.choice(CURRENCIES),
             "occurred_at": START_MS - rng.randrange(10**8),
-            "effective_on": rng.choice((None, _TODAY - timedelta(days=rng.choice(_DAYS_BACK)))),
+            "effective_on": rng.choice((None, TODAY - timedelta(days=rng.choice(DAYS_BACK)))),
         }
         if any(derive.to == "counterparty" for derive in terms.derives):
             given["counterparty"] = rng.choice(tuple(ENTITIES))

@@ -6,6 +6,8 @@ from itertools import permutations
 import pytest
 from unit.engine.builders import DAY_MS, MAPPING, NOW_MS, Run, event, mapping, tick
 
+from runtime.ports import LogRecord
+
 HOUR_MS = 3_600_000
 
 
@@ -638,3 +640,97 @@ def test_untraced_money_whose_trace_is_paid_too_does_not_book_twice():
     run.take(eft("era1", 540))
     assert run.open_types() == ["eft_amount_mismatch"]
     assert run.balance("CASH") == 540
+
+
+# ── exact inverses ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+LATER = "2026-09-15"  # accounts, policies and a code's class are others from this day on
+
+
+def remapped(version: int, valid_from: str = LATER) -> LogRecord:
+    """Another account of the receivable and of CO-45's write-off, and CO-131 a denial."""
+    rows = [
+        {"role": "AR_INS", "account": "GL-AR_INS-new"},
+        {"role": "POLICY_CONTRACTUAL", "account": "AT_BILLING"},
+        {"role": "POLICY_UNMATCHED_CLAIM", "account": "UNAPPLIED"},
+        {"role": "CLASS_claim_adjustment/CO-131", "account": "denial"},
+    ]
+    return mapping(version, [row | {"valid_from": valid_from} for row in rows])
+
+
+def claim(name: str, sign: int, on: str) -> tuple[dict, ...]:
+    """One claim in a remittance of its own on a day; a reversal of it when the sign is -1."""
+    rows = (
+        header(name, sign * 540),
+        paid(name, sign * 540),
+        adjusted(name, "CO-45", sign * 300),
+        adjusted(name, "CO-131", sign * 70),
+        adjusted(name, "PR-1", sign * 100),
+    )
+    return tuple(row | {"effective_on": date.fromisoformat(on)} for row in rows)
+
+
+FIRST, BACK, ANEW = claim("era1", 1, "2026-09-01"), claim("era2", -1, "2026-09-20"), claim("era3", 1, "2026-09-21")
+
+
+@pytest.mark.parametrize("order", list(permutations((FIRST, BACK, ANEW))))
+def test_reversal_takes_back_what_was_posted_where_it_was_posted(order):
+    """A policy, an account and a class that changed in between change nothing of it, in any order of arrival; the
+    correction posts by what counts on its own day."""
+    run = Run()
+    run.step(remapped(2))
+    for rows in order:
+        run.take(*rows)
+        run.restart()
+    anew = {"REMIT_CLEARING": 540, "UNAPPLIED_CASH": -540, "CONTR_ALLOW": 300, "AR_SELF": 100, "AR_INS-new": -400}
+    assert run.balances_of("mercy") == anew
+    assert run.open_types().count("denial") == 1
+
+
+@pytest.mark.parametrize("rows", [(FIRST, BACK), (BACK, FIRST)])
+def test_reversal_and_its_original_leave_nothing_in_whatever_order_they_come(rows):
+    """Whichever comes first posts by its own day; the other one where that did."""
+    run = Run()
+    run.step(remapped(2))
+    for some in rows:
+        run.take(*some)
+    assert run.accounts() == {}
+    assert run.open_types() == []
+
+
+def test_reversal_after_a_mapping_that_reaches_back_posts_as_its_original_did():
+    """A version that came between the two changes accounts from a day before both."""
+    run = Run()
+    run.take(*FIRST)
+    run.step(remapped(2, "2026-08-01"))
+    run.take(*BACK)
+    assert run.accounts() == {}
+    assert run.open_types() == []
+
+
+def test_reversal_of_what_was_held_for_a_mapping_posts_where_that_came_to():
+    """What had no account when it came posts by the first version that gave one, and so does its reversal."""
+    run = Run(mapped=False)
+    run.step(mapping(1, [row for row in MAPPING if row["role"] != "CONTRACTUAL"]))
+    run.take(*FIRST)
+    assert set(run.open_types()) == {"mapping_missing"}
+    run.step(mapping(2, [{"role": "CONTRACTUAL", "account": "GL-first"}]))
+    run.step(mapping(3, [{"role": "CONTRACTUAL", "account": "GL-second"}]))
+    run.take(*BACK)
+    assert run.accounts() == {}
+
+
+def test_reversal_of_another_amount_payer_or_reason_posts_by_its_own_day():
+    """Only what is the exact opposite is taken back."""
+    run = Run()
+    run.step(remapped(2))
+    on = {"effective_on": date(2026, 9, 1)}
+    run.take(header("era1", 0) | on, adjusted("era1", "CO-45", 300) | on)
+    later = {"effective_on": date(2026, 9, 20)}
+    run.take(
+        header("era2", 0) | later,
+        adjusted("era2", "CO-45", -299) | later,
+        adjusted("era2", "CO-24", -300) | later,
+        adjusted("era2", "CO-45", -300, counterparty="green") | later | {"event_id": "other"},
+    )
+    assert run.balances_of("mercy") == {"CONTRACTUAL": 300, "AR_INS": -300, "CONTR_ALLOW": -899, "AR_INS-new": 899}

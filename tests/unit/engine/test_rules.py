@@ -10,6 +10,7 @@ from runtime.ledger.rule_file import parse_rulebook
 PLAIN = 'flow = "x"\nscope = "entity"\nmode = "summary"\n'
 NONE = PLAIN.replace("summary", "none")
 CLAIM = 'links = { enters = { register = "claims", part = "paid", key = "document" } }\n'
+INVERSE = '[kind.odd.links]\ninverts = { register = "claim_postings", key = "document" }'
 NOTED = 'noted_in = { register = "denials", part = "adjusted", key = "document" }\n'
 TWO_ITEMS = (
     'consumes = { item = "dispute", key = "document" }\n'
@@ -98,6 +99,16 @@ MISTAKES = {
         kind(PLAIN + POST + 'requires = ["document"]\n' + CLAIM.replace('"paid"', '"payed"')),
         "kind.odd",
         "enters claims as 'payed'; it knows accepted, acknowledged, adjudicated",
+    ),
+    "register to be asked for what is taken back that does not know": (
+        kind(PLAIN + POST + 'requires = ["document"]\n' + INVERSE.replace("claim_postings", "denials")),
+        "kind.odd",
+        "inverts by denials, which is not of type inverses",
+    ),
+    "register to be asked for what is taken back that is none": (
+        kind(PLAIN + POST + 'requires = ["document"]\n' + INVERSE.replace("claim_postings", "ghosts")),
+        "register.ghosts",
+        "not declared",
     ),
     "register to be noted in that is none": (
         kind(PLAIN + POST + 'requires = ["document"]\n' + NOTED.replace("denials", "ghosts")),

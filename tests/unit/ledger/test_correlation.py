@@ -1,6 +1,6 @@
 """Registers of a shard: which rows are entered, what is remembered until they are booked, and what a dump keeps."""
 
-from unit.engine.builders import MAPPING, NOW_MS, RULEBOOK, event, stamped
+from unit.engine.builders import MAPPING, NOW_MS, OPENS_ON, RULEBOOK, event, stamped
 
 from runtime.ledger.correlation import Correlation, facts_of
 from runtime.ledger.crosswalk import Crosswalk, CrosswalkRow
@@ -14,7 +14,7 @@ def correlation(*rows: dict) -> Correlation:
     """The standard registers, with policies mapped."""
     crosswalk = Crosswalk()
     crosswalk.apply(1, [CrosswalkRow(**row) for row in (*MAPPING, *rows)])
-    return Correlation(RULEBOOK, crosswalk)
+    return Correlation(RULEBOOK, crosswalk, OPENS_ON)
 
 
 def test_correlation_remembers_findings_until_their_events_are_booked():
