@@ -16,6 +16,7 @@ from actors.erp_calls import Answered, Callers
 from actors.retrier import Retrier
 from actors.sealer import Sealer
 from runtime.config import ErpSection
+from runtime.effects import of_the_runtime
 from runtime.errors import BooksUnavailable
 from runtime.flow.delivery import Action, Ask, Desk, LookUp, Send, call_bounds, next_call
 from runtime.flow.governor import Governor, GovernorState, quota_of
@@ -31,6 +32,7 @@ ACCEPTED_MAX = 5_000  # entries in jobs at which nothing more is sent until some
 HELD_MAX = 20_000  # entries in flight or unknown that a successor takes over; more than the two above can leave
 CLOSE_WAIT_S = 10.0  # for calls under way, when the poster is stopped
 CLOSES_EVERY_S = 1.0  # between looks for ordered closes
+SILENCE_TOLD_S = 4 * 3_600.0  # without an answer from the ERP, after which somebody is asked to look
 CALL_TIME_KEPT = 0.9  # of the longest time that calls took of late, at each further one
 
 
@@ -79,6 +81,7 @@ class Poster:
         self._closes_read_ms = 0
         self._sealed_seen = 0
         self._call_s = 0.0
+        self._is_silence_told: bool | None = None  # None until something is known: a predecessor may have told it
         self._health: PosterHealth | None = None
 
     def start(self) -> None:
@@ -142,6 +145,7 @@ class Poster:
         self._flush()
         self._hear_all()
         self._record(self._desk.give_up(self._clock.now_ms()))
+        self._tell_silence()
         self._show()
         idle_s = self._go_on()
         # What was posted is recorded while the next call is under way, so that the ERP does not wait for the books.
@@ -287,6 +291,20 @@ class Poster:
         self._governor.finished(now_ms, heard.code, heard.retry_after_s, self._jitter.random())
         self._metrics.count("erp_calls", outcome=named)
         self._show()
+
+    def _tell_silence(self) -> None:
+        """An ERP that has not answered for long stands as an exception until it does."""
+        now_ms = self._clock.now_ms()
+        silent_ms = self._governor.silent_ms(now_ms)
+        is_long = silent_ms > SILENCE_TOLD_S * 1000
+        if is_long == self._is_silence_told or (silent_ms and not is_long):
+            return
+        told = of_the_runtime([("erp_timeout", OWNER, "no call was answered for hours")], OWNER, now_ms)
+        if is_long:
+            self._books.raise_exceptions(told)
+        else:
+            self._books.resolve_exceptions(told["exception_id"].to_list())
+        self._is_silence_told = is_long
 
     # ── outcomes ──
 

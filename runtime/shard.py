@@ -62,7 +62,7 @@ class ShardEngine:
 
     def __init__(self, rulebook: Rulebook, opens_on: Mapping[str, date], open_items_max: int) -> None:
         self._crosswalk = Crosswalk()
-        self._opens_on = dict(opens_on)
+        self._opens_on, self._conflicts = dict(opens_on), rulebook.conflicts()
         self.intake = Intake(rulebook, self._crosswalk, opens_on, open_items_max)
         self._decided: set[int] = set()  # decisions taken
         self._id_runs, self._account_runs = RunNames(), [RunNames() for _ in self.intake.balances]
@@ -79,7 +79,7 @@ class ShardEngine:
 
     def step(self, records: Sequence[LogRecord]) -> Effects:
         """Take records of the log in order; everything that follows from them."""
-        step, intake = Step(records[-1].position), self.intake
+        step, intake = Step(records[-1].position, conflicts=self._conflicts), self.intake
         for type, some in groupby(records, attrgetter("type")):
             taken = list(some)
             if type == "events":

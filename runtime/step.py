@@ -39,12 +39,17 @@ def parted(rows: pl.DataFrame, chosen: pl.Series) -> tuple[pl.DataFrame, pl.Data
     return (rows, rows.clear()) if chosen.all() else (rows.filter(chosen), rows.filter(~chosen))
 
 
+NO_NAMES: Mapping[str, str] = {}
+
+
 class Step:
     """Collects what a step does, frame by frame, and sums it up at the end."""
 
-    def __init__(self, position: str, sets: int = 0) -> None:
+    def __init__(self, position: str, sets: int = 0, conflicts: Mapping[str, str] = NO_NAMES) -> None:
         self.position = position
         self.sets = sets
+        self._conflicts = conflicts  # kind -> what a conflict of its events is called
+        self._conflicting = 0
         self.read = self.repeated = 0
         self._moved: list[pl.DataFrame] = []
         self._sums: list[pl.DataFrame] = []  # of what moved, in columns _SUMS
@@ -95,7 +100,13 @@ class Step:
         if rows.is_empty():
             return
         self._move(rows, "excepted")
-        self._raise(_raised(rows, now_ms))
+        conflicting = rows["fault"] == CONFLICT
+        self._conflicting += int(conflicting.sum())
+        raised = _raised(rows, now_ms)
+        if conflicting.any():
+            called = rows["kind"].replace_strict(self._conflicts, default=CONFLICT, return_dtype=pl.String())
+            raised = raised.with_columns(pl.when(conflicting).then(called).otherwise("type").alias("type"))
+        self._raise(raised)
 
     def _move(self, rows: pl.DataFrame, state: str) -> None:
         if rows.is_empty():
@@ -194,7 +205,7 @@ class Step:
             read=self.read,
             accepted=accepted,
             duplicate=self.repeated,
-            conflict=sum(int((frame["type"] == CONFLICT).sum()) for frame in self._raised),
+            conflict=self._conflicting,
             booked=all_booked,
             released=released,
             open_items=open_items,

@@ -68,6 +68,7 @@ class _Memory(msgspec.Struct):
     setbacks: int = 0  # calls in a row that called for backoff
     unanswered: int = 0  # calls in a row that had no usable answer
     unauthorised: bool = False
+    silent_since_ms: int = 0  # the first of these setbacks; 0 while calls are answered
     retries: float = RETRIES_MAX
     retries_ms: int = 0  # up to when they were earned by time
     open: int = 0
@@ -140,7 +141,7 @@ class Governor:
             self._answered(now_ms)
         elif outcome == "unauthorised":
             self._memory.unauthorised = True
-            self._memory.setbacks = self._memory.unanswered = 0  # it answered
+            self._memory.setbacks = self._memory.unanswered = self._memory.silent_since_ms = 0  # it answered
             self._pause(now_ms, UNAUTHORISED_PAUSE_S)
         else:
             self._set_back(now_ms, outcome == "throttled")
@@ -150,6 +151,10 @@ class Governor:
     def answering(self) -> bool:
         """Whether the last call was answered, so that more work may be made ready."""
         return not self._memory.unauthorised and not self._memory.setbacks
+
+    def silent_ms(self, now_ms: int) -> int:
+        """For how long calls were throttled, unavailable or lost, and none was answered."""
+        return now_ms - self._memory.silent_since_ms if self._memory.silent_since_ms else 0
 
     def state(self, now_ms: int) -> GovernorState:
         """What there is to see."""
@@ -173,7 +178,7 @@ class Governor:
 
     def _answered(self, now_ms: int) -> None:
         memory = self._memory
-        memory.setbacks = memory.unanswered = 0
+        memory.setbacks = memory.unanswered = memory.silent_since_ms = 0
         memory.unauthorised = False
         self._earn(now_ms, RETRIES_EARNED)
         healthy_ms = max(0, now_ms - memory.learned_ms)
@@ -186,6 +191,7 @@ class Governor:
         if memory.setbacks and now_ms < memory.paused_until_ms:
             return  # it was under way beside the one for which this pause is made
         memory.setbacks += 1
+        memory.silent_since_ms = memory.silent_since_ms or now_ms
         self._earn(now_ms, -1.0)
         memory.rate_share = max(self._floor(), memory.rate_share * DECREASE)
 

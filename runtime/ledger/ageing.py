@@ -6,6 +6,7 @@ Owns due times and the buckets of age. Reads no clock: `now_ms` is an argument. 
 from typing import Literal, NamedTuple
 
 from runtime.ledger.rules import ExceptionType
+from runtime.ledger.weekdays import business_earlier, business_later
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -24,7 +25,8 @@ class Ageing(NamedTuple):
 
 def ageing(raised_at_ms: int, now_ms: int, rule: ExceptionType) -> Ageing:
     """How an exception of this type that was raised then stands now."""
-    triage_at_ms, due_at_ms = raised_at_ms + round(rule.triage_h * HOUR_MS), raised_at_ms + rule.resolve_h * HOUR_MS
+    triage_at_ms = _later(raised_at_ms, rule.triage_h, rule.triage_days)
+    due_at_ms = _later(raised_at_ms, rule.resolve_h, rule.resolve_days)
     if now_ms > due_at_ms:
         return Ageing(now_ms - raised_at_ms, due_at_ms, "overdue")
     return Ageing(now_ms - raised_at_ms, due_at_ms, "triage overdue" if now_ms > triage_at_ms else "in time")
@@ -37,4 +39,8 @@ def bucket_edges(now_ms: int) -> tuple[int, ...]:
 
 def overdue_before(now_ms: int, rule: ExceptionType) -> int:
     """What was raised before this instant is overdue now."""
-    return now_ms - rule.resolve_h * HOUR_MS
+    return business_earlier(now_ms, rule.resolve_days) if rule.resolve_days else now_ms - rule.resolve_h * HOUR_MS
+
+
+def _later(at_ms: int, hours: float, days: int) -> int:
+    return business_later(at_ms, days) if days else at_ms + round(hours * HOUR_MS)

@@ -155,7 +155,7 @@ class HoldingTypes(NamedTuple):
     items: tuple[str, ...]  # whose remarks carry their names
 
 
-_DELIVERY = frozenset({"erp_rejected", "erp_unknown_outcome", "erp_unauthorised"})
+_DELIVERY = frozenset({"erp_rejected", "erp_unknown_outcome", "erp_unauthorised", "erp_timeout"})
 
 
 def holding_types(rulebook: Rulebook) -> HoldingTypes:

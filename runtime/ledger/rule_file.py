@@ -55,6 +55,7 @@ BUILT_IN_EXCEPTIONS = (
     "feed_rejected",
     "erp_rejected",
     "erp_unauthorised",
+    "erp_timeout",
     "erp_unknown_outcome",
     "reconciliation_break",
     "conservation_break",
@@ -72,7 +73,7 @@ def parse_rulebook(text: str) -> Rulebook:
     if unknown:
         raise RulebookError(f"rule file: unknown section {unknown[0]!r}; known are {', '.join(_SECTIONS)}")
     rulebook = Rulebook(**{name: _section(name, tables.get(name, {})) for name in _SECTIONS})
-    faults = [*_exception_faults(rulebook), *_match_faults(rulebook), *_derive_faults(rulebook)]
+    faults = [*_exception_faults(rulebook), *_match_faults(rulebook), *_derive_faults(rulebook), *_due_faults(rulebook)]
     for name, kind in rulebook.kind.items():
         faults += [f"kind.{name}: {fault}" for fault in [*_column_faults(kind), *_class_faults(kind, rulebook)]]
         for case, rule in {"": kind, **kind.case}.items():
@@ -270,6 +271,23 @@ def _derive_faults(rulebook: Rulebook) -> list[str]:
     return faults + [f"register.{name}: holds {of!r}, no item" for name, of in held.items() if of not in rulebook.item]
 
 
+def _due_faults(rulebook: Rulebook) -> list[str]:
+    """Exceptions whose times are given in no unit, or in two."""
+    times = [
+        (f"exception.{name}: {due}", hours, days)
+        for name, rule in rulebook.exception.items()
+        for due, hours, days in (
+            ("triage", rule.triage_h, rule.triage_days),
+            ("resolve", rule.resolve_h, rule.resolve_days),
+        )
+    ]
+    return [
+        f"{what}_h or {what.rpartition(' ')[2]}_days must be above zero, and only one of them"
+        for what, hours, days in times
+        if min(hours, days) < 0 or (hours > 0) == (days > 0)
+    ]
+
+
 def _exception_faults(rulebook: Rulebook) -> list[str]:
     needed = set(BUILT_IN_EXCEPTIONS)
     for item in rulebook.item.values():
@@ -278,6 +296,7 @@ def _exception_faults(rulebook: Rulebook) -> list[str]:
     consumed = [kind.links.consumes for kind in rulebook.kind.values() if kind.links and kind.links.consumes]
     needed |= {fault for ref in consumed for fault in ref.agrees.values()}
     needed |= {rule.raises for kind in rulebook.kind.values() for rule in (kind, *kind.case.values())} - {""}
+    needed |= set(rulebook.conflicts().values())
     needed |= {group.mismatch for group in rulebook.group.values()}
     needed |= {role.missing for role in rulebook.role.values()} - {""}
     needed |= {fault for terms in rulebook.register.values() for fault in terms.exceptions()}

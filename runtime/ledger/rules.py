@@ -61,6 +61,7 @@ class Kind(Rule, frozen=True, kw_only=True, forbid_unknown_fields=True):
     refined_by: str = ""
     case: dict[str, Rule] = {}
     balance: Literal[1, -1, 0] = 0
+    conflict: str = "event_conflict"
     derived: bool = False
     derives: tuple[Derive, ...] = ()
     tells: Tell | None = None
@@ -124,13 +125,16 @@ class PolicyTerms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ExceptionType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Who owns an exception, how grave it is, and in how many hours it must be looked at and ended."""
+    """Who owns an exception, how grave it is, and in how many hours, or business days, it must be looked at and
+    ended: of both units one is given."""
 
     owner: Literal["revenue_cycle", "finance_operations", "integration_support"]
     severity: Literal["low", "medium", "high"]
-    triage_h: float
-    resolve_h: int
     action: str
+    triage_h: float = 0
+    triage_days: int = 0
+    resolve_h: int = 0
+    resolve_days: int = 0
     redrive: Literal["free", "approved"] = "free"
 
 
@@ -175,6 +179,10 @@ class Rulebook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         flows = {kind.flow for kind in telling.values()}
         lines = {name: kind for name, kind in self.kind.items() if kind.entry_by == "correlation_id"}
         return {name: kind.flow for name, kind in (telling | lines).items() if kind.flow in flows}
+
+    def conflicts(self) -> dict[str, str]:
+        """kind -> the exception of an event whose id came with other content."""
+        return {name: kind.conflict for name, kind in self.kind.items()}
 
     def inverting(self) -> dict[str, InverseRef]:
         """Kinds that may take back what was posted, and how that is found."""

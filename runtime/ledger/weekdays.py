@@ -24,6 +24,18 @@ def business_ms(since_ms: int | np.ndarray, now_ms: int) -> int | np.ndarray:
     return _worked_ms(now_ms) - _worked_ms(since_ms)
 
 
+def business_later(at_ms: int, days: int) -> int:
+    """The last instant until which so many business days have passed: on a Friday's end, Monday's beginning."""
+    weeks, rest_ms = divmod(_worked_ms(at_ms) + days * DAY_MS, _WORK_MS)
+    return int(weeks * _WEEK_MS + rest_ms - _MONDAY_MS)
+
+
+def business_earlier(at_ms: int, days: int) -> int:
+    """The first instant from which on no more than so many business days have passed until then."""
+    weeks, rest_ms = divmod(_worked_ms(at_ms) - days * DAY_MS - 1, _WORK_MS)
+    return int(weeks * _WEEK_MS + rest_ms + 1 - _MONDAY_MS)
+
+
 def _worked_ms(at_ms: int | np.ndarray) -> int | np.ndarray:
     """Of all time since a Monday long ago, what was on weekdays."""
     weeks, rest_ms = divmod(at_ms + _MONDAY_MS, _WEEK_MS)

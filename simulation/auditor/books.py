@@ -39,6 +39,7 @@ OF_THE_RUNTIME = (
     "feed_rejected",
     "erp_rejected",
     "erp_unauthorised",
+    "erp_timeout",
     "erp_unknown_outcome",
     "shard_stopped",
     "consumer_stopped",

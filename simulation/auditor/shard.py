@@ -189,8 +189,7 @@ class AuditedShard:
         if rule.raises:
             self.notes.add((rule.raises, number))
         finding = self._registers.finding(number)
-        place = row
-        measured = self._is_measured(rule)
+        place, measured = row, self._is_measured(rule)
         if measured:
             place = row | {name: row[name] or finding[name] or None for name in ("facility", "department")}
         on = self._posted_on(row)
@@ -365,6 +364,7 @@ class AuditedShard:
         for type, number in [*zip(self.faults, range(len(self.rows)), strict=True), *self.notes]:
             if type:
                 row = self.rows[number]
+                type = self._rulebook.kind[row["kind"]].conflict if type == CONFLICT else type
                 place = (row["entity"], row["facility"] or "", row["currency"])
                 yield (type, row["source"], row["event_id"], *place, row["amount_minor"])
         for (type, source, event_id), (entity, currency, amount) in self.matching.flags.items():

@@ -232,6 +232,28 @@ def test_unauthorised_pauses_raises_an_exception_and_goes_on_when_mended() -> No
     assert bench.books.exception_counts() == {}
 
 
+def test_erp_that_does_not_answer_for_four_hours_is_an_exception_until_it_does() -> None:
+    """Calls go on all the time; the exception survives a new poster, and ends with the first answer."""
+    bench = Bench()
+    bench.erp.state = "stopped"
+    bench.commit(*FIFTY)
+    began_ms = bench.clock.now_ms()
+    four_hours_ms = 4 * 3_600_000
+    bench.run(bench.poster(), until=lambda: bench.clock.now_ms() - began_ms > four_hours_ms - 120_000)
+    assert bench.books.exception_counts() == {}
+    poster = bench.poster()
+    bench.run(poster, until=lambda: bench.clock.now_ms() - began_ms > four_hours_ms + 120_000)
+    assert bench.books.exception_counts() == {"erp_timeout": 1}
+    successor = bench.poster()
+    bench.run(successor, until=lambda: bench.clock.now_ms() - began_ms > four_hours_ms + 240_000)
+    assert bench.books.exception_counts() == {"erp_timeout": 1}
+    bench.erp.state = "up"
+    bench.run(successor)
+    successor.step()
+    assert bench.booked_once()
+    assert bench.books.exception_counts() == {}
+
+
 def test_erp_that_cannot_be_asked_leaves_doubts_in_doubt() -> None:
     """An unanswered lookup proves nothing; the entries stay unknown until one is answered."""
     bench = Bench("lose_answer_after_commit")

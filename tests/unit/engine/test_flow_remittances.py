@@ -4,7 +4,7 @@ from datetime import date
 from itertools import permutations
 
 import pytest
-from unit.engine.builders import DAY_MS, MAPPING, NOW_MS, Run, event, mapping, tick
+from unit.engine.builders import DAY_MS, MAPPING, NOW_MS, RULEBOOK, Run, decision, event, mapping, tick
 
 from runtime.ports import LogRecord
 
@@ -110,6 +110,17 @@ def test_remittance_that_does_not_add_up_is_held_whole_and_then_told():
     run.take(paid("era1", 1, "c2"))
     assert set(run.open_types()) == {"missing_eft"}
     assert clearing(run) == 541
+
+
+@pytest.mark.parametrize("row", DAY[:3], ids=["header", "payment", "adjustment"])
+def test_remittance_that_comes_again_with_other_content_is_its_own_exception(row):
+    """The first content stands and posts; the other one is revenue cycle's to look at, and can be taken out."""
+    run = Run()
+    effects = run.take(*DAY, row | {"amount_minor": row["amount_minor"] + 1})
+    assert (run.open_types(), effects.counts.conflict, clearing(run)) == (["remit_conflict"], 1, 540)
+    assert RULEBOOK.exception["remit_conflict"].owner == "revenue_cycle"
+    run.step(decision(1, "exclude", *run.ids("remit_conflict")))
+    assert run.open_types() == []
 
 
 def test_remittance_of_nothing_awaits_no_money():

@@ -121,6 +121,12 @@ MISTAKES = {
         "kind.odd",
         "is refined, but no table in classify",
     ),
+    "exception that is due in hours and days": (
+        '\n[exception.odd]\nowner = "revenue_cycle"\nseverity = "low"\naction = "none"\n'
+        "triage_h = 1\nresolve_h = 24\nresolve_days = 1\n",
+        "exception.odd",
+        "resolve_h or resolve_days must be above zero, and only one of them",
+    ),
     "register of an unknown type": ('\n[register.odd]\ntype = "oracle"\n', "register.odd", "oracle"),
     "register that holds no item": (
         '\n[register.odd]\ntype = "bills"\nsuspect = "denial"\nreview = "denial"\npayable = "ghost"\n'
@@ -236,7 +242,7 @@ def test_rulebook_standard_file_declares_all_flows():
     assert {kind.flow for kind in RULEBOOK.kind.values()} >= {"billing", "card"}
     assert set(RULEBOOK.item) >= {"authorisation", "capture", "refund", "dispute", "payout_cash"}
     assert set(RULEBOOK.group) >= {"payout"}
-    assert all(0 < type.triage_h <= type.resolve_h for type in RULEBOOK.exception.values())
+    assert all(type.triage_h + type.triage_days > 0 for type in RULEBOOK.exception.values())
 
 
 def test_rulebook_kind_terms_carry_requirements_and_sign():

@@ -1,5 +1,7 @@
 """How old exceptions are and how they stand, at the very instants where that changes."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from runtime.ledger.ageing import BUCKETS, DAY_MS, HOUR_MS, ageing, bucket_edges, overdue_before
@@ -46,3 +48,28 @@ def test_bucket_counts_whole_days(days, bucket):
     assert BUCKETS[sum(edge >= RAISED_MS for edge in edges)] == bucket
     late = bucket_edges(RAISED_MS + (days + 1) * DAY_MS - 1)
     assert BUCKETS[sum(edge >= RAISED_MS for edge in late)] == bucket
+
+
+WEEKLY = ExceptionType(owner="revenue_cycle", severity="high", triage_h=4, resolve_days=1, action="none")
+
+
+@pytest.mark.parametrize(
+    ("raised", "due"),
+    [
+        ("2026-09-16T10:00", "2026-09-17T10:00"),
+        ("2026-09-18T16:00", "2026-09-21T16:00"),
+        ("2026-09-19T03:00", "2026-09-22T00:00"),
+        ("2026-09-20T23:00", "2026-09-22T00:00"),
+        ("2026-09-17T00:00", "2026-09-18T00:00"),
+    ],
+    ids=["midweek", "Friday", "Saturday", "Sunday", "midnight"],
+)
+def test_due_time_in_business_days_stands_still_at_weekends(raised, due):
+    """One business day after a Friday afternoon is Monday afternoon; the list of overdue ones agrees to the instant."""
+    raised_ms, due_ms = (
+        round(datetime.fromisoformat(one).replace(tzinfo=UTC).timestamp() * 1000) for one in (raised, due)
+    )
+    assert ageing(raised_ms, raised_ms, WEEKLY).due_at_ms == due_ms
+    for now_ms in (due_ms - 1, due_ms, due_ms + 1):
+        standing = ageing(raised_ms, now_ms, WEEKLY).standing
+        assert (standing == "overdue") == (now_ms > due_ms) == (overdue_before(now_ms, WEEKLY) > raised_ms)
