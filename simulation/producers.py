@@ -28,6 +28,7 @@ ALIASES = ("PAYER_ALIAS", "SUPPLIER_ALIAS")
 UNREADABLE = "OTHER"
 PERCENTS = ("0", "2.5", "60", "unlimited", UNREADABLE)
 EXCESSES = ("0", "7", "600", "20000", "unlimited", UNREADABLE)  # in minor units, or in thousandths
+BEGINNINGS = ("2026-08-01", "2026-09-10")  # of mappings; events are of days before, between and after them
 _SENT = {name: type for name, type in COLUMNS.items() if name != "schema_version"} | {"occurred_at": pl.Int64()}
 
 
@@ -139,10 +140,12 @@ class Operator:
         versions = [[mapping_row(role) for role in roles if role not in late] + self._particular(roles)]
         for _ in range(world.scenario.mapping_versions - 1):
             versions.append([mapping_row(role) for role in sorted(late)] + self._particular(roles))
+            versions[-1] += self._of_inverses(rulebook)
             late = set()
         versions[0] += self._partners(rulebook, first=True) + self._policies(rulebook)
         versions[-1] += self._partners(rulebook, first=False) + self._policies(rulebook)
         versions[-1] += [mapping_row(f"{role}/{UNKNOWN_CODE}") for role in sorted(rulebook.coded())]
+        versions[0] += self._of_inverses(rulebook)
         gaps_ms = [0, *(self._rng.choice((500, 5_000, 60_000)) for _ in versions[1:])]
         self._left = [(sum(gaps_ms[: i + 1]), rows) for i, rows in enumerate(versions)]
         self()
@@ -180,6 +183,17 @@ class Operator:
             rows.append(mapping_row(name, other, counterparty=one))
         return rows
 
+    def _of_inverses(self, rulebook: Rulebook) -> list[Row]:
+        """Another account, from some day on, of what is taken back where it was posted."""
+        kinds = [rulebook.kind[name] for name in sorted(rulebook.inverting())]
+        rules = [rule for kind in kinds for rule in (kind, *kind.case.values())]
+        roles = sorted({pair.credit for rule in rules for pair in rule.post})
+        return [
+            mapping_row(role, f"GL-{role}-{self._rng.randrange(3)}", valid_from=self._rng.choice(BEGINNINGS))
+            for role in roles
+            if self._rng.random() < SET
+        ]
+
     def _particular(self, roles: list[str]) -> list[Row]:
         """Mappings that hold for some places or from some day."""
         rows = []
@@ -190,7 +204,7 @@ class Operator:
                 "entity": entity,
                 "facility": facility,
                 "department": self._rng.choice(("", "", "lab")),
-                "valid_from": self._rng.choice(("1900-01-01", "2026-08-01", "2026-09-10")),
+                "valid_from": self._rng.choice(("1900-01-01", *BEGINNINGS)),
             }
             rows.append(mapping_row(role, account=f"GL-{role}-{self._rng.randrange(3)}", **chosen))
         return rows

@@ -1,8 +1,9 @@
 """The register of bills: which of them look like one that came before.
 
 Owns the rules of likeness beyond an equal key, which open items refuse already. It is the later comer that is marked,
-as the earlier one may be paid by then. Bills and credit memos are never compared with each other. Answers no fault and
-no measures, never ends a mark (people do), reads no clock.
+as the earlier one may be paid by then. Bills and credit memos are never compared with each other. What is said against
+a bill holds its payment, whenever it comes. Answers no fault and no measures, never ends a mark (people do), reads no
+clock.
 """
 
 from bisect import bisect_left, bisect_right, insort
@@ -19,6 +20,7 @@ from runtime.ledger.tolerances import is_percent
 DAY_MS = 86_400_000
 NUMBERS_MAX = 65_536  # numbers of bills whose reading is remembered
 _HELD = "bill"  # the part whose documents are paid
+_OBJECTIONS = frozenset(("rejection", "dispute"))  # parts that hold the payment of a bill, each by its own name
 
 Shelf = tuple[str, str, str]  # entity, part, supplier
 
@@ -32,7 +34,7 @@ class BillTerms(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag
     `number_edits` characters (0: numbers are not compared). `keep_days`: how long a bill is remembered.
     """
 
-    PARTS: ClassVar[frozenset[str]] = frozenset(("bill", "credit"))
+    PARTS: ClassVar[frozenset[str]] = frozenset(("bill", "credit", *_OBJECTIONS))
     MEASURES: ClassVar[frozenset[str]] = frozenset()
 
     suspect: str
@@ -88,7 +90,10 @@ class Bills:
         return sum(map(len, self._shelves.values()))
 
     def take(self, fact: Fact, now_ms: int) -> Finding:
-        """Compare a bill with those before it, and keep it."""
+        """Compare a bill with those before it, and keep it; an objection to a bill holds it."""
+        if fact.part in _OBJECTIONS:
+            self._holds.append(Hold(self._terms.payable, fact.entity, fact.key, fact.part, on=True, tells=False))
+            return Finding()
         supplier = self._policy(self._terms.alias_policy, fact.place()) or fact.counterparty
         shelf, body = (fact.entity, fact.part, supplier), fact.attributes.get("body", "")
         day = fact.effective_on.toordinal()

@@ -277,7 +277,7 @@ class Matching:
         if not hold.on:
             self._unhold(key, terms, hold.hold)
         elif hold.hold not in terms.released:
-            if hold.hold not in terms.holds:
+            if hold.tells and hold.hold not in terms.holds:
                 self._tell_held(key, hold.hold)
             terms.holds.append(hold.hold)
 

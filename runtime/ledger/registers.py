@@ -78,13 +78,15 @@ class Finding(NamedTuple):
 
 
 class Hold(NamedTuple):
-    """An open item must not be used (on), or may be again as far as this hold goes."""
+    """An open item must not be used (on), or may be again as far as this hold goes. `tells`: whether consumers are told
+    that it is held, as its item says; not where the event that holds it tells them itself."""
 
     item: str
     entity: str
     key: str
     hold: str
     on: bool
+    tells: bool = True
 
 
 class Deriving(NamedTuple):

@@ -4,6 +4,7 @@ from fractions import Fraction
 from typing import Any
 
 from simulation.auditor.amounts import attributes_of
+from simulation.auditor.matching import OBJECTIONS
 
 Row = dict[str, Any]
 DAY_MS = 24 * 60 * 60 * 1000
@@ -19,6 +20,9 @@ class Bills:
 
     def take(self, part: str, key: str, row: Row, now_ms: int) -> Row:
         """Compare a bill with those before it, and keep it."""
+        if part in OBJECTIONS:
+            self._asks.hold((self._terms.payable, row["entity"], key), part, row, on=True)
+            return {}
         on, body = row["effective_on"], attributes_of(row).get("body", "")
         alias = self._accounts.policy(self._terms.alias_policy, row, on)
         bill = {

@@ -15,6 +15,9 @@ FlagKey = tuple[str, str, str]  # type, source, event_id: raising the same again
 REFUSED, FULL = "approval_refused", "open_items_full"
 
 
+OBJECTIONS = ("rejection", "dispute")  # holds that events place which tell of themselves
+
+
 class Matching:
     """Rows go in at their place in the log; `ready` collects the numbers of those that lack nothing any more."""
 
@@ -296,7 +299,7 @@ class Matching:
         if hold not in terms["released"]:
             terms["holds"].append(hold)
             status, item = self._rulebook.item[key[0]].tells, self.items.get(key)
-            if item and status and terms["holds"].count(hold) == 1:
+            if item and status and terms["holds"].count(hold) == 1 and hold not in OBJECTIONS:
                 self.told.add((status, item["row"]["source"], item["row"]["event_id"]))
 
     def _is_refused(self, wait: Row) -> bool:

@@ -104,6 +104,12 @@ class Purchase:
         if self._rng.random() < 0.9:
             self._add("invoice_approved", 0, document=bill, attributes=attributes)
         if self._rng.random() < 0.2:
+            objection = self._rng.choice(("rejected", "disputed"))
+            self._add(f"invoice_{objection}", 0, document=bill, reason="DAMAGED")
+            if self._rng.random() < 0.7:
+                hold = {"rejected": "rejection", "disputed": "dispute"}[objection]
+                self._add("hold_released", 0, document=bill, reason=hold, attributes=attributes)
+        if self._rng.random() < 0.2:
             held = [row["document"] for row in self._rows if row["kind"] == "invoice_line_billed"]
             hold = f"{self._rng.choice(HOLDS)}:{self._rng.choice(held)}"
             self._add("hold_released", 0, document=bill, reason=hold, attributes=attributes)
@@ -166,7 +172,8 @@ def reversal(stories: "Stories") -> list[Row]:
             stories.row("claim_paid", sign * paid, **alike),
             stories.row("claim_adjusted", sign * kept, reason=reason, **alike),
         ]
-        rows += [*told, *stories.closing("remittance", key, told)]
+        sent = {"document": key, "counterparty": payer, "effective_on": on}
+        rows += [*told, stories.row("remittance_received", sign * paid, **sent)]
     return rows
 
 

@@ -375,6 +375,43 @@ def test_rejected_invoice_is_an_exception_and_told():
     assert ("rejected", "acme/77", "DAMAGED") in run.statuses
 
 
+OBJECTIONS = [("invoice_rejected", "rejection"), ("invoice_disputed", "dispute")]
+
+
+@pytest.mark.parametrize(("kind", "hold"), OBJECTIONS)
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+@pytest.mark.parametrize("together", [True, False], ids=["one frame", "one by one"])
+def test_objection_holds_the_payment_of_an_approved_bill_in_any_order_of_arrival(kind, hold, order, together):
+    """Before the bill, its approval, or after both: recorded is the bill, and paid only after a second person."""
+    run = Run()
+    parts = (GOODS, (approved(),), (event("no", kind, document="acme/77", reason="DAMAGED"),))
+    rows = [row for at in order for row in parts[at]]
+    for some in [[*rows, paid(100_000)]] if together else [[row] for row in (*rows, paid(100_000))]:
+        run.take(*some)
+    assert (run.state("pay-PAY1"), run.balance("AP")) == ("pending", -100_000)
+    assert run.open_types() == [kind]
+    run.step(tick(NOW_MS + 6 * DAY_MS))
+    assert run.open_types() == [kind, "payment_on_hold"]
+    run.restart()
+    run.take(let_go(hold))
+    assert (run.state("pay-PAY1"), run.open_types()) == ("booked", [kind])
+    assert not any(status == "match_failed" for status, *_ in run.statuses)
+
+
+@pytest.mark.parametrize(("kind", "hold"), OBJECTIONS)
+def test_objection_after_the_payment_is_an_exception_and_holds_the_bill_once_it_is_open_again(kind, hold):
+    """What is paid stays paid; when the payment comes back, the bill is not paid again before somebody lets it go."""
+    run = Run()
+    run.take(*GOODS, approved(), paid(100_000))
+    run.take(event("no", kind, document="acme/77", reason="DAMAGED"))
+    assert (run.state("pay-PAY1"), run.open_types()) == ("booked", [kind])
+    back = {"document": "rt1", "reference": "PAY1", "correlation_id": "acme/77"}
+    run.take(event("back", "payment_returned", 100_000, **back), paid(100_000, payment="PAY2"))
+    assert run.state("pay-PAY2") == "pending"
+    run.take(let_go(hold))
+    assert run.state("pay-PAY2") == "booked"
+
+
 # ── duplicates ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
