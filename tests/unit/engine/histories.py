@@ -15,6 +15,7 @@ CLASSES = {"CO-45": "contractual", "PR-1": "patient", "CO-97": "denial", "OA-23"
 REASONS = {"CHARITY": "charity", "SMALL_BALANCE": "administrative", "DENIAL": "denial"}
 ESTIMATES = {"CONTRACTUAL": "contractual", "PRICE_CONCESSION": "price_concession", "DENIAL": "denial"}
 CODES = ("WO", "FB", "72", "L6")
+HOLDS = ("approval", "match_failed_quantity:0", "match_failed_receipt:0")
 PRICE_MINOR = 7
 UNIT = 1000
 FIRST_BILL = date(2026, 8, 1)
@@ -111,10 +112,12 @@ def _refund(draw, name: str, payout: str) -> list[dict]:
         event(
             f"{name}-approve", "refund_approved", amount, person=draw(st.sampled_from(("Bob", "Bob", "Ann"))), **refund
         ),
-        event(f"{name}-refund", "refund_paid", amount, reference=payout, **refund),
     ]
+    ways = (("refund_paid", payout, "CARD_EXPIRED"), ("refund_paid_by_check", f"{name}-chk", "CHECK_RETURNED"))
+    kind, reference, failure = draw(st.sampled_from(ways))
+    rows.append(event(f"{name}-refund", kind, amount, reference=reference, **refund))
     if sometimes(draw):
-        rows.append(event(f"{name}-failed", "refund_failed", amount, reason="CARD_EXPIRED", **refund))
+        rows.append(event(f"{name}-failed", "refund_failed", amount, reason=failure, **refund))
     return rows
 
 
@@ -165,7 +168,11 @@ def remittance(draw, name: str) -> list[dict]:
         if sometimes(draw):
             rows.append(event(f"{name}-exp{number}", "claim_expected", draw(cents), **claim))
         claim["reference"] = reference
-        rows.append(event(f"{name}-paid{number}", "claim_paid", draw(signed_cents), **claim))
+        first, second = draw(signed_cents), draw(signed_cents)
+        rows.append(event(f"{name}-paid{number}", "claim_paid", first, **claim))
+        if draw(st.booleans()):
+            again = draw(st.sampled_from((first, second)))
+            rows.append(event(f"{name}-more{number}", "claim_paid", again, **claim))
         code = draw(st.sampled_from(sorted(CLASSES)))
         rows.append(event(f"{name}-adj{number}", "claim_adjusted", draw(signed_cents), reason=code, **claim))
         rows.append(event(f"{name}-seen{number}", "claim_adjudicated", reason="1", **claim))
@@ -194,6 +201,23 @@ def _check(name: str, banked: int, payer: str) -> list[dict]:
 
 def _untraced(name: str, banked: int, payer: str) -> list[dict]:
     return [event(f"{name}-untraced", "untraced_eft_received", banked, document=f"{name}-b", counterparty=payer)]
+
+
+@st.composite
+def lookalikes(draw, name: str) -> list[dict]:
+    """Remittances of one payer and money without a trace, all of one amount, as many of the one as of the other or not:
+    what fits several is nobody's."""
+    amount, payer, rows = draw(st.integers(1, 5_000)), {"counterparty": "blue"}, []
+    for number in range(draw(st.integers(1, 2))):
+        era = f"{name}-era{number}"
+        header = {"document": era, "reference": f"{name}-trn{number}"}
+        rows.append(event(f"{name}-header{number}", "remittance_received", amount, **header, **payer))
+        claim = {"document": f"{name}-clm{number}", "reference": era}
+        rows.append(event(f"{name}-paid{number}", "claim_paid", amount, **claim, **payer))
+    for number in range(draw(st.integers(1, 2))):
+        money = {"document": f"{name}-b{number}"}
+        rows.append(event(f"{name}-money{number}", "untraced_eft_received", amount, **money, **payer))
+    return rows
 
 
 @st.composite
@@ -279,6 +303,9 @@ def _bill(draw, name: str, supplier: str, line: str, on: date) -> list[dict]:
     ]
     tax = draw(st.integers(0, 40))
     total = sum(amounts) + tax + draw(st.sampled_from((0, 0, 0, NEVER_TIES_MINOR)))
+    if kind == "invoice" and sometimes(draw):
+        hold, person = draw(st.sampled_from(HOLDS)), draw(st.sampled_from(("Ann", "Ann", "")))
+        lines.append(event(f"{name}-let", "hold_released", document=key, reason=hold, person=person))
     return [
         event(f"{name}-head", f"{kind}_received", total, document=key, attributes={"tax_minor": tax}, **columns),
         *lines,
@@ -297,7 +324,7 @@ def payables(draw, name: str) -> list[dict]:
         event(
             f"{name}-line", "invoice_line_billed", first + second, document=f"{key}/1", correlation_id=key, **columns
         ),
-        event(f"{name}-ok", "invoice_approved", document=key, person=draw(st.sampled_from(("Ann", "Ann", "")))),
+        _approval(draw, name, key),
         event(
             f"{name}-pay1",
             "payment_released",
@@ -313,7 +340,13 @@ def payables(draw, name: str) -> list[dict]:
     if sometimes(draw):
         back = {"document": f"{name}-rt", "reference": f"{name}-P2", "correlation_id": key}
         rows.append(event(f"{name}-return", "payment_returned", second, **back))
-    return _lacking(draw, rows, "invoice_received", "invoice_approved", "payment_cleared", "payment_confirmed")
+    return _lacking(draw, rows, "invoice_received", "invoice_approved", "hold_released", "payment_cleared")
+
+
+def _approval(draw, name: str, key: str) -> dict:
+    """Of a bill: as such, or as the release of that hold."""
+    kind, reason = draw(st.sampled_from((("invoice_approved", None), ("hold_released", "approval"))))
+    return event(f"{name}-ok", kind, document=key, reason=reason, person=draw(st.sampled_from(("Ann", "Ann", ""))))
 
 
 @st.composite
@@ -363,7 +396,9 @@ def notices(draw, name: str) -> list[dict]:
     rows.append(event(f"{name}-d", "despatch_announced", document=f"{name}-d", reference="PO", quantity=UNIT))
     rows.append(event(f"{name}-no", "invoice_rejected", document=f"{name}-i", reason="x"))
     rows.append(event(f"{name}-999", "batch_acknowledged", document=f"{name}-b", reason="A"))
+    fault = draw(st.sampled_from(("not_edi", "claim_unbalanced")))
+    rows.append(event(f"{name}-q", "document_quarantined", document=f"{name}-q", reason=fault))
     return rows
 
 
-FLOWS = (notices, approvals, payout, remittance, takeback, intercompany, purchase, payables, lab)
+FLOWS = (notices, approvals, payout, remittance, lookalikes, takeback, intercompany, purchase, payables, lab)

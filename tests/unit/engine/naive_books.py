@@ -20,7 +20,7 @@ TABLES = {
     "claim_adjusted": CLASSES,
     "write_off_approved": REASONS,
     "true_up_approved": ESTIMATES,
-    "refund_failed": {"CARD_EXPIRED": "card"},
+    "refund_failed": {"CARD_EXPIRED": "card", "CHECK_RETURNED": "check"},
 }
 STOCK = {"goods_received": 1, "goods_returned": -1}
 BILLS = {"invoice_line_billed": 1, "lab_line_billed": 1, "credit_memo_line_billed": -1}
