@@ -1,7 +1,8 @@
 """Claims by their number: the newest status, money of claims that nobody submitted, and what a contract promised.
 
 Owns the life of a claim as its messages tell it, in any order: an older status never overwrites a newer one (by day,
-then by rank, domain 2). Never posts and never decides what is a denial: code tables do.
+then by rank, domain 2; up to a verdict by the time of the day, where there is one). Never posts and never decides what
+is a denial: code tables do.
 """
 
 from typing import ClassVar, NamedTuple
@@ -17,12 +18,13 @@ _NEVER = -1
 # What a payer owes beyond what it paid, by how much of its promise that is: all, a tenth or more, less.
 VARIANCES = UNPAID, SHORT_TENTH, SHORT = "unpaid", "short_tenth", "short"
 
-# Ranks of one day's statuses: a claim can't be accepted before it is submitted, nor be paid before it is accepted.
+# Ranks of one day's statuses: a claim can't be accepted before it is submitted, nor be paid before it is accepted. A
+# rejection stands before an acceptance of the same moment, as somebody must look at it.
 RANKS = {
     "submitted": 10,
     "acknowledged": 20,
-    "rejected": 30,
     "accepted": 30,
+    "rejected": 31,
     "status": 40,
     "adjudicated": 50,
     "denied": 55,
@@ -30,11 +32,15 @@ RANKS = {
     "reversed": 70,
     "corrected": 80,
 }
+_VERDICTS = ("accepted", "rejected")  # the last of what may come once more: a claim is sent again after a rejection
 _REVERSAL = "22"  # CLP02
 BATCH_REJECTED = "batch_rejected"  # what becomes of a submission whose batch was not taken
 _WHOLE_GROUP = "*"  # stands for a set's number where its whole group is answered
 
 _Key = tuple[str, str]  # entity, and the number of a claim or of a group of batches
+
+
+_At = tuple[int, int, int, int, str, str]  # where a status stands: see `_standing`
 
 
 class ClaimTerms(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="claims", forbid_unknown_fields=True):
@@ -59,7 +65,7 @@ class Claim(msgspec.Struct, array_like=True, gc=False):
     """What is known of one claim. Amounts are sums over all its messages."""
 
     status: str = ""
-    at: tuple[int, int, int] = (_NEVER, 0, 0)  # day, rank, milliseconds of the status
+    at: _At = (_NEVER, 0, 0, 0, "", "")
     is_submitted: bool = False
     paid_minor: int = 0
     patient_minor: int = 0
@@ -124,7 +130,7 @@ class Claims:
     def _take_status(self, claim: Claim, fact: Fact) -> None:
         claim.is_submitted |= fact.part == "submitted"
         name = "reversed" if fact.part == "adjudicated" and fact.reason == _REVERSAL else fact.part
-        at = (fact.occurred_ms // DAY_MS, RANKS[name], fact.occurred_ms)
+        at = _standing(name, fact)
         if at < claim.at:
             who = (self._terms.late, fact.entity, fact.source, fact.event_id, fact.currency, fact.amount_minor)
             self._marks.flags.append(ItemFlag(*who, raised=True, detail=f"{name} came after {claim.status}"))
@@ -248,6 +254,18 @@ _UNCHANGED = Finding(dict.fromkeys(("unapplied", "identified", *VARIANCES), 0))
 
 def _group(entity: str, batch: str) -> _Key:
     return entity, batch.partition("/")[0]
+
+
+def _standing(name: str, fact: Fact) -> _At:
+    """Where a status stands among a claim's others: day, rank (0 for all up to a verdict), time of the day, rank, and,
+    that no two stand alike, its event. Up to a verdict time comes before rank, so that a claim that is sent again after
+    a rejection counts. A date without a time is midnight: of a verdict it counts as the end of its day."""
+    day, time_ms = divmod(fact.occurred_ms, DAY_MS)
+    rank = RANKS[name]
+    if rank > RANKS["rejected"]:
+        return day, rank, time_ms, rank, fact.source, fact.event_id
+    end_ms = DAY_MS if name in _VERDICTS and not time_ms else time_ms
+    return day, 0, end_ms, rank, fact.source, fact.event_id
 
 
 def _wanting(claim: Claim) -> tuple[int, str, int]:

@@ -195,4 +195,4 @@ def facts_of(rows: pl.DataFrame) -> Iterator[tuple]:
 
 
 def _fact(row: tuple, part: str, key: str) -> Fact:
-    return Fact._make((*row, part, key))
+    return Fact(*row, part, key)

@@ -7,7 +7,8 @@ DAY_MS = 24 * 60 * 60 * 1000
 LIFE = (  # of a claim: what comes earlier on one day does not take back what comes later
     ("submitted",),
     ("acknowledged",),
-    ("rejected", "accepted"),
+    ("accepted",),
+    ("rejected",),
     ("status",),
     ("adjudicated",),
     ("denied",),
@@ -15,6 +16,7 @@ LIFE = (  # of a claim: what comes earlier on one day does not take back what co
     ("reversed",),
     ("corrected",),
 )
+AGAIN = LIFE[:4]  # may come once more on one day, after a rejection: there the clock decides, where there is one
 REVERSAL = "22"
 VARIANCES = ("unpaid", "short_tenth", "short")
 
@@ -48,8 +50,11 @@ class Claims:
         """Consumers are told where a claim stands, unless that is older than what they know."""
         name = "reversed" if part == "adjudicated" and row["reason"] == REVERSAL else part
         rank = next((rank for rank, names in enumerate(LIFE) if name in names), -1)
-        moment = round(row["occurred_at"].timestamp() * 1000)
-        at = (moment // DAY_MS, rank, moment)
+        day, clock = divmod(round(row["occurred_at"].timestamp() * 1000), DAY_MS)
+        if clock == 0 and name in ("accepted", "rejected"):
+            clock = DAY_MS
+        turn = (0, clock, rank) if rank < len(AGAIN) else (rank, clock, 0)
+        at = (day, *turn, row["source"], row["event_id"])
         if rank >= 0 and at >= claim.get("at", at):
             claim["at"] = at
             claim["sent"] = row if part == "submitted" else None

@@ -27,6 +27,37 @@ def test_claim_status_of_one_day_is_decided_by_rank_in_any_order():
         assert [RANKS[status] for status in told] == sorted(RANKS[status] for status in told)
 
 
+HOUR_MS = 3_600_000
+MIDNIGHT_MS = NOW_MS // DAY_MS * DAY_MS
+RESENT = (("submitted", 8), ("rejected", 10), ("submitted", 12))
+
+
+def status_of(order) -> str:
+    """The status at last, of messages as part and hour."""
+    register = claims()
+    for part, hour in order:
+        at = {"occurred_ms": MIDNIGHT_MS + hour * HOUR_MS, "event_id": f"{part}-{hour}"}
+        register.take(fact(part, "c1", **at), NOW_MS)
+    return register.drain().told[-1].status
+
+
+@pytest.mark.parametrize(
+    ("messages", "status"),
+    [
+        (RESENT, "submitted"),
+        ((*RESENT, ("accepted", 14)), "accepted"),
+        ((("submitted", 8), ("rejected", 0)), "rejected"),
+        ((("submitted", 8), ("acknowledged", 0), ("accepted", 0)), "accepted"),
+        ((("accepted", 0), ("rejected", 0)), "rejected"),
+        ((("accepted", 9), ("rejected", 9)), "rejected"),
+        ((("rejected", 9), ("accepted", 11), ("adjudicated", 0)), "adjudicated"),
+    ],
+)
+def test_claim_sent_again_after_a_rejection_of_the_day_counts_in_any_order(messages, status):
+    """Up to a verdict the time of the day decides, a verdict without one comes last, and no order of arrival does."""
+    assert {status_of(order) for order in permutations(messages)} == {status}
+
+
 def test_claim_status_of_a_later_day_wins_over_any_rank():
     """A claim that was corrected may be submitted anew the day after."""
     register = claims()
