@@ -64,9 +64,10 @@ class Following:
         concerned = rows[in_turn[turns[in_turn] != _UNTOLD]]
         if concerned.is_empty():
             return empty(STATUSES)
-        kind, about = pl.col("kind"), pl.lit("")
+        kind, own = pl.col("kind"), pl.col("document").fill_null("")
+        about = pl.lit("")
         for column, kinds in self._about.items():
-            about = pl.when(kind.is_in(kinds)).then(pl.col(column).fill_null("")).otherwise(about)
+            about = pl.when(kind.is_in(kinds)).then(pl.col(column).fill_null(own)).otherwise(about)
         status = kind.replace_strict(self._statuses, return_dtype=pl.String())
         return concerned.select(
             # A status of an event is told once, so the event's own hash names it.

@@ -54,6 +54,14 @@ def test_derived_event_for_the_same_entity_keeps_its_places():
     assert row["counterparty"] == "blue"
 
 
+@pytest.mark.parametrize(("reference", "document"), [("acme/7", "acme/7"), (None, "acme/C1")])
+def test_credit_memo_that_names_no_bill_is_told_as_itself(reference, document):
+    """Consumers are told of the bill that it corrects, or else of the memo."""
+    memo = {"document": "acme/C1", "reference": reference, "counterparty": "acme"}
+    told = FOLLOWING.told(stamped(event("m", "credit_memo_received", 100, **memo)))
+    assert told.select("status", "document").rows() == [("credited", document)]
+
+
 @pytest.mark.parametrize("column", ["account", "facility"])
 def test_nothing_is_derived_where_a_needed_column_is_empty(column):
     """A card sale without account or facility changes no account."""
