@@ -35,6 +35,37 @@ def test_place_that_nobody_listed_holds_its_events_until_it_is_listed(role):
     assert (run.open_types(), run.balance("GROSS_REV")) == ([], -700)
 
 
+ELSEWHERE = {"facility": "south", "department": WING}
+CHARGED = {"document": "d", "reference": "a/1", "quantity": 1000}
+SIGNED = {"document": "w", "reason": "CHARITY", "person": "Ann"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "columns"),
+    [
+        ("lab_charged", CHARGED),
+        ("implant_charged", CHARGED),
+        ("bad_debt_transferred", {}),
+        ("bad_debt_recovered", {}),
+        ("contractual_estimated", {}),
+        ("responsibility_transferred", {}),
+        ("responsibility_transferred_out", {}),
+        ("responsibility_transferred_in", {}),
+        ("credit_balance_moved", {}),
+        ("write_off_requested", SIGNED),
+        ("write_off_approved", SIGNED),
+    ],
+)
+def test_whatever_concerns_an_account_s_facility_waits_until_it_is_listed(kind, columns):
+    """Not charges and payments alone: no book of a facility opens that nobody listed."""
+    run = Run()
+    run.step(mapping(2, [listed("FACILITY", {"facility": UNIT})]))
+    run.take(event("e", kind, 700, **columns, **ELSEWHERE))
+    assert (run.state("e"), run.open_types()) == ("excepted", ["unknown_facility"])
+    run.step(mapping(3, [listed("FACILITY", {"facility": "south"})]))
+    assert run.state("e") in ("booked", "excluded", "pending")
+
+
 def test_places_are_not_asked_for_where_the_entity_lists_none():
     """Without a list every place is taken."""
     run = Run()
