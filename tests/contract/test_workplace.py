@@ -27,7 +27,7 @@ opens_on = 2026-07-01
 """
 HELD, NOTED, BROKEN = "a" * 16, "b" * 16, "c" * 16
 DAY_MS = 86_400_000
-NOW_MS = 1_790_000_000_000
+NOW_MS = 1_790_172_800_000  # a Wednesday: two days before were days of work
 
 
 class Commands:

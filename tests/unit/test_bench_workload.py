@@ -11,6 +11,7 @@ EVENTS = 60_000
 INTENDED = {
     "mapping_missing",
     "event_conflict",
+    "remit_conflict",
     "denial",
     "match_failed_price",
     "match_failed_receipt",

@@ -338,7 +338,7 @@ def test_835_repeat_with_other_body_books_nothing_of_it(tmp_path: Path) -> None:
     for text in (once, again):
         run.take(*filled(read(write(tmp_path, interchange(text)), MERCY)[0]))
     assert run.balances_of("mercy") == {"REMIT_CLEARING": 10_000, "CONTRACTUAL": 10_000, "AR_INS": -20_000}
-    assert set(run.open_types()) == {"event_conflict"}
+    assert set(run.open_types()) == {"remit_conflict"}
     assert sorted(run.states().values()) == ["booked", "booked", "excluded", "excluded", "pending"]
 
 
