@@ -57,9 +57,16 @@ class Arrivals:
 
     def frame(self, places: Places) -> pl.DataFrame:
         """Rows as moves."""
+        return self._all()[places]
+
+    def kinds(self, places: Places) -> pl.Series:
+        """Of what kinds rows are."""
+        return self._all()["kind"][places]
+
+    def _all(self) -> pl.DataFrame:
         if len(self._frames) > 1:
             self._frames = [pl.concat(self._frames, rechunk=True)]
-        return self._frames[0][places]
+        return self._frames[0]
 
     def matched(self, places: Places) -> pl.DataFrame:
         """Rows that came as matching sees them in columns."""

@@ -25,7 +25,7 @@ from runtime.ledger.open_items import OpenItems
 from runtime.ledger.partners import Partners
 from runtime.ledger.posting import PostingRules
 from runtime.ledger.rules import BY_CODE, Rulebook
-from runtime.ledger.step_matching import Taken
+from runtime.ledger.step_matching import Taken, events_of
 from runtime.ledger.waiting import Change
 from runtime.parked import ParkedRows
 from runtime.schema import STAMPED, lasting
@@ -55,6 +55,7 @@ class Intake:
         self._following = Following(rulebook)
         named = rules(rulebook)
         self._linked = [name for name, kind in rulebook.kind.items() if kind.links]
+        self._booking = self.items.booking()
         self._held_back = _held_back(rulebook)
         self._near_holds = meeting(self._held_back, {name: rulebook.kind[name].links for name in self._linked})
         self._noted = {name: rule.raises for name, rule in named.items() if rule.raises}
@@ -96,11 +97,21 @@ class Intake:
         self, frame: pl.DataFrame, linked: pl.Series, lengths: Sequence[int], step: Step, was: str | None
     ) -> pl.DataFrame:
         """Match the linked rows and enter what is ready in its registers; the rows that go on."""
-        arrivals, done = self._arrivals(moves(frame.filter(linked), was)), []
+        arrivals, done, fresh = self._arrivals(moves(frame.filter(linked), was)), [], []
         for part in self._parts(arrivals, linked.arg_true().to_numpy(), lengths):
-            done += self._entered([self._match(part, arrivals, step)], arrivals, step)
+            done += self._booked_before(fresh, arrivals, step)
+            fresh = self._entered([self._match(part, arrivals, step)], arrivals, step)
         self._keep_waiting(arrivals, step)
-        return arrivals.frame(joined(*done))
+        return arrivals.frame(joined(*done, *fresh))
+
+    def _booked_before(self, fresh: list[Places], arrivals: Arrivals, step: Step) -> list[Places]:
+        """Of what the last part made ready, book what the next one may use only then; what is still to be finished."""
+        places = joined(*fresh)
+        needed = arrivals.kinds(places).is_in(self._booking).to_numpy()
+        if not needed.any():
+            return fresh
+        self._book([arrivals.frame(places[needed])], step)
+        return [places[~needed], *self._entered([self._marked(arrivals, step)], arrivals, step)]
 
     def _arrivals(self, rows: pl.DataFrame) -> Arrivals:
         return Arrivals(rows, self.registers.kinds, self.now_ms)
@@ -252,13 +263,18 @@ class Intake:
         step.flag(marks.flags, self.now_ms)
         step.tell(marks.told, self._following.flows, self.now_ms)
         step.derive(self._following.derivings(marks.derived))
-        for hold in sorted(marks.holds, key=lambda hold: not hold.on):  # nobody slips through between two holds
-            self.items.hold(hold)
+        self.items.hold(marks.holds)
         return self._ready({change.id: change for change in self.items.drain()}, arrivals, step)
 
     # ── finishing ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _finish(self, done: Sequence[pl.DataFrame], step: Step) -> None:
+        """Finish rows, and then what had waited for their being booked."""
+        self._book(done, step)
+        if self.items.has_changes:
+            self.settle(self.take_marks(step), step)
+
+    def _book(self, done: Sequence[pl.DataFrame], step: Step) -> None:
         """Book what has a rule and accounts, exclude what posts nothing by rule, hold the rest."""
         some = [rows for rows in done if len(rows)]
         if not some:
@@ -321,6 +337,9 @@ class Intake:
             chosen = rows.filter(cells.rows(followed))
             step.derive(self._following.derived(chosen))
             step.told(self._following.told(chosen))
+        needed = settled & kinds.is_in(self._booking)
+        if needed.any():
+            self.items.booked(events_of(rows.filter(cells.rows(needed))))
         if self.registers.findings:
             entered = cells.rows(settled & kinds.is_in(self.registers.kinds))
             self.registers.booked(rows["id_hash"].filter(entered).to_list())

@@ -92,7 +92,8 @@ class Bills:
     def take(self, fact: Fact, now_ms: int) -> Finding:
         """Compare a bill with those before it, and keep it; an objection to a bill holds it."""
         if fact.part in _OBJECTIONS:
-            self._holds.append(Hold(self._terms.payable, fact.entity, fact.key, fact.part, on=True, tells=False))
+            held = (self._terms.payable, fact.entity, fact.key, fact.part)
+            self._holds.append(Hold(*held, on=True, source=fact.source, event_id=fact.event_id, tells=False))
             return Finding()
         supplier = self._policy(self._terms.alias_policy, fact.place()) or fact.counterparty
         shelf, body = (fact.entity, fact.part, supplier), fact.attributes.get("body", "")
@@ -175,10 +176,10 @@ class Bills:
         return 100 * abs(one_minor - other_minor) <= self._percent * max(abs(one_minor), abs(other_minor))
 
     def _mark(self, fact: Fact, fault: str, why: str) -> None:
-        cause = (fact.source, fact.event_id, fact.currency)
-        self._flags.append(ItemFlag(fault, fact.entity, *cause, fact.amount_minor, True, why))
+        cause = (fact.source, fact.event_id)
+        self._flags.append(ItemFlag(fault, fact.entity, *cause, fact.currency, fact.amount_minor, True, why))
         if fault == self._terms.suspect and fact.part == _HELD:
-            self._holds.append(Hold(self._terms.payable, fact.entity, fact.key, fault, True))
+            self._holds.append(Hold(self._terms.payable, fact.entity, fact.key, fault, True, *cause))
 
 
 _STATE = tuple[int, list[tuple[Shelf, list[Seen]]]]

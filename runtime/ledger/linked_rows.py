@@ -79,7 +79,7 @@ def _special(rulebook: Rulebook, links: Mapping[str, Links]) -> set[str]:
     every = list(links.values())
     rules = rulebook.item.items()
     special = {name for name, rule in rules if rule.held_by or rule.announces or rule.apart_by or rule.while_ready}
-    special |= {name for name, rule in rulebook.item.items() if rule.adds}
+    special |= {name for name, rule in rulebook.item.items() if rule.adds or rule.once_booked}
     special |= {ref.item for one in every for ref in one.expects}
     special |= {one.releases.item for one in every if one.releases}
     special |= {ref.item for one in every for ref in one.opened if ref.amount != amounts.AMOUNT or ref.optional}

@@ -6,39 +6,30 @@ times are arguments.
 """
 
 from runtime.ledger.beside import Beside, shared, told_apart
-from runtime.ledger.item_table import HashedKey, ItemTable, key_of
+from runtime.ledger.held_items import REFUSED, HeldItems
+from runtime.ledger.item_table import HashedKey, key_of
 from runtime.ledger.links import ItemRef, Links, Release
-from runtime.ledger.registers import Hold, ItemFlag, Told
+from runtime.ledger.registers import ItemFlag
 from runtime.ledger.rules import Item, Rulebook
-from runtime.ledger.waiting import Change, Event, Expected, GroupKey, GroupSum, ItemTerms, Key, OpenItem, Waiter
+from runtime.ledger.waiting import Change, Event, Expected, GroupSum, ItemTerms, Key, OpenItem, Waiter
 
-REFUSED = "approval_refused"
 FULL = "open_items_full"
-QUANTITY = "quantity"
 
 
-class Matching:
+class Matching(HeldItems):
     """All that waits in one shard, as arrivals change it."""
 
     def __init__(self, rulebook: Rulebook, items_max: int) -> None:
-        self._rules = rulebook
-        self._links = {name: kind.links for name, kind in rulebook.kind.items() if kind.links}
+        super().__init__(rulebook)
         self._signed = _signed_items(self._links)
         self._agreed = _agreed_columns(self._links)
-        self._counted = {ref.item for links in self._links.values() for ref in links.opened if ref.amount == QUANTITY}
-        self._openers = {ref.item: name for name, links in self._links.items() for ref in links.opened}
         self._apart = {name for name, rule in rulebook.item.items() if rule.apart_by}
         self._items_max = items_max
-        self.items = ItemTable()
-        self.terms: dict[Key, ItemTerms] = {}
-        self.groups: dict[GroupKey, GroupSum] = {}
         self.waiters: dict[int, Waiter] = {}
         self._expected: dict[Key, list[Expected]] = {}
         self._consumers: dict[HashedKey, list[int]] = {}  # waiting for an item that is not there yet, or is held
         self._beside = Beside(self.items)
         self._changes: list[Change] = []
-        self._flags: list[ItemFlag] = []
-        self._told: list[Told] = []
 
     def take(self, event: Event, now_ms: int) -> list[Change]:
         """Match one new event; the changes of this and of every event that it made ready, in order."""
@@ -110,6 +101,7 @@ class Matching:
         if item:  # one that adds to it, or a second one that a person let go: both are one from here on
             item.amount_minor += amount_minor
             self.items.put(key, item)
+            self._hold_unbooked(key, rule)
             return
         item = OpenItem(amount_minor, now_ms, event.source, event.event_id, event.currency)
         self.items.put(key, item)
@@ -119,6 +111,7 @@ class Matching:
             terms = self.terms.setdefault(key, ItemTerms())
             terms.person, terms.said = event.person(), event.said(self._agreed.get(ref.item, ()))
             terms.holds = [*terms.holds, *(hold for hold in rule.held_by if hold not in terms.released)]
+        self._hold_unbooked(key, rule)
         if rule.announces:
             self._flag(rule.announces, key, item, raised=True, detail="open since this event")
         for expected in self._expected.pop(key, ()):
@@ -160,8 +153,8 @@ class Matching:
             return False
         item, terms = self.items.get(meant), self.terms.get(meant)
         if item and waiter.hold:
-            self._release(meant, item, waiter)
-        elif item and (not (terms and terms.holds) or self._links[waiter.kind].consumes.past_holds):
+            return self._release(meant, item, waiter)
+        if item and (not (terms and terms.holds) or self._links[waiter.kind].consumes.past_holds):
             self._consume(meant, item, waiter)
         else:
             return False
@@ -233,60 +226,6 @@ class Matching:
         said = terms.said if terms else {}
         return next((column for column, text in waiter.said.items() if said.get(column, text) != text), "")
 
-    def _is_refused(self, key: Key, waiter: Waiter) -> bool:
-        """Whether nobody signs, or the one who signed first (domain 5.8: preparer is not approver)."""
-        return not waiter.person or waiter.person.casefold() == self._opener(key).casefold()
-
-    def _opener(self, key: Key) -> str:
-        """Who signed what opened an item, "" when nobody did: a request that nobody signed can't be approved, as
-        whoever approves it may have made it."""
-        terms = self.terms.get(key)
-        return terms.person if terms else ""
-
-    # ── holds ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _release(self, key: Key, item: OpenItem, waiter: Waiter) -> None:
-        if self._links[waiter.kind].releases.second_person and self._is_refused(key, waiter):
-            waiter.fault = REFUSED
-            return
-        terms = self.terms.setdefault(key, ItemTerms())
-        waiter.item = waiter.fault = ""
-        terms.released.append(waiter.hold)
-        terms.holds = [hold for hold in terms.holds if hold != waiter.hold]
-        self._held_no_more(key, item, terms)
-
-    def _unhold(self, key: Key, terms: ItemTerms, hold: str) -> None:
-        if hold in terms.holds:
-            terms.holds.remove(hold)
-        self._held_no_more(key, self.items.get(key), terms)
-
-    def _held_no_more(self, key: Key, item: OpenItem | None, terms: ItemTerms) -> None:
-        """Look what a hold's end has changed."""
-        rule = self._rules.item[key[0]]
-        if item and terms.flagged and not set(rule.held_by) & set(terms.holds):
-            terms.flagged = False
-            self._flag(rule.overdue, key, item, raised=False)
-        if not terms.holds:
-            self._wake(key)
-
-    def hold(self, hold: Hold) -> None:
-        """Hold an item, or end a hold. One that a person has released stays released; one that began twice, for two
-        reasons of one name, ends twice. Drain the changes after it."""
-        key = (hold.item, hold.entity, hold.key)
-        terms = self.terms.setdefault(key, ItemTerms())
-        if not hold.on:
-            self._unhold(key, terms, hold.hold)
-        elif hold.hold not in terms.released:
-            if hold.tells and hold.hold not in terms.holds:
-                self._tell_held(key, hold.hold)
-            terms.holds.append(hold.hold)
-
-    def _tell_held(self, key: Key, hold: str) -> None:
-        item, status = self.items.get(key), self._rules.item[key[0]].tells
-        if item and status:
-            money = (item.currency, item.amount_minor, item.source, item.event_id)
-            self._told.append(Told(status, self._openers[key[0]], key[1], key[2], "", *money, hold))
-
     # ── groups ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _name_group(self, event: Event, waiter: Waiter, links: Links) -> None:
@@ -319,6 +258,7 @@ class Matching:
         if group.total_minor is None or group.booked_minor + group.waiting_minor != group.total_minor:
             return
         released, group.waiting = group.waiting, []
+        group.unbooked += len(released)
         group.booked_minor, group.waiting_minor = group.total_minor, 0
         for member in released:
             self._free(member)
@@ -361,30 +301,15 @@ class Matching:
             waiter.told = state
             self._changes.append(Change(id, "excepted" if waiter.fault else "waiting", waiter.fault))
 
+    @property
+    def has_changes(self) -> bool:
+        """Whether there are any to drain."""
+        return bool(self._changes)
+
     def drain(self) -> list[Change]:
         """The changes since the last call, in order."""
         changes, self._changes = self._changes, []
         return changes
-
-    def take_flags(self) -> list[ItemFlag]:
-        """What became or ended an exception beside the events' own states, since the last call."""
-        flags, self._flags = self._flags, []
-        return flags
-
-    def take_told(self) -> list[Told]:
-        """What consumers are to be told since the last call."""
-        told, self._told = self._told, []
-        return told
-
-    def _flag(
-        self, fault: str, key: Key, item: OpenItem, *, raised: bool, detail: str = ItemFlag._field_defaults["detail"]
-    ) -> None:
-        who = (key[1], item.source, item.event_id, item.currency, self._money(key[0], item.residual_minor))
-        self._flags.append(ItemFlag(fault, *who, raised, detail, key[0]))
-
-    def _money(self, item: str, amount: int) -> int:
-        """The money that an exception tells of: none where an item counts pieces."""
-        return 0 if item in self._counted else amount
 
 
 def _signed_items(links: dict[str, Links]) -> frozenset[str]:

@@ -10,9 +10,10 @@ import msgspec
 import numpy as np
 
 from runtime.ledger.beside import shared
+from runtime.ledger.held_items import REFUSED, UNBOOKED
 from runtime.ledger.item_table import HashedKey, TableState, key_of
 from runtime.ledger.links import ItemRef
-from runtime.ledger.matching import FULL, REFUSED
+from runtime.ledger.matching import FULL
 from runtime.ledger.registers import ItemFlag
 from runtime.ledger.rules import Item
 from runtime.ledger.step_matching import StepMatching
@@ -51,8 +52,8 @@ class OpenItems(StepMatching):
 
     def let_go(self, event: Event, now_ms: int) -> list[Change]:
         """Let an event go on although its item is not there, does not fit, or was opened before. A group's sum that
-        does not tie, and an approval that was refused, or is of something else than was asked for, can't be let go;
-        what went on already, need not."""
+        does not tie, and an approval that was refused, or is of something else than was asked for, can't be let go, nor
+        what uses an item that is not booked yet; what went on already, need not."""
         waiter, links = self.waiters.get(event.id), self._links[event.kind]
         if waiter is None:
             return []
@@ -60,7 +61,10 @@ class OpenItems(StepMatching):
             waiter.fault = ""
             self._join(event, waiter, links, now_ms)
         elif waiter.item and links.consumes and waiter.fault not in ("", *self._unyielding(links.consumes)):
-            self._forget_consumer((links.consumes.item, event.entity, waiter.item), event.id)
+            key = (links.consumes.item, event.entity, waiter.item)
+            if self._is_unbooked(key):
+                return []
+            self._forget_consumer(key, event.id)
             waiter.item = waiter.fault = ""
             waiter.item_minor = 0
             self._settle(event.id)
@@ -129,9 +133,9 @@ class OpenItems(StepMatching):
         terms, rule = self.terms.pop(key, ItemTerms()), self._rules.item[key[0]]
         if terms.flagged:
             self._flag(rule.overdue, key, item, raised=False)
-        holds = [hold for hold in terms.holds if hold not in rule.held_by]
+        holds = [hold for hold in terms.holds if hold not in (*rule.held_by, UNBOOKED)]
         if holds:
-            self.terms[key] = ItemTerms(holds=holds)
+            self.terms[key] = ItemTerms(holds=holds, causes=terms.causes)
 
     def _give_back(self, key: Key, amount_minor: int) -> None:
         """What an event used is there again, for those that come later."""
@@ -191,6 +195,7 @@ class OpenItems(StepMatching):
 
     def _finished(self, key: GroupKey, group: GroupSum, now_ms: int) -> bool:
         tied = group.total_minor == group.booked_minor and not group.waiting
+        tied &= not (group.unbooked and key[0] in self._booked_as)
         return tied and now_ms - group.since_ms > self._rules.group[key[0]].wait_days * DAY_MS
 
     def _restart(self, waiter: Waiter, now_ms: int) -> None:

@@ -240,7 +240,7 @@ class OrderLines:
         _net(self._flags, (flag.fault, entity, flag.source, flag.event_id), flag)
         if entry.bill:
             name = f"{flag.fault}:{entry.document.rpartition('/')[2]}"
-            hold = Hold(self._terms.payable, entity, entry.bill, name, flag.raised)
+            hold = Hold(self._terms.payable, entity, entry.bill, name, flag.raised, entry.source, entry.event_id)
             _net(self._holds, (entity, entry.bill, name, entry.source, entry.event_id), hold)
 
 

@@ -78,14 +78,17 @@ class Finding(NamedTuple):
 
 
 class Hold(NamedTuple):
-    """An open item must not be used (on), or may be again as far as this hold goes. `tells`: whether consumers are told
-    that it is held, as its item says; not where the event that holds it tells them itself."""
+    """An open item must not be used (on), or may be again as far as this hold goes. `tells`: a register's
+    exception of the hold's plain name stands for the event named here, which ends when the hold is let go, and
+    consumers are told that it is held, as its item says; not where the event that holds it tells of itself."""
 
     item: str
     entity: str
     key: str
     hold: str
     on: bool
+    source: str
+    event_id: str
     tells: bool = True
 
 

@@ -200,6 +200,7 @@ def _match_faults(rulebook: Rulebook) -> list[str]:
         *_measure_faults(rulebook),
         *_clock_faults(rulebook),
         *_inverse_faults(rulebook),
+        *_booking_faults(rulebook),
     ]
     faults += [f"item.{name}: no kind opens it" for name in sorted(set(rulebook.item) - opened)]
     faults += [f"group.{name}: no kind closes it" for name in sorted(set(rulebook.group) - closed)]
@@ -221,6 +222,21 @@ def _inverse_faults(rulebook: Rulebook) -> list[str]:
         f"kind.{name}: inverts by {ref.register}, which is not of type inverses"
         for name, ref in asked.items()
         if ref.register in rulebook.register and not isinstance(rulebook.register[ref.register], InverseTerms)
+    ]
+
+
+def _booking_faults(rulebook: Rulebook) -> list[str]:
+    """Items that wait for a group to be booked, and are opened by what does not close it under their key."""
+    opened = [
+        (ref, rulebook.item[ref.item].once_booked, kind.links.closes)
+        for kind in rulebook.kind.values()
+        for ref in (kind.links.opened if kind.links else ())
+        if ref.item in rulebook.item
+    ]
+    return [
+        f"item.{ref.item}: once_booked {group!r}: who opens it must close that group by the same column"
+        for ref, group, closes in opened
+        if group and (not closes or (closes.group, closes.key) != (group, ref.key))
     ]
 
 

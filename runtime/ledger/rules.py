@@ -109,6 +109,7 @@ class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     apart_by: Literal["", "counterparty"] = ""
     business_days: bool = False
     while_ready: bool = False
+    once_booked: str = ""
 
 
 class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

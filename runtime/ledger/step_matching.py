@@ -330,6 +330,7 @@ class StepMatching(Matching):
                 group.waiting += ids[start:end]
                 continue
             free += [(member, 2 * int(sums.places[freeing])) for member in group.waiting]
+            group.unbooked += len(group.waiting) + tie + 1 - start
             tied_minor = int(sums.member_minor[tie])
             group.booked_minor += group.waiting_minor + tied_minor
             group.waiting, group.waiting_minor = ids[tie + 1 : end], member_minor - tied_minor

@@ -86,6 +86,7 @@ class ItemTerms(msgspec.Struct, array_like=True, gc=False):
     """What is special about one item: who opened it, what holds it, and which holds were released for good.
 
     `flagged`: its first holds have lasted too long. `said`: by column, what its opener said that users must agree with.
+    `causes`: of what registers hold, the hold, and the source and event id of the event that it is for.
     """
 
     person: str = ""
@@ -93,16 +94,21 @@ class ItemTerms(msgspec.Struct, array_like=True, gc=False):
     released: list[str] = []
     flagged: bool = False
     said: dict[str, str] = {}
+    causes: list[tuple[str, str, str]] = []
 
 
 class GroupSum(msgspec.Struct, array_like=True, gc=False):
-    """A group's announced total (None until its closer came), what is booked of it, and who waits for it."""
+    """A group's announced total (None until its closer came), what has tied of it, and who waits for it.
+
+    `unbooked`: how many of the events that it has freed are not booked yet, where that is told.
+    """
 
     since_ms: int
     total_minor: int | None = None
     booked_minor: int = 0
     waiting_minor: int = 0
     waiting: list[int] = []
+    unbooked: int = 0
 
 
 class Waiter(msgspec.Struct, array_like=True, gc=False):

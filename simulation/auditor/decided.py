@@ -5,6 +5,7 @@ Owns trying a row again, letting it go without what it lacks, and taking it out.
 
 from runtime.ledger.links import Links
 from simulation.auditor.amounts import sum_of
+from simulation.auditor.held_items import UNBOOKED
 from simulation.auditor.keys import Key, Row
 from simulation.auditor.matching import FULL, REFUSED, Matching
 
@@ -35,6 +36,8 @@ class DecidedMatching(Matching):
             wait["fault"] = ""
             self._join(wait["row"], wait, now_ms)
         elif wait["item"] and links.consumes and wait["fault"] and not self._is_final(wait, links):
+            if UNBOOKED in self._terms.get(wait["item"], {}).get("holds", ()):
+                return
             wait["fault"], wait["amount"] = "", 0
             self._wait_no_more(wait, "item")
         self.look()
@@ -70,11 +73,11 @@ class DecidedMatching(Matching):
                 self._end(rule.unused, row)
                 self._end(rule.announces, row)
                 self._forget(key)
-                terms = self._terms.pop(key, {"flagged": False, "holds": []})
+                terms = self._terms.pop(key, {"flagged": False, "holds": [], "causes": []})
                 if terms["flagged"]:
                     self._end(rule.overdue, row)
-                if kept := [hold for hold in terms["holds"] if hold not in rule.held_by]:
-                    self._terms_of(key)["holds"] = kept  # what registers hold stays held
+                if kept := [one for one in terms["holds"] if one not in (*rule.held_by, UNBOOKED)]:
+                    self._terms_of(key).update(holds=kept, causes=terms["causes"])  # what registers hold stays held
 
     def _give_back(self, key: Key, amount: int) -> None:
         item, rule = self.items.get(key), self._rulebook.item[key[0]]

@@ -1,46 +1,33 @@
 """What waits for what, in one shard: items, sums and waiting rows as dicts, and who waits for which of them.
 
 Owns, for each row that waits, why: the item it lacks, the group it lacks, or the exception it stands under; and the
-exceptions that items stand under by themselves.
+exceptions that items stand under by themselves. What holds items is in `held_items`.
 """
 
 from typing import Any
 
-from runtime.ledger.links import Links
 from runtime.ledger.rules import Item, Rulebook
 from simulation.auditor.amounts import sum_of
+from simulation.auditor.held_items import HeldItems
 from simulation.auditor.keys import APART, DAY_MS, Key, Row, ago_ms, common, key_of, person
 
-FlagKey = tuple[str, str, str]  # type, source, event_id: raising the same again is nothing
 REFUSED, FULL = "approval_refused", "open_items_full"
+NO_SUM = {"sum": 0, "total": None, "tied": None, "unbooked": 0}
 
 
-OBJECTIONS = ("rejection", "dispute")  # holds that events place which tell of themselves
-
-
-class Matching:
+class Matching(HeldItems):
     """Rows go in at their place in the log; `ready` collects the numbers of those that lack nothing any more."""
 
     def __init__(self, rulebook: Rulebook, items_max: int) -> None:
-        self._rulebook, self._items_max = rulebook, items_max
-        links = [kind.links for kind in rulebook.kind.values() if kind.links]
-        # Items that count pieces: they have no currency, and exceptions tell no money of them.
-        self._pieces = {ref.item for one in links for ref in one.opened if ref.amount == "quantity"}
-        self.items: dict[Key, Row] = {}
-        self._terms: dict[Key, Row] = {}  # of items, also of those that have not come: who opened, what holds
-        self._groups: dict[tuple[str, str, str, str], Row] = {}  # by currency, too
+        super().__init__(rulebook)
+        self._items_max = items_max
         self._expected: dict[Key, list[Row]] = {}
         self.waiting: dict[int, Row] = {}  # row number -> what it lacks
         self._beside: dict[Key, set[Key]] = {}  # by key and entity alone, the items that a further column tells apart
         self._taken = 0  # rows so far: who came first is served first
         self._newest: int | None = None  # but for who comes now, which tries before those that it serves
-        # Who waits for an item or a sum; whose item came or was let go; which sums changed; who may lack nothing now.
-        self._waiting_for: dict[tuple, set[int]] = {}
-        self._stirred: set[int] = set()
-        self._changed: set[tuple] = set()
-        self._freed: set[int] = set()
-        self.flags: dict[FlagKey, tuple[str, str, int]] = {}  # -> entity, currency, residual when it was told
-        self.told: set[tuple[str, str, str]] = set()  # status, source, event_id of what opened an item
+        self._changed: set[tuple] = set()  # sums
+        self._freed: set[int] = set()  # who may lack nothing now
         self.ready: list[int] = []
 
     def take(self, number: int, row: Row, now_ms: int) -> None:
@@ -92,7 +79,7 @@ class Matching:
         for ref in (links.member_of, links.closes):
             if ref:
                 wait["group"] = (ref.group, row["entity"], row["currency"], key_of(row, ref.key))
-                group = self._groups.setdefault(wait["group"], {"since": now_ms, "sum": 0, "total": None})
+                group = self._groups.setdefault(wait["group"], dict(NO_SUM, since=now_ms))
                 wait["share"] = sum_of(ref.total, row) if ref is links.closes else ref.sign * row["amount_minor"]
                 self._count_in(group, wait, 1)
         for awaited in (wait["item"], wait["group"]):
@@ -132,6 +119,7 @@ class Matching:
         if key in self.items:
             self.items[key]["amount"] += amount
             self.items[key]["left"] += amount
+            self._hold_unbooked(key)
             self._try_again(key)
             return
         item = {"amount": amount, "left": amount, "row": row, "since": now_ms, "flagged": False}
@@ -142,14 +130,12 @@ class Matching:
             terms = self._terms_of(key)
             terms["person"] = person(row)
             terms["holds"] += [hold for hold in rule.held_by if hold not in terms["released"]]
+        self._hold_unbooked(key)
         if rule.announces:
             self._raise(rule.announces, item["row"], key, item["left"])
         self._stir(key)
         for expected in self._expected.pop(key, []):
             self._use_expected(key, item, expected)
-
-    def _stir(self, key: Key) -> None:
-        self._stirred |= self._waiting_for.get(common(key), set())
 
     def _try_again(self, key: Key) -> None:
         """Who did not fit one of several items may fit another one."""
@@ -163,9 +149,6 @@ class Matching:
         self._beside[common(key)].discard(key)
         if not self._beside[common(key)]:
             del self._beside[common(key)]
-
-    def _terms_of(self, key: Key) -> Row:
-        return self._terms.setdefault(key, {"person": "", "holds": [], "released": [], "flagged": False})
 
     def _is_signed(self, item: str) -> bool:
         """Whether a second person must ever sign for such items."""
@@ -254,7 +237,9 @@ class Matching:
 
     def _may_try(self, wait: Row) -> bool:
         links, terms = self._links(wait["row"]), self._terms.get(wait["item"])
-        return bool(wait["hold"]) or not (terms and terms["holds"]) or links.consumes.past_holds
+        if wait["hold"]:
+            return self._is_refused(wait) or self._lets_go(terms, wait["hold"])
+        return not (terms and terms["holds"]) or links.consumes.past_holds
 
     def _try_consume(self, wait: Row, found: Key) -> None:
         item, rule = self.items[found], self._rulebook.item[wait["item"][0]]
@@ -278,41 +263,14 @@ class Matching:
             return
         key, wait["fault"] = wait["item"], ""
         self._wait_no_more(wait, "item")
-        terms = self._terms_of(key)
-        terms["released"].append(wait["hold"])
-        terms["holds"] = [hold for hold in terms["holds"] if hold != wait["hold"]]
-        self.unhold(key, wait["hold"])
-
-    def unhold(self, key: Key, hold: str) -> None:
-        """End a hold."""
-        terms, rule = self._terms_of(key), self._rulebook.item[key[0]]
-        if hold in terms["holds"]:
-            terms["holds"].remove(hold)
-        self._stir(key)
-        if terms["flagged"] and not set(rule.held_by) & set(terms["holds"]):
-            terms["flagged"] = False
-            self._end(rule.overdue, self.items[key]["row"])
-
-    def hold(self, key: Key, hold: str) -> None:
-        """Begin a hold, unless somebody has released it already."""
-        terms = self._terms_of(key)
-        if hold not in terms["released"]:
-            terms["holds"].append(hold)
-            status, item = self._rulebook.item[key[0]].tells, self.items.get(key)
-            if item and status and terms["holds"].count(hold) == 1 and hold not in OBJECTIONS:
-                self.told.add((status, item["row"]["source"], item["row"]["event_id"]))
-
-    def _is_refused(self, wait: Row) -> bool:
-        signer = person(wait["row"])
-        return not signer or signer.casefold() == self._asker(wait).casefold()
-
-    def _asker(self, wait: Row) -> str:
-        return self._terms.get(wait["item"], {}).get("person", "")
+        self._release(key, wait["hold"])
 
     def _tied(self) -> bool:
         changed, self._changed = self._changed, set()
         for key in changed & self._groups.keys():
             if self._groups[key]["sum"] == self._groups[key]["total"]:
+                self._groups[key]["tied"] = self._groups[key]["total"]
+                self._groups[key]["unbooked"] += len(self._waiting_for.get(key, ()))
                 for wait in [self.waiting[number] for number in self._waiting_for.get(key, ())]:
                     wait["fault"] = wait["fault"] if wait["item"] else ""
                     self._wait_no_more(wait, "group")
@@ -336,6 +294,7 @@ class Matching:
             self._age_item(key, item, now_ms)
         for key, group in list(self._groups.items()):
             old = now_ms - group["since"] > self._rulebook.group[key[0]].wait_days * DAY_MS
+            old = old and not (group["unbooked"] and key[0] in self._booked)
             if old and key not in self._waiting_for and group["sum"] == group["total"]:
                 del self._groups[key]
 
@@ -378,15 +337,3 @@ class Matching:
         for number, wait in list(self.waiting.items()):
             if wait["fault"] == FULL and len(self.items) < self._items_max:
                 self.take(number, wait["row"], now_ms)
-
-    # ── exceptions of items ────────────────────────────────────────────────────────────────────────────────────────
-
-    def _raise(self, type: str, row: Row, key: Key, amount: int) -> None:
-        told = (key[1], row["currency"], 0 if key[0] in self._pieces else amount)
-        self.flags.setdefault((type, row["source"], row["event_id"]), told)
-
-    def _end(self, type: str, row: Row) -> None:
-        self.flags.pop((type, row["source"], row["event_id"]), None)
-
-    def _links(self, row: Row) -> Links:
-        return self._rulebook.kind[row["kind"]].links

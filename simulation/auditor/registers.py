@@ -16,8 +16,9 @@ from simulation.auditor.bills import Bills
 from simulation.auditor.candidates import Candidates
 from simulation.auditor.claims import Claims
 from simulation.auditor.denials import Denials
+from simulation.auditor.held_items import FlagKey
 from simulation.auditor.inverses import Inverses
-from simulation.auditor.matching import FlagKey, Matching
+from simulation.auditor.matching import Matching
 from simulation.auditor.order_lines import OrderLines
 from simulation.auditor.takebacks import Takebacks
 
@@ -52,6 +53,7 @@ class Registers:
         self.told: set[tuple[str, str, str]] = set()  # status, source, event_id
         self._derived: list[Row] = []
         self.flags: dict[FlagKey, tuple[str, str, str, int]] = {}  # -> entity, facility, currency, amount
+        matching.marked = self.flags
         self._models = {
             name: MODELS[terms.__struct_config__.tag](terms, accounts, self)
             for name, terms in rulebook.register.items()
@@ -144,7 +146,7 @@ class Registers:
     def apply_holds(self) -> None:
         """Do what was asked of open items."""
         holds, self._holds = self._holds, {}
-        for key, hold, *_ in (asked for asked, on in holds.items() if on):
-            self._matching.hold(key, hold)
-        for key, hold, *_ in (asked for asked, on in holds.items() if not on):
-            self._matching.unhold(key, hold)
+        for key, hold, *cause in (asked for asked, on in holds.items() if on):
+            self._matching.hold(key, hold, tuple(cause))
+        for key, hold, *cause in (asked for asked, on in holds.items() if not on):
+            self._matching.unhold(key, hold, tuple(cause))

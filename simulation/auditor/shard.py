@@ -127,20 +127,15 @@ class AuditedShard:
             parts = [[one for one, is_near in zip(arrived, near, strict=True) if not is_near]]
             for begin, end in pairwise([0, *self._cuts(arrived, ends)]):
                 frame = [one for one, is_near in zip(arrived[begin:end], near[begin:end], strict=True) if is_near]
-                parts.append([one for one in frame if not self._is_held_back(one[0])])
-                parts.append([one for one in frame if self._is_held_back(one[0])])
+                parts += [[one for one in frame if self._is_held_back(one[0]) == held] for held in (False, True)]
         for part in parts:
             for number, received_ms in part:
                 self.matching.take(number, self.rows[number], received_ms)
-            self._settle_all([self._in_turn(self._ready())])
+            self._settle_all([self._ready()])
         self.matching.keep_waiting(self._came)
         self._came = set()
         unlinked, self._unlinked = self._unlinked, []
         self._settle_all([unlinked])
-
-    def _in_turn(self, ready: list[int]) -> list[int]:
-        """What came with this step goes on before what had waited for it."""
-        return sorted(ready, key=lambda number: number not in self._came)
 
     def _cuts(self, arrived: list[tuple[int, int]], ends: list[int]) -> list[int]:
         """The ends of those frames that hold a row which registers may hold, and the end of all."""
@@ -159,6 +154,9 @@ class AuditedShard:
             self._follow_registers(batches)
             for number in batch:
                 self._hold(number, faults[number]) if faults[number] else self._settle(number)
+            self.matching.look()
+            if self.matching.ready:
+                batches.append(self._ready())
         for balances in self._balances:
             balances.add(self._changes, self._now_ms)
         self._changes.clear()
@@ -178,7 +176,7 @@ class AuditedShard:
         self._registers.apply_holds()
         self.matching.look()
         if self.matching.ready:
-            batches.append(self._in_turn(self._ready()))
+            batches.append(self._ready())
 
     def _settle(self, number: int) -> None:
         """A row that waits for nothing: exclude it, hold it, or book it."""
@@ -204,6 +202,7 @@ class AuditedShard:
         if measured:
             self._count(self.turnover, row, "posted", sum(map(abs, amounts)))
         self._follow(number)
+        self.matching.booked(row)
         if rule.noted_in:
             self._registers.note(rule.noted_in, row, self._now_ms)
         return self._stand(number, "excluded" if rule.mode == "none" else "booked", "")
@@ -278,8 +277,9 @@ class AuditedShard:
             self._opens_on[message["entity"]] = max(opens_on, self._opens_on[message["entity"]])
 
     def _ready(self) -> list[int]:
+        """What came with this step goes on before what had waited for it."""
         ready, self.matching.ready = self.matching.ready, []
-        return ready
+        return sorted(ready, key=lambda number: number not in self._came)
 
     def _retry_held(self, tried: Sequence[int]) -> None:
         self._held = [number for number in self._held if number not in tried]

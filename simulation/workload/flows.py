@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 SUPPLIERS = ("acme", "acme", "globex")
 LINES_MAX = 3
+MISNAMED = 0.1  # of billed lines: the supplier may be another one than the order's
 DENIED = ("CO-50", "CO-50", "CO-50", "CO-97")
 ADJUSTED = ("CO-45", "CO-253", "PR-1", "CO-50")
 HOLDS = ("match_failed_receipt", "match_failed_price", "match_failed_quantity")
@@ -95,7 +96,8 @@ class Purchase:
             amount = part * (price + self._rng.choice((0, 0, 0, 0, 7, -3))) // 1000
             reference = key if self._rng.random() < 0.9 else None
             given = {"document": self._key(kind), "reference": reference, "quantity": part, "correlation_id": None}
-            self._add(kind, amount, **given)
+            other = {"counterparty": self._rng.choice(SUPPLIERS)} if self._rng.random() < MISNAMED else {}
+            self._add(kind, amount, **given, **other)
             total += amount
         return total
 
@@ -111,7 +113,8 @@ class Purchase:
                 self._add("hold_released", 0, document=bill, reason=hold, attributes=attributes)
         if self._rng.random() < 0.2:
             held = [row["document"] for row in self._rows if row["kind"] == "invoice_line_billed"]
-            hold = f"{self._rng.choice(HOLDS)}:{self._rng.choice(held)}"
+            number = self._rng.choice((f":{self._rng.choice(held)}", ""))
+            hold = f"{self._rng.choice(HOLDS)}{number}"
             self._add("hold_released", 0, document=bill, reason=hold, attributes=attributes)
 
     def _pay(self, bill: str, total: int) -> None:

@@ -205,6 +205,11 @@ def count_reversals_as_denials(patch: Patch) -> None:
     )
 
 
+def pay_what_is_not_booked(patch: Patch) -> None:
+    """A bill may be paid although its lines are held."""
+    patch.setattr(OpenItems, "_hold_unbooked", lambda self, key, rule: None)
+
+
 def leave_claims_of_a_rejected_batch(patch: Patch) -> None:
     """A batch that was not taken changes nothing of its claims."""
     patch.setattr(Claims, "_reject", lambda self, fact, now_ms: None)
@@ -237,6 +242,7 @@ MUTATIONS = {
     believe_a_lookup_too_early: 5,
     declare_a_close_at_once: 62,
     count_reversals_as_denials: 3,
+    pay_what_is_not_booked: 16,
     leave_claims_of_a_rejected_batch: 2,
     overlook_remarks: 2,
 }

@@ -305,6 +305,7 @@ def test_decision_on_waiting_and_held_events_at_once_tries_both():
     run.step(mapping(1, [row for row in MAPPING if row["role"] not in ("GROSS_REV", "PAYMENT_CLEARING")]))
     run.take(charge("odd"))
     run.take(event("bill", "invoice_received", 100, document="B1", counterparty="acme", person="ann"))
+    run.take(event("line", "invoice_line_billed", 100, document="B1/1", correlation_id="B1"))
     run.take(event("approval", "invoice_approved", document="B1", person="bob"))
     run.take(event("payment", "payment_released", 150, document="P1", reference="B1"))
     run.take(event("return", "payment_returned", 60, document="X1", reference="P1", correlation_id="B1"))

@@ -621,3 +621,110 @@ def test_service_accrued_at_a_period_s_end_is_reversed_by_its_negative():
     run.take(event("a", "service_accrued", 900, document="ac1"), event("b", "service_accrued", -900, document="ac1r"))
     assert run.accounts() == {}
     assert run.total("booked") == 2
+
+
+# ── what is not booked is not paid ─────────────────────────────────────────────────────────────────────────────────
+
+
+UNORDERED = (bill(1_000), billed(1, 1_000, line="NOPO/1"))
+STRANGE = (ordered(), received(100), bill(100_000, supplier="other"), billed(100, 100_000, counterparty="other"))
+UNEVEN = (ordered(), received(100), bill(120_000), billed(100, 100_000))
+TAXED = (bill(105_000, attributes={"tax_minor": 5_000}), billed(None, 100_000, line=None))
+
+
+@pytest.mark.parametrize("rows", [UNORDERED, STRANGE, UNEVEN], ids=["unordered", "other supplier", "uneven"])
+@pytest.mark.parametrize("is_paid_first", [False, True])
+def test_bill_not_booked_is_not_paid(rows, is_paid_first):
+    """A bill of which anything waits or is held is approved and not paid, whichever comes first; nobody lets it go."""
+    run, payment = Run(), (approved(), paid(rows[-1]["amount_minor"]))
+    for row in (*payment, *rows) if is_paid_first else (*rows, *payment):
+        run.take(row)
+    assert run.state("pay-PAY1") == "pending"
+    run.step(tick(NOW_MS + 6 * DAY_MS))
+    run.step(decision(1, "release", *run.ids("payment_on_hold", "bill_out_of_balance")))
+    assert (run.state("pay-PAY1"), run.balance("PAYMENT_CLEARING"), run.balance("AP")) == ("excepted", 0, 0)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(5))))
+@pytest.mark.parametrize("together", [True, False], ids=["one step", "a step each"])
+def test_bill_is_paid_when_its_last_line_is_booked_in_every_order_of_arrival(order, together):
+    """Order, bill, approval and payment end alike in any order: the payment goes out once all is recorded."""
+    sent = (ordered(1), bill(1_000), billed(1, 1_000), approved(), paid(1_000))
+    run, rows = Run(), [sent[at] for at in order]
+    run.take(received(1))
+    for step in [rows] if together else [[row] for row in rows]:
+        run.take(*step)
+    run.restart()
+    assert run.state("pay-PAY1") == "booked"
+    assert run.balances_of("mercy") == {"INVENTORY": 1_000, "PAYMENT_CLEARING": -1_000}
+
+
+def test_bill_of_a_stranger_is_paid_when_its_line_books():
+    """A line that its register held, and that books by a mapping after a restart, lets the payment go by itself."""
+    run = Run()
+    run.take(*STRANGE, approved(), paid(100_000))
+    run.restart()
+    run.step(mapping(2, [*MAPPING, {"role": "SUPPLIER_ALIAS", "account": "acme", "counterparty": "other"}]))
+    assert run.state("pay-PAY1") == "booked"
+    assert run.balances_of("mercy") == {"INVENTORY": 100_000, "PAYMENT_CLEARING": -100_000}
+
+
+@pytest.mark.parametrize("missing", ["PURCHASE_EXPENSE", "TAX"])
+def test_bill_held_for_an_account_is_paid_when_that_is_mapped(missing):
+    """Head or line without an account: nothing is paid until the mapping is there, and then by itself."""
+    run = Run(mapped=False)
+    run.step(mapping(1, [row for row in MAPPING if row["role"] != missing]))
+    run.take(*TAXED, approved(), paid(105_000))
+    assert run.state("pay-PAY1") == "pending"
+    run.step(mapping(2, MAPPING))
+    assert run.state("pay-PAY1") == "booked"
+    assert run.balances_of("mercy") == {"PURCHASE_EXPENSE": 100_000, "TAX": 5_000, "PAYMENT_CLEARING": -105_000}
+
+
+def test_bill_of_which_a_line_was_taken_out_is_never_paid():
+    """A line that people exclude after its bill tied is never recorded, and so the bill is not paid."""
+    run = Run()
+    run.take(*STRANGE, approved(), paid(100_000))
+    run.step(decision(1, "exclude", *run.ids("vendor_mismatch")))
+    run.step(tick(NOW_MS + 6 * DAY_MS))
+    assert run.open_types() == ["payment_on_hold"]
+    assert run.balance("PAYMENT_CLEARING") == 0
+
+
+# ── releases ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("hold", ["match_failed_receipt", "match_failed_receipt:1"])
+@pytest.mark.parametrize("is_first", [False, True])
+def test_hold_is_released_by_its_plain_name_and_its_exception_ends(hold, is_first):
+    """A release that comes before or after the hold that it names lets it go; nothing of it stays open."""
+    run = Run()
+    if is_first:
+        run.take(let_go(hold))
+    run.take(ordered(), received(90), billed(100, 100_000), bill(100_000), approved(), paid(100_000))
+    assert run.state("pay-PAY1") == ("booked" if is_first else "pending")
+    run.restart()
+    if not is_first:
+        run.take(let_go(hold))
+    assert (run.state(f"free-{hold}-Bob"), run.state("pay-PAY1"), run.open) == ("excluded", "booked", {})
+
+
+def test_release_of_a_plain_name_lets_go_the_holds_of_all_lines():
+    """Two lines fail alike: one release of that name ends both holds and both exceptions."""
+    run = Run()
+    run.take(ordered(10), ordered(10, line="PO2/1"), billed(10, 10_000))
+    run.take(billed(10, 10_000, line="PO2/1", document="acme/77/2"), bill(20_000), approved(), paid(20_000))
+    assert len(run.ids("match_failed_receipt")) == 2
+    run.take(let_go("match_failed_receipt"))
+    assert (run.state("pay-PAY1"), run.open) == ("booked", {})
+
+
+@pytest.mark.parametrize("hold", ["nonsense", "unbooked"])
+def test_release_of_no_hold_waits_and_becomes_an_exception(hold):
+    """Who releases what is not there, or what nobody may, is told so, and consumers are told nothing."""
+    run = Run()
+    run.take(bill(1_000), billed(1, 1_000, line="NOPO/1"), approved(), let_go(hold))
+    assert run.state(f"free-{hold}-Bob") == "pending"
+    run.step(tick(NOW_MS + 6 * DAY_MS))
+    assert "payment_on_hold" in run.open_types()
+    assert "released" not in [status for status, *_ in run.statuses]

@@ -93,7 +93,7 @@ def test_bills_same_supplier_amount_and_date_hold_the_later_comer():
     (flag,) = told.flags
     assert (flag.fault, flag.event_id, flag.residual_minor, flag.raised) == (SUSPECT, "acme/B900", 100_000, True)
     assert flag.detail == "same supplier, amount and date as acme/A77"
-    assert told.holds == [Hold("payable", "mercy", "acme/B900", SUSPECT, True)]
+    assert told.holds == [Hold("payable", "mercy", "acme/B900", SUSPECT, True, flag.source, flag.event_id)]
 
 
 @pytest.mark.parametrize(
