@@ -4,7 +4,7 @@ from fractions import Fraction
 from typing import Any
 
 from simulation.auditor.amounts import attributes_of
-from simulation.auditor.matching import OBJECTIONS
+from simulation.auditor.held_items import OBJECTIONS
 
 Row = dict[str, Any]
 DAY_MS = 24 * 60 * 60 * 1000

@@ -155,8 +155,7 @@ class AuditedShard:
             for number in batch:
                 self._hold(number, faults[number]) if faults[number] else self._settle(number)
             self.matching.look()
-            if self.matching.ready:
-                batches.append(self._ready())
+            batches += [self._ready()] if self.matching.ready else []
         for balances in self._balances:
             balances.add(self._changes, self._now_ms)
         self._changes.clear()
