@@ -23,7 +23,7 @@ class CandidateTerms(
     """`derives`: the kind of event that a pair becomes. `several`: the exception of money that fits several
     remittances, or one that other money fits too, for as long as it does."""
 
-    PARTS: ClassVar[frozenset[str]] = frozenset(("remit", "money", "paid"))
+    PARTS: ClassVar[frozenset[str]] = frozenset(("remit", "money", "paid", "applied"))
     MEASURES: ClassVar[frozenset[str]] = frozenset()
 
     derives: str
@@ -73,7 +73,8 @@ class Candidates:
         self._marks = Marks([], [], [], [])
 
     def take(self, fact: Fact, now_ms: int) -> Finding:
-        """Keep a "remit" or "money" half; "paid" says that a trace's money came."""
+        """Keep a "remit" or "money" half; "paid" says that a trace's money came, "applied" that a person has
+        placed money, all of it or a part."""
         key, payer = (fact.entity, fact.key), self._policy("PAYER_ALIAS", fact.place()) or fact.counterparty
         money = (fact.amount_minor, fact.currency, fact.effective_on, fact.occurred_ms)
         side = Side(fact.entity, fact.key, payer, *money, now_ms, fact.counterparty, fact.source, fact.event_id)
@@ -81,6 +82,8 @@ class Candidates:
             self._paid.setdefault(key, {})[payer] = now_ms
             there = self._remits.get(key, {})
             self._drop_remits(key, [one for one in there if not payer or one in ("", payer)])
+        elif fact.part == "applied":
+            self._contest(self._money.pop(key, None), on=False)
         elif fact.part == "money" and fact.amount_minor:
             self._contest(self._money.get(key), on=False)
             self._money[key] = side

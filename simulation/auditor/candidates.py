@@ -16,12 +16,16 @@ class Candidates:
         self._paid: dict[tuple[str, str, str], int] = {}
 
     def take(self, part: str, key: str, row: Row, now_ms: int) -> Row:
-        """Keep a half, or that a trace's money came."""
+        """Keep a half, or that a trace's money came, or that a person has placed money."""
         place = (row["entity"], key)
         payer = self._accounts.policy("PAYER_ALIAS", row, row["effective_on"]) or row["counterparty"] or ""
         if part == "paid":
             self._halves = {at: half for at, half in self._halves.items() if not _is_of(at, ("remit", *place), payer)}
             self._paid[*place, payer] = now_ms
+        elif part == "applied":
+            placed = self._halves.pop(("money", *place, ""), None)
+            if placed:
+                self._asks.end(self._terms.several, placed["row"])
         elif row["amount_minor"] and not (part == "remit" and any(_is_of(at, place, payer) for at in self._paid)):
             pool = (row["entity"], payer, row["currency"], row["amount_minor"])
             at = (part, *place, payer if part == "remit" else "")

@@ -1,0 +1,149 @@
+"""Bank money that no flow claims: it is told after three business days, and people apply it, at most what came."""
+
+from itertools import permutations
+
+import pytest
+from unit.engine.builders import DAY_MS, MAPPING, NOW_MS, Run, event, mapping, tick
+
+NAMED = [*MAPPING, {"role": "APPLIED_CASH/RENT", "account": "GL-RENT"}]
+
+
+def credit(amount_minor: int, name: str = "dep1", kind: str = "bank_credit_received", **columns: object) -> dict:
+    """Money on the bank account."""
+    return event(name, kind, amount_minor, document=name, account=None, **columns)
+
+
+def debit(amount_minor: int) -> dict:
+    """Money off the bank account."""
+    return event("deb1", "bank_debit_made", amount_minor, document="deb1", account=None)
+
+
+def applied(name: str, trace: str, amount_minor: int, deposit: str = "dep1") -> dict:
+    """Somebody says of which remittance a deposit is."""
+    return event(name, "cash_applied", amount_minor, document=name, reference=trace, correlation_id=deposit)
+
+
+def application(
+    amount_minor: int, side: str = "cash", person: str = "Bob", deposit: str = "dep1", **columns: object
+) -> tuple[dict, dict]:
+    """What one person asks for and another one approves."""
+    given = {"document": "app1", "reason": "RENT", "account": None} | columns
+    return (
+        event("asked", f"{side}_application_requested", amount_minor, person="Ann", correlation_id=deposit, **given),
+        event("signed", f"{side}_application_approved", amount_minor, person=person, **given),
+    )
+
+
+def remittance(name: str, amount_minor: int) -> tuple[dict, dict]:
+    """A remittance by check, and its only claim."""
+    header = {"document": name, "reference": f"T{name}", "counterparty": "blue"}
+    return (
+        event(f"{name}-h", "remittance_received", amount_minor, **header),
+        event(f"{name}-p", "claim_paid", amount_minor, document=f"c-{name}", reference=name, counterparty="blue"),
+    )
+
+
+def later(run: Run, days: int) -> None:
+    """Let so many days go by, and relay what follows."""
+    run.step(tick(NOW_MS + days * DAY_MS))
+    run.relay(at_ms=NOW_MS + days * DAY_MS)
+
+
+def taken(*rows: dict) -> Run:
+    """A run that has taken these rows one by one, with what followed of each."""
+    run = Run(mapped=False)
+    run.step(mapping(1, NAMED))
+    for row in rows:
+        run.take(row)
+        run.relay()
+    return run
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        (credit(350), "unidentified_deposit"),
+        (credit(350, kind="untraced_eft_received", counterparty="blue"), "unidentified_deposit"),
+        (debit(350), "unidentified_debit"),
+    ],
+    ids=["credit", "claim money without a trace", "debit"],
+)
+def test_bank_money_that_nobody_applies_is_told_after_three_business_days(row, told):
+    """It is booked at once; after three business days it is an exception, until somebody applies it."""
+    run = taken(row)
+    assert abs(run.balance("CASH")) == 350
+    later(run, 3)
+    assert run.open == {}
+    later(run, 4)
+    assert run.open_types() == [told]
+
+
+@pytest.mark.parametrize("kind", ["bank_credit_received", "untraced_eft_received"])
+def test_bank_deposit_of_two_checks_is_applied_to_both_remittances_in_any_order(kind):
+    """Where the bank tells only the sum, a person says which remittances it is of: nothing is left in clearing."""
+    rows = [credit(350, kind=kind), applied("a1", "Tera1", 100), applied("a2", "Tera2", 250)]
+    rows += [*remittance("era1", 100), *remittance("era2", 250)]
+    for order in permutations(range(3)):
+        run = taken(*(rows[at] for at in order), *rows[3:])
+        later(run, 20)
+        assert run.balances_of("mercy") == {"CASH": 350, "AR_INS": -350}, order
+        assert run.open == {}
+
+
+def test_bank_deposit_is_applied_at_most_once():
+    """More than what is left of a deposit is an exception, and posts nothing."""
+    run = taken(credit(350), *remittance("era1", 300), *remittance("era2", 100))
+    run.take(applied("a1", "Tera1", 300), applied("a2", "Tera2", 100))
+    run.relay()
+    assert run.balances_of("mercy") == {"CASH": 350, "UNAPPLIED_CASH": -50, "REMIT_CLEARING": 100, "AR_INS": -400}
+    assert run.open_types() == ["allocation_exceeded"]
+
+
+def test_bank_money_that_a_person_has_applied_is_not_paired_again():
+    """A remittance that would have fit waits for its own money."""
+    money = credit(540, kind="untraced_eft_received", counterparty="blue")
+    run = taken(*remittance("era2", 540), *remittance("era1", 540), money, applied("a1", "Tera1", 540))
+    later(run, 2)
+    run.restart()
+    later(run, 6)
+    assert run.balances_of("mercy") == {"CASH": 540, "REMIT_CLEARING": 540, "AR_INS": -1080}
+    assert run.open_types() == ["missing_eft"]
+
+
+def test_bank_money_for_an_account_goes_to_its_receivable():
+    """Two persons apply it: the account that the application names owes less."""
+    run = taken(credit(350), *application(300, account="token-1"))
+    assert run.balances_of("mercy") == {"CASH": 350, "UNAPPLIED_CASH": -50, "AR_SELF": -300}
+    assert [row["kind"] for row in run.relayed_rows] == ["account_settled"]
+
+
+def test_bank_money_of_another_reason_goes_where_that_reason_is_mapped():
+    """Out of unapplied cash and out of suspense, to the account of the role APPLIED_CASH/REASON; else it is held."""
+    run = taken(credit(350), *application(350))
+    assert run.balances_of("mercy") == {"CASH": 350, "RENT": -350}
+    run = taken(debit(350), *application(350, "debit", deposit="deb1"))
+    assert run.balances_of("mercy") == {"CASH": -350, "RENT": 350}
+    later(run, 20)
+    assert run.open == {}
+    run = taken(credit(350), *application(350, reason="ELSE"))
+    assert run.open_types() == ["mapping_missing"]
+
+
+@pytest.mark.parametrize("side", ["cash", "debit"])
+def test_bank_money_is_applied_by_a_second_person(side):
+    """Who asked may not approve, and what is approved by nobody is told."""
+    money, deposit = (credit(350), "dep1") if side == "cash" else (debit(350), "deb1")
+    asked, signed = application(350, side, person="Ann", deposit=deposit)
+    run = taken(money, asked, signed)
+    assert run.open_types() == ["approval_refused"]
+    assert run.balance("RENT") == 0
+    run = taken(money, asked)
+    later(run, 11)
+    assert run.open_types() == ["request_unapproved"]
+
+
+def test_bank_entries_of_one_reference_are_one_deposit():
+    """Parts of a batch share the bank's reference: all are booked, and their sum may be applied."""
+    run = taken(credit(100), credit(250) | {"event_id": "part2"}, *application(350))
+    assert run.balances_of("mercy") == {"CASH": 350, "RENT": -350}
+    assert run.open == {}
