@@ -236,6 +236,7 @@ class _File:
                 type_code=code,
                 customer_reference=customer_reference,
                 texts=texts,
+                meant=self._types.meant(self._sender, code),
             )
 
     def _close_account(self, record: _Record) -> Iterator[Item]:

@@ -19,7 +19,7 @@ import msgspec
 import polars as pl
 import xxhash
 
-from adapters.sources.bank.patterns import PATTERNS, Patterns
+from adapters.sources.bank.patterns import CHECK_PAID, LOCKBOX, PATTERNS, Patterns
 from adapters.sources.bank.references import reference, trimmed
 from adapters.sources.occurrences import Occurrences, key_hash
 from adapters.sources.source import Chunk, Quarantined, Reader, SourceFault, SourceSettings, canonical
@@ -31,6 +31,7 @@ ENVELOPE = 0  # the transaction number of a fault that lies in the file's envelo
 
 
 UNTRACED = "untraced_eft_received"  # claim money whose trace was dropped on the way
+SIGNED = frozenset({"deposit_received", "eft_received"})  # kinds whose amount is negative where money went out
 
 
 class Entry(NamedTuple):
@@ -50,6 +51,7 @@ class Entry(NamedTuple):
     texts: tuple[str, ...] = ()
     part: int = 0  # of a batch entry, counted from 1
     returned: bool = False  # it takes back an earlier entry
+    meant: str = ""  # what the bank's type code alone says: LOCKBOX, CHECK_PAID or nothing
 
 
 class SetAside(NamedTuple):
@@ -204,11 +206,11 @@ class _Events:
         return _Row(
             event_id=event_id,
             kind=kind,
-            document=reference(entry.bank_reference, key) or event_id,
+            document=(answered if kind == "lockbox_deposited" else reference(entry.bank_reference, key)) or event_id,
             reference=answered,
             counterparty=reference(counterparty, key),
             reason=reference(entry.type_code, key),
-            amount_minor=entry.amount_minor if kind == "deposit_received" else abs(entry.amount_minor),
+            amount_minor=entry.amount_minor if kind in SIGNED else abs(entry.amount_minor),
             currency=entry.currency,
             booked_on=entry.booked_on,
             effective_on=entry.value_on,
@@ -221,19 +223,21 @@ class _Events:
         return digest if number == 1 else f"{digest}#{number}"
 
     def _meaning(self, entry: Entry) -> tuple[str, str, str]:
-        """Kind, reference and counterparty. A traced payment's is TRN03 or nothing: the sender's number may be another
-        one than the payer's in the remittance, and would tell apart what belongs together."""
+        """Kind, reference and counterparty. A debit with a trace is a payer's, of a remittance that takes money back. A
+        traced payment's counterparty is TRN03 or nothing: the sender's number may be another one than the payer's in
+        the remittance, and would tell apart what belongs together."""
         patterns, texts = self._patterns, entry.texts
         if payout := patterns.payout(texts):
             return "deposit_received", trimmed(payout), entry.originator
         trace = patterns.trace(texts)
         company = (trace and trace.payer) or entry.originator or patterns.company(texts)
         comes_in = entry.amount_minor >= 0
-        if comes_in and not entry.returned and (trace or patterns.is_claim_payment(texts)):
-            return ("eft_received", trimmed(trace.reference), trace.payer) if trace else (UNTRACED, "", company)
-        kind = "bank_credit_received" if comes_in else "bank_debit_made"
+        if trace and not entry.returned:
+            return "eft_received", trimmed(trace.reference), trace.payer
+        if comes_in and not entry.returned and patterns.is_claim_payment(texts):
+            return UNTRACED, "", company
         answered = trimmed(trace.reference) if trace else reference(entry.customer_reference, self._settings.token_key)
-        return kind, answered, company
+        return _untraced_kind(entry, numbered=bool(answered.strip("0"))), answered, company
 
     def _attributes_of(self, entry: Entry) -> str:
         """The account as a token, as it may be a person's; and whether the entry takes back an earlier one."""
@@ -243,3 +247,14 @@ class _Events:
             content = named | ({"returned": True} if entry.returned else {})
             self._attributes[known] = msgspec.json.encode(content).decode()
         return self._attributes[known]
+
+
+def _untraced_kind(entry: Entry, *, numbered: bool) -> str:
+    """The kind of an entry that is no claim's and no payout's money. A lockbox and a check are known by a number."""
+    comes_in = entry.amount_minor >= 0
+    if numbered and not entry.returned:
+        if entry.meant == LOCKBOX and comes_in:
+            return "lockbox_deposited"
+        if entry.meant == CHECK_PAID and not comes_in:
+            return "payment_cleared"
+    return "bank_credit_received" if comes_in else "bank_debit_made"

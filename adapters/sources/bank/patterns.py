@@ -5,12 +5,14 @@ Owns reading `patterns.toml` and searching texts with it. Never lets anything of
 
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from runtime.errors import ConfigError
 
+LOCKBOX, CHECK_PAID = "lockbox", "check_paid"  # what a type code may mean besides a direction
+_DIRECTIONS = {"credit": 1, LOCKBOX: 1, "debit": -1, CHECK_PAID: -1, "silent": 0}
 TABLE = Path(__file__).with_name("patterns.toml")
 
 
@@ -34,17 +36,23 @@ class TypeTable(NamedTuple):
     credit: range
     debit: range
     silent: frozenset[str]
-    banks: Mapping[str, Mapping[str, int]]  # sender id -> code -> direction
+    meanings: Mapping[str, str]  # code -> LOCKBOX or CHECK_PAID
+    banks: Mapping[str, Mapping[str, str]]  # sender id -> code -> what it is there: a key of the table
 
     def direction(self, sender: str, code: str) -> int | None:
         """1 for money in, -1 for money out, 0 for none; None when nobody knows."""
         own = self.banks.get(sender, {}).get(code)
         if own is not None:
-            return own
+            return _DIRECTIONS[own]
         if code in self.silent:
             return 0
         number = int(code) if code.isdecimal() else -1
         return 1 if number in self.credit else -1 if number in self.debit else None
+
+    def meant(self, sender: str, code: str) -> str:
+        """LOCKBOX or CHECK_PAID where the code says so, otherwise nothing."""
+        word = self.banks.get(sender, {}).get(code) or self.meanings.get(code, "")
+        return word if word in (LOCKBOX, CHECK_PAID) else ""
 
 
 class Patterns(NamedTuple):
@@ -100,15 +108,16 @@ def _compiled(table: Mapping, name: str) -> list[re.Pattern[str]]:
 
 def _types(table: Mapping) -> TypeTable:
     (credit_from, credit_to), (debit_from, debit_to) = table["credit"], table["debit"]
-    banks = {bank: dict(_directions(codes)) for bank, codes in table.get("bank", {}).items()}
+    banks = {bank: dict(_words(codes, _DIRECTIONS)) for bank, codes in table.get("bank", {}).items()}
+    meanings = dict(_words(table, (LOCKBOX, CHECK_PAID)))
     return TypeTable(
-        range(credit_from, credit_to + 1), range(debit_from, debit_to + 1), frozenset(table["silent"]), banks
+        range(credit_from, credit_to + 1), range(debit_from, debit_to + 1), frozenset(table["silent"]), meanings, banks
     )
 
 
-def _directions(codes: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, int]]:
-    for name, direction in {"credit": 1, "debit": -1, "silent": 0}.items():
-        yield from ((code, direction) for code in codes.get(name, ()))
+def _words(codes: Mapping[str, Sequence[str]], words: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for word in words:
+        yield from ((code, word) for code in codes.get(word, ()))
 
 
 def _first(patterns: Sequence[re.Pattern[str]], texts: Sequence[str]) -> re.Match[str] | None:

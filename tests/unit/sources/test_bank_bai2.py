@@ -115,6 +115,39 @@ def test_bai2_claim_payment_without_trace_names_its_payer(tmp_path: Path) -> Non
     assert (event["kind"], event["reference"], event["counterparty"]) == ("untraced_eft_received", None, "1411289245")
 
 
+def test_bai2_debit_with_a_trace_is_what_a_payer_takes_back(tmp_path: Path) -> None:
+    """A debit with a remittance's trace is a negative EFT; one that says HCCLAIMPMT alone is a debit like any other."""
+    taken = account("16,455,20000,,BR1,,HCCLAIMPMT/", "88,TRN*1*T7*1512345678/", total_minor=20_000)
+    other = account("16,455,300,,BR2,,HCCLAIMPMT/", total_minor=300)
+    events = events_of(opened(file(tmp_path, taken, other)))
+    assert events.select("kind", "reference", "counterparty", "amount_minor").rows() == [
+        ("eft_received", "T7", "1512345678", -20_000),
+        ("bank_debit_made", None, None, 300),
+    ]
+
+
+def test_bai2_check_paid_clears_the_payment_of_its_number(tmp_path: Path) -> None:
+    """A check paid answers the payment that its customer reference names; without a number it is a debit."""
+    records = ["16,475,1000,,BR1,0004711,CHECK PAID/", "16,475,5,,BR2,,/", "16,475,6,,BR3,0000000,/"]
+    events = events_of(opened(file(tmp_path, account(*records, total_minor=1011))))
+    assert events.select("kind", "document", "reference", "amount_minor").rows() == [
+        ("payment_cleared", "BR1", "0004711", 1000),
+        ("bank_debit_made", "BR2", None, 5),
+        ("bank_debit_made", "BR3", "0000000", 6),
+    ]
+
+
+def test_bai2_lockbox_deposit_is_named_by_its_number(tmp_path: Path) -> None:
+    """A lockbox deposit is named by its customer reference, as a feed of its checks does; without one it is money in."""
+    records = ["16,115,35000,,BR1,BOX1,/", "16,115,5,,BR2,,/", "16,175,7,,BR3,BOX3,/"]
+    events = events_of(opened(file(tmp_path, account(*records, total_minor=35_012))))
+    assert events.select("kind", "document").rows() == [
+        ("lockbox_deposited", "BOX1"),
+        ("bank_credit_received", "BR2"),
+        ("bank_credit_received", "BR3"),
+    ]
+
+
 def test_bai2_value_date_and_currency_are_the_record_s_own(tmp_path: Path) -> None:
     """The value date of a funds type V becomes the accounting date; the account's currency wins over the group's."""
     records = ["03,9,CAD,/", "16,195,500,V,261003,,BR1,CR1,/", "16,495,200,,BR2,,/", "49,700,4/"]
@@ -225,6 +258,18 @@ def test_bai2_bank_s_own_codes_win_over_the_ranges(tmp_path: Path) -> None:
     types = patterns.load(table).types
     assert [types.direction("BANK", code) for code in ("951", "142", "195", "475")] == [1, -1, 0, -1]
     assert [types.direction("OTHER", code) for code in ("951", "142", "195", "890")] == [None, 1, 1, 0]
+
+
+def test_bai2_bank_s_own_codes_may_be_lockboxes_and_checks(tmp_path: Path) -> None:
+    """A bank's own codes say what is a lockbox or a check there, and what is none although others have it so."""
+    table = tmp_path / "patterns.toml"
+    own = '[bai2.bank."BANK"]\nlockbox = ["175"]\ncheck_paid = ["951"]\ndebit = ["475"]\n'
+    table.write_text(patterns.TABLE.read_text() + own)
+    types = patterns.load(table).types
+    codes = ("175", "951", "475", "115", "195")
+    assert [types.meant("BANK", code) for code in codes] == ["lockbox", "check_paid", "", "lockbox", ""]
+    assert [types.meant("OTHER", code) for code in codes] == ["", "", "check_paid", "lockbox", ""]
+    assert [types.direction("BANK", code) for code in codes] == [1, -1, -1, 1, 1]
 
 
 def test_bai2_table_that_is_broken_names_the_fault(tmp_path: Path) -> None:
