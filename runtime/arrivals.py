@@ -22,13 +22,15 @@ class Arrivals:
     """Rows (as moves) by their places: first those that came, then what is added.
 
     `at`: the place of each id that was matched already and may wait. `waiting`: the last change of what waits, which is
-    parked when all is matched. `enters`: of each row whether its kind has a register.
+    parked when all is matched. `ready`: the places of rows that parts before the present one made ready. `enters`: of
+    each row whether its kind has a register.
     """
 
     def __init__(self, rows: pl.DataFrame, registered: Collection[str], now_ms: int) -> None:
         self.rows, self._now_ms = rows, now_ms
         self.at: dict[int, int] = {}
         self.waiting: dict[int, Change] = {}
+        self.ready = NOWHERE
         self._registered = list(registered)
         self.enters = self._entering(rows)
         self._frames = [rows]  # of all rows; joined when they are looked at

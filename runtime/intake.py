@@ -24,6 +24,7 @@ from runtime.ledger.links import meeting
 from runtime.ledger.open_items import OpenItems
 from runtime.ledger.partners import Partners
 from runtime.ledger.posting import PostingRules
+from runtime.ledger.registers import Hold
 from runtime.ledger.rules import BY_CODE, Rulebook
 from runtime.ledger.step_matching import Taken, events_of
 from runtime.ledger.waiting import Change
@@ -97,21 +98,22 @@ class Intake:
         self, frame: pl.DataFrame, linked: pl.Series, lengths: Sequence[int], step: Step, was: str | None
     ) -> pl.DataFrame:
         """Match the linked rows and enter what is ready in its registers; the rows that go on."""
-        arrivals, done, fresh = self._arrivals(moves(frame.filter(linked), was)), [], []
+        arrivals = self._arrivals(moves(frame.filter(linked), was))
         for part in self._parts(arrivals, linked.arg_true().to_numpy(), lengths):
-            done += self._booked_before(fresh, arrivals, step)
-            fresh = self._entered([self._match(part, arrivals, step)], arrivals, step)
+            entered = self._entered([self._match(part, arrivals, step)], arrivals, step)
+            arrivals.ready = joined(arrivals.ready, *entered)
         self._keep_waiting(arrivals, step)
-        return arrivals.frame(joined(*done, *fresh))
+        return arrivals.frame(arrivals.ready)
 
-    def _booked_before(self, fresh: list[Places], arrivals: Arrivals, step: Step) -> list[Places]:
-        """Of what the last part made ready, book what the next one may use only then; what is still to be finished."""
-        places = joined(*fresh)
-        needed = arrivals.kinds(places).is_in(self._booking).to_numpy()
-        if not needed.any():
-            return fresh
-        self._book([arrivals.frame(places[needed])], step)
-        return [places[~needed], *self._entered([self._marked(arrivals, step)], arrivals, step)]
+    def _booked_before(self, holds: Sequence[Hold], arrivals: Arrivals, step: Step) -> Places:
+        """Where a hold begins on what somebody awaits who only lacks that rows of parts before are booked: book these,
+        as if it had been done at once. The rows that became ready by it."""
+        if not self.items.awaited(holds):
+            return NOWHERE
+        needed = arrivals.kinds(arrivals.ready).is_in(self._booking).to_numpy()
+        rows, arrivals.ready = arrivals.frame(arrivals.ready[needed]), arrivals.ready[~needed]
+        self._book([rows], step)
+        return self._freed(arrivals, step)
 
     def _arrivals(self, rows: pl.DataFrame) -> Arrivals:
         return Arrivals(rows, self.registers.kinds, self.now_ms)
@@ -263,7 +265,12 @@ class Intake:
         step.flag(marks.flags, self.now_ms)
         step.tell(marks.told, self._following.flows, self.now_ms)
         step.derive(self._following.derivings(marks.derived))
+        before = self._booked_before(marks.holds, arrivals, step)
         self.items.hold(marks.holds)
+        return joined(before, self._freed(arrivals, step))
+
+    def _freed(self, arrivals: Arrivals, step: Step) -> Places:
+        """The rows that became ready without being matched now."""
         return self._ready({change.id: change for change in self.items.drain()}, arrivals, step)
 
     # ── finishing ──────────────────────────────────────────────────────────────────────────────────────────────────

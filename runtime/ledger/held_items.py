@@ -37,6 +37,10 @@ class HeldItems:
         """Let those that waited for an item try it."""
         raise NotImplementedError
 
+    def _is_asked_for(self, key: Key) -> bool:
+        """Whether anybody waits for an item."""
+        raise NotImplementedError
+
     # ── holds ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def hold(self, holds: Iterable[Hold]) -> None:
@@ -141,6 +145,11 @@ class HeldItems:
         """The kinds of which it must be told what is booked."""
         refs = {name: one.member_of or one.closes for name, one in self._links.items()}
         return [name for name, ref in refs.items() if ref and ref.group in self._booked_as]
+
+    def awaited(self, holds: Iterable[Hold]) -> bool:
+        """Whether any of these would begin to hold what somebody waits for and is not booked yet."""
+        begun = [_key(hold) for hold in holds if hold.on]
+        return any(self._is_unbooked(key) and self._is_asked_for(key) for key in begun)
 
     def _hold_unbooked(self, key: Key, rule: Item) -> None:
         """Hold what was opened until all events that it is made of are booked."""

@@ -281,6 +281,9 @@ class Matching(HeldItems):
                 self._attempt(id, (*key[:2], waiter.item), waiter)
                 self._settle(id)
 
+    def _is_asked_for(self, key: Key) -> bool:
+        return key_of(shared(key)) in self._consumers
+
     def _settle(self, id: int) -> None:
         """Say what became of an event: ready when nothing is lacking, otherwise whether it waits or is at fault."""
         waiter = self.waiters.get(id)
