@@ -3,7 +3,7 @@
 from itertools import permutations
 
 import pytest
-from unit.engine.builders import DAY_MS, MAPPING, NOW_MS, Run, decision, event, mapping, tick
+from unit.engine.builders import DAY_MS, MAPPING, NOW_MS, Run, decision, event, events, mapping, tick
 
 UNIT = 1000
 PRICE = 1000  # ten a unit
@@ -657,6 +657,18 @@ def test_bill_is_paid_when_its_last_line_is_booked_in_every_order_of_arrival(ord
     run.restart()
     assert run.state("pay-PAY1") == "booked"
     assert run.balances_of("mercy") == {"INVENTORY": 1_000, "PAYMENT_CLEARING": -1_000}
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["one step", "a step each"])
+def test_bill_is_paid_before_a_later_frame_holds_it_however_steps_are_cut(together):
+    """A payment that only waits for the books goes out, although what its bill is held for comes in the same step."""
+    run = Run()
+    run.take(ordered(1), received(1))
+    disputed = event("dispute", "invoice_disputed", document="acme/77", reason="price")
+    frames = events(bill(1_000), billed(1, 1_000), approved(), paid(1_000)), events(disputed)
+    for step in [frames] if together else [[frame] for frame in frames]:
+        run.step(*step)
+    assert (run.state("pay-PAY1"), run.open_types()) == ("booked", ["invoice_disputed"])
 
 
 def test_bill_of_a_stranger_is_paid_when_its_line_books():
