@@ -1,8 +1,7 @@
 """The linked rows of a step as columns of numbers: what each kind opens, uses and joins, and under which hashed keys.
 
 Owns which links are plain: those of items that nobody signs for, agrees with, holds, expects, counts in pieces or
-tells apart, so
-that the order of their uses does not matter as long as all of them fit. Decides nothing of any row.
+tells apart, so that the order of their uses does not matter as long as all of them fit. Decides nothing of any row.
 """
 
 from collections.abc import Iterable, Mapping
