@@ -68,12 +68,7 @@ class Denials:
         source, event_id, facility = denial.first
         who = (self._terms.denied, entity, source, event_id, currency, denial.amount_minor)
         now = ItemFlag(*who, raised=True, detail="", facility=facility) if denial.amount_minor > 0 else None
-        if now == denial.flagged:
-            return
-        if denial.flagged:
-            self._marks.flags.append(denial.flagged._replace(raised=False))
-        if now:
-            self._marks.flags.append(now)
+        self._marks.reflag(denial.flagged, now)
         denial.flagged = now
 
     def age(self, now_ms: int) -> None:

@@ -123,6 +123,15 @@ class Marks(NamedTuple):
     derived: list[Deriving] = []
     told: list[Told] = []
 
+    def reflag(self, standing: ItemFlag | None, now: ItemFlag | None) -> None:
+        """What is flagged now takes the place of what was until then; nothing to tell where both are the same."""
+        if now == standing:
+            return
+        if standing:
+            self.flags.append(standing._replace(raised=False))
+        if now:
+            self.flags.append(now)
+
 
 class Register(Protocol):
     """Facts of one sort, by key, in one shard. Its terms name the parts that it knows, as PARTS, and the amounts that

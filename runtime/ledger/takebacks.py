@@ -66,12 +66,7 @@ class Takebacks:
         detail = "the payer took back more than letters and remittances announced"
         who = (self._terms.baseless, entity, source, event_id, currency, _suspense(account))
         now = ItemFlag(*who, raised=True, detail=detail) if _suspense(account) else None
-        if now == account.flagged:
-            return
-        if account.flagged:
-            self._marks.flags.append(account.flagged._replace(raised=False))
-        if now:
-            self._marks.flags.append(now)
+        self._marks.reflag(account.flagged, now)
         account.flagged = now
 
     def age(self, now_ms: int) -> None:
