@@ -6,7 +6,7 @@ rulebook does).
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -183,6 +183,12 @@ def to_arrow(frame: pl.DataFrame) -> pa.RecordBatch:
 def lasting(rows: pl.DataFrame) -> pl.DataFrame:
     """Rows with texts of their own. Rows that are picked from a frame keep all of its texts in memory with them."""
     return rows.with_columns(pl.col(pl.String) + "")
+
+
+def with_texts(rows: pl.DataFrame, name: str, chosen: pl.Series, texts: Sequence[str | None]) -> pl.DataFrame:
+    """Rows with a further column: a text for each of the chosen ones, null for the others."""
+    nothing = pl.repeat(None, len(rows), dtype=pl.String(), eager=True)
+    return rows.with_columns(nothing.scatter(chosen.arg_true(), texts).alias(name))
 
 
 def tuples_of(rows: pl.DataFrame) -> Iterator[tuple]:

@@ -14,9 +14,9 @@ import polars as pl
 from runtime.ledger.amounts import attributes_of
 from runtime.ledger.crosswalk import NEWEST, Crosswalk, Place, basis_of
 from runtime.ledger.rules import Rule, Rulebook
+from runtime.schema import with_texts
 
 CODES_MAX = 100_000  # remembered answers; far more than the codes in use
-
 
 FILLED, EMPTY = "filled", "empty"  # the codes of events that are classified by whether they name an account
 PAIR = "/"  # between a code and the remark that refines it
@@ -54,10 +54,12 @@ class Classes:
     @property
     def told_apart(self) -> dict[str, set[str]]:
         """Columns that classes look at for some kinds, and these kinds."""
-        by_payer = self._classified if self._overridden else ()
-        by_reason = set(self._classified).difference(self._owned)
-        owned = {"owner": set(self._owned)}
-        return {"reason": by_reason, "remarks": set(self._refined), "counterparty": set(by_payer)} | owned
+        return {
+            "reason": set(self._classified).difference(self._owned),
+            "remarks": set(self._refined),
+            "counterparty": set(self._classified if self._overridden else ()),
+            "owner": set(self._owned),
+        }
 
     def described(self, events: pl.DataFrame) -> pl.DataFrame:
         """Events with what classes look at beside canonical columns: `owner`, whether an account is named, and
@@ -74,8 +76,7 @@ class Classes:
             return events
         given = events.filter(may).select("kind", "attributes")
         told = [_remarks(attributes, self._refined[kind]) for kind, attributes in given.iter_rows()]
-        nothing = pl.repeat(None, len(events), dtype=pl.String(), eager=True)
-        return events.with_columns(nothing.scatter(may.arg_true(), told).alias("remarks"))
+        return with_texts(events, "remarks", may, told)
 
     def rules_of(self, events: pl.DataFrame) -> pl.Series:
         """The rule of each event (with `remarks` and `owner`, null for none); "" where its code is in no table."""
@@ -122,7 +123,7 @@ class Classes:
         if len(self._known) > CODES_MAX:
             self._known.clear()
         if (kind, code) not in self._known:
-            found = look_up(self._tables[self._classified[kind]], code)
+            found = look_up(self._tables[table], code)
             self._known[kind, code] = f"{kind}/{found}" if found else ""
         return self._known[kind, code]
 

@@ -23,6 +23,7 @@ from runtime.ledger.order_lines import OrderLines
 from runtime.ledger.registers import Deriving, Fact, Finding, Hold, ItemFlag, Marks, Register, Told
 from runtime.ledger.rules import Rulebook
 from runtime.ledger.takebacks import Takebacks
+from runtime.schema import with_texts
 
 _TYPES = {
     "order_lines": OrderLines,
@@ -126,8 +127,7 @@ class Correlation:
         bases = [self._bases.get(id) or None for id in events["id_hash"].filter(may)] if self._bases else []
         if not any(bases):
             return events
-        nothing = pl.repeat(None, len(events), dtype=pl.String(), eager=True)
-        return events.with_columns(nothing.scatter(may.arg_true(), bases).alias("basis"))
+        return with_texts(events, "basis", may, bases)
 
     def open(self, opens_on: Mapping[str, date]) -> None:
         """Set each entity's first open day."""
