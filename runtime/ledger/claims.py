@@ -38,8 +38,6 @@ BATCH_REJECTED = "batch_rejected"  # what becomes of a submission whose batch wa
 _WHOLE_GROUP = "*"  # stands for a set's number where its whole group is answered
 
 _Key = tuple[str, str]  # entity, and the number of a claim or of a group of batches
-
-
 _At = tuple[int, int, int, int, str, str]  # where a status stands: see `_standing`
 
 
@@ -143,9 +141,7 @@ class Claims:
         if batch and self._is_refused(claim, fact.entity):
             self._undo(claim, fact, fact.key)
             return
-        who = (fact.kind, fact.entity, fact.key, fact.counterparty)
-        money = (fact.currency, fact.amount_minor, fact.source, fact.event_id)
-        self._marks.told.append(Told(name, *who, *money, fact.reason))
+        self._tell(name, fact, fact.key)
 
     def _is_refused(self, claim: Claim, entity: str) -> bool:
         """Whether the batch of its submission is known not to have been taken."""
@@ -170,9 +166,13 @@ class Claims:
         """It stands where the submission stood in time, so that whatever is newer than that stays."""
         claim.status = BATCH_REJECTED
         self._await_answer(claim, (fact.entity, number), "")
+        self._tell(BATCH_REJECTED, fact, number)
+
+    def _tell(self, status: str, fact: Fact, number: str) -> None:
+        """Tell consumers where the claim of that number stands by this fact."""
+        who = (fact.kind, fact.entity, number, fact.counterparty)
         money = (fact.currency, fact.amount_minor, fact.source, fact.event_id)
-        told = (BATCH_REJECTED, fact.kind, fact.entity, number, fact.counterparty)
-        self._marks.told.append(Told(*told, *money, detail=fact.reason))
+        self._marks.told.append(Told(status, *who, *money, fact.reason))
 
     def _await_answer(self, claim: Claim, key: _Key, batch: str) -> None:
         """Know which claims a batch's answer would concern; `batch` is "" for those that no answer concerns."""
@@ -183,7 +183,10 @@ class Claims:
                 del self._sent[group]
         claim.batch = batch
         if batch:
-            self._sent.setdefault(_group(key[0], batch), {})[key] = None
+            self._note_sent(key, batch)
+
+    def _note_sent(self, key: _Key, batch: str) -> None:
+        self._sent.setdefault(_group(key[0], batch), {})[key] = None
 
     def _take_payment(self, claim: Claim, fact: Fact) -> None:
         claim.paid_minor += fact.amount_minor
@@ -241,7 +244,7 @@ class Claims:
         self._claims, self._rejections, self._sent = dict(claims), dict(rejections), {}
         for key, claim in claims:
             if claim.batch:
-                self._sent.setdefault(_group(key[0], claim.batch), {})[key] = None
+                self._note_sent(key, claim.batch)
 
     def __len__(self) -> int:
         return len(self._claims)
