@@ -18,11 +18,7 @@ from runtime.ledger.crosswalk import Basis
 from runtime.ledger.registers import Fact, Marks
 
 DAY_MS = 86_400_000
-_RECORD = Struct("<Qiiiiii")
-
-_Record = tuple[
-    int, int, int, int, int, int, int
-]  # likeness, the basis as numbers, came positive, negative, posted net
+_RECORD = Struct("<Qiiiiii")  # likeness; the basis as numbers; how many came positive, came negative, are posted net
 
 
 class InverseTerms(
@@ -54,20 +50,19 @@ class Inverses:
         """Keep an event that would post as of `own`; the basis where it posts instead, None for its own."""
         if not fact.amount_minor:
             return None
-        place = _hash(fact.entity, key)
-        likeness = _hash(
-            fact.kind, fact.currency, str(abs(fact.amount_minor)), *(getattr(fact, name) for name in alike)
-        )
+        place, named = _hash(fact.entity, key), (getattr(fact, name) for name in alike)
+        likeness = _hash(fact.kind, fact.currency, str(abs(fact.amount_minor)), *named)
         kept = self._young.get(place) or self._old.pop(place, b"")
+        sign = 1 if fact.amount_minor > 0 else -1
         if likeness.to_bytes(8, "little") not in kept:  # by far the most
-            sign = 1 if fact.amount_minor > 0 else -1
             self._young[place] = kept + _RECORD.pack(likeness, *_numbers(own), sign > 0, sign < 0, sign)
             return None
         records = list(_RECORD.iter_unpack(kept))
         ones = {record[1:4]: list(record[4:]) for record in records if record[0] == likeness}
-        posted = _taken(ones, _numbers(own), 1 if fact.amount_minor > 0 else -1)
+        posted = _taken(ones, _numbers(own), sign)
         others = (record for record in records if record[0] != likeness)
-        self._young[place] = b"".join(_RECORD.pack(*one) for one in (*others, *_records(likeness, ones)))
+        these = ((likeness, *basis, *counts) for basis, counts in ones.items())
+        self._young[place] = b"".join(_RECORD.pack(*record) for record in (*others, *these))
         return None if posted == _numbers(own) else _basis(posted)
 
     def age(self, now_ms: int) -> None:
@@ -139,10 +134,6 @@ def _pop(left: dict[int, int], count: int) -> int:
         if there != taken:
             left[day] = there - taken
     return count
-
-
-def _records(likeness: int, ones: Mapping[_Numbers, list[int]]) -> Iterable[_Record]:
-    return ((likeness, *basis, *counts) for basis, counts in ones.items())
 
 
 def _numbers(basis: Basis) -> _Numbers:
