@@ -138,29 +138,29 @@ class Claims:
         batch = fact.reference if name == "submitted" else ""
         if batch or claim.batch:
             self._await_answer(claim, (fact.entity, fact.key), batch)
-        if batch and self._is_refused(claim, fact.entity):
+        if batch and self._is_rejected(claim, fact.entity):
             self._undo(claim, fact, fact.key)
             return
         self._tell(name, fact, fact.key)
 
-    def _is_refused(self, claim: Claim, entity: str) -> bool:
+    def _is_rejected(self, claim: Claim, entity: str) -> bool:
         """Whether the batch of its submission is known not to have been taken."""
-        verdicts = self._rejections.get(_group(entity, claim.batch), ())
-        return any(self._answers(verdict, claim) for verdict in verdicts)
+        rejections = self._rejections.get(_group(entity, claim.batch), ())
+        return any(self._answers(rejection, claim) for rejection in rejections)
 
     def _reject(self, fact: Fact, now_ms: int) -> None:
         """A batch, or a whole group, was not taken: submissions in it count no more, as far as they are the newest
         that is known of their claims. Batch numbers come again, so an answer goes a few days back, and no further."""
         group, control = _group(fact.entity, fact.key), fact.key.partition("/")[2]
-        verdict = _Rejection(control, fact.occurred_ms // DAY_MS, now_ms)
-        self._rejections.setdefault(group, []).append(verdict)
+        rejection = _Rejection(control, fact.occurred_ms // DAY_MS, now_ms)
+        self._rejections.setdefault(group, []).append(rejection)
         for key in sorted(self._sent.get(group, ())):
-            if self._answers(verdict, self._claims[key]):
+            if self._answers(rejection, self._claims[key]):
                 self._undo(self._claims[key], fact, key[1])
 
-    def _answers(self, verdict: _Rejection, claim: Claim) -> bool:
-        named = bool(claim.batch) and verdict.control in (_WHOLE_GROUP, claim.batch.partition("/")[2])
-        return named and 0 <= verdict.day - claim.at[0] <= self._terms.answer_days
+    def _answers(self, rejection: _Rejection, claim: Claim) -> bool:
+        named = bool(claim.batch) and rejection.control in (_WHOLE_GROUP, claim.batch.partition("/")[2])
+        return named and 0 <= rejection.day - claim.at[0] <= self._terms.answer_days
 
     def _undo(self, claim: Claim, fact: Fact, number: str) -> None:
         """It stands where the submission stood in time, so that whatever is newer than that stays."""
@@ -226,8 +226,8 @@ class Claims:
         for key in [key for key, claim in self._claims.items() if claim.touched_ms < old and not claim.flagged]:
             self._await_answer(self._claims[key], key, "")
             del self._claims[key]
-        kept = {group: [one for one in verdicts if one.heard_ms >= old] for group, verdicts in self._rejections.items()}
-        self._rejections = {group: verdicts for group, verdicts in kept.items() if verdicts}
+        kept = {group: [one for one in some if one.heard_ms >= old] for group, some in self._rejections.items()}
+        self._rejections = {group: some for group, some in kept.items() if some}
 
     def drain(self) -> Marks:
         """The marks since the last call."""
