@@ -16,6 +16,8 @@ from runtime.ledger.weekdays import business_days
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 
+_Key = tuple[str, str]  # entity, and a remittance's trace or a deposit
+
 
 class CandidateTerms(
     msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="candidates", forbid_unknown_fields=True
@@ -66,9 +68,9 @@ class Candidates:
 
     def __init__(self, terms: CandidateTerms, policy: Policy) -> None:
         self._terms, self._policy = terms, policy
-        self._remits: dict[tuple[str, str], dict[str, Side]] = {}  # by entity and trace, each payer's
-        self._money: dict[tuple[str, str], Side] = {}  # by entity and deposit
-        self._paid: dict[tuple[str, str], dict[str, int]] = {}  # traces whose money came, of whom, and when
+        self._remits: dict[_Key, dict[str, Side]] = {}  # by trace, each payer's
+        self._money: dict[_Key, Side] = {}  # by deposit
+        self._paid: dict[_Key, dict[str, int]] = {}  # traces whose money came, of whom, and when
         self._next_pass_ms = 0
         self._marks = Marks([], [], [], [])
 
@@ -91,12 +93,12 @@ class Candidates:
             self._remits.setdefault(key, {})[payer] = side
         return Finding()
 
-    def _is_paid(self, key: tuple[str, str], payer: str) -> bool:
+    def _is_paid(self, key: _Key, payer: str) -> bool:
         """Whether the money of this payer's trace has come. Who names no payer may be any."""
         paid = self._paid.get(key, {})
         return payer in paid or "" in paid or bool(paid and not payer)
 
-    def _drop_remits(self, key: tuple[str, str], payers: list[str]) -> None:
+    def _drop_remits(self, key: _Key, payers: list[str]) -> None:
         for payer in payers:
             del self._remits[key][payer]
         if not self._remits.get(key, True):
@@ -178,8 +180,7 @@ class Candidates:
         return sum(map(len, self._remits.values())) + len(self._money)
 
 
-_KEY = tuple[str, str]
-_STATE = tuple[int, list[tuple[_KEY, dict[str, Side]]], list[tuple[_KEY, Side]], list[tuple[_KEY, dict[str, int]]]]
+_STATE = tuple[int, list[tuple[_Key, dict[str, Side]]], list[tuple[_Key, Side]], list[tuple[_Key, dict[str, int]]]]
 
 
 def _pool(side: Side) -> _Pool:
