@@ -28,8 +28,8 @@ _TEXTS = tuple(name for name in LINE if DELTAS[name] == pl.String())
 _FORM = ",".join('"{}"' if name in _TEXTS else "{}" for name in LINE)
 _IN_JSON = pl.format(f"[{_FORM}]", *LINE)
 _ESCAPED = re.compile(r'["\\\x00-\x1f]')  # what JSON does not take as it is
-_READ = msgspec.json.Decoder(list[tuple[int, str, str, str, str, str, int, str, int]])
-_READ_ALL = msgspec.json.Decoder(list[list[tuple[int, str, str, str, str, str, int, str, int]]])
+_Line = tuple[int, str, str, str, str, str, int, str, int]
+_READ, _READ_ALL = msgspec.json.Decoder(list[_Line]), msgspec.json.Decoder(list[list[_Line]])
 
 
 def posting_rows(deltas: pl.DataFrame, place: dict[str, int], now_ms: int) -> pl.DataFrame:
