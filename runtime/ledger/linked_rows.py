@@ -15,7 +15,7 @@ import xxhash
 from runtime.ledger import amounts
 from runtime.ledger.item_table import Keys, Label, keyed
 from runtime.ledger.links import ALIAS, GroupRef, ItemRef, Links
-from runtime.ledger.rules import Rulebook
+from runtime.ledger.rules import Item, Rulebook
 from runtime.words import SPREAD
 
 NOTHING = -1
@@ -76,13 +76,16 @@ def plan(rulebook: Rulebook, links: Mapping[str, Links], payables: Iterable[str]
 def _special(rulebook: Rulebook, links: Mapping[str, Links]) -> set[str]:
     """Items of which something is said that does not fit into columns."""
     every = list(links.values())
-    rules = rulebook.item.items()
-    special = {name for name, rule in rules if rule.held_by or rule.announces or rule.apart_by or rule.while_ready}
-    special |= {name for name, rule in rulebook.item.items() if rule.adds or rule.once_booked}
+    special = {name for name, rule in rulebook.item.items() if _is_special(rule)}
     special |= {ref.item for one in every for ref in one.expects}
     special |= {one.releases.item for one in every if one.releases}
     special |= {ref.item for one in every for ref in one.opened if ref.amount != amounts.AMOUNT or ref.optional}
     return special | {one.consumes.item for one in every if one.consumes and not _is_plain(one.consumes)}
+
+
+def _is_special(rule: Item) -> bool:
+    terms = (rule.held_by, rule.announces, rule.apart_by, rule.while_ready, rule.adds, rule.once_booked)
+    return any(terms)
 
 
 def _is_plain(use: ItemRef) -> bool:
