@@ -144,7 +144,10 @@ class Step:
     def flag(self, flags: Sequence[ItemFlag], now_ms: int) -> None:
         """Raise or end the exceptions of what events stand for."""
         for flag in flags:
-            (self._resolved.discard if flag.raised else self._resolved.add)(_flag_id(flag))
+            if flag.raised:
+                self._resolved.discard(_flag_id(flag))
+            else:
+                self._resolved.add(_flag_id(flag))
         raised = [flag for flag in flags if flag.raised]
         if raised:
             self._raised.append(_flagged(raised, now_ms))

@@ -7,6 +7,9 @@ Owns the plan. Never starts or moves anything: the supervisor carries it out. Re
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
+BUSY_MIN = 0.5  # of a worker's time, below which nobody waits for it
+RELIEF_MIN = 0.1  # of the busiest worker's load: less is not worth the replay that a move costs
+
 
 class Observed(NamedTuple):
     """What is known of a part now: whether it exists, when it last answered a ping, when it was started or replaced.
@@ -18,10 +21,6 @@ class Observed(NamedTuple):
     answered_at_ms: int
     started_at_ms: int
     lacking_since_ms: int = 0
-
-
-BUSY_MIN = 0.5  # of a worker's time, below which nobody waits for it
-RELIEF_MIN = 0.1  # of the busiest worker's load: less is not worth the replay that a move costs
 
 
 class Action(NamedTuple):
