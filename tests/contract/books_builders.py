@@ -87,6 +87,15 @@ def emptied(url: str, revision: str) -> None:
     upgrade(url, revision)
 
 
+def change(url: str, *statements: str) -> None:
+    """Change books behind everybody's back; each statement must change something."""
+    database = Database(url)
+    with database.writing() as connection:
+        for statement in statements:
+            assert connection.execute(text(statement)).rowcount > 0
+    database.close()
+
+
 # ── what is stored ──
 
 

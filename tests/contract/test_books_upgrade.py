@@ -3,7 +3,7 @@
 import hashlib
 
 import pytest
-from books_builders import Data, effects, emptied, posting, total
+from books_builders import Data, change, effects, emptied, posting, total
 from polars.testing import assert_frame_equal
 from sqlalchemy import Connection, text
 
@@ -50,13 +50,6 @@ def fill(connection: Connection) -> None:
         put(connection, "statuses", told | dict.fromkeys(STATUS, ""))
 
 
-def change(data: Data, statement: str) -> None:
-    database = Database(data.url)
-    with database.writing() as connection:
-        assert connection.execute(text(statement)).rowcount > 0
-    database.close()
-
-
 @pytest.fixture
 def upgraded(sql_data: Data) -> Books:
     emptied(sql_data.url, "0006")
@@ -78,9 +71,9 @@ def test_upgrade_keeps_the_chain(upgraded: Books, sql_data: Data) -> None:
     """A commit whose digest was of lines is found whole, changed when its lines are, and new ones follow it."""
     upgraded.commit(0, 1, "1-0", "2-0", 3, effects(posting()))
     assert check(sql_data.url).whole
-    change(sql_data, "UPDATE posting_sets SET lines = REPLACE(lines, '100]', '101]') WHERE position_ms = 1")
+    change(sql_data.url, "UPDATE posting_sets SET lines = REPLACE(lines, '100]', '101]') WHERE position_ms = 1")
     assert [(one.row, one.what) for one in check(sql_data.url).breaks] == [("1-0", "changed")]
-    change(sql_data, "UPDATE posting_sets SET lines = 'gone' WHERE position_ms = 1")
+    change(sql_data.url, "UPDATE posting_sets SET lines = 'gone' WHERE position_ms = 1")
     assert [(one.row, one.what) for one in check(sql_data.url).breaks] == [("1-0", "changed")]
 
 

@@ -2,10 +2,9 @@
 
 import polars as pl
 import pytest
-from books_builders import ERP, Data, commit_sets, effects, entry, posting, total
-from sqlalchemy import event, text
+from books_builders import ERP, Data, change, commit_sets, effects, entry, posting, total
+from sqlalchemy import event
 
-from adapters.books.database import Database
 from adapters.books.instant import at_one_instant
 from adapters.books.sql import SqlBooks
 from runtime.ports import Books, JournalLine
@@ -85,25 +84,18 @@ def looked(sql_data: Data) -> SqlBooks:
     return books
 
 
-def change(data: Data, statement: str) -> None:
-    database = Database(data.url)
-    with database.writing() as connection:
-        assert connection.execute(text(statement)).rowcount > 0
-    database.close()
-
-
 def test_conservation_of_a_set_without_lines_is_a_break(sql_data: Data) -> None:
     """A posting set whose lines are gone does not count as balanced."""
     filled(sql_data.open())
-    change(sql_data, "UPDATE posting_sets SET lines = '[]' WHERE shard = 1")
+    change(sql_data.url, "UPDATE posting_sets SET lines = '[]' WHERE shard = 1")
     assert causes(sql_data.open()) == ["posting_set"]
 
 
 def test_conservation_goes_on_where_it_stopped_in_another_process(looked: SqlBooks, sql_data: Data) -> None:
     """Where all was right is remembered in the database: a new supervisor does not read history again."""
-    change(sql_data, "UPDATE posting_sets SET lines = REPLACE(lines, '\"D\",100]', '\"D\",1]') WHERE shard = 1")
+    change(sql_data.url, "UPDATE posting_sets SET lines = REPLACE(lines, '\"D\",100]', '\"D\",1]') WHERE shard = 1")
     assert causes(sql_data.open()) == []
-    change(sql_data, "DELETE FROM conservation_marks")
+    change(sql_data.url, "DELETE FROM conservation_marks")
     assert causes(sql_data.open()) == ["posting_set"]
 
 
@@ -113,7 +105,7 @@ def test_conservation_takes_a_long_history_in_parts(sql_data: Data) -> None:
     for n in range(6):
         commit_sets(books, posting(0), posting(1, 10 + n))
     wrong = """REPLACE(lines, '"D",15]', '"D",7]')"""
-    change(sql_data, f"UPDATE posting_sets SET lines = {wrong} WHERE position_ms = 6 AND set_no = 1")
+    change(sql_data.url, f"UPDATE posting_sets SET lines = {wrong} WHERE position_ms = 6 AND set_no = 1")
     rounds = [[one.cause for one in books.conservation_breaks(4)] for _ in range(4)]
     assert rounds[0] == [] and rounds[-1] == ["posting_set:shard 0, commit 6-0, set 1"]
 
@@ -143,6 +135,6 @@ def test_conservation_of_an_entry_over_very_many_sets_is_looked_at(sql_data: Dat
     assert books.conservation_breaks(count) == []
     with at_one_instant(sql_data.url) as instant:
         assert sorted(instant.lines_of([folded])["amount_minor"]) == [100 * count] * 2
-    change(sql_data, "UPDATE posting_sets SET lines = REPLACE(lines, ',100]', ',101]') WHERE set_no = 19999")
-    change(sql_data, "DELETE FROM conservation_marks")
+    change(sql_data.url, "UPDATE posting_sets SET lines = REPLACE(lines, ',100]', ',101]') WHERE set_no = 19999")
+    change(sql_data.url, "DELETE FROM conservation_marks")
     assert causes(books) == ["entry"]

@@ -5,10 +5,9 @@ from datetime import date
 
 import polars as pl
 import pytest
-from books_builders import ERP, Data, commit_sets, entry, posting
+from books_builders import ERP, Data, change, commit_sets, entry, posting
 
 from adapters.books.chain_check import check
-from adapters.books.database import Database
 from runtime.effects import DELTAS, empty
 from runtime.errors import Fenced, GovernanceError, SameSigner
 from runtime.ledger.compensation import restatement, reversal
@@ -139,11 +138,8 @@ def test_corrections_are_in_the_audit_trail(data: Data) -> None:
     books.correct_entry("J1", corrected(books, "J1", "4010", back=False), "ana")
     post_all(books, epoch)
     assert check(data.url).breaks == []
-    database = Database(data.url)
-    with database.writing() as connection:
-        other = f"UPDATE posting_sets SET lines = REPLACE(lines, '\"4010\"', '\"4020\"') WHERE shard = {CORRECTIONS}"
-        assert connection.exec_driver_sql(other).rowcount == 1
-    database.close()
+    other = """REPLACE(lines, '"4010"', '"4020"')"""
+    change(data.url, f"UPDATE posting_sets SET lines = {other} WHERE shard = {CORRECTIONS}")
     assert [(one.ledger, one.what) for one in check(data.url).breaks] == [(f"shard:{CORRECTIONS}", "changed")]
 
 

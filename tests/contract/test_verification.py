@@ -4,13 +4,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from books_builders import Data
+from books_builders import Data, change
 from recorded import Recorded, filled
 from small_log import NOW_MS, control, event, events
-from sqlalchemy import text
 
 from actors.cli.verification import Verification, verify
-from adapters.books.database import Database
 from adapters.erp.memory import MemoryErp
 
 
@@ -21,11 +19,7 @@ def recorded(sql_data: Data, tmp_path: Path) -> Recorded:
 
 def tamper(recorded: Recorded, *statements: str) -> Verification:
     """Change the books behind everybody's back, then verify."""
-    database = Database(recorded.url)
-    with database.writing() as connection:
-        for statement in statements:
-            assert connection.execute(text(statement)).rowcount > 0
-    database.close()
+    change(recorded.url, *statements)
     return verify(recorded.sources(), recorded.erp)
 
 
