@@ -179,6 +179,14 @@ def test_supervisor_with_a_shard_that_nobody_runs_replaces_the_worker_that_lost_
     assert bench.stage.asked == [("kill", "worker-0")]
 
 
+def of_two_workers(bench: Bench) -> Supervisor:
+    """A supervisor of two workers, of which the second hosts two of three shards."""
+    for shard in range(SHARDS):
+        bench.books.take_epoch(f"shard:{shard}", "worker-0/1")
+    bench.stage.shards = {"worker-0": {0: "running"}, "worker-1": {1: "running", 2: "running"}}
+    return bench.supervisor("worker-1")
+
+
 def work(bench: Bench, supervisor: Supervisor, seconds: float, rows: tuple[int, ...] = (), **busy: float) -> None:
     """Let that time pass, of which each shard (s0, s1, ...) takes its worker this share, and has so many rows: none
     named, as many as its share has milliseconds."""
@@ -193,10 +201,7 @@ def work(bench: Bench, supervisor: Supervisor, seconds: float, rows: tuple[int, 
 
 def test_supervisor_with_a_worker_that_has_too_much_to_do_places_a_shard_with_the_idlest(bench):
     """One shard moves, the one that evens most; while it is under way, and when all is even, nothing else does."""
-    for shard in range(SHARDS):
-        bench.books.take_epoch(f"shard:{shard}", "worker-0/1")
-    supervisor = bench.supervisor("worker-1")
-    bench.stage.shards = {"worker-0": {0: "running"}, "worker-1": {1: "running", 2: "running"}}
+    supervisor = of_two_workers(bench)
     work(bench, supervisor, 2 * RELIEF_EVERY_S + 1, s0=0.1, s1=0.6, s2=0.3)
     assert bench.books.placements() == {2: "worker-0"}
     bench.stage.shards = {"worker-0": {0: "running", 2: "recovering"}, "worker-1": {1: "running"}}
@@ -208,20 +213,14 @@ def test_supervisor_with_a_worker_that_has_too_much_to_do_places_a_shard_with_th
 
 def test_supervisor_moves_a_shard_to_a_worker_that_is_busy_with_few_rows(bench):
     """Small steps keep a worker busy that has little to do: what counts is how many rows it has."""
-    for shard in range(SHARDS):
-        bench.books.take_epoch(f"shard:{shard}", "worker-0/1")
-    supervisor = bench.supervisor("worker-1")
-    bench.stage.shards = {"worker-0": {0: "running"}, "worker-1": {1: "running", 2: "running"}}
+    supervisor = of_two_workers(bench)
     work(bench, supervisor, 2 * RELIEF_EVERY_S + 1, rows=(10, 60, 30), s0=0.9, s1=0.5, s2=0.4)
     assert bench.books.placements() == {2: "worker-0"}
 
 
 def test_supervisor_with_workers_that_have_time_moves_nothing(bench):
     """However uneven the load is: a move costs more than it brings where nobody waits."""
-    for shard in range(SHARDS):
-        bench.books.take_epoch(f"shard:{shard}", "worker-0/1")
-    supervisor = bench.supervisor("worker-1")
-    bench.stage.shards = {"worker-0": {0: "running"}, "worker-1": {1: "running", 2: "running"}}
+    supervisor = of_two_workers(bench)
     work(bench, supervisor, 5 * RELIEF_EVERY_S, s1=0.2, s2=0.2)
     assert bench.books.placements() == {}
 

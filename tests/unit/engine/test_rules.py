@@ -31,6 +31,11 @@ def item(name: str, unopened: str = "unmatched_dispute") -> str:
     return f'\n[item.{name}]\n{fixed}unopened = "{unopened}"\n'
 
 
+def undeclared(ref: str) -> tuple[str, str, str]:
+    """A kind that names the register `ghosts`, which is none."""
+    return kind(PLAIN + POST + 'requires = ["document"]\n' + ref), "register.ghosts", "not declared"
+
+
 MISTAKES = {
     "pair without credit": (kind(PLAIN + 'post = [{ debit = "AR" }]'), "kind.odd", "unbalanced"),
     "pair without debit": (kind(PLAIN + 'post = [{ credit = "AR" }]'), "kind.odd", "unbalanced"),
@@ -90,11 +95,7 @@ MISTAKES = {
         "kind.odd",
         "'based' is neither its own",
     ),
-    "unknown register": (
-        kind(PLAIN + POST + 'requires = ["document"]\n' + CLAIM.replace("claims", "ghosts")),
-        "register.ghosts",
-        "not declared",
-    ),
+    "unknown register": undeclared(CLAIM.replace("claims", "ghosts")),
     "part that its register does not know": (
         kind(PLAIN + POST + 'requires = ["document"]\n' + CLAIM.replace('"paid"', '"payed"')),
         "kind.odd",
@@ -105,16 +106,8 @@ MISTAKES = {
         "kind.odd",
         "inverts by denials, which is not of type inverses",
     ),
-    "register to be asked for what is taken back that is none": (
-        kind(PLAIN + POST + 'requires = ["document"]\n' + INVERSE.replace("claim_postings", "ghosts")),
-        "register.ghosts",
-        "not declared",
-    ),
-    "register to be noted in that is none": (
-        kind(PLAIN + POST + 'requires = ["document"]\n' + NOTED.replace("denials", "ghosts")),
-        "register.ghosts",
-        "not declared",
-    ),
+    "register to be asked for what is taken back that is none": undeclared(INVERSE.replace("claim_postings", "ghosts")),
+    "register to be noted in that is none": undeclared(NOTED.replace("denials", "ghosts")),
     "register to be noted in by a column that may be empty": (kind(PLAIN + POST + NOTED), "kind.odd", "'document'"),
     "refined without a table": (
         kind(PLAIN + POST + 'refined_by = "remarks"'),
