@@ -47,7 +47,7 @@ def main() -> int:
     record = asked.out / "client.jsonl"
     os.environ.update(zip(SETTINGS, (str(asked.seconds), str(asked.events_per_s), str(record)), strict=True))
     with erp_double(asked.erp) as erp, parts.penstock(WORKERS, GATEWAYS, erp=erp.section) as installation:
-        began_s, samples = _run(installation, erp, asked.seconds, asked.out)
+        began_s, samples = _run(installation, erp, asked.seconds, record)
         client = load_record.read(record)
         ended_s, left = _drain(installation, max(DRAIN_S_MIN, asked.seconds * DRAIN_PART_MAX))
         proof = load_proof.proved(installation, client, erp.ask("report"), left, derive=asked.verify)
@@ -89,16 +89,16 @@ def _tell(result: Result, folder: Path, to_history: bool) -> None:
 # ── the load ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _run(installation: Installation, erp: Erp, seconds: float, folder: Path) -> tuple[float, list[Sample]]:
-    """The whole load; when it began, and what was seen meanwhile and until its last request was answered."""
+def _run(installation: Installation, erp: Erp, seconds: float, record: Path) -> tuple[float, list[Sample]]:
+    """The whole load; when it began, and what was seen meanwhile and until its last request was answered. Locust puts
+    its report beside the record."""
     samples: list[Sample] = []
-    record = folder / "client.jsonl"
     over = threading.Event()
     sampling = threading.Thread(target=lambda: asyncio.run(_sample(installation, samples, over)))
     record.unlink(missing_ok=True)
     command = [sys.executable, "-m", "locust", "-f", "benchmarks/locustfile.py", "--headless"]
     command += ["--host", installation.record().gateway, "--stop-timeout", str(STOP_S)]
-    command += ["--html", str(folder.resolve() / "report.html")]
+    command += ["--html", str(record.resolve().with_name("report.html"))]
     locust = subprocess.Popen(command, cwd=measure.ROOT)
     try:
         began_s = _begun(record, locust)

@@ -27,7 +27,6 @@ from adapters.sources.x12_procurement.sets import Segment, TransactionSet
 
 ORDER_LINE, LEVEL, ITEM, RECEIPT_LINE = "PO1", "HL", "SN1", "RCD"
 _AS_IT_STANDS = ("", "00", "05", "06", "07")  # purposes: original, replacement, confirmation, duplicate
-_NOTED = {"rejected": 4, "questioned": 6}  # RCD: returned, and in question; both part of what was received
 _BUYERS_LINE = "PL"  # the buyer's line number, in the pairs of a LIN
 
 
