@@ -144,7 +144,7 @@ class Operator:
             late = set()
         versions[0] += self._partners(rulebook, first=True) + self._policies(rulebook)
         versions[-1] += self._partners(rulebook, first=False) + self._policies(rulebook)
-        versions[-1] += [mapping_row(f"{role}/{UNKNOWN_CODE}") for role in sorted(rulebook.coded())]
+        versions[-1] += [mapping_row(f"{role}/{UNKNOWN_CODE}") for role in sorted(rulebook.by_code())]
         versions[0] += self._of_inverses(rulebook)
         gaps_ms = [0, *(self._rng.choice((500, 5_000, 60_000)) for _ in versions[1:])]
         self._left = [(sum(gaps_ms[: i + 1]), rows) for i, rows in enumerate(versions)]

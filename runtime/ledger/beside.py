@@ -16,7 +16,7 @@ def shared(key: Key) -> Key:
     return key[0], key[1], key[2].partition(SEPARATOR)[0]
 
 
-def told_apart(text: str, by: str) -> str:
+def apart(text: str, by: str) -> str:
     """A key's text with what tells it apart."""
     return f"{text}{SEPARATOR}{by}" if text and by else text
 

@@ -61,7 +61,7 @@ class MasterData(NamedTuple):
     answers: dict[str, frozenset[str]]  # of each policy; none named means that any is taken
     classes: dict[str, frozenset[str]]  # of each code table
     orders: tuple[OrderTerms, ...] = ()  # whose policies are levels and tolerances
-    coded: frozenset[str] = frozenset()  # roles that are mapped for each code, as NAME/CODE
+    by_code: frozenset[str] = frozenset()  # roles that are mapped for each code, as NAME/CODE
 
 
 def master_data(rulebook: Rulebook, entities: Iterable[str]) -> MasterData:
@@ -76,7 +76,7 @@ def master_data(rulebook: Rulebook, entities: Iterable[str]) -> MasterData:
             classes[kind.classify] |= frozenset(kind.case)
     partners = {name for name, role in rulebook.role.items() if role.by == KNOWN}
     orders = tuple(terms for terms in rulebook.register.values() if isinstance(terms, OrderTerms))
-    return MasterData(frozenset(entities), rulebook.roles() | partners, answers, classes, orders, rulebook.coded())
+    return MasterData(frozenset(entities), rulebook.roles() | partners, answers, classes, orders, rulebook.by_code())
 
 
 def mapping_rows(given: Sequence[Mapping[str, Any]], master: MasterData) -> list[CrosswalkRow]:
@@ -118,7 +118,7 @@ def _answers(role: str, master: MasterData) -> Collection[str] | None:
         table, _, code = role.removeprefix(OVERRIDE).partition("/")
         return code and master.classes.get(table) or None
     name, _, code = role.partition(BY_CODE)
-    if name in master.coded:
+    if name in master.by_code:
         return () if code else None
     return () if role in master.roles else master.answers.get(role)
 

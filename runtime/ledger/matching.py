@@ -5,7 +5,7 @@ to is complete. Never posts; it says which events became ready, and which became
 times are arguments.
 """
 
-from runtime.ledger.beside import Beside, shared, told_apart
+from runtime.ledger.beside import Beside, apart, shared
 from runtime.ledger.held_items import REFUSED, HeldItems
 from runtime.ledger.item_table import HashedKey, key_of
 from runtime.ledger.links import ItemRef, Links, Release
@@ -79,7 +79,7 @@ class Matching(HeldItems):
         """The key of the item that a link of an event means."""
         text = event.key(ref)
         if ref.item in self._apart:
-            text = told_apart(text, event.counterparty or "")
+            text = apart(text, event.counterparty or "")
         return ref.item, event.entity, text
 
     def _refusal(self, event: Event, links: Links) -> str:

@@ -12,7 +12,7 @@ import polars as pl
 from runtime.ledger.cells import grouped
 from runtime.ledger.classes import rules
 from runtime.ledger.crosswalk import NEWEST, Crosswalk, Mapped, Place, basis_of
-from runtime.ledger.rules import BY_CODE, CODED, KNOWN, Role, Rule, Rulebook, uncoded
+from runtime.ledger.rules import BY_CODE, KNOWN, REASON, Role, Rule, Rulebook, uncoded
 
 ANSWERS_MAX = 200_000  # remembered crosswalk answers and routes; more than a shard's real combinations
 
@@ -158,14 +158,14 @@ class Routes:
         if role is None:
             return name
         fact = self._fact(role, spot, where)
-        if role.by == CODED:
+        if role.by == REASON:
             return role.cases.get(fact, role.default or f"{name}{BY_CODE}{fact}")
         return role.cases.get(fact, name)
 
     def _fact(self, role: Role, spot: Spot, where: Place) -> str:
         if role.by == "payer":
             return "insurer" if spot.payer else "patient"
-        if role.by == CODED:
+        if role.by == REASON:
             return spot.code
         chosen = self._crosswalk.resolve(role.policy, where)  # a policy is mapped, dated and versioned like a role
         return chosen.account if chosen else role.default
@@ -178,7 +178,7 @@ class Routes:
 
     def _by_reason(self, rule: Rule) -> bool:
         roles = [self._roles.get(role) for pair in rule.post for role in (pair.debit, pair.credit)]
-        return any(role is not None and role.by == CODED for role in roles)
+        return any(role is not None and role.by == REASON for role in roles)
 
     def _number(self, lines: tuple[Line, ...]) -> int:
         if lines not in self._numbers:

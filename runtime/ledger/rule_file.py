@@ -16,9 +16,9 @@ from runtime.ledger.inverses import InverseTerms
 from runtime.ledger.links import ALIAS, ItemRef, Links, RegisterRef
 from runtime.ledger.order_lines import OrderTerms
 from runtime.ledger.rules import (
-    CODED,
     DIMENSIONS,
     KNOWN,
+    REASON,
     ExceptionType,
     Group,
     Item,
@@ -148,7 +148,7 @@ def _sum_fault(sum_of: str) -> str:
 
 def _class_faults(kind: Kind, rulebook: Rulebook) -> list[str]:
     if not kind.classify:
-        lacking = {"has cases": kind.case, "is refined": kind.refined_by, "is classified": kind.classify_by != CODED}
+        lacking = {"has cases": kind.case, "is refined": kind.refined_by, "is classified": kind.classify_by != REASON}
         return [f"{what}, but no table in classify" for what, given in lacking.items() if given]
     if kind.classify not in rulebook.table:
         return [f"classify {kind.classify!r} is no table"]
@@ -164,7 +164,7 @@ def _role_faults(name: str, role: Role) -> list[str]:
         return [f"role.{name}: by payer needs the cases insurer and patient"]
     if role.by == "policy" and (not role.policy or role.default not in role.cases):
         return [f"role.{name}: by policy needs a policy, and a default that is one of its cases"]
-    if role.by == CODED and bool(role.default) == bool(role.missing):
+    if role.by == REASON and bool(role.default) == bool(role.missing):
         return [f"role.{name}: by reason needs a default role, or the exception of a code that is missing"]
     if role.by == KNOWN and not role.missing:
         return [f"role.{name}: by known needs the exception that is missing"]
@@ -217,10 +217,9 @@ def _clock_faults(rulebook: Rulebook) -> list[str]:
 
 def _inverse_faults(rulebook: Rulebook) -> list[str]:
     """Kinds that ask a register for what they take back that knows nothing of that."""
-    asked = {name: kind.links.inverts for name, kind in rulebook.kind.items() if kind.links and kind.links.inverts}
     return [
         f"kind.{name}: inverts by {ref.register}, which is not of type inverses"
-        for name, ref in asked.items()
+        for name, ref in rulebook.inverting().items()
         if ref.register in rulebook.register and not isinstance(rulebook.register[ref.register], InverseTerms)
     ]
 
@@ -278,11 +277,15 @@ def _derive_faults(rulebook: Rulebook) -> list[str]:
     derived = {(f"kind.{name}", rule.kind) for name, kind in rulebook.kind.items() for rule in kind.derives}
     registers = rulebook.register.items()
     listed = {(name, rule.unlisted_in) for name, kind in rulebook.kind.items() for rule in kind.derives}
-    coded = {"", *(name for name, role in rulebook.role.items() if role.by == CODED)}
+    by_reason = {"", *(name for name, role in rulebook.role.items() if role.by == REASON)}
     derived |= {(f"register.{name}", terms.derives) for name, terms in registers if isinstance(terms, CandidateTerms)}
     known = {name for name, kind in rulebook.kind.items() if kind.derived}
     faults = [f"{place}: derives {to!r}, which is no derived kind" for place, to in sorted(derived) if to not in known]
-    faults += [f"kind.{name}: derives unlisted_in {of!r}, no role by reason" for name, of in listed if of not in coded]
+    faults += [
+        f"kind.{name}: derives unlisted_in {of!r}, no role by reason"
+        for name, of in sorted(listed)
+        if of not in by_reason
+    ]
     held = {name: terms.payable for name, terms in registers if isinstance(terms, (OrderTerms, BillTerms))}
     return faults + [f"register.{name}: holds {of!r}, no item" for name, of in held.items() if of not in rulebook.item]
 

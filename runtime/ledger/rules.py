@@ -26,7 +26,7 @@ RegisterTerms = (
 
 DIMENSIONS = ("facility", "department")
 KNOWN = "known"  # how a role is chosen that only asks whether a partner is mapped
-CODED = "reason"  # how a role is chosen by the event's code
+REASON = "reason"  # how a role is chosen, or a class found, by the event's code
 BY_CODE = "/"  # in the role of a code that no case lists, between the role's name and the code
 
 
@@ -162,7 +162,7 @@ class Rulebook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         named = {role for rule in all_rules for pair in rule.post for role in (pair.debit, pair.credit)}
         named |= {role for rule in all_rules for role in rule.maps}
         chosen = {actual for name in named & set(self.role) for actual in self.role[name].cases.values()}
-        chosen |= {role.default for name in named & set(self.role) if (role := self.role[name]).by == CODED} - {""}
+        chosen |= {role.default for name in named & set(self.role) if (role := self.role[name]).by == REASON} - {""}
         known = {name for name, role in self.role.items() if role.by == KNOWN}
         return frozenset(named - set(self.role) | chosen) - known
 
@@ -194,9 +194,9 @@ class Rulebook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """kind -> scope, for routing."""
         return {name: kind.scope for name, kind in self.kind.items()}
 
-    def coded(self) -> frozenset[str]:
+    def by_code(self) -> frozenset[str]:
         """Roles of which each code that no case lists is mapped by itself, as NAME/CODE."""
-        return frozenset(name for name, role in self.role.items() if role.by == CODED and not role.default)
+        return frozenset(name for name, role in self.role.items() if role.by == REASON and not role.default)
 
 
 def uncoded(role: str) -> str:
