@@ -370,10 +370,12 @@ def _balances(rulebook: Rulebook) -> list[AccountBalances]:
 
 
 def _held_back(rulebook: Rulebook) -> list[str]:
-    """Kinds that use what others may hold. They are matched after the other rows of their frame have been entered in
-    their registers, so that a payment does not pass a hold that came with it."""
-    linked = ((name, kind.links.consumes) for name, kind in rulebook.kind.items() if kind.links and kind.links.consumes)
-    return [name for name, ref in linked if rulebook.item[ref.item].held_by and not ref.past_holds]
+    """Kinds that use what others may hold, or let it go. They are matched after the other rows of their frame have been
+    entered in their registers, so that neither a payment nor an approval passes a hold that came with it."""
+    linked = {name: kind.links for name, kind in rulebook.kind.items() if kind.links}
+    using = {name: one.consumes.item for name, one in linked.items() if one.consumes and not one.consumes.past_holds}
+    freeing = {name: one.releases.item for name, one in linked.items() if one.releases}
+    return [name for name, item in (using | freeing).items() if rulebook.item[item].held_by]
 
 
 def _together(*told_apart: Mapping[str, set[str]]) -> dict[str, set[str]]:

@@ -1,8 +1,8 @@
 """What becomes of every row of one shard's log: repeat, conflict, waiting, held, booked, excluded.
 
 Owns the naive history of a shard. Follows the log's order wherever order decides. Of the cutting into steps it takes
-what the engine promises: of the rows of one frame, those that registers may hold come last, and those that came
-with it are entered in registers before those that had waited, all at once.
+what the engine promises: of the rows of one frame, those that use or let go what registers may hold come last, and those
+that came with it are entered in registers before those that had waited, all at once.
 """
 
 from collections import Counter
@@ -45,12 +45,10 @@ class AuditedShard:
         self._arrived: list[tuple[int, int]] = []  # with the present step, and when
         self._came: set[int] = set()  # with the step that is settled
         self._frames: list[int] = []  # how many had arrived at the end of each frame
-        links = {
-            name: kind.links.consumes for name, kind in rulebook.kind.items() if kind.links and kind.links.consumes
-        }
-        self._held_back = {
-            name for name, ref in links.items() if rulebook.item[ref.item].held_by and not ref.past_holds
-        }
+        links = {name: kind.links for name, kind in rulebook.kind.items() if kind.links}
+        using = {name: one.consumes.item for name, one in links.items() if one.consumes and not one.consumes.past_holds}
+        freeing = {name: one.releases.item for name, one in links.items() if one.releases}
+        self._held_back = {name for name, item in (using | freeing).items() if rulebook.item[item].held_by}
         self._near_held = _related(rulebook, self._held_back)
         self._unlinked: list[int] = []  # that came with it, and wait for nothing
         self._strange = {role.missing for role in rulebook.role.values() if role.by == "known"}
@@ -144,7 +142,7 @@ class AuditedShard:
         return [*held, len(arrived)]
 
     def _is_held_back(self, number: int) -> bool:
-        """Whether it comes after the others of its frame, as registers may hold what it uses."""
+        """Whether it comes after the others of its frame, as registers may hold what it uses or lets go."""
         return self.rows[number]["kind"] in self._held_back
 
     def _settle_all(self, batches: list[list[int]]) -> None:

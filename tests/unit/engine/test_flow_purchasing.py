@@ -399,6 +399,19 @@ def test_objection_holds_the_payment_of_an_approved_bill_in_any_order_of_arrival
 
 
 @pytest.mark.parametrize(("kind", "hold"), OBJECTIONS)
+@pytest.mark.parametrize("is_first", [False, True], ids=["approval first", "objection first"])
+@pytest.mark.parametrize("comes_last", [(), GOODS], ids=["bill before", "bill with them"])
+def test_approval_does_not_let_a_waiting_payment_pass_the_objection_of_its_frame(kind, hold, is_first, comes_last):
+    """The payment was there before: an approval and an objection that come in one frame leave it held."""
+    run, pair = Run(), [approved(), event("no", kind, document="acme/77", reason="DAMAGED")]
+    run.take(paid(100_000), *(() if comes_last else GOODS))
+    run.take(*(pair[::-1] if is_first else pair), *comes_last)
+    assert (run.state("pay-PAY1"), run.balance("AP"), run.open_types()) == ("pending", -100_000, [kind])
+    run.take(let_go(hold))
+    assert run.state("pay-PAY1") == "booked"
+
+
+@pytest.mark.parametrize(("kind", "hold"), OBJECTIONS)
 def test_objection_after_the_payment_is_an_exception_and_holds_the_bill_once_it_is_open_again(kind, hold):
     """What is paid stays paid; when the payment comes back, the bill is not paid again before somebody lets it go."""
     run = Run()
