@@ -20,6 +20,7 @@ from runtime.ledger.denials import Denials
 from runtime.ledger.inverses import Inverses
 from runtime.ledger.links import RegisterRef
 from runtime.ledger.order_lines import OrderLines
+from runtime.ledger.payments import Payments
 from runtime.ledger.registers import Deriving, Fact, Finding, Hold, ItemFlag, Marks, Register, Told
 from runtime.ledger.rules import Rulebook
 from runtime.ledger.takebacks import Takebacks
@@ -28,6 +29,7 @@ from runtime.schema import with_texts
 _TYPES = {
     "order_lines": OrderLines,
     "bills": Bills,
+    "payments": Payments,
     "claims": Claims,
     "denials": Denials,
     "takebacks": Takebacks,

@@ -24,6 +24,7 @@ class Matching(HeldItems):
         self._signed = _signed_items(self._links)
         self._agreed = _agreed_columns(self._links)
         self._apart = {name for name, rule in rulebook.item.items() if rule.apart_by}
+        self._growing = {name for name, rule in rulebook.item.items() if rule.apart_by or rule.adds}
         self._items_max = items_max
         self.waiters: dict[int, Waiter] = {}
         self._expected: dict[Key, list[Expected]] = {}
@@ -86,8 +87,9 @@ class Matching(HeldItems):
         """The exception type of an event whose items can't be opened."""
         for ref in links.opened:
             key = self._key(event, ref)
-            if key[2] and key in self.items and not self._rules.item[ref.item].adds:
-                return self._rules.item[ref.item].twice
+            rule, item = self._rules.item[ref.item], self.items.get(key) if key[2] else None
+            if item and not (rule.adds and item.currency == event.currency):
+                return rule.twice
             if len(self.items) >= self._items_max:
                 return FULL
         return ""
@@ -147,7 +149,8 @@ class Matching(HeldItems):
             self._consumers.setdefault(key_of(shared(key)), []).append(id)
 
     def _tried(self, key: Key, waiter: Waiter) -> bool:
-        """Use or release an item; False if it is not there, or not free, or another one may still come beside it."""
+        """Use or release an item; False if it is not there, or not free, or more of it, or another one beside it, may
+        still come."""
         meant = self._meant(key, waiter)
         if meant is None:
             return False
@@ -158,7 +161,7 @@ class Matching(HeldItems):
             self._consume(meant, item, waiter)
         else:
             return False
-        return not (waiter.fault and key[0] in self._apart)
+        return not (waiter.fault and key[0] in self._growing)
 
     def _meant(self, key: Key, waiter: Waiter) -> Key | None:
         """The item that a waiter for this key means; None if it could be one of several."""

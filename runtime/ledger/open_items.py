@@ -12,7 +12,7 @@ import numpy as np
 from runtime.ledger.beside import shared
 from runtime.ledger.held_items import REFUSED, UNBOOKED
 from runtime.ledger.item_table import HashedKey, TableState, key_of
-from runtime.ledger.links import ItemRef
+from runtime.ledger.links import ItemRef, Links
 from runtime.ledger.matching import FULL
 from runtime.ledger.registers import ItemFlag
 from runtime.ledger.rules import Item
@@ -33,7 +33,7 @@ class OpenItems(StepMatching):
         waiter, links = self.waiters.get(event.id), self._links[event.kind]
         if waiter is None:
             return []
-        if waiter.fault in {FULL, *(self._rules.item[ref.item].twice for ref in links.opened)}:
+        if waiter.fault in self._refusals(links):
             del self.waiters[event.id]
             return self.take(event, now_ms)
         waiter.fault, waiter.since_ms = "", now_ms
@@ -70,6 +70,10 @@ class OpenItems(StepMatching):
             self._settle(event.id)
         return self.drain()
 
+    def _refusals(self, links: Links) -> set[str]:
+        """The exceptions of an event that has opened nothing and joined nothing."""
+        return {FULL, *(self._rules.item[ref.item].twice for ref in links.opened)}
+
     def _unyielding(self, ref: ItemRef) -> set[str]:
         """The exceptions that nobody may let go."""
         differs = {self._rules.item[ref.item].differs} if ref.agrees else set()
@@ -99,7 +103,7 @@ class OpenItems(StepMatching):
                 group.total_minor = (group.total_minor - waiter.group_minor) or None
             else:
                 group.waiting_minor -= waiter.group_minor
-        for opened in links.opened:
+        for opened in () if waiter.fault in self._refusals(links) else links.opened:
             key = self._key(event, opened)
             if self._rules.item[opened.item].adds:
                 self._take_away(key, event.amount(opened.amount))

@@ -18,10 +18,19 @@ from runtime.ledger.denials import DenialTerms
 from runtime.ledger.inverses import InverseTerms
 from runtime.ledger.links import Derive, InverseRef, KeyColumn, Links, Pair, RegisterRef, Tell
 from runtime.ledger.order_lines import OrderTerms
+from runtime.ledger.payments import PaymentTerms
 from runtime.ledger.takebacks import TakebackTerms
 
 RegisterTerms = (
-    OrderTerms | BillTerms | ClaimTerms | DenialTerms | TakebackTerms | CandidateTerms | InverseTerms | AccountTerms
+    OrderTerms
+    | BillTerms
+    | PaymentTerms
+    | ClaimTerms
+    | DenialTerms
+    | TakebackTerms
+    | CandidateTerms
+    | InverseTerms
+    | AccountTerms
 )
 
 DIMENSIONS = ("facility", "department")

@@ -61,7 +61,7 @@ class DecidedMatching(Matching):
         wait["later"] = []
         for what in ("item", "group"):
             self._wait_no_more(wait, what)
-        for ref in self._links(row).opened:
+        for ref in self._links(row).opened if wait["joined"] else ():
             key = self._item_of(row, ref)
             item, rule = self.items.get(key), self._rulebook.item[ref.item]
             if item and rule.adds and item["left"] >= (added := sum_of(ref.amount, row)):

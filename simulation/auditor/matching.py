@@ -38,7 +38,8 @@ class Matching(HeldItems):
         self.waiting[number] = wait
         links = self._links(row)
         for ref in links.opened:
-            if key_of(row, ref.key) and self._item_of(row, ref) in self.items and not self._adds(ref.item):
+            item = self.items.get(self._item_of(row, ref)) if key_of(row, ref.key) else None
+            if item and not (self._rulebook.item[ref.item].adds and item["row"]["currency"] == row["currency"]):
                 wait["fault"] = self._rulebook.item[ref.item].twice
                 return
             if len(self.items) >= self._items_max:
@@ -48,9 +49,6 @@ class Matching(HeldItems):
         self._newest = number
         self.look(None if wait["group"] else number)
         self._newest = None
-
-    def _adds(self, item: str) -> bool:
-        return self._rulebook.item[item].adds
 
     def keep_waiting(self, came: set[int]) -> None:
         """Of rows that came together those that wait are kept before those at fault: so decisions find them."""
@@ -138,8 +136,9 @@ class Matching(HeldItems):
             self._use_expected(key, item, expected)
 
     def _try_again(self, key: Key) -> None:
-        """Who did not fit one of several items may fit another one."""
-        if self._rulebook.item[key[0]].apart_by:
+        """Who did not fit one of several items may fit another one, and who did not fit may when there is more."""
+        rule = self._rulebook.item[key[0]]
+        if rule.apart_by or rule.adds:
             self._stir(key)
             for number in self._waiting_for.get(common(key), ()):
                 self.waiting[number]["tried"] = False

@@ -20,12 +20,14 @@ from simulation.auditor.held_items import FlagKey
 from simulation.auditor.inverses import Inverses
 from simulation.auditor.matching import Matching
 from simulation.auditor.order_lines import OrderLines
+from simulation.auditor.payments import Payments
 from simulation.auditor.takebacks import Takebacks
 
 Row = dict[str, Any]
 MODELS: dict[str, Callable] = {
     "order_lines": OrderLines,
     "bills": Bills,
+    "payments": Payments,
     "claims": Claims,
     "denials": Denials,
     "takebacks": Takebacks,

@@ -1,8 +1,8 @@
 """What becomes of every row of one shard's log: repeat, conflict, waiting, held, booked, excluded.
 
 Owns the naive history of a shard. Follows the log's order wherever order decides. Of the cutting into steps it takes
-what the engine promises: of the rows of one frame, those that use or let go what registers may hold come last, and those
-that came with it are entered in registers before those that had waited, all at once.
+what the engine promises: of the rows of one frame, those that use or let go what registers may hold come last, and
+those that came with it are entered in registers before those that had waited, all at once.
 """
 
 from collections import Counter

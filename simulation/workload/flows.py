@@ -119,12 +119,14 @@ class Purchase:
 
     def _pay(self, bill: str, total: int) -> None:
         payment, amount = self._key("pay"), max(0, total + self._rng.choice((0, 0, 0, 1)))
-        self._add("payment_released", amount, document=payment, reference=bill)
+        first = self._rng.randrange(amount + 1) if self._rng.random() < 0.3 else 0
+        for part in (first, amount - first) if first else (amount,):
+            self._add("payment_released", part, document=payment, reference=bill)
         if self._rng.random() < 0.8:
             self._add("payment_confirmed", amount, document=self._key("confirm"), reference=payment)
         if self._rng.random() < 0.8:
             self._add("payment_cleared", amount, document=self._key("clear"), reference=payment)
-        elif self._rng.random() < 0.5:
+        if self._rng.random() < 0.2:
             keys = {"reference": payment, "correlation_id": bill}
             self._add("payment_returned", amount, document=self._key("return"), **keys)
 

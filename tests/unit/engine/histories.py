@@ -343,6 +343,30 @@ def payables(draw, name: str) -> list[dict]:
     return _lacking(draw, rows, "invoice_received", "invoice_approved", "hold_released", "payment_cleared")
 
 
+@st.composite
+def payment_run(draw, name: str) -> list[dict]:
+    """Two bills of one payment, which the bank pays by its sum, of which some comes back, and which is confirmed."""
+    rows, number = [], {"reference": f"{name}-run"}
+    amounts, discount = (draw(st.integers(30, 900)), draw(st.integers(30, 900))), draw(st.integers(0, 30))
+    for at, amount in enumerate(amounts):
+        key, columns = f"{name}-s{at}/1", {"counterparty": f"{name}-s{at}"}
+        line = {"document": f"{key}/1", "correlation_id": key}
+        pay = {"document": f"{name}-run", "reference": key, "attributes": {"discount_minor": discount}}
+        rows += [
+            event(f"{name}-head{at}", "invoice_received", amount, document=key, **columns),
+            event(f"{name}-line{at}", "invoice_line_billed", amount, **line, **columns),
+            event(f"{name}-ok{at}", "invoice_approved", document=key, person="Ann"),
+            event(f"{name}-pay{at}", "payment_released", amount, **pay),
+        ]
+        if draw(st.booleans()):
+            back = {"document": f"{name}-rt{at}", "correlation_id": key}
+            rows.append(event(f"{name}-return{at}", "payment_returned", amount - discount, **back, **number))
+    cleared = sum(amounts) - 2 * discount + draw(st.sampled_from((0, 0, 0, 1)))
+    rows.append(event(f"{name}-clear", "payment_cleared", cleared, document=f"{name}-st", **number))
+    rows.append(event(f"{name}-confirm", "payment_confirmed", sum(amounts), document=f"{name}-cf", **number))
+    return _lacking(draw, rows, "invoice_approved", "payment_cleared", "payment_confirmed")
+
+
 def _approval(draw, name: str, key: str) -> dict:
     """Of a bill: as such, or as the release of that hold."""
     kind, reason = draw(st.sampled_from((("invoice_approved", None), ("hold_released", "approval"))))
@@ -401,4 +425,16 @@ def notices(draw, name: str) -> list[dict]:
     return rows
 
 
-FLOWS = (notices, approvals, payout, remittance, lookalikes, takeback, intercompany, purchase, payables, lab)
+FLOWS = (
+    notices,
+    approvals,
+    payout,
+    remittance,
+    lookalikes,
+    takeback,
+    intercompany,
+    purchase,
+    payables,
+    payment_run,
+    lab,
+)

@@ -39,6 +39,7 @@ class Books:
             self._book(row)
         self._divide_claims(booked)
         self._divide_takebacks(booked)
+        self._bring_back(booked)
         self._match(settled)
 
     def accounts(self) -> dict[tuple[str, str, str], int]:
@@ -65,7 +66,7 @@ class Books:
             tax = int(given.partition('"tax_minor": ')[2].rstrip("}") or 0)
             self._move(row, "TAX", "AP", tax if row["kind"] == "invoice_received" else -tax)
         elif row["kind"] == "payment_released":
-            discount = int(given.partition('"discount_minor": ')[2].rstrip("}") or 0)
+            discount = _discount(row)
             self._move(row, "AP", "PAYMENT_CLEARING", amount - discount)
             self._move(row, "AP", "PURCHASE_DISCOUNT", discount)
         else:
@@ -99,6 +100,22 @@ class Books:
         for payer, balance in standing.items():
             self._move(by_payer[payer], "SUSPENSE", "PAYER_TAKEBACK", max(0, -balance))
 
+    def _bring_back(self, booked: list[dict]) -> None:
+        """What the bank paid and what came back, beyond what was released, is cash again."""
+        payments: dict[tuple, list[dict]] = defaultdict(list)
+        for row in booked:
+            if row["kind"] in ("payment_released", "payment_cleared", "payment_returned"):
+                number = row["document"] if row["kind"] == "payment_released" else row["reference"]
+                payments[row["entity"], number, row["currency"]].append(row)
+        for rows in payments.values():
+            sums = Counter()
+            for row in rows:
+                sums[row["kind"]] += row["amount_minor"] - _discount(row)
+            paid, back = sums["payment_cleared"], sums["payment_returned"]
+            self._move(
+                rows[0], "CASH", "PAYMENT_CLEARING", max(0, min(paid, back, paid + back - sums["payment_released"]))
+            )
+
     def _match(self, settled: list[dict]) -> None:
         """Goods, bills and uses of each order's line as a whole, and bills without an order."""
         lines: dict[tuple, list[dict]] = defaultdict(list)
@@ -131,6 +148,11 @@ class Books:
         self._move(one, "INVOICED_NOT_RECEIVED", "AP", (units - cleared) * PRICE_MINOR)
         variance = sum(sign * row["amount_minor"] for sign, row in billed) - units * PRICE_MINOR
         self._move(one, "PPV", "AP", variance)
+
+
+def _discount(row: dict) -> int:
+    """What a payment may pay less."""
+    return int((row.get("attributes") or "").partition('"discount_minor": ')[2].rstrip("}") or 0)
 
 
 def _case(row: dict) -> str:

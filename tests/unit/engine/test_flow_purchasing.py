@@ -596,6 +596,98 @@ def test_payment_returned_that_is_told_twice_opens_the_bill_once():
     assert run.balance("AP") == 0
 
 
+def returned(amount_minor: int, name: str = "acme/77", payment: str = "PAY1") -> dict:
+    """What the bank sends back of a payment."""
+    named = {"document": f"rt-{name}", "reference": payment, "correlation_id": name}
+    return event(f"back-{name}", "payment_returned", amount_minor, **named)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+@pytest.mark.parametrize("together", [True, False], ids=["one step", "a step each"])
+def test_payment_returned_after_or_before_it_cleared_is_cash_again_and_opens_the_bill(order, together):
+    """Release, clearing and return in any order: clearing and bank are as before, the bill is owed."""
+    run, rows = Run(), [(paid(100_000), cleared(100_000), returned(100_000))[at] for at in order]
+    run.take(*GOODS, approved())
+    for step in [rows] if together else [[row] for row in rows]:
+        run.take(*step)
+    assert run.balances_of("mercy") == {"INVENTORY": 100_000, "AP": -100_000}
+    run.restart()
+    run.take(event("ok", "payment_confirmed", 100_000, document="cf1", reference="PAY1"))
+    run.step(tick(NOW_MS + 12 * DAY_MS))
+    assert run.open_types() == ["payment_returned"]
+    run.take(paid(100_000, payment="PAY2"), at_ms=NOW_MS + 12 * DAY_MS)
+    assert run.state("pay-PAY2") == "booked"
+
+
+def test_payment_returned_long_after_it_cleared_is_booked_at_once():
+    """A return that comes two months later finds its payment, and posts from cash to the payable."""
+    run = Run()
+    run.take(*GOODS, approved(), paid(100_000), cleared(100_000))
+    run.step(tick(NOW_MS + 60 * DAY_MS))
+    run.take(returned(100_000), at_ms=NOW_MS + 60 * DAY_MS)
+    assert run.state("back-acme/77") == "booked"
+    assert run.balances_of("mercy") == {"INVENTORY": 100_000, "AP": -100_000}
+
+
+@pytest.mark.parametrize("kind", ["payment_cleared", "payment_returned"])
+def test_payment_that_is_cleared_or_returned_twice_is_held(kind):
+    """The bank can't pay or send back more than was released."""
+    run = Run()
+    run.take(*GOODS, approved(), paid(100_000))
+    for number in range(2):
+        named = {"document": f"st{number}", "reference": "PAY1", "correlation_id": "acme/77"}
+        run.take(event(f"bank{number}", kind, 100_000, **named))
+    assert (run.state("bank1"), run.ids("allocation_exceeded") != []) == ("excepted", True)
+
+
+OTHER = (bill(5_000, "odd/1", "odd"), billed(None, 5_000, "odd/1", None, counterparty="odd"), approved("odd/1"))
+RUN = (
+    paid(100_000, attributes={"discount_minor": 2_000}),
+    paid(5_000, "odd/1") | {"event_id": "pay-odd"},
+    cleared(103_000),
+    event("told", "payment_confirmed", 105_000, document="cf1", reference="PAY1"),
+)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+@pytest.mark.parametrize("together", [True, False], ids=["one step", "a step each"])
+def test_payment_of_several_bills_is_cleared_and_confirmed_by_its_sum_in_any_order(order, together):
+    """Two suppliers' bills in one payment: one clearing and one confirmation, before or after any part."""
+    run, rows = Run(), [RUN[at] for at in order]
+    run.take(*GOODS, approved(), *OTHER)
+    for step in [rows] if together else [[row] for row in rows]:
+        run.take(*step)
+        run.restart()
+    run.step(tick(NOW_MS + 12 * DAY_MS))
+    assert run.open == {}
+    assert run.balances_of("mercy") == {
+        "INVENTORY": 100_000,
+        "PURCHASE_EXPENSE": 5_000,
+        "PURCHASE_DISCOUNT": -2_000,
+        "CASH": -103_000,
+    }
+
+
+def test_payment_of_several_bills_of_which_one_comes_back_owes_that_one_again():
+    """One of two is returned after all has cleared: so much is cash again, and the other bill stays paid."""
+    run = Run()
+    run.take(*GOODS, approved(), *OTHER, *RUN, returned(5_000, "odd/1"))
+    assert (run.balance("CASH"), run.balance("AP"), run.balance("PAYMENT_CLEARING")) == (-98_000, -5_000, 0)
+    run.take(paid(5_000, "odd/1", "PAY2"), paid(1, payment="PAY3"))
+    assert (run.state("pay-PAY2"), run.state("pay-PAY3")) == ("booked", "excepted")
+
+
+def test_payment_number_in_another_currency_is_not_added():
+    """Two currencies are not one payment: the second is an exception, and takes nothing with it when it goes."""
+    run = Run()
+    run.take(*GOODS, approved(), paid(60_000))
+    run.take(paid(40_000, currency="EUR") | {"event_id": "other"})
+    assert run.open_types() == ["duplicate_open_item"]
+    run.step(decision(1, "exclude", *run.ids("duplicate_open_item")))
+    run.take(cleared(60_000))
+    assert (run.state("clear-PAY1"), run.balance("CASH")) == ("booked", -60_000)
+
+
 def test_payment_that_nobody_confirms_or_clears_is_told():
     """Three days without confirmation and ten without the bank are exceptions, which end when the news comes."""
     run = Run()
