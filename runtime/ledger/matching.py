@@ -24,7 +24,7 @@ class Matching(HeldItems):
         self._signed = _signed_items(self._links)
         self._agreed = _agreed_columns(self._links)
         self._apart = {name for name, rule in rulebook.item.items() if rule.apart_by}
-        self._growing = {name for name, rule in rulebook.item.items() if rule.apart_by or rule.adds}
+        self._growing = {name for name, rule in rulebook.item.items() if rule.apart_by or rule.awaits_more}
         self._items_max = items_max
         self.waiters: dict[int, Waiter] = {}
         self._expected: dict[Key, list[Expected]] = {}

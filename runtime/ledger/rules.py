@@ -110,6 +110,7 @@ class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     remember_days: int = 0
     twice: str = "duplicate_open_item"
     adds: bool = False
+    awaits_more: bool = False
     announces: str = ""
     held_by: tuple[str, ...] = ()
     held: str = ""

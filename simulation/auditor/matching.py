@@ -138,7 +138,7 @@ class Matching(HeldItems):
     def _try_again(self, key: Key) -> None:
         """Who did not fit one of several items may fit another one, and who did not fit may when there is more."""
         rule = self._rulebook.item[key[0]]
-        if rule.apart_by or rule.adds:
+        if rule.apart_by or rule.awaits_more:
             self._stir(key)
             for number in self._waiting_for.get(common(key), ()):
                 self.waiting[number]["tried"] = False
