@@ -1,4 +1,5 @@
-"""Stories whose keys meet by other means than one row's links: purchasing, and what one entity receives for another.
+"""Stories whose keys meet by other means than one row's links: purchasing, what one entity receives for another, and
+what people say of bank money.
 
 Owns what belongs together in them, and what is a little wrong now and then.
 """
@@ -7,7 +8,7 @@ import json
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from simulation.workload.rows import DAYS_BACK, ENTITIES, PERSONS, TODAY, Row
+from simulation.workload.rows import DAYS_BACK, ENTITIES, PARTNERS, PERSONS, TODAY, Row
 
 if TYPE_CHECKING:
     from simulation.workload.stories import Stories
@@ -196,4 +197,42 @@ def batch(stories: "Stories") -> list[Row]:
     return rows
 
 
-FLOWS = {"purchase": purchase, "intercompany": intercompany, "denial": denial, "reversal": reversal, "batch": batch}
+def application(stories: "Stories") -> list[Row]:
+    """Bank money of which somebody says to which remittances it belongs, all of it, or a cent too much."""
+    rng, deposit, rows = stories.rng, stories.maker.key("deposit"), []
+    for _ in range(rng.randrange(1, 3)):
+        amount, key, trace = rng.randrange(1, 90_000), stories.maker.key("remittance"), stories.maker.key("trace")
+        payer = rng.choice(("blue", "medicaid"))
+        rows += [
+            stories.row("claim_paid", amount, reference=key, counterparty=payer),
+            stories.row("remittance_received", amount, document=key, reference=trace, counterparty=payer),
+            stories.row("cash_applied", amount, reference=trace, counterparty=payer, correlation_id=deposit),
+        ]
+    total = sum(row["amount_minor"] for row in rows if row["kind"] == "cash_applied") - rng.choice((0, 0, 0, 1))
+    kind = rng.choice(("bank_credit_received", "untraced_eft_received"))
+    return [stories.row(kind, total, document=deposit), *rows]
+
+
+def retold(stories: "Stories") -> list[Row]:
+    """A remittance whose money several sources tell, and call its payer by another name, or by none."""
+    rng, key, trace = stories.rng, stories.maker.key("remittance"), stories.maker.key("trace")
+    amount, payer = rng.randrange(1, 90_000), rng.choice(PARTNERS)
+    rows = [stories.row("eft_received", amount + rng.choice((0, 0, 0, 1)), reference=trace) for _ in range(2)]
+    rows = [row | {"counterparty": rng.choice((payer, *PARTNERS, None))} for row in rows]
+    rows.append(stories.row("claim_paid", amount, reference=key, counterparty=payer))
+    rows.append(stories.row("remittance_received", amount, document=key, reference=trace, counterparty=payer))
+    if rng.random() < 0.3:
+        rows.append(stories.row("untraced_eft_received", amount, counterparty=rng.choice(PARTNERS)))
+    rng.shuffle(rows)
+    return rows
+
+
+FLOWS = {
+    "purchase": purchase,
+    "intercompany": intercompany,
+    "denial": denial,
+    "reversal": reversal,
+    "batch": batch,
+    "application": application,
+    "retold": retold,
+}
