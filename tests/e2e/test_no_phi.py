@@ -41,14 +41,15 @@ checkpoint_age_s_max = 3600
 FEED, FEED_MARK = "penstock:feed:card", "feedmark"  # what a source's own stream holds is its owner's
 DRAIN_TIMEOUT_S, METRICS_TIMEOUT_S = 90.0, 40.0
 COMMANDS = (
-    ("trace", "j1", "--json"),  # makes a checkpoint
-    ("trace", "gr0"),
     ("status",),
     ("status", "--json"),
-    ("exceptions", "--json", "--limit", "10000"),
+    ("exceptions", "list", "--limit", "10000"),
+    ("exceptions", "list", "--json", "--limit", "10000"),
     ("reconcile",),
     ("export",),
     ("payload", "list"),
+    ("trace", "g0"),
+    ("trace", "j1", "--json"),  # makes a checkpoint
 )
 SQLITE = b"SQLite format 3\0"
 
@@ -152,13 +153,7 @@ def sent(folder: Path, demo_on_free_ports: str, tmp_path_factory: pytest.TempPat
         sent.drained()
         with sent.server() as server:
             sent.streams = {key: everything_in(server, key) for key in server.scan_iter(count=1000)}
-        for words in (
-            ("status",),
-            ("exceptions", "list", "--limit", "10000"),
-            ("exceptions", "list", "--json", "--limit", "10000"),
-        ):
-            sent.command(*words)
-        for words in (("reconcile",), ("export",), ("payload", "list"), ("trace", "g0"), ("trace", "j1", "--json")):
+        for words in COMMANDS:
             sent.command(*words)
         yield sent
     finally:
