@@ -17,7 +17,7 @@ from runtime.flow.dedupe import DedupeMemory, Verdict
 from runtime.ledger.account_balances import AccountBalances, AccountTerms
 from runtime.ledger.cells import Cells, celled
 from runtime.ledger.classes import Classes, rules
-from runtime.ledger.correlation import Correlation, facts_of
+from runtime.ledger.correlation import Correlation, facts_of, policies
 from runtime.ledger.crosswalk import Crosswalk
 from runtime.ledger.following import Following
 from runtime.ledger.links import meeting
@@ -45,7 +45,7 @@ class Intake:
     ) -> None:
         self.now_ms = 0
         self.seen = DedupeMemory()
-        self.items = OpenItems(rulebook, open_items_max)
+        self.items = OpenItems(rulebook, open_items_max, policies(rulebook, crosswalk))
         self.registers = Correlation(rulebook, crosswalk, opens_on)
         self.balances = _balances(rulebook)
         self.parked = ParkedRows()  # waiting for a counterpart

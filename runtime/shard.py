@@ -111,7 +111,9 @@ class ShardEngine:
         if not self._crosswalk.apply(message["version"], rows):
             return
         self._mapping_changed()
-        self._retry_held(self._take_held(self.intake.held["fault"] != CONFLICT), step)
+        intake = self.intake
+        intake.settle(intake.changed({change.id: change for change in intake.items.renamed()}, step), step)
+        self._retry_held(self._take_held(intake.held["fault"] != CONFLICT), step)
 
     def _mapping_changed(self) -> None:
         self.intake.posting.mapping_changed()

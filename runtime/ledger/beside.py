@@ -16,6 +16,11 @@ def shared(key: Key) -> Key:
     return key[0], key[1], key[2].partition(SEPARATOR)[0]
 
 
+def named(key: Key) -> str:
+    """What tells an item apart, "" where nothing does."""
+    return key[2].partition(SEPARATOR)[2]
+
+
 def apart(text: str, by: str) -> str:
     """A key's text with what tells it apart."""
     return f"{text}{SEPARATOR}{by}" if text and by else text
@@ -33,13 +38,14 @@ class Beside:
         texts = {*self.texts.get(shared(key), ()), key[2]}
         self.texts[shared(key)] = sorted(text for text in texts if (*key[:2], text) in self._items)
 
-    def meant(self, key: Key, fits: Callable[[OpenItem], bool]) -> Key | None:
-        """The item that a consumer of a key means: its own; else one where either leaves open what tells them apart,
-        if it is the only one, or alone fits. None if several fit."""
-        bare = shared(key)
-        if key != bare and key in self._items:
+    def meant(self, key: Key, fits: Callable[[OpenItem], bool], alias: Callable[[str], str]) -> Key | None:
+        """The item that a consumer of a key means: its own; else one that another name of the same tells apart, or
+        where either leaves that open, if it is the only one, or alone fits. None if several fit."""
+        own = named(key)
+        if own and key in self._items:
             return key
-        open_to = [bare] if bare != key else [(*key[:2], text) for text in self.texts.get(key, ())]
+        beside = [(*key[:2], text) for text in self.texts.get(shared(key), ())]
+        open_to = [one for one in beside if not own or not named(one) or alias(named(one)) == alias(own)]
         there = {one: item for one in open_to if (item := self._items.get(one))}
         fitting = [one for one, item in there.items() if fits(item)]
         if len(fitting) > 1:

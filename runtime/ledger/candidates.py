@@ -1,8 +1,8 @@
 """Bank money that lost its trace, and the remittances it may belong to: paired when exactly one of each fits.
 
-Owns the third step of the match order (domain 1.6): equal amount, the same payer, and dates within three business
-days. It decides only when the money has stood for a while, so that the answer does not depend on who came first.
-Never posts: a pair becomes a derived event.
+Owns the third step of the match order (domain 1.6): equal amount, the same payer (also under an alias, as of the
+money's day), and dates within three business days. It decides only when the money has stood for a while, so that the
+answer does not depend on who came first. Never posts: a pair becomes a derived event.
 """
 
 from collections.abc import Iterable
@@ -11,6 +11,7 @@ from typing import ClassVar, NamedTuple
 
 import msgspec
 
+from runtime.ledger.crosswalk import Place
 from runtime.ledger.registers import Deriving, Fact, Finding, ItemFlag, Marks, Policy
 from runtime.ledger.weekdays import business_days
 
@@ -44,7 +45,6 @@ class Side(msgspec.Struct, array_like=True):
 
     entity: str
     key: str
-    payer: str
     amount_minor: int
     currency: str
     on: date
@@ -56,9 +56,16 @@ class Side(msgspec.Struct, array_like=True):
     contested: bool = False
 
 
+class _Paid(msgspec.Struct, array_like=True, frozen=True):
+    """Money of a trace: who sent it, its day, and when it came."""
+
+    payer: str
+    on: date
+    since_ms: int
+
+
 class _Pool(NamedTuple):
     entity: str
-    payer: str
     currency: str
     amount_minor: int
 
@@ -70,20 +77,20 @@ class Candidates:
         self._terms, self._policy = terms, policy
         self._remits: dict[_Key, dict[str, Side]] = {}  # by trace, each payer's
         self._money: dict[_Key, Side] = {}  # by deposit
-        self._paid: dict[_Key, dict[str, int]] = {}  # traces whose money came, of whom, and when
+        self._paid: dict[_Key, list[_Paid]] = {}  # traces whose money came
         self._next_pass_ms = 0
         self._marks = Marks([], [], [], [])
 
     def take(self, fact: Fact, now_ms: int) -> Finding:
         """Keep a "remit" or "money" half; "paid" says that a trace's money came, "applied" that a person has
         placed money, all of it or a part."""
-        key, payer = (fact.entity, fact.key), self._policy("PAYER_ALIAS", fact.place()) or fact.counterparty
+        key, payer = (fact.entity, fact.key), fact.counterparty
         money = (fact.amount_minor, fact.currency, fact.effective_on, fact.occurred_ms)
-        side = Side(fact.entity, fact.key, payer, *money, now_ms, fact.counterparty, fact.source, fact.event_id)
+        side = Side(fact.entity, fact.key, *money, now_ms, payer, fact.source, fact.event_id)
         if fact.part == "paid":
-            self._paid.setdefault(key, {})[payer] = now_ms
-            there = self._remits.get(key, {})
-            self._drop_remits(key, [one for one in there if not payer or one in ("", payer)])
+            paid = _Paid(payer, fact.effective_on, now_ms)
+            self._paid.setdefault(key, []).append(paid)
+            self._drop_remits(key, [one for one in self._remits.get(key, ()) if self._is_of(paid, one, key[0])])
         elif fact.part == "applied":
             self._contest(self._money.pop(key, None), on=False)
         elif fact.part == "money" and fact.amount_minor:
@@ -94,9 +101,16 @@ class Candidates:
         return Finding()
 
     def _is_paid(self, key: _Key, payer: str) -> bool:
-        """Whether the money of this payer's trace has come. Who names no payer may be any."""
-        paid = self._paid.get(key, {})
-        return payer in paid or "" in paid or bool(paid and not payer)
+        """Whether the money of this payer's trace has come."""
+        return any(self._is_of(paid, payer, key[0]) for paid in self._paid.get(key, ()))
+
+    def _is_of(self, paid: "_Paid", payer: str, entity: str) -> bool:
+        """Whether money is of this payer. Who names no payer may be any."""
+        return not payer or not paid.payer or self._alike(entity, paid.on, payer, paid.payer)
+
+    def _alike(self, entity: str, on: date, *payers: str) -> bool:
+        """Whether these are names of one payer on that day."""
+        return len({self._policy("PAYER_ALIAS", Place(entity, "", "", on, name)) or name for name in payers}) == 1
 
     def _drop_remits(self, key: _Key, payers: list[str]) -> None:
         for payer in payers:
@@ -125,7 +139,7 @@ class Candidates:
         remits = _pooled(side for sides in self._remits.values() for side in sides.values())
         money = _pooled(self._money.values())
         for side in ripe:
-            fitting = [other for other in remits.get(_pool(side), []) if self._near(side.on, other.on)]
+            fitting = [other for other in remits.get(_pool(side), []) if self._fits(side, other)]
             is_pair = len(fitting) == 1 and self._is_sole(fitting[0], money[_pool(side)])
             self._contest(side, on=bool(fitting) and not is_pair)
             if is_pair:
@@ -137,17 +151,19 @@ class Candidates:
         for key, side in list(self._money.items()):
             if side.since_ms < old:
                 self._contest(self._money.pop(key), on=False)
-        kept = {key: {payer: at for payer, at in paid.items() if at >= old} for key, paid in self._paid.items()}
+        kept = {key: [one for one in paid if one.since_ms >= old] for key, paid in self._paid.items()}
         self._paid = {key: paid for key, paid in kept.items() if paid}
 
     def _is_sole(self, remit: Side, money: list[Side]) -> bool:
-        return sum(self._near(side.on, remit.on) for side in money) == 1
+        return sum(self._fits(side, remit) for side in money) == 1
 
-    def _near(self, one: date, other: date) -> bool:
-        return business_days(one, other) <= self._terms.business_days
+    def _fits(self, money: Side, remit: Side) -> bool:
+        """Whether two of one amount may be a pair."""
+        near = business_days(money.on, remit.on) <= self._terms.business_days
+        return near and self._alike(money.entity, money.on, money.counterparty, remit.counterparty)
 
     def _pair(self, money: Side, remit: Side) -> None:
-        self._drop_remits((remit.entity, remit.key), [remit.payer])
+        self._drop_remits((remit.entity, remit.key), [remit.counterparty])
         del self._money[money.entity, money.key]
         columns = {
             "entity": money.entity,
@@ -180,11 +196,11 @@ class Candidates:
         return sum(map(len, self._remits.values())) + len(self._money)
 
 
-_STATE = tuple[int, list[tuple[_Key, dict[str, Side]]], list[tuple[_Key, Side]], list[tuple[_Key, dict[str, int]]]]
+_STATE = tuple[int, list[tuple[_Key, dict[str, Side]]], list[tuple[_Key, Side]], list[tuple[_Key, list[_Paid]]]]
 
 
 def _pool(side: Side) -> _Pool:
-    return _Pool(side.entity, side.payer, side.currency, side.amount_minor)
+    return _Pool(side.entity, side.currency, side.amount_minor)
 
 
 def _pooled(sides: Iterable[Side]) -> dict[_Pool, list[Side]]:

@@ -21,7 +21,7 @@ from runtime.ledger.inverses import Inverses
 from runtime.ledger.links import RegisterRef
 from runtime.ledger.order_lines import OrderLines
 from runtime.ledger.payments import Payments
-from runtime.ledger.registers import Deriving, Fact, Finding, Hold, ItemFlag, Marks, Register, Told
+from runtime.ledger.registers import Deriving, Fact, Finding, Hold, ItemFlag, Marks, Policy, Register, Told
 from runtime.ledger.rules import Rulebook
 from runtime.ledger.takebacks import Takebacks
 from runtime.schema import with_texts
@@ -70,9 +70,9 @@ class Correlation:
 
     def __init__(self, rulebook: Rulebook, crosswalk: Crosswalk, opens_on: Mapping[str, date]) -> None:
         self._crosswalk, self._opens_on = crosswalk, dict(opens_on)
-        self._defaults = {name: policy.default for name, policy in rulebook.policy.items()}
+        policy = policies(rulebook, crosswalk)
         self._registers: dict[str, Register] = {
-            name: _TYPES[terms.__struct_config__.tag](terms, self._policy)
+            name: _TYPES[terms.__struct_config__.tag](terms, policy)
             for name, terms in rulebook.register.items()
             if terms.__struct_config__.tag in _TYPES
         }
@@ -87,10 +87,6 @@ class Correlation:
 
     def _entry(self, ref: RegisterRef) -> _Entry:
         return _Entry(self._registers[ref.register].take, ref.part, _KEY_AT[ref.key], ref.optional)
-
-    def _policy(self, name: str, place: Place) -> str:
-        chosen = self._crosswalk.resolve(name, place)
-        return chosen.account if chosen else self._defaults.get(name, "")
 
     def enter(self, rows: Iterable[tuple], now_ms: int) -> list[str]:
         """Enter ready rows (see `facts_of`), in order; the fault of each, "" where there is none. Rows that have
@@ -184,6 +180,17 @@ class Correlation:
 
 
 _STATE = tuple[dict[str, bytes], list[tuple[int, Finding]], list[tuple[int, str]]]
+
+
+def policies(rulebook: Rulebook, crosswalk: Crosswalk) -> Policy:
+    """What answers policies: the crosswalk of now, or their defaults."""
+    defaults = {name: policy.default for name, policy in rulebook.policy.items()}
+
+    def answer(name: str, place: Place) -> str:
+        chosen = crosswalk.resolve(name, place)
+        return chosen.account if chosen else defaults.get(name, "")
+
+    return answer
 
 
 def _find_nothing(fact: Fact, now_ms: int) -> Finding:

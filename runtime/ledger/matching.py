@@ -6,10 +6,11 @@ times are arguments.
 """
 
 from runtime.ledger.beside import Beside, apart, shared
+from runtime.ledger.crosswalk import Place
 from runtime.ledger.held_items import REFUSED, HeldItems
 from runtime.ledger.item_table import HashedKey, key_of
 from runtime.ledger.links import ItemRef, Links, Release
-from runtime.ledger.registers import ItemFlag
+from runtime.ledger.registers import ItemFlag, Policy, unanswered
 from runtime.ledger.rules import Item, Rulebook
 from runtime.ledger.waiting import Change, Event, Expected, GroupSum, ItemTerms, Key, OpenItem, Waiter
 
@@ -19,8 +20,9 @@ FULL = "open_items_full"
 class Matching(HeldItems):
     """All that waits in one shard, as arrivals change it."""
 
-    def __init__(self, rulebook: Rulebook, items_max: int) -> None:
+    def __init__(self, rulebook: Rulebook, items_max: int, policy: Policy = unanswered) -> None:
         super().__init__(rulebook)
+        self._policy = policy
         self._signed = _signed_items(self._links)
         self._agreed = _agreed_columns(self._links)
         self._apart = {name for name, rule in rulebook.item.items() if rule.apart_by}
@@ -126,6 +128,8 @@ class Matching(HeldItems):
         waiter.item, waiter.item_minor = key[2], event.amount(ref.amount)
         if ref.second_person:
             waiter.person = event.person()
+        if self._rules.item[ref.item].alias:
+            waiter.on = event.effective_on
         waiter.said = event.said(ref.agrees)
         self._attempt(event.id, key, waiter)
 
@@ -167,7 +171,27 @@ class Matching(HeldItems):
         """The item that a waiter for this key means; None if it could be one of several."""
         if key[0] not in self._apart:
             return key
-        return self._beside.meant(key, lambda item: self._fits(key[0], item, waiter.item_minor, waiter.currency))
+        rule = self._rules.item[key[0]]
+        return self._beside.meant(
+            key,
+            lambda item: self._fits(key[0], item, waiter.item_minor, waiter.currency),
+            lambda name: self._usual(rule.alias, Place(key[1], "", "", waiter.on, name)) if waiter.on else name,
+        )
+
+    def _usual(self, alias: str, place: Place) -> str:
+        """The usual name of a place's counterparty."""
+        return self._policy(alias, place) or place.counterparty
+
+    def renamed(self) -> list[Change]:
+        """Names may have other aliases now: let those try again that wait for what is told apart by names."""
+        keys: dict[Key, None] = {}
+        for waiter in self.waiters.values():
+            ref = self._links[waiter.kind].consumes
+            if waiter.on and waiter.item and ref:
+                keys[shared((ref.item, waiter.entity, waiter.item))] = None
+        for key in keys:
+            self._wake(key)
+        return self.drain()
 
     def _consume(self, key: Key, item: OpenItem, waiter: Waiter) -> None:
         """Allocate what a waiter needs from an item that is there, or say that it does not fit."""
@@ -180,7 +204,7 @@ class Matching(HeldItems):
         elif contradicted := self._contradicted(key, waiter):
             waiter.fault = ref.agrees[contradicted]
         elif not self._fits(key[0], item, waiter.item_minor, waiter.currency):
-            waiter.fault = rule.differs
+            waiter.fault = rule.spent if rule.spent and self._is_spent(item, waiter) else rule.differs
         else:
             self._use(key, item, rule, waiter.item_minor)
             waiter.item = waiter.fault = ""
@@ -222,6 +246,11 @@ class Matching(HeldItems):
         if use == "part":
             return amount_minor <= item.residual_minor
         return amount_minor == item.amount_minor and not item.used_minor
+
+    def _is_spent(self, item: OpenItem, waiter: Waiter) -> bool:
+        """Whether another one has used up just what this waiter needs."""
+        whole = (item.amount_minor, item.used_minor, item.currency)
+        return whole == (waiter.item_minor, waiter.item_minor, waiter.currency)
 
     def _contradicted(self, key: Key, waiter: Waiter) -> str:
         """The first column in which a waiter says something else than the item's opener, "" when there is none."""

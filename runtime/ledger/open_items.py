@@ -237,7 +237,8 @@ class OpenItems(StepMatching):
         expires = np.array([rule.unused == "expires" for rule in rules], bool)[label]
         for row in rows[~used_up & ~expires].tolist():
             self._flag_unused(row)
-        forgotten = age_ms > _of_days(rule.remember_days for rule in rules)[label]
+        remembered_ms = _of_days(rule.remember_days for rule in rules)[label]
+        forgotten = (age_ms > remembered_ms) | (items.amount_minor[rows] == 0)
         self._forget_items(rows[np.where(used_up, forgotten, expires)])
         self._beside.sweep()
 

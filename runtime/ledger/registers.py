@@ -14,6 +14,11 @@ from runtime.ledger.crosswalk import NEWEST, Basis, Place
 Policy = Callable[[str, Place], str]  # a policy's value at a place, from the crosswalk or its default
 
 
+def unanswered(name: str, place: Place) -> str:
+    """A policy's value where nobody answers and nothing is the default."""
+    return ""
+
+
 class ItemFlag(NamedTuple):
     """Something that an event stands for became an exception (raised), or that exception ended.
 

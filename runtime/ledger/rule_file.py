@@ -201,6 +201,7 @@ def _match_faults(rulebook: Rulebook) -> list[str]:
         *_clock_faults(rulebook),
         *_inverse_faults(rulebook),
         *_booking_faults(rulebook),
+        *_alias_faults(rulebook),
     ]
     faults += [f"item.{name}: no kind opens it" for name in sorted(set(rulebook.item) - opened)]
     faults += [f"group.{name}: no kind closes it" for name in sorted(set(rulebook.group) - closed)]
@@ -236,6 +237,15 @@ def _booking_faults(rulebook: Rulebook) -> list[str]:
         f"item.{ref.item}: once_booked {group!r}: who opens it must close that group by the same column"
         for ref, group, closes in opened
         if group and (not closes or (closes.group, closes.key) != (group, ref.key))
+    ]
+
+
+def _alias_faults(rulebook: Rulebook) -> list[str]:
+    """Items of whose aliases nobody is asked, or that nothing tells apart."""
+    return [
+        f"item.{name}: alias {item.alias!r} needs apart_by, and must be a policy"
+        for name, item in rulebook.item.items()
+        if item.alias and (not item.apart_by or item.alias not in rulebook.policy)
     ]
 
 
@@ -310,8 +320,8 @@ def _due_faults(rulebook: Rulebook) -> list[str]:
 def _exception_faults(rulebook: Rulebook) -> list[str]:
     needed = set(BUILT_IN_EXCEPTIONS)
     for item in rulebook.item.values():
-        named = {item.unopened, item.differs, item.unused, item.twice, item.announces, item.held, item.overdue}
-        needed |= named - {"", "expires"}
+        named = {item.unopened, item.differs, item.spent, item.unused, item.twice}
+        needed |= (named | {item.announces, item.held, item.overdue}) - {"", "expires"}
     consumed = [kind.links.consumes for kind in rulebook.kind.values() if kind.links and kind.links.consumes]
     needed |= {fault for ref in consumed for fault in ref.agrees.values()}
     needed |= {rule.raises for kind in rulebook.kind.values() for rule in (kind, *kind.case.values())} - {""}

@@ -106,6 +106,7 @@ class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unopened: str
     unused: str
     differs: str = ""
+    spent: str = ""
     keep_days: int = 0
     remember_days: int = 0
     twice: str = "duplicate_open_item"
@@ -117,6 +118,7 @@ class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     overdue: str = ""
     tells: str = ""
     apart_by: Literal["", "counterparty"] = ""
+    alias: str = ""
     business_days: bool = False
     while_ready: bool = False
     once_booked: str = ""

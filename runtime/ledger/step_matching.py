@@ -16,6 +16,7 @@ from runtime.ledger.beside import shared
 from runtime.ledger.item_table import NONE, key_of
 from runtime.ledger.linked_rows import NOTHING, LinkedRows, plan
 from runtime.ledger.matching import Matching
+from runtime.ledger.registers import Policy, unanswered
 from runtime.ledger.rules import Rulebook
 from runtime.ledger.waiting import Change, Event, GroupSum, Key
 from runtime.schema import tuples_of
@@ -76,8 +77,8 @@ class StepMatching(Matching):
     """All that waits in one shard, as the arrivals of a step change it. `rows_min`: fewer are taken one by one, which
     changes nothing but how long it takes."""
 
-    def __init__(self, rulebook: Rulebook, items_max: int) -> None:
-        super().__init__(rulebook, items_max)
+    def __init__(self, rulebook: Rulebook, items_max: int, policy: Policy = unanswered) -> None:
+        super().__init__(rulebook, items_max, policy)
         self.rows_min = ROWS_MIN
         self._woken: list[int] = []
         payables = [terms.payable for terms in rulebook.register.values() if hasattr(terms, "payable")]

@@ -5,6 +5,7 @@ Owns the forms. Decides nothing.
 
 import unicodedata
 from collections.abc import Iterable
+from datetime import date
 from typing import NamedTuple
 
 import msgspec
@@ -36,6 +37,7 @@ class Event(NamedTuple):
     counterparty: str | None = None
     department: str | None = None
     facility: str | None = None
+    effective_on: date | None = None
 
     def key(self, ref: ItemRef | GroupRef | RegisterRef | Release) -> str:
         """The value of the column that a link is keyed by; "" where it is empty."""
@@ -130,6 +132,7 @@ class Waiter(msgspec.Struct, array_like=True, gc=False):
     opened: str = ""  # key of the item that it opened, where that one's time runs only when this is ready
     used: str = ""  # key of the item that it used, where several stand beside each other
     later: list[tuple[Key, "Expected"]] = []  # what it uses too, once it has the item that it needs
+    on: date | None = None  # its day, where names of the item that it needs may have aliases
 
 
 class Expected(msgspec.Struct, array_like=True, gc=False):

@@ -63,6 +63,11 @@ class Accounts:
         default = self._rulebook.policy[name].default if name in self._rulebook.policy else ""
         return default if chosen is None else chosen
 
+    def payer(self, row: Row, on: date | None = None, alias: str = "PAYER_ALIAS") -> str:
+        """The usual name of a row's counterparty, everywhere in an entity, on a day: the row's own or this one."""
+        anywhere = row | {"facility": None, "department": None}
+        return self.policy(alias, anywhere, on or row["effective_on"]) or row["counterparty"] or ""
+
     def lines(
         self, rule: Rule, row: Row, on: date, amounts: list[int], measured: bool
     ) -> tuple[list[tuple[str, str, str, str, int]], tuple[str, str]]:

@@ -13,21 +13,25 @@ class Candidates:
     def __init__(self, terms: Any, accounts: Any, asks: Any) -> None:
         self._terms, self._accounts, self._asks = terms, accounts, asks
         self._halves: dict[tuple[str, str, str, str], Row] = {}  # part, entity, key, payer of a remittance
-        self._paid: dict[tuple[str, str, str], int] = {}
+        self._paid: list[Row] = []
 
     def take(self, part: str, key: str, row: Row, now_ms: int) -> Row:
         """Keep a half, or that a trace's money came, or that a person has placed money."""
         place = (row["entity"], key)
-        payer = self._accounts.policy("PAYER_ALIAS", row, row["effective_on"]) or row["counterparty"] or ""
+        payer = row["counterparty"] or ""
         if part == "paid":
-            self._halves = {at: half for at, half in self._halves.items() if not _is_of(at, ("remit", *place), payer)}
-            self._paid[*place, payer] = now_ms
+            paid = {"row": row, "place": place, "since": now_ms}
+            halves = self._halves.items()
+            self._halves = {
+                at: half for at, half in halves if at[:3] != ("remit", *place) or not self._is_of(paid, half["row"])
+            }
+            self._paid.append(paid)
         elif part == "applied":
             placed = self._halves.pop(("money", *place, ""), None)
             if placed:
                 self._asks.end(self._terms.several, placed["row"])
-        elif row["amount_minor"] and not (part == "remit" and any(_is_of(at, place, payer) for at in self._paid)):
-            pool = (row["entity"], payer, row["currency"], row["amount_minor"])
+        elif row["amount_minor"] and not (part == "remit" and self._is_paid(place, row)):
+            pool = (row["entity"], row["currency"], row["amount_minor"])
             at = (part, *place, payer if part == "remit" else "")
             half = {"row": row, "pool": pool, "since": now_ms, "payer": payer, "key": key}
             if at in self._halves:
@@ -55,9 +59,20 @@ class Candidates:
             if half["since"] < oldest:
                 self._asks.end(self._terms.several, half["row"])
         self._halves = {key: half for key, half in self._halves.items() if half["since"] >= oldest}
-        self._paid = {key: since for key, since in self._paid.items() if since >= oldest}
+        self._paid = [paid for paid in self._paid if paid["since"] >= oldest]
+
+    def _is_paid(self, place: tuple[str, str], remit: Row) -> bool:
+        return any(paid["place"] == place and self._is_of(paid, remit) for paid in self._paid)
+
+    def _is_of(self, paid: Row, remit: Row) -> bool:
+        """Whether a trace's money may be this remittance's payer's. Who names no payer may be any."""
+        if not paid["row"]["counterparty"] or not remit["counterparty"]:
+            return True
+        return self._accounts.payer(paid["row"]) == self._accounts.payer(remit, paid["row"]["effective_on"])
 
     def _near(self, one: Row, other: Row) -> bool:
+        if self._accounts.payer(one["row"]) != self._accounts.payer(other["row"], one["row"]["effective_on"]):
+            return False
         first, last = sorted((one["row"]["effective_on"], other["row"]["effective_on"]))
         days = [first + timedelta(days=n) for n in range(1, min((last - first).days, 366) + 1)]
         return one["pool"] == other["pool"] and sum(d.weekday() < 5 for d in days) <= self._terms.business_days
@@ -69,9 +84,3 @@ class Candidates:
         columns = {name: row[name] for name in ("entity", "amount_minor", "currency", "occurred_at", "effective_on")}
         columns |= {"document": money["key"], "reference": remit["key"], "counterparty": remit["row"]["counterparty"]}
         self._asks.derive(self._terms.derives, f"{row['entity']}/{money['key']}", columns)
-
-
-def _is_of(at: tuple[str, ...], place: tuple[str, ...], payer: str) -> bool:
-    """Whether a trace's money, or remittance, may be this payer's. Who names no payer may be any."""
-    *there, named = at
-    return tuple(there) == place and (not payer or not named or named == payer)

@@ -7,6 +7,7 @@ exceptions that items stand under by themselves. What holds items is in `held_it
 from typing import Any
 
 from runtime.ledger.rules import Item, Rulebook
+from simulation.auditor.accounts import Accounts
 from simulation.auditor.amounts import sum_of
 from simulation.auditor.held_items import HeldItems
 from simulation.auditor.keys import APART, DAY_MS, Key, Row, ago_ms, common, key_of, person
@@ -18,8 +19,9 @@ NO_SUM = {"sum": 0, "total": None, "tied": None, "unbooked": 0}
 class Matching(HeldItems):
     """Rows go in at their place in the log; `ready` collects the numbers of those that lack nothing any more."""
 
-    def __init__(self, rulebook: Rulebook, items_max: int) -> None:
+    def __init__(self, rulebook: Rulebook, items_max: int, accounts: Accounts) -> None:
         super().__init__(rulebook)
+        self._accounts = accounts
         self._items_max = items_max
         self._expected: dict[Key, list[Row]] = {}
         self.waiting: dict[int, Row] = {}  # row number -> what it lacks
@@ -230,9 +232,26 @@ class Matching(HeldItems):
         key, shared = wait["item"], common(wait["item"])
         if (key in self.items and key != shared) or not self._rulebook.item[key[0]].apart_by:
             return key if key in self.items else None
-        open_to = sorted(one for one in self._beside.get(shared, ()) if shared in (key, one))
+        beside = sorted(self._beside.get(shared, ()))
+        open_to = [one for one in beside if shared in (key, one) or self._is_alias(one, wait["row"])]
         fitting = [one for one in open_to if self._fits(key[0], self.items[one], wait["amount"], wait["row"])]
         return (fitting[0] if len(fitting) == 1 else None) if fitting else next(iter(open_to), None)
+
+    def _is_alias(self, key: Key, row: Row) -> bool:
+        """Whether an item is told apart by another name of who a row names, as of the row's day."""
+        alias = self._rulebook.item[key[0]].alias
+        other = row | {"counterparty": key[2].partition(APART)[2]}
+        return bool(alias) and self._accounts.payer(row, alias=alias) == self._accounts.payer(
+            other, row["effective_on"], alias
+        )
+
+    def renamed(self) -> None:
+        """Names may have other aliases now: who waits for what names tell apart tries again."""
+        for number, wait in self.waiting.items():
+            if wait["item"] and not wait["hold"] and self._rulebook.item[wait["item"][0]].alias:
+                wait["tried"] = False
+                self._stirred.add(number)
+        self.look()
 
     def _may_try(self, wait: Row) -> bool:
         links, terms = self._links(wait["row"]), self._terms.get(wait["item"])
@@ -250,7 +269,9 @@ class Matching(HeldItems):
         elif unlike := [n for n in ref.agrees if (wait["row"][n] or "") != (item["row"][n] or "")]:
             wait["fault"] = ref.agrees[unlike[0]]
         elif not self._fits(wait["item"][0], item, wait["amount"], wait["row"]):
-            wait["fault"] = rule.differs
+            is_spent = wait["amount"] == item["amount"] and not item["left"]
+            is_spent = is_spent and wait["row"]["currency"] == item["row"]["currency"]
+            wait["fault"] = rule.spent if rule.spent and is_spent else rule.differs
         else:
             self._use(rule, item, wait["amount"])
             wait["fault"], wait["used"] = "", found
@@ -306,7 +327,7 @@ class Matching(HeldItems):
             self._raise(rule.overdue, item["row"], key, item["left"])
         if item["flagged"] or age_ms <= (rule.keep_days or rule.wait_days) * DAY_MS:
             return
-        if item["left"] == 0 and age_ms <= rule.remember_days * DAY_MS:
+        if item["amount"] and item["left"] == 0 and age_ms <= rule.remember_days * DAY_MS:
             return
         if item["left"] == 0 or rule.unused == "expires":
             self._forget(key)

@@ -38,7 +38,7 @@ class AuditedShard:
     def __init__(self, rulebook: Rulebook, opens_on: dict[str, date], items_max: int) -> None:
         self._rulebook, self._opens_on = rulebook, dict(opens_on)
         self._accounts = Accounts(rulebook)
-        self.matching = DecidedMatching(rulebook, items_max)
+        self.matching = DecidedMatching(rulebook, items_max, self._accounts)
         self._registers = Registers(rulebook, self._accounts, self.matching)
         self._contents: dict[str, dict[str, list[int]]] = {}  # by source and event_id: what it was told with, hashed
         self._held: list[int] = []
@@ -265,6 +265,7 @@ class AuditedShard:
             self.matching.retry_refused(self._now_ms)
             self._settle_all([*batches, self._ready()])
         elif message["type"] == "mapping" and self._accounts.take(message["version"], message["rows"]):
+            self.matching.renamed()
             self._retry_held([n for n in self._held if self.faults[n] != CONFLICT])
         elif message["type"] == "decision" and message["number"] not in self._decided:
             self._decided.add(message["number"])
@@ -281,7 +282,7 @@ class AuditedShard:
     def _retry_held(self, tried: Sequence[int]) -> None:
         self._held = [number for number in self._held if number not in tried]
         strangers = [number for number in tried if self.faults[number] in self._strange]
-        self._settle_all([[number for number in tried if number not in strangers]])
+        self._settle_all([self._ready(), [number for number in tried if number not in strangers]])
         for number in strangers:
             self._stand(number, "", "")
             self._admit(number, self._now_ms)

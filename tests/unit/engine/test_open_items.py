@@ -245,9 +245,9 @@ def test_open_items_deposit_of_other_amount_is_a_payout_mismatch(order):
 
 
 def test_open_items_second_deposit_of_a_payout_is_a_mismatch():
-    """A payout is paid once: the same amount again does not fit."""
+    """A payout is paid once: the same amount again was told twice."""
     register = arrived((*SALE, Row("again", "deposit_received", 970, "b2", "p1")))
-    assert register.said["again"] == "payout_mismatch"
+    assert register.said["again"] == "eft_told_twice"
 
 
 def test_open_items_group_that_ties_by_accident_is_completed_by_later_members():
@@ -379,7 +379,7 @@ def test_open_items_unused_authorisation_expires_without_exception():
 def test_open_items_finished_flow_leaves_nothing_behind():
     """Items that are used up and groups that tied are forgotten after their time, so memory does not grow."""
     register = arrived(SALE)
-    assert register.age(31) == []
+    assert register.age(61) == []
     assert register.residuals() == register.items.groups == register.items.waiters == {}
 
 

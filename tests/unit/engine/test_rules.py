@@ -17,6 +17,8 @@ TWO_ITEMS = (
     'releases = { item = "payable", key = "document", hold = "approval" }\n'
 )
 TWO_GROUPS = 'member_of = { group = "payout", key = "document" }\ncloses = { group = "remittance", key = "document" }\n'
+BILLED = 'opens = { item = "payable", key = "document" }\n'
+CLOSED = 'closes = { group = "bill", key = "reference" }\n'
 POST = 'post = [{ debit = "CASH", credit = "AR" }]\n'
 
 
@@ -162,6 +164,36 @@ MISTAKES = {
         kind(PLAIN + POST + 'requires = ["document"]\n[kind.odd.links]\n' + TWO_GROUPS),
         "kind.odd",
         "belongs to a group and closes one",
+    ),
+    "item once booked that is opened without a group": (
+        kind(PLAIN + POST + 'requires = ["document"]\n[kind.odd.links]\n' + BILLED),
+        "item.payable",
+        "once_booked 'bill': who opens it must close that group by the same column",
+    ),
+    "item once booked that is opened beside another group": (
+        kind(PLAIN + POST + 'requires = ["document"]\n[kind.odd.links]\n' + BILLED + CLOSED.replace("bill", "payout")),
+        "item.payable",
+        "once_booked 'bill'",
+    ),
+    "item once booked that is opened under another key": (
+        kind(PLAIN + POST + 'requires = ["document", "reference"]\n[kind.odd.links]\n' + BILLED + CLOSED),
+        "item.payable",
+        "once_booked 'bill'",
+    ),
+    "alias of what nothing tells apart": (
+        item("orphan") + 'alias = "PAYER_ALIAS"\n',
+        "item.orphan",
+        "alias 'PAYER_ALIAS' needs apart_by",
+    ),
+    "alias that is no policy": (
+        item("orphan") + 'apart_by = "counterparty"\nalias = "GHOST"\n',
+        "item.orphan",
+        "alias 'GHOST' needs apart_by, and must be a policy",
+    ),
+    "told-twice exception that nobody declared": (
+        item("orphan") + 'spent = "nobody"\n',
+        "exception.nobody",
+        "declared",
     ),
     "announced exception that nobody declared": (
         item("orphan") + 'announces = "nobody"\n',

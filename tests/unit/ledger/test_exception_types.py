@@ -37,6 +37,7 @@ TABLE = [
     ("money without remittance", "missing_era", RC, days(1), days(5), "held", "free"),
     ("money that fits several remittances", "eft_ambiguous", FO, days(1), days(5), "unapplied cash", "free"),
     ("trace equal, amount not", "eft_amount_mismatch", FO, hours(4), days(2), "no plug", "free"),
+    ("money that another source told", "eft_told_twice", IS, days(1), days(5), "exclude it", "approved"),
     ("unknown PLB code", "unknown_plb", RC, days(1), days(5), "suspense", "free"),
     ("takeback without basis", "takeback_without_basis", RC, days(1), days(5), "suspense", "free"),
     ("denial", "denial", RC, days(1), days(5), "approval", "free"),

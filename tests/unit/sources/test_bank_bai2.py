@@ -138,7 +138,7 @@ def test_bai2_check_paid_clears_the_payment_of_its_number(tmp_path: Path) -> Non
 
 
 def test_bai2_lockbox_deposit_is_named_by_its_number(tmp_path: Path) -> None:
-    """A lockbox deposit is named by its customer reference, as by a feed of its checks; without one it is money in."""
+    """A lockbox deposit is named by its customer reference, as a feed of checks does; without one it is money in."""
     records = ["16,115,35000,,BR1,BOX1,/", "16,115,5,,BR2,,/", "16,175,7,,BR3,BOX3,/"]
     events = events_of(opened(file(tmp_path, account(*records, total_minor=35_012))))
     assert events.select("kind", "document").rows() == [
