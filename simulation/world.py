@@ -31,6 +31,7 @@ from runtime.schema import EntityTerms, Vocabulary
 from runtime.shard import ShardEngine
 from runtime.topology import hosts
 from simulation.clock import ProcessClock, VirtualClock
+from simulation.coded_writer import CodedWriter
 from simulation.edges import Edged
 from simulation.erp import SimulatedErp
 from simulation.faults import Faults
@@ -108,6 +109,7 @@ class World:
     def __init__(self, scenario: Scenario, rulebook: Rulebook, history: History) -> None:
         self.scenario, self.rulebook, self.history = scenario, rulebook, history
         self.rng = random.Random(f"world {scenario.seed}")
+        self._coding = random.Random(f"coding {scenario.seed}")
         self.clock = VirtualClock(START_MS)
         self.faults = Faults(scenario, self.clock, history, self.meanwhile)
         self.log = KeptLog(scenario.shards)
@@ -182,7 +184,7 @@ class World:
 
     def _build_gateway(self, process: LoopProcess) -> Gateway:
         return Gateway(
-            self._edged("log_writer", self.log, process),
+            self._edged("log_writer", CodedWriter(self.log, self._coding), process),
             vocabulary=self._vocabulary(derived=False),
             split=splitter(self.rulebook.scopes(), self.scenario.shards),
             limits=self.scenario.limits,

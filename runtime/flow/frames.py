@@ -46,15 +46,17 @@ def encode(frame: pl.DataFrame) -> bytes:
     return _sealed(sink.getvalue())
 
 
-def encode_arrow(batch: pa.RecordBatch) -> bytes:
+def encode_arrow(batch: pa.RecordBatch, coded_rows_min: int = _COMPRESS_ROWS_MIN) -> bytes:
     """The same of an Arrow batch, in which texts may be coded."""
-    return encode_parts(batch, [batch.num_rows])[0]
+    return encode_parts(batch, [batch.num_rows], coded_rows_min)[0]
 
 
-def encode_parts(batch: pa.RecordBatch, ends: Sequence[int]) -> list[bytes]:
-    """The same of each part of a batch, given where they end."""
+def encode_parts(batch: pa.RecordBatch, ends: Sequence[int], coded_rows_min: int = _COMPRESS_ROWS_MIN) -> list[bytes]:
+    """The same of each part of a batch, given where they end. Parts of fewer rows than `coded_rows_min` are written out
+    and not compressed."""
     lean = pa.RecordBatch.from_arrays([_lean(column) for column in batch.columns], batch.schema.names)
-    return [_sealed(_stream(lean.slice(start, end - start))) for start, end in pairwise([0, *ends])]
+    parts = (lean.slice(start, end - start) for start, end in pairwise([0, *ends]))
+    return [_sealed(_stream(part, coded_rows_min)) for part in parts]
 
 
 def _sealed(stream: bytes) -> bytes:
@@ -72,8 +74,8 @@ def _lean(column: pa.Array) -> pa.Array:
     return column.cast(pa.string()) if pa.types.is_large_string(column.type) else column
 
 
-def _stream(batch: pa.RecordBatch) -> bytes:
-    if batch.num_rows < _COMPRESS_ROWS_MIN:
+def _stream(batch: pa.RecordBatch, coded_rows_min: int) -> bytes:
+    if batch.num_rows < coded_rows_min:
         small = pa.RecordBatch.from_arrays([plain(column) for column in batch.columns], batch.schema.names)
         return _small_stream(small, small.schema.serialize().to_pybytes())
     sink = pa.BufferOutputStream()
