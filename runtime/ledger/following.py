@@ -92,6 +92,8 @@ def _derived(rows: pl.DataFrame, derive: Derive) -> pl.DataFrame:
     are the entity's own, and stay behind when another one is meant."""
     swapped = derive.to == "counterparty"
     own = [pl.lit(None, pl.String()).alias(name) for name in DIMENSIONS] if swapped else []
+    if derive.on:
+        own.append(pl.col("effective_on").dt.truncate("1mo").dt.offset_by("1mo"))
     return rows.with_columns(
         *own,
         pl.format("{}:{}", pl.lit(derive.kind), pl.col("id_hash")).alias("event_id"),

@@ -117,12 +117,14 @@ class Links(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Derive(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An event that follows when this one is booked or excluded. `to`: the column that names its entity; where that is
     the counterparty, the two change places. `where`: columns without which nothing follows. `unlisted_in`: a role by
-    reason; only an event whose reason is none of its cases has a follower."""
+    reason; only an event whose reason is none of its cases has a follower. `on`: the follower's day, where it is not
+    the event's own: the first one of the next period."""
 
     kind: str
     to: Literal["entity", "counterparty"] = "entity"
     where: tuple[str, ...] = ()
     unlisted_in: str = ""
+    on: Literal["", "next_period"] = ""
 
 
 class Tell(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

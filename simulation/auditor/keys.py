@@ -4,6 +4,7 @@ Owns reading these from rows and rules. Keeps nothing.
 """
 
 import unicodedata
+from datetime import date
 from typing import Any
 
 from runtime.ledger.rules import Item
@@ -27,6 +28,11 @@ def ago_ms(rule: Item, since_ms: int, now_ms: int) -> int:
     off = [day for day in whole if (day + THURSDAY) % 7 >= SATURDAY]
     idle_ms = sum(min(now_ms, (day + 1) * DAY_MS) - max(since_ms, day * DAY_MS) for day in off)
     return now_ms - since_ms - idle_ms
+
+
+def next_month(on: date) -> date:
+    """The first day of the month after."""
+    return date(on.year + on.month // 12, on.month % 12 + 1, 1)
 
 
 def common(key: tuple[str, ...]) -> tuple[str, ...]:

@@ -6,12 +6,11 @@ those that came with it are entered in registers before those that had waited, a
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 from itertools import pairwise
 from typing import Any
 
-import msgspec
 import polars as pl
 import xxhash
 
@@ -23,7 +22,9 @@ from simulation.auditor.accounts import Accounts
 from simulation.auditor.amounts import sum_of
 from simulation.auditor.balances import Balances
 from simulation.auditor.decided import DecidedMatching
+from simulation.auditor.keys import next_month
 from simulation.auditor.registers import Registers
+from simulation.auditor.related import related
 
 Row = dict[str, Any]
 TOTAL_KEYS = ("source", "entity", "facility", "currency", "kind")
@@ -49,7 +50,7 @@ class AuditedShard:
         using = {name: one.consumes.item for name, one in links.items() if one.consumes and not one.consumes.past_holds}
         freeing = {name: one.releases.item for name, one in links.items() if one.releases}
         self._held_back = {name for name, item in (using | freeing).items() if rulebook.item[item].held_by}
-        self._near_held = _related(rulebook, self._held_back)
+        self._near_held = related(rulebook, self._held_back)
         self._unlinked: list[int] = []  # that came with it, and wait for nothing
         self._strange = {role.missing for role in rulebook.role.values() if role.by == "known"}
         kept = [terms for terms in rulebook.register.values() if terms.__struct_config__.tag == "accounts"]
@@ -244,6 +245,7 @@ class AuditedShard:
             swapped = {"entity": row["counterparty"], "counterparty": row["entity"]}
             event_id = f"{derive.kind}:{row['id_hash']}"
             follower = row | {"event_id": event_id, "source": "penstock", "kind": derive.kind}
+            follower |= {"effective_on": next_month(row["effective_on"])} if derive.on else {}
             self.derived[event_id] = follower | (swapped if derive.to == "counterparty" else {})
         if kind.tells:
             self.told.add((kind.tells.status, row["source"], row["event_id"]))
@@ -376,24 +378,3 @@ class AuditedShard:
 def total_key(row: Row) -> tuple[str, ...]:
     """A row's place in the control totals: TOTAL_KEYS, "" for none."""
     return row["source"], row["entity"], row["facility"] or "", row["currency"], row["kind"]
-
-
-def _related(rulebook: Rulebook, kinds: set[str]) -> set[str]:
-    """These kinds, and all that share an item, a group or a register with one of them, or with one that does."""
-    names = {kind: set(_named(msgspec.to_builtins(terms.links))) for kind, terms in rulebook.kind.items()}
-    related = set(kinds)
-    while more := {kind for kind in names for one in related if names[kind] & names[one]} - related:
-        related |= more
-    return related
-
-
-def _named(links: object) -> Iterator[tuple[str, str]]:
-    """Every item, group and register that is named anywhere in the links."""
-    if isinstance(links, (list, tuple)):
-        for one in links:
-            yield from _named(one)
-    if isinstance(links, dict):
-        for name, value in links.items():
-            if name in ("item", "group", "register"):
-                yield name, value
-            yield from _named(value)

@@ -1,5 +1,6 @@
 """Purchasing and payables: matches in two, three and four ways, holds, duplicates, credit memos, payments."""
 
+from datetime import date
 from itertools import permutations
 
 import pytest
@@ -720,11 +721,21 @@ def test_bank_s_news_of_a_payment_that_nobody_released_is_told():
     assert run.accounts() == {}
 
 
-def test_service_accrued_at_a_period_s_end_is_reversed_by_its_negative():
-    """An accrual and its reversal on the first day after it leave nothing."""
+@pytest.mark.parametrize(
+    ("on", "reversed_on"),
+    [("2026-08-31", "2026-09-01"), ("2026-12-31", "2027-01-01"), ("2026-05-31", "2026-06-01")],
+    ids=["month", "year", "closed month"],
+)
+def test_service_accrued_at_a_period_s_end_is_reversed_on_the_first_day_after_it(on, reversed_on):
+    """An accrual is reversed by itself and once, in the next period; one of a closed period leaves nothing there."""
     run = Run()
-    run.take(event("a", "service_accrued", 900, document="ac1"), event("b", "service_accrued", -900, document="ac1r"))
-    assert run.accounts() == {}
+    run.take(event("a", "service_accrued", 900, document="ac1", facility="north", effective_on=date.fromisoformat(on)))
+    assert run.accounts() != {}
+    run.relay()
+    assert [row["kind"] for row in run.relayed_rows] == ["service_accrual_reversed"]
+    assert [str(row["effective_on"]) for row in run.relayed_rows] == [reversed_on]
+    assert (run.accounts(), run.total("booked")) == ({}, 2)
+    run.relay()
     assert run.total("booked") == 2
 
 
