@@ -89,7 +89,8 @@ def _is_special(rule: Item) -> bool:
 
 
 def _is_plain(use: ItemRef) -> bool:
-    return use.amount == amounts.AMOUNT and not use.second_person and not use.agrees and not use.at_most
+    odd = use.second_person or use.agrees or use.at_most or use.overdraws
+    return use.amount == amounts.AMOUNT and not odd
 
 
 def _whole(links: Mapping[str, Links], plain: set[str]) -> set[str]:

@@ -31,7 +31,8 @@ class ItemRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `amount`: how much of it, a sum of names. `optional`: nothing to do where the key is empty. Of a consumer:
     `second_person` must sign, another one than the opener's; `agrees`: columns that must say what the opener's say,
     each with the exception of one that does not; `past_holds` uses the item although it is held, `at_most` what is
-    left of it when that is less. Of what is expected, `once_matched`: only when the event has what it consumes.
+    left of it when that is less, `overdraws` takes all the same, so that less is there when something is given back.
+    Of what is expected, `once_matched`: only when the event has what it consumes.
     """
 
     item: str
@@ -42,6 +43,7 @@ class ItemRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     agrees: dict[AgreedColumn, str] = {}
     past_holds: bool = False
     at_most: bool = False
+    overdraws: bool = False
     once_matched: bool = False
 
 

@@ -199,11 +199,12 @@ class Matching(HeldItems):
         ref = self._links[waiter.kind].consumes
         if ref.at_most:
             waiter.item_minor = min(waiter.item_minor, item.residual_minor)
+        fitting_minor = min(waiter.item_minor, item.residual_minor) if ref.overdraws else waiter.item_minor
         if ref.second_person and (self._is_refused(key, waiter) or not self._opener(key)):
             waiter.fault = REFUSED
         elif contradicted := self._contradicted(key, waiter):
             waiter.fault = ref.agrees[contradicted]
-        elif not self._fits(key[0], item, waiter.item_minor, waiter.currency):
+        elif not self._fits(key[0], item, fitting_minor, waiter.currency):
             waiter.fault = rule.spent if rule.spent and self._is_spent(item, waiter) else rule.differs
         else:
             self._use(key, item, rule, waiter.item_minor)
@@ -214,7 +215,7 @@ class Matching(HeldItems):
         if rule.use == "exists":
             return
         item.used_minor += amount_minor
-        if not item.residual_minor:
+        if item.is_used_up:
             if item.flagged:
                 item.flagged = False
                 self._flag(rule.unused, key, item, raised=False)

@@ -233,7 +233,8 @@ class OpenItems(StepMatching):
         age_ms[weekly] = business_ms(items.since_ms[rows[weekly]], now_ms)
         late = (age_ms > _of_days(rule.keep_days or rule.wait_days for rule in rules)[label]) & ~items.flagged[rows]
         rows, label, age_ms = rows[late], label[late], age_ms[late]
-        used_up = items.amount_minor[rows] == items.used_minor[rows]
+        amount_minor, left_minor = items.amount_minor[rows], items.amount_minor[rows] - items.used_minor[rows]
+        used_up = np.where(amount_minor >= 0, left_minor <= 0, left_minor >= 0)
         expires = np.array([rule.unused == "expires" for rule in rules], bool)[label]
         for row in rows[~used_up & ~expires].tolist():
             self._flag_unused(row)

@@ -83,6 +83,11 @@ class OpenItem(msgspec.Struct, array_like=True, gc=False):
     def residual_minor(self) -> int:
         return self.amount_minor - self.used_minor
 
+    @property
+    def is_used_up(self) -> bool:
+        """Whether nothing is left, or it is overdrawn."""
+        return self.residual_minor <= 0 if self.amount_minor >= 0 else self.residual_minor >= 0
+
 
 class ItemTerms(msgspec.Struct, array_like=True, gc=False):
     """What is special about one item: who opened it, what holds it, and which holds were released for good.

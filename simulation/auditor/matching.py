@@ -195,7 +195,7 @@ class Matching(HeldItems):
         if rule.use == "exists":
             return
         item["left"] -= amount
-        if item["left"]:
+        if not _is_spent(item):
             return
         if item["flagged"]:
             item["flagged"] = False
@@ -264,11 +264,12 @@ class Matching(HeldItems):
         ref = self._links(wait["row"]).consumes
         if ref.at_most:
             wait["amount"] = min(wait["amount"], item["left"])
+        asked = min(wait["amount"], item["left"]) if ref.overdraws else wait["amount"]
         if ref.second_person and (self._is_refused(wait) or not self._asker(wait)):
             wait["fault"] = REFUSED
         elif unlike := [n for n in ref.agrees if (wait["row"][n] or "") != (item["row"][n] or "")]:
             wait["fault"] = ref.agrees[unlike[0]]
-        elif not self._fits(wait["item"][0], item, wait["amount"], wait["row"]):
+        elif not self._fits(wait["item"][0], item, asked, wait["row"]):
             is_spent = wait["amount"] == item["amount"] and not item["left"]
             is_spent = is_spent and wait["row"]["currency"] == item["row"]["currency"]
             wait["fault"] = rule.spent if rule.spent and is_spent else rule.differs
@@ -327,9 +328,9 @@ class Matching(HeldItems):
             self._raise(rule.overdue, item["row"], key, item["left"])
         if item["flagged"] or age_ms <= (rule.keep_days or rule.wait_days) * DAY_MS:
             return
-        if item["amount"] and item["left"] == 0 and age_ms <= rule.remember_days * DAY_MS:
+        if item["amount"] and _is_spent(item) and age_ms <= rule.remember_days * DAY_MS:
             return
-        if item["left"] == 0 or rule.unused == "expires":
+        if _is_spent(item) or rule.unused == "expires":
             self._forget(key)
             self._terms.pop(key, None)
             return
@@ -357,3 +358,8 @@ class Matching(HeldItems):
         for number, wait in list(self.waiting.items()):
             if wait["fault"] == FULL and len(self.items) < self._items_max:
                 self.take(number, wait["row"], now_ms)
+
+
+def _is_spent(item: Row) -> bool:
+    """Nothing is left of an item, or less than nothing."""
+    return item["left"] == 0 or (item["left"] < 0) == (item["amount"] >= 0)

@@ -3,8 +3,11 @@
 from datetime import date
 from itertools import permutations
 
+import polars as pl
 import pytest
-from unit.engine.builders import DAY_MS, MAPPING, NOW_MS, Run, decision, event, events, mapping, tick
+from unit.engine.builders import DAY_MS, MAPPING, NOW_MS, VOCABULARY, Run, decision, event, events, mapping, tick
+
+from runtime import schema, validation
 
 UNIT = 1000
 PRICE = 1000  # ten a unit
@@ -518,6 +521,46 @@ def test_credit_memo_after_the_payment_is_money_that_the_supplier_owes():
         "AP": 3_600,
         "PPV": -3_600,
     }
+
+
+MEMOED = (bill(3_600, reference="acme/77", **MEMO), credited(None, 3_600))
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_credit_memo_lowers_what_is_payable_once_a_payment_came_back(at):
+    """Before or after the payment, its clearing and its return: only the rest of the bill can be paid again."""
+    run = Run()
+    steps = [(paid(96_400),), (cleared(96_400),), (returned(96_400),)]
+    steps.insert(at, MEMOED)
+    for rows in ((*GOODS, approved()), *steps, (paid(96_401, payment="PAY2"),)):
+        run.take(*rows)
+        run.restart()
+    assert (run.state("pay-PAY2"), run.balance("AP")) == ("excepted", -96_400)
+    run.take(paid(96_400, payment="PAY3"))
+    assert (run.state("pay-PAY3"), run.balance("AP")) == ("booked", 0)
+    run.step(tick(NOW_MS + 91 * DAY_MS))
+    assert "invoice_unpaid" not in run.open_types()
+
+
+def test_credit_memo_of_a_bill_paid_in_full_is_left_out_when_the_payment_came_back():
+    """A memo that found nothing left still counts: of the payment that came back so much is not owed."""
+    run = Run()
+    run.take(*GOODS, approved(), paid(100_000), cleared(100_000))
+    run.take(*MEMOED)
+    run.step(tick(NOW_MS + 91 * DAY_MS))
+    assert "invoice_unpaid" not in run.open_types()
+    run.take(returned(100_000), paid(100_000, payment="PAY2"), at_ms=NOW_MS + 91 * DAY_MS)
+    assert (run.state("pay-PAY2"), run.balance("AP")) == ("excepted", -96_400)
+    run.take(paid(96_400, payment="PAY3"), at_ms=NOW_MS + 91 * DAY_MS)
+    assert (run.state("pay-PAY3"), run.balance("AP")) == ("booked", 0)
+
+
+@pytest.mark.parametrize("kind", ["invoice_received", "credit_memo_received"])
+def test_negative_bill_is_refused_at_the_door(kind):
+    """A negative invoice comes as a credit memo: as an invoice it would leave the bill that it corrects payable."""
+    frame = schema.conform(pl.DataFrame([bill(-5, "acme/9", kind=kind)], infer_schema_length=None))
+    rejected = validation.validate(frame, VOCABULARY, NOW_MS).rejected
+    assert rejected["column"].to_list() == ["amount_minor"]
 
 
 def test_credit_memo_of_the_bill_s_own_number_is_another_document():
