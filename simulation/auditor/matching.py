@@ -26,6 +26,9 @@ class Matching(HeldItems):
         self._expected: dict[Key, list[Row]] = {}
         self.waiting: dict[int, Row] = {}  # row number -> what it lacks
         self._beside: dict[Key, set[Key]] = {}  # by key and entity alone, the items that a further column tells apart
+        # Of what one row opens, who waits for the first is served before who waits for the next.
+        every = [kind.links.opened for kind in rulebook.kind.values() if kind.links]
+        self._nth = {ref.item: number for opened in every for number, ref in enumerate(opened)}
         self._taken = 0  # rows so far: who came first is served first
         self._newest: int | None = None  # but for who comes now, which tries before those that it serves
         self._changed: set[tuple] = set()  # sums
@@ -36,7 +39,7 @@ class Matching(HeldItems):
         """One row."""
         self._taken += 1
         wait = {"row": row, "since": now_ms, "item": None, "group": None, "fault": "", "hold": "", "tried": False}
-        wait |= {"number": number, "order": self._taken, "joined": False}
+        wait |= {"number": number, "order": self._taken, "joined": False, "nth": 0}
         self.waiting[number] = wait
         links = self._links(row)
         for ref in links.opened:
@@ -76,6 +79,8 @@ class Matching(HeldItems):
         if links.releases:
             wait["item"] = self._item_of(row, needed)
             wait["hold"] = needed.hold or row["reason"] or ""
+        if wait["item"]:
+            wait["nth"] = self._nth.get(wait["item"][0], 0)
         for ref in (links.member_of, links.closes):
             if ref:
                 wait["group"] = (ref.group, row["entity"], row["currency"], key_of(row, ref.key))
@@ -211,13 +216,13 @@ class Matching(HeldItems):
             pass
         freed, self._freed = [self.waiting[number] for number in self._freed if number in self.waiting], set()
         ready = [wait for wait in freed if not (wait["item"] or wait["group"] or wait["fault"])]
-        for number in (wait["number"] for wait in sorted(ready, key=lambda w: (w["number"] != newcomer, w["order"]))):
+        for number in (wait["number"] for wait in sorted(ready, key=lambda wait: self._turn(wait, newcomer))):
             del self.waiting[number]
             self.ready.append(number)
 
     def _served(self) -> bool:
         stirred = [self.waiting[number] for number in self._stirred if number in self.waiting]
-        for wait in sorted(stirred, key=lambda wait: (wait["number"] != self._newest, wait["order"])):
+        for wait in sorted(stirred, key=lambda wait: self._turn(wait, self._newest)):
             self._stirred.discard(wait["number"])
             found = None if wait["item"] is None or wait["tried"] else self._found(wait)
             if found and self._may_try(wait):
@@ -225,6 +230,10 @@ class Matching(HeldItems):
                 self._try_release(wait) if wait["hold"] else self._try_consume(wait, found)
                 return True
         return False
+
+    def _turn(self, wait: Row, first: int | None) -> tuple[bool, int, int]:
+        """When a row's turn is among those that are served at once."""
+        return wait["number"] != first, wait["nth"], wait["order"]
 
     def _found(self, wait: Row) -> Key | None:
         """The item that a row names. Where a further column tells items apart: the one that has its own value there;
