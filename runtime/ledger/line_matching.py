@@ -64,7 +64,7 @@ class Standing(NamedTuple):
 class Due(NamedTuple):
     """A quantity that may be billed, the check that it belongs to (a field of Allowed), and its word."""
 
-    check: str
+    check: str  # or "usage", of which nothing more is let pass
     word: str
     quantity: int
 
@@ -74,7 +74,7 @@ class OrderLine(msgspec.Struct, array_like=True):
 
     `price`: minor units for one unit, as the text of a fraction. `by_amount`: ordered without a quantity; then each
     minor unit counts as one unit. `inspected`: received by receipts that say which part was `rejected`. `accepted` is
-    None until something is accepted separately.
+    None until something is accepted separately. `bill_only`: a consignment, of which what is used is billed.
     """
 
     supplier: str
@@ -94,6 +94,7 @@ class OrderLine(msgspec.Struct, array_like=True):
     bills: list[Entry] = []
     uses: list[Entry] = []
     inspected: int = 0
+    bill_only: bool = False
 
     def counted(self, quantity: int | None, amount_minor: int) -> int:
         """How much of the line something is."""
@@ -121,12 +122,14 @@ class OrderLine(msgspec.Struct, array_like=True):
         return max(0, min(accepted, self.at_hand))
 
     def may_bill(self) -> tuple[int, ...]:
-        """What may be billed: one quantity for the order, and one for each further way of the match."""
-        return (self.ordered, self.at_hand, self.acceptable)[: self.level - 1]
+        """What may be billed: one quantity for the order, one for each further way of the match, one for the use."""
+        matched = (self.ordered, self.at_hand, self.acceptable)[: self.level - 1]
+        return (*matched, max(0, self.used)) if self.bill_only else matched
 
     def dues(self) -> Iterator[Due]:
         """The same with the check that each belongs to."""
-        return (Due(*way, quantity) for way, quantity in zip(_WAYS, self.may_bill(), strict=False))
+        ways = (*_WAYS[: self.level - 1], *([_USE] if self.bill_only else []))
+        return (Due(*way, quantity) for way, quantity in zip(ways, self.may_bill(), strict=True))
 
     def value(self, quantity: int) -> int:
         """So much at the order's price."""
@@ -161,12 +164,13 @@ class Failure(NamedTuple):
     """A check that an entry fails, the amount at fault, and why in words."""
 
     entry: Entry
-    check: str  # a field of Allowed, or "used"
+    check: str  # a field of Allowed, "usage" or "used"
     amount_minor: int
     detail: str
 
 
 _WAYS = (("quantity", "ordered"), ("receipt", "received"), ("acceptance", "accepted"))  # check and word of a Due
+_USE = ("usage", "used")
 AllowedOn = Callable[[date], Allowed]
 
 
@@ -238,7 +242,7 @@ def failures(line: OrderLine, allowed_on: AllowedOn) -> Iterator[Failure]:
 def _quantity_failures(line: OrderLine, bill: Entry, billed: int, allowed: Allowed) -> Iterator[Failure]:
     """Checks of the quantity billed up to this bill."""
     for check, word, due in line.dues():
-        ceiling = getattr(allowed, check).ceiling(due)
+        ceiling = due if check == _USE[0] else getattr(allowed, check).ceiling(due)
         if bill.quantity and ceiling is not None and billed > ceiling:
             over_minor = line.value(min(billed - due, bill.quantity))
             detail = f"billed {plain(billed)}, {word} {plain(due)}: {plain(billed - due)} too many"

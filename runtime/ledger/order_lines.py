@@ -52,6 +52,7 @@ class OrderTerms(
     """How order lines are matched.
 
     `level`: the ways of the match where the policy gives none. `payable`: the item that a bill opens, which is held.
+    `usage`: the exception of a bill of more than was used, where the order says `bill_only` (a consignment).
     `supplier`: the exception of another supplier or currency than the order's. `used`: of a use of more than was
     received. `unordered`: of what answers a line that is not there, or no longer. `keep_days`: a line that is square
     is forgotten when nothing has come for it so long.
@@ -71,6 +72,7 @@ class OrderTerms(
     quantity: Check
     receipt: Check
     acceptance: Check
+    usage: str
     supplier: str
     used: str
     unordered: str
@@ -83,7 +85,14 @@ class OrderTerms(
 
     def exceptions(self) -> set[str]:
         """Every exception type that the register may raise."""
-        return {TWICE, self.supplier, self.used, self.unordered, *(check.exception for check in self.checks)}
+        return {
+            TWICE,
+            self.usage,
+            self.supplier,
+            self.used,
+            self.unordered,
+            *(check.exception for check in self.checks),
+        }
 
     def policies(self) -> set[str]:
         """Every policy that the register asks for."""
@@ -174,6 +183,7 @@ class OrderLines:
             by_amount,
             quantity,
             now_ms,
+            bill_only=fact.attributes.get("bill_only") is True,
         )
         return Finding()
 
@@ -233,7 +243,8 @@ class OrderLines:
         return Allowed(*(tolerance(*answers) for answers in (price, amount, *others)))
 
     def _exception(self, check: str) -> str:
-        return self._terms.used if check == "used" else getattr(self._terms, check).exception
+        named = getattr(self._terms, check)
+        return named if isinstance(named, str) else named.exception
 
     def _mark(self, entity: str, entry: Entry, flag: ItemFlag) -> None:
         """Note that a flag begins or ends, and the hold that goes with it when it is a bill's."""

@@ -109,7 +109,9 @@ class OrderLines:
             self._asks.hold((self._terms.payable, fact.row["entity"], bill), name, fact.row, on=on)
 
     def _exception(self, check: str) -> str:
-        return self._terms.used if check == "used" else getattr(self._terms, check).exception
+        return {"usage": self._terms.usage, "used": self._terms.used}.get(check) or getattr(
+            self._terms, check
+        ).exception
 
     def _too_much(self, line: Row) -> list[tuple[str, Told]]:
         """Each check that a bill or a use fails."""
@@ -141,7 +143,7 @@ class OrderLines:
 
     def _limits(self, line: Row, on: Any) -> dict[str, tuple[str, str]]:
         """What policies say of each check, at the place of the order."""
-        texts = {}
+        texts = {"usage": ("", "")}  # nothing more passes
         for check in CHECKS:
             asked = getattr(self._terms, check)
             texts[check] = tuple(self._accounts.policy(name, line["order"], on) for name in (asked.percent, asked.most))
@@ -228,7 +230,10 @@ def _inspected(receipt: Told) -> Fraction:
 def _dues(line: Row) -> dict[str, Fraction]:
     """What may be billed, by each way of the match."""
     ways = {"quantity": line["ordered"], "receipt": _at_hand(line), "acceptance": _accepted(line)}
-    return dict(list(ways.items())[: line["level"] - 1])
+    dues = dict(list(ways.items())[: line["level"] - 1])
+    if attributes_of(line["order"]).get("bill_only") is True:
+        dues["usage"] = max(Fraction(0), _sum(line, "used"))
+    return dues
 
 
 def _worths(line: Row) -> dict[str, int]:

@@ -53,6 +53,8 @@ class Purchase:
         quantity, price = self._rng.randrange(1, 20) * 1000, self._rng.randrange(1, 5_000)
         by_amount = self._rng.random() < 0.1
         given = {"quantity": 0} if by_amount else {"quantity": quantity}
+        if self._rng.random() < 0.2:
+            given["attributes"] = json.dumps({"bill_only": True})
         self._add("po_line_approved", quantity * price // 1000, document=key, counterparty=self._supplier, **given)
         return key, quantity, price
 

@@ -268,7 +268,7 @@ def purchase(draw, name: str) -> list[dict]:
             document=line,
             counterparty=supplier,
             quantity=ordered * UNIT,
-            attributes={"price_minor": PRICE_MINOR},
+            attributes={"price_minor": PRICE_MINOR, "bill_only": sometimes(draw)},
         )
     ]
     kinds = ("goods_received", "goods_received", "goods_returned", "goods_accepted", "implant_used", "implant_wasted")

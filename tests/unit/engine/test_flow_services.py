@@ -111,6 +111,46 @@ def test_implant_wasted_costs_and_is_charged_to_nobody():
     assert later(run, 5) == []
 
 
+CONSIGNED = (
+    ordered(3) | {"attributes": '{"price_minor": 50000, "bill_only": true}'},
+    received(3),
+    used(2),
+    event("head", "invoice_received", 150_000, document="acme/7", counterparty="acme"),
+    event(
+        "line",
+        "invoice_line_billed",
+        150_000,
+        quantity=3 * PIECE,
+        document="acme/7/1",
+        reference="PO1/1",
+        correlation_id="acme/7",
+        counterparty="acme",
+    ),
+)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(5)))[::7])
+def test_implant_of_a_consignment_is_not_paid_beyond_its_use(order):
+    """Billed three and used two, in any order: recorded, told with the difference, and held until the third is used."""
+    run = Run()
+    for at in order:
+        run.take(CONSIGNED[at])
+    assert list(run.open.values()) == [("implant_billed_unused", "line")]
+    payment = event("pay", "payment_released", 150_000, document="P1", reference="acme/7")
+    run.take(event("ok", "invoice_approved", document="acme/7", person="Ann"), payment)
+    assert (run.state("pay"), run.balance("AP")) == ("pending", -150_000)
+    run.restart()
+    run.take(used(1, "implant_wasted") | {"document": "case2/PO1/1"})
+    assert (run.state("pay"), run.open) == ("booked", {})
+
+
+def test_implant_of_the_stock_may_be_billed_before_it_is_used():
+    """What is bought into the stock is billed as received, whatever was used of it."""
+    run = Run()
+    run.take(ordered(3), *CONSIGNED[1:])
+    assert run.open == {}
+
+
 def test_implant_use_is_told_to_consumers():
     """Billing learns what was received and what was used of an order's line."""
     run = Run()

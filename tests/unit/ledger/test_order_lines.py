@@ -38,6 +38,7 @@ TERMS = OrderTerms(
     quantity=check("quantity", "QUANTITY", "POLICY_QUANTITY"),
     receipt=check("receipt", "RECEIPT", "POLICY_RECEIPT"),
     acceptance=check("acceptance", "RECEIPT", "POLICY_RECEIPT"),
+    usage="billed_unused",
     supplier="vendor_mismatch",
     used="used_unreceived",
     unordered="order_line_unknown",
