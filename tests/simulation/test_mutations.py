@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from actors.feed_reader import FeedReader
@@ -11,10 +13,12 @@ from actors.poster import Poster
 from actors.shard_worker import HostedShard, ShardWorker
 from actors.supervisor import Supervisor
 from adapters.books.memory import MemoryBooks
+from runtime.flow import frames
 from runtime.flow.dedupe import DedupeMemory
 from runtime.ledger import classes
 from runtime.ledger.claims import Claims
 from runtime.ledger.denials import Denials
+from runtime.ledger.matching import Matching
 from runtime.ledger.open_items import OpenItems
 from runtime.ledger.step_matching import StepMatching
 from runtime.ledger.tolerances import Tolerance
@@ -220,6 +224,29 @@ def overlook_remarks(patch: Patch) -> None:
     patch.setattr(classes, "_remarks", lambda attributes, name: None)
 
 
+def leave_who_waits_under_another_name(patch: Patch) -> None:
+    """An alias that is mapped later helps nobody who waits already."""
+    patch.setattr(OpenItems, "renamed", lambda self: [])
+
+
+def take_money_told_twice_for_another_sum(patch: Patch) -> None:
+    """The same money again is taken for a difference in the amount."""
+    patch.setattr(Matching, "_is_spent", lambda self, item, waiter: False)
+
+
+def read_coded_words_by_the_first_dictionary(patch: Patch) -> None:
+    """Of entries that are read together, each is read with the words of the first."""
+    written_out = frames._written_out
+
+    def by_the_first(chunks: list[pa.DictionaryArray]) -> pa.Array:
+        words = max((chunk.dictionary for chunk in chunks), key=len)
+        last = max(len(words) - 1, 0)
+        codes = [pc.min_element_wise(chunk.indices.cast(pa.int32()), last, skip_nulls=False) for chunk in chunks]
+        return written_out([pa.DictionaryArray.from_arrays(one, words) for one in codes])
+
+    patch.setattr(frames, "_written_out", by_the_first)
+
+
 # Each with a seed that caught it before: it is tried first, and then all others in turn.
 MUTATIONS = {
     skip_the_fence_check: 9,
@@ -227,24 +254,27 @@ MUTATIONS = {
     drop_one_dedupe_entry: 1,
     send_again_without_a_lookup: 6,
     acknowledge_before_the_append: 0,
-    lose_a_residual: 4,
+    lose_a_residual: 0,
     remember_before_the_append: 1,
     forget_outcomes_of_committed_steps: 0,
     leave_waiting_rows_out_of_the_snapshot: 1,
     write_items_as_they_are_by_then: 0,
     keep_held_rows_held: 2,
-    leave_orphaned_shards_alone: 35,
+    leave_orphaned_shards_alone: 24,
     add_up_different_currencies: 0,
     match_whole_columns_without_using_up: 4,
-    ignore_a_tolerance: 42,
+    ignore_a_tolerance: 20,
     mix_up_documents: 0,
-    let_a_bill_in_doubt_be_paid: 4,
-    believe_a_lookup_too_early: 5,
+    let_a_bill_in_doubt_be_paid: 2,
+    believe_a_lookup_too_early: 14,
     declare_a_close_at_once: 62,
-    count_reversals_as_denials: 3,
-    pay_what_is_not_booked: 16,
-    leave_claims_of_a_rejected_batch: 2,
-    overlook_remarks: 2,
+    count_reversals_as_denials: 1,
+    pay_what_is_not_booked: 2,
+    leave_claims_of_a_rejected_batch: 6,
+    overlook_remarks: 42,
+    leave_who_waits_under_another_name: 26,
+    take_money_told_twice_for_another_sum: 2,
+    read_coded_words_by_the_first_dictionary: 0,
 }
 
 
