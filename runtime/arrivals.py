@@ -31,7 +31,7 @@ class Arrivals:
         self.at: dict[int, int] = {}
         self.waiting: dict[int, Change] = {}
         self.ready = NOWHERE
-        self._registered = list(registered)
+        self._enters = pl.col("kind").is_in(list(registered))
         self.enters = self._entering(rows)
         self._frames = [rows]  # of all rows; joined when they are looked at
         self._events: dict[int, Event] = {}
@@ -45,7 +45,7 @@ class Arrivals:
         return np.arange(first, len(self.enters))
 
     def _entering(self, rows: pl.DataFrame) -> np.ndarray:
-        return rows["kind"].is_in(self._registered).to_numpy()
+        return rows.select(self._enters).to_series().to_numpy()
 
     def foresee(self, places: Places) -> None:
         """Make tuples of rows that came and will be taken in small parts."""
@@ -60,10 +60,6 @@ class Arrivals:
     def frame(self, places: Places) -> pl.DataFrame:
         """Rows as moves."""
         return self._all()[places]
-
-    def kinds(self, places: Places) -> pl.Series:
-        """Of what kinds rows are."""
-        return self._all()["kind"][places]
 
     def _all(self) -> pl.DataFrame:
         if len(self._frames) > 1:
@@ -87,7 +83,9 @@ class Arrivals:
     def since_ms(self) -> np.ndarray:
         """Since when rows that came wait: those that come from another state have been here before, and wait from now
         on."""
-        return np.where(self.rows["was"].is_null(), self.rows["received_at"].to_physical(), self._now_ms)
+        return np.where(
+            self.rows["was"].is_null().to_numpy(), self.rows["received_at"].to_physical().to_numpy(), self._now_ms
+        )
 
 
 def joined(*parts: Places) -> Places:

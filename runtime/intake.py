@@ -5,7 +5,7 @@ never says what a step amounts to (`step` does).
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 
 import numpy as np
@@ -55,14 +55,16 @@ class Intake:
         self.posting = PostingRules(rulebook, crosswalk, opens_on)
         self._following = Following(rulebook)
         named = rules(rulebook)
-        self._linked = [name for name, kind in rulebook.kind.items() if kind.links]
-        self._booking = self.items.booking()
-        self._held_back = _held_back(rulebook)
-        self._near_holds = meeting(self._held_back, {name: rulebook.kind[name].links for name in self._linked})
+        links = {name: kind.links for name, kind in rulebook.kind.items() if kind.links}
+        held_back = _held_back(rulebook)
+        self._is_linked = _among(links)
+        self._is_held_back, self._is_near_holds = _among(held_back), _among(meeting(held_back, links))
+        self._is_needed = _among(self.items.booking())
+        self._is_followed, self._is_entered = _among(self._following.kinds), _among(self.registers.kinds)
         self._noted = {name: rule.raises for name, rule in named.items() if rule.raises}
         self._noted_in = {name: rule.noted_in for name, rule in named.items() if rule.noted_in}
-        self._unposting = [name for name, rule in named.items() if rule.mode == "none"]
-        self._missing = {name: role.missing for name, role in rulebook.role.items() if role.missing}
+        self._is_noted, self._is_noted_in = _among(self._noted, "rule"), _among(self._noted_in, "rule")
+        self._fates = _fates(rulebook, [name for name, rule in named.items() if rule.mode == "none"])
 
     def open(self, opens_on: Mapping[str, date]) -> None:
         """Set each entity's first open day."""
@@ -90,7 +92,7 @@ class Intake:
     ) -> None:
         """Match the new rows that are linked to others, finish the others; `was` is the state they come from."""
         new = self._without_strangers(frame, new, step, was)
-        linked = new & frame["kind"].is_in(self._linked)
+        linked = new & _where(frame, self._is_linked)
         done = [self._matched(frame, linked, lengths, step, was)] if linked.any() else []
         self._finish([*done, moves(frame.filter(new & ~linked), was)], step)
 
@@ -110,9 +112,10 @@ class Intake:
         as if it had been done at once. The rows that became ready by it."""
         if not self.items.awaited(holds):
             return NOWHERE
-        needed = arrivals.kinds(arrivals.ready).is_in(self._booking).to_numpy()
-        rows, arrivals.ready = arrivals.frame(arrivals.ready[needed]), arrivals.ready[~needed]
-        self._book([rows], step)
+        rows = arrivals.frame(arrivals.ready)
+        needed = _where(rows, self._is_needed)
+        arrivals.ready = arrivals.ready[~needed.to_numpy()]
+        self._book([rows.filter(needed)], step)
         return self._freed(arrivals, step)
 
     def _arrivals(self, rows: pl.DataFrame) -> Arrivals:
@@ -142,12 +145,11 @@ class Intake:
         """The rows to be matched, cut where order matters: what uses an item that others of its frame may hold comes
         after them, and a later frame's hold does not reach back, however steps are cut. Rows that have nothing to do
         with any of these come first, at once. `came_at`: their places in all frames together."""
-        kinds = arrivals.rows["kind"]
-        held_back = kinds.is_in(self._held_back).to_numpy()
+        held_back = _where(arrivals.rows, self._is_held_back).to_numpy()
         if not held_back.any():
-            yield np.arange(len(kinds))
+            yield np.arange(len(held_back))
             return
-        is_near = kinds.is_in(self._near_holds).to_numpy()
+        is_near = _where(arrivals.rows, self._is_near_holds).to_numpy()
         yield np.flatnonzero(~is_near)
         ends = np.cumsum(lengths)
         frame_of = np.searchsorted(ends, came_at, side="right")
@@ -307,18 +309,12 @@ class Intake:
         cells = self.posting.measured(cells._replace(frame=ruled), rows, self.registers.findings)
         posted = self.posting.post(cells.frame, step.sets)
         step.posted(posted.deltas)
-        rule, missing = pl.col("rule"), pl.col("role")
-        # Of a code's own role, the rulebook names the one of all codes.
-        role = missing.str.extract(f"^[^{BY_CODE}]*", 0)
-        named = role.replace_strict(self._missing, default=UNMAPPED, return_dtype=pl.String())
-        fault = pl.when(rule == "").then(pl.lit(UNCLASSIFIED)).when(missing != "").then(named).otherwise(pl.lit(""))
-        state = pl.when(rule.is_in(self._unposting)).then(pl.lit("excluded")).otherwise(pl.lit("booked"))
-        frame = cells.frame.with_columns(posted.set_no, posted.missing.alias("role"))
-        return cells._replace(frame=frame.with_columns(fault.alias("fault"), state.alias("state")))
+        fates = cells.frame.hstack([posted.set_no, posted.missing.alias("role")]).with_columns(self._fates)
+        return cells._replace(frame=fates)
 
     def _note(self, rows: pl.DataFrame, cells: Cells, step: Step) -> None:
         """Raise what rules raise beside what they do."""
-        noted = cells.frame["rule"].is_in(list(self._noted))
+        noted = _where(cells.frame, self._is_noted)
         if noted.any():
             chosen = cells.rows(noted)
             names = cells.frame["rule"].gather(cells.of[chosen]).replace_strict(self._noted, return_dtype=pl.String())
@@ -327,7 +323,7 @@ class Intake:
     def _note_settled(self, rows: pl.DataFrame, cells: Cells, step: Step) -> None:
         """Tell registers of settled rows whose class concerns them, and do what they ask for. A row that is held is
         not told of: it would be told of once more when it goes on."""
-        concerned = cells.frame["rule"].is_in(list(self._noted_in)) & (cells.frame["fault"] == "")
+        concerned = _where(cells.frame, self._is_noted_in) & (cells.frame["fault"] == "")
         if concerned.any():
             chosen = cells.rows(concerned)
             refs = [self._noted_in[rule] for rule in cells.frame["rule"].gather(cells.of[chosen])]
@@ -336,19 +332,19 @@ class Intake:
 
     def _follow(self, rows: pl.DataFrame, cells: Cells, step: Step) -> None:
         """What settled rows bring with them: balances, derived events, and what consumers are told."""
-        settled, kinds = cells.frame["fault"] == "", cells.frame["kind"]
+        settled = cells.frame["fault"] == ""
         for balances in self.balances:
             balances.add(rows, cells, settled, self.now_ms)
-        followed = settled & kinds.is_in(self._following.kinds)
+        followed = settled & _where(cells.frame, self._is_followed)
         if followed.any():
             chosen = rows.filter(cells.rows(followed))
             step.derive(self._following.derived(chosen))
             step.told(self._following.told(chosen))
-        needed = settled & kinds.is_in(self._booking)
+        needed = settled & _where(cells.frame, self._is_needed)
         if needed.any():
             self.items.booked(events_of(rows.filter(cells.rows(needed))))
         if self.registers.findings:
-            entered = cells.rows(settled & kinds.is_in(self.registers.kinds))
+            entered = cells.rows(settled & _where(cells.frame, self._is_entered))
             self.registers.booked(rows["id_hash"].filter(entered).to_list())
 
     def _hold(self, rows: pl.DataFrame, fault: str, step: Step) -> None:
@@ -376,6 +372,29 @@ def _held_back(rulebook: Rulebook) -> list[str]:
     using = {name: one.consumes.item for name, one in linked.items() if one.consumes and not one.consumes.past_holds}
     freeing = {name: one.releases.item for name, one in linked.items() if one.releases}
     return [name for name, item in (using | freeing).items() if rulebook.item[item].held_by]
+
+
+def _among(names: Iterable[str], column: str = "kind") -> pl.Expr:
+    """Whether a row is of one of these kinds (or rules)."""
+    return pl.col(column).is_in(list(names))
+
+
+def _where(rows: pl.DataFrame, condition: pl.Expr) -> pl.Series:
+    """Of each row whether this is so."""
+    return rows.select(condition).to_series()
+
+
+def _fates(rulebook: Rulebook, unposting: Sequence[str]) -> list[pl.Expr]:
+    """What becomes of a cell: `fault` and `state`, by its rule and the `role` that has no account. `unposting`: rules
+    that post nothing."""
+    rule, missing = pl.col("rule"), pl.col("role")
+    # Of a code's own role, the rulebook names the one of all codes.
+    role = missing.str.extract(f"^[^{BY_CODE}]*", 0)
+    called = {name: role.missing for name, role in rulebook.role.items() if role.missing}
+    named = role.replace_strict(called, default=UNMAPPED, return_dtype=pl.String())
+    fault = pl.when(rule == "").then(pl.lit(UNCLASSIFIED)).when(missing != "").then(named).otherwise(pl.lit(""))
+    state = pl.when(rule.is_in(unposting)).then(pl.lit("excluded")).otherwise(pl.lit("booked"))
+    return [fault.alias("fault"), state.alias("state")]
 
 
 def _together(*told_apart: Mapping[str, set[str]]) -> dict[str, set[str]]:

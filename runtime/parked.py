@@ -9,6 +9,7 @@ from itertools import accumulate
 import msgspec
 import polars as pl
 
+from runtime.effects import empty
 from runtime.ledger.waiting import Event
 from runtime.schema import STAMPED, lasting
 
@@ -82,7 +83,7 @@ class ParkedRows:
     def _rows(self, chosen: Sequence[Standing]) -> pl.DataFrame:
         """Gathered frame by frame, then put into the order asked for."""
         if not chosen:
-            return pl.DataFrame(schema=STAMPED)
+            return empty(STAMPED)
         by_frame: dict[int, list[int]] = {}
         for at, one in enumerate(chosen):
             by_frame.setdefault(one.frame, []).append(at)

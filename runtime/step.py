@@ -19,17 +19,14 @@ from runtime.schema import STAMPED
 CONFLICT, UNMAPPED, UNCLASSIFIED = "event_conflict", "mapping_missing", "unclassified_code"
 MOVES = {**STAMPED, "was": pl.String(), "fault": pl.String(), "role": pl.String()}
 _STEP = {name: OUTCOMES[name] for name in ("id_hash", "digest", "state", "set_no")}  # of an event, as outcomes tell it
+_NO_ROLE = pl.lit(None, pl.String()).alias("role")
 _PLACE = ("source", "entity", "facility", "currency", "kind")
 _SUMS = {**{name: TOTALS[name] for name in (*_PLACE, "state", "events", "amount_minor")}, "was": pl.String()}
 
 
 def moves(rows: pl.DataFrame, was: str | None = None, fault: str = "") -> pl.DataFrame:
     """Rows about to change state: where they come from, and the exception they stand under (or come to)."""
-    return rows.with_columns(
-        pl.lit(was, pl.String()).alias("was"),
-        pl.lit(fault).alias("fault"),
-        pl.lit(None, pl.String()).alias("role"),
-    )
+    return rows.with_columns(pl.lit(was, pl.String()).alias("was"), pl.lit(fault).alias("fault"), _NO_ROLE)
 
 
 def parted(rows: pl.DataFrame, chosen: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -38,6 +35,12 @@ def parted(rows: pl.DataFrame, chosen: pl.Series) -> tuple[pl.DataFrame, pl.Data
         return rows.clear(), rows
     return (rows, rows.clear()) if chosen.all() else (rows.filter(chosen), rows.filter(~chosen))
 
+
+_NO_SET = pl.lit(-1, pl.Int32()).alias("set_no")
+_AS_SUMS = [pl.col(name).abs() if name == "amount_minor" else pl.col(name) for name in _SUMS]
+_TURNED = (pl.col("state") == "booked") & pl.col("turnover_minor").is_not_null()
+_AS_POSTED = {"state": pl.lit("posted"), "amount_minor": pl.col("turnover_minor")}
+_POSTED = [_AS_POSTED.get(name, pl.col(name)).alias(name) for name in TOTALS]  # of _TURNED cells, in columns TOTALS
 
 NO_NAMES: Mapping[str, str] = {}
 
@@ -68,7 +71,7 @@ class Step:
         if rows.is_empty():
             return
         self.repeated += len(rows)
-        self._beside.append(_summed(rows.with_columns(pl.lit("duplicate").alias("state")), "state"))
+        self._beside.append(_summed(rows).with_columns(pl.lit("duplicate").alias("state")))
 
     def pending(self, rows: pl.DataFrame) -> None:
         """Moves of rows that wait for a counterpart."""
@@ -84,11 +87,9 @@ class Step:
         fates = cells.frame.select("state", "set_no")[cells.of]
         moved = rows.select("id_hash", "digest").hstack(fates)
         self._moved.append(moved if sound.all() else moved.filter(cells.rows(sound)))
-        came = cells.frame.filter(sound)
-        self._sums.append(came.select(*_SUMS).with_columns(pl.col("amount_minor").abs()))
-        turned = came.filter((pl.col("state") == "booked") & pl.col("turnover_minor").is_not_null())
-        posted = turned.with_columns(pl.lit("posted").alias("state"), pl.col("turnover_minor").alias("amount_minor"))
-        self._beside.append(posted.select(*TOTALS))
+        came = cells.frame if sound.all() else cells.frame.filter(sound)
+        self._sums.append(came.select(_AS_SUMS))
+        self._beside.append(came.filter(_TURNED).select(_POSTED))
 
     def posted(self, deltas: pl.DataFrame) -> None:
         """The lines of posting sets."""
@@ -111,9 +112,9 @@ class Step:
     def _move(self, rows: pl.DataFrame, state: str) -> None:
         if rows.is_empty():
             return
-        moved = rows.with_columns(pl.lit(state).alias("state"), pl.lit(-1, pl.Int32()).alias("set_no"))
-        self._moved.append(moved[list(_STEP)])
-        self._sums.append(_summed(moved, "was", "state").select(*_SUMS))
+        moved = rows.select("id_hash", "digest", pl.lit(state).alias("state"), _NO_SET)
+        self._moved.append(moved)
+        self._sums.append(_summed(rows, "was").with_columns(pl.lit(state).alias("state"))[list(_SUMS)])
 
     def _raise(self, exceptions: pl.DataFrame) -> None:
         self._raised.append(exceptions)
@@ -247,11 +248,12 @@ def _exceptions(raised: list[pl.DataFrame]) -> pl.DataFrame:
     return pl.concat(raised).unique("exception_id", keep="last").sort("exception_id")
 
 
+_COUNTED = [pl.len().cast(pl.Int64()).alias("events"), pl.col("amount_minor").abs().sum()]
+
+
 def _summed(rows: pl.DataFrame, *states: str) -> pl.DataFrame:
     """Events and absolute amounts by the keys of totals, and by these states."""
-    return rows.group_by(*_PLACE, *states).agg(
-        pl.len().cast(pl.Int64()).alias("events"), pl.col("amount_minor").abs().sum()
-    )
+    return rows.group_by(*_PLACE, *states).agg(_COUNTED)
 
 
 def _raised(rows: pl.DataFrame, now_ms: int) -> pl.DataFrame:

@@ -3,14 +3,14 @@
 Owns the form of both. Never decides whether an event is settled.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
 import xxhash
 
 from runtime.effects import DERIVED, STATUSES, empty
-from runtime.ledger.links import Derive
+from runtime.ledger.links import Derive, Tell
 from runtime.ledger.registers import Deriving
 from runtime.ledger.rules import DIMENSIONS, Rulebook
 from runtime.schema import SCHEMA_VERSION
@@ -28,11 +28,9 @@ class Following:
         self._derives = [(name, derive) for name, kind in rulebook.kind.items() for derive in kind.derives]
         self._listed = {name: list(role.cases) for name, role in rulebook.role.items()}
         tells = {name: kind.tells for name, kind in rulebook.kind.items() if kind.tells}
-        self._turns = {name: turn for turn, name in enumerate(tells)}
-        self._statuses = {name: tell.status for name, tell in tells.items()}
-        self._about = {
-            tell.about: [name for name in tells if tells[name].about == tell.about] for tell in tells.values()
-        }
+        turns = {name: turn for turn, name in enumerate(tells)}
+        self._turn = pl.col("kind").replace_strict(turns, default=_UNTOLD, return_dtype=pl.Int16())
+        self._telling = _telling(tells, self.flows)
         self.kinds = sorted({*tells, *(name for name, _ in self._derives)})
 
     def derived(self, rows: pl.DataFrame) -> pl.DataFrame:
@@ -59,32 +57,32 @@ class Following:
 
     def told(self, rows: pl.DataFrame) -> pl.DataFrame:
         """What consumers are told of these."""
-        turns = rows["kind"].replace_strict(self._turns, default=_UNTOLD, return_dtype=pl.Int16()).to_numpy()
+        turns = rows.select(self._turn).to_series().to_numpy()
         in_turn = np.argsort(turns, kind="stable")
         concerned = rows[in_turn[turns[in_turn] != _UNTOLD]]
-        if concerned.is_empty():
-            return empty(STATUSES)
-        kind, own = pl.col("kind"), pl.col("document").fill_null("")
-        about = pl.lit("")
-        for column, kinds in self._about.items():
-            about = pl.when(kind.is_in(kinds)).then(pl.col(column).fill_null(own)).otherwise(about)
-        status = kind.replace_strict(self._statuses, return_dtype=pl.String())
-        return concerned.select(
-            # A status of an event is told once, so the event's own hash names it.
-            pl.format("{}:{}", status, pl.col("id_hash")).alias("status_id"),
-            kind.replace_strict(self.flows, return_dtype=pl.String()).alias("flow"),
-            status.alias("status"),
-            "kind",
-            "entity",
-            about.alias("document"),
-            pl.col("counterparty").fill_null(""),
-            "amount_minor",
-            "currency",
-            "source",
-            "event_id",
-            pl.col("reason").fill_null("").alias("detail"),
-            "occurred_at",
-        )
+        return concerned.select(self._telling) if len(concerned) else empty(STATUSES)
+
+
+def _telling(tells: Mapping[str, Tell], flows: Mapping[str, str]) -> list[pl.Expr]:
+    """What consumers are told of an event, in columns STATUSES."""
+    kind, own, about = pl.col("kind"), pl.col("document").fill_null(""), pl.lit("")
+    for column in sorted({tell.about for tell in tells.values()}):
+        concerned = kind.is_in([name for name, tell in tells.items() if tell.about == column])
+        about = pl.when(concerned).then(pl.col(column).fill_null(own)).otherwise(about)
+    status = kind.replace_strict({name: tell.status for name, tell in tells.items()}, return_dtype=pl.String())
+    return [
+        # A status of an event is told once, so the event's own hash names it.
+        pl.format("{}:{}", status, pl.col("id_hash")).alias("status_id"),
+        kind.replace_strict(flows, return_dtype=pl.String()).alias("flow"),
+        status.alias("status"),
+        kind,
+        pl.col("entity"),
+        about.alias("document"),
+        pl.col("counterparty").fill_null(""),
+        pl.col("amount_minor", "currency", "source", "event_id"),
+        pl.col("reason").fill_null("").alias("detail"),
+        pl.col("occurred_at"),
+    ]
 
 
 def _derived(rows: pl.DataFrame, derive: Derive) -> pl.DataFrame:
