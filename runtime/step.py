@@ -84,8 +84,7 @@ class Step:
     def settled(self, rows: pl.DataFrame, cells: Cells) -> None:
         """Moves of rows by their cells, which have a `state` and a `set_no`; cells with a `fault` are left out."""
         sound = cells.frame["fault"] == ""
-        fates = cells.frame.select("state", "set_no")[cells.of]
-        moved = rows.select("id_hash", "digest").hstack(fates)
+        moved = rows[["id_hash", "digest"]].hstack(cells.frame[["state", "set_no"]][cells.of])
         self._moved.append(moved if sound.all() else moved.filter(cells.rows(sound)))
         came = cells.frame if sound.all() else cells.frame.filter(sound)
         self._sums.append(came.select(_AS_SUMS))
@@ -217,27 +216,26 @@ class Step:
         )
 
 
+_ACCEPTED = pl.lit("accepted").alias("state")
+_LEFT = [pl.col("was").alias("state"), -pl.col("events"), -pl.col("amount_minor")]
+_TOTAL_OF = [name for name in TOTALS if name not in ("events", "amount_minor")]
+_TOTAL_KEYS = [pl.col(name).fill_null("") if name == "facility" else pl.col(name) for name in _TOTAL_OF]
+
+
 def _totals(sums: pl.DataFrame, beside: list[pl.DataFrame]) -> pl.DataFrame:
     """Signed changes of the control totals: arrivals are accepted, every move leaves one state and enters another.
 
     `beside`: what is counted and moves nothing: repeats, and the debits of events that do not simply post their amount.
     """
     came, left = parted(sums, sums["was"].is_null())
-    parts = [
-        came.with_columns(pl.lit("accepted").alias("state")),
-        sums,
-        left.with_columns(pl.col("was").alias("state"), -pl.col("events"), -pl.col("amount_minor")),
-        *beside,
-    ]
-    keys = [name for name in TOTALS if name not in ("events", "amount_minor")]
+    parts = [came.with_columns(_ACCEPTED), sums, left.with_columns(_LEFT), *beside]
     # Not lazily: a plan over several frames is handed from thread to thread, which takes longer than a small step.
     return (
         pl.concat([part[list(TOTALS)] for part in parts if len(part)] or [empty(TOTALS)])
-        .with_columns(pl.col("facility").fill_null(""))
-        .group_by(keys)
-        .agg(pl.col("events").sum(), pl.col("amount_minor").sum())
-        .filter((pl.col("events") != 0) | (pl.col("amount_minor") != 0))
-        .sort(keys)
+        .group_by(_TOTAL_KEYS)
+        .agg(pl.col("events", "amount_minor").sum())
+        .filter(pl.any_horizontal(pl.col("events", "amount_minor") != 0))
+        .sort(_TOTAL_OF)
     )
 
 

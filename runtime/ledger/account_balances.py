@@ -29,6 +29,7 @@ _SUSPECTS = {
     "since_ms": pl.Int64(),
     "flagged_minor": pl.Int64(),  # as its exception was told, 0 before
 }
+_LEDGER = pl.concat_str("entity", "currency", separator="\x1f").alias("ledger")
 _EVENT = ("entity", "source", "event_id", "currency")
 
 
@@ -64,7 +65,8 @@ class AccountBalances:
 
     def __init__(self, terms: AccountTerms, signs: dict[str, int]) -> None:
         self._terms = terms
-        self._signs = {kind: sign for kind, sign in signs.items() if sign}
+        told = {kind: sign for kind, sign in signs.items() if sign}
+        self._sign = pl.col("kind").replace_strict(told, default=0, return_dtype=pl.Int64())
         self._runs: list[_Run] = []
         self._suspects: list[pl.DataFrame] = []
         self._looked_day = 0
@@ -75,8 +77,8 @@ class AccountBalances:
 
     def add(self, events: pl.DataFrame, cells: Cells, settled: pl.Series, now_ms: int) -> None:
         """Count events (canonical columns) of the settled cells, of kinds that change what an account owes."""
-        signs = cells.frame["kind"].replace_strict(self._signs, default=0, return_dtype=pl.Int64())
-        signs = np.where(settled.to_numpy(), signs.to_numpy(), 0)[cells.of]
+        signs = cells.frame.select(self._sign).to_series().to_numpy()
+        signs = np.where(settled.to_numpy(), signs, 0)[cells.of]
         rows = np.flatnonzero((signs != 0) & events["account"].is_not_null().to_numpy())
         if not len(rows):
             return
@@ -165,8 +167,7 @@ def _hashes(rows: pl.DataFrame, column: str) -> np.ndarray:
 
 def _ledgers(cells: pl.DataFrame) -> np.ndarray:
     """What tells the accounts of one entity and currency apart from those of another."""
-    ledgers = cells.select(pl.concat_str("entity", "currency", separator="\x1f").alias("ledger"))
-    return _hashes(ledgers, "ledger") * np.uint64(SPREAD)
+    return _hashes(cells.select(_LEDGER), "ledger") * np.uint64(SPREAD)
 
 
 def _starts(keys: np.ndarray) -> np.ndarray:

@@ -32,6 +32,9 @@ class Classes:
         self._owned = [name for name, kind in rulebook.kind.items() if kind.classify_by == "account"]
         self._cases = {name: frozenset(kind.case) for name, kind in rulebook.kind.items()}
         self._tables = {name: table.codes for name, table in rulebook.table.items()}
+        self._is_owned, self._is_refined = pl.col("kind").is_in(self._owned), pl.col("kind").is_in(list(self._refined))
+        self._is_classified = pl.col("kind").is_in(list(self._classified))
+        self._code = pl.when(self._is_owned).then("owner").otherwise("reason").fill_null("").alias("_code")
         self._crosswalk = crosswalk
         self._known: dict[tuple[str, str], str] = {}
         self.mapping_changed()
@@ -41,7 +44,8 @@ class Classes:
         roles = (row.role for _, row in self._crosswalk.dump())
         overrides = [role.removeprefix(OVERRIDE) for role in roles if role.startswith(OVERRIDE)]
         self._overridden = bool(overrides)
-        self._paired = list(self._codes_in_pairs(overrides))
+        paired = list(self._codes_in_pairs(overrides))
+        self._may_be_refined = (self._is_refined & pl.col("reason").is_in(paired)).fill_null(False)
 
     def _codes_in_pairs(self, overrides: Iterable[str]) -> Iterator[str]:
         """The codes that some remark refines."""
@@ -64,14 +68,14 @@ class Classes:
     def described(self, events: pl.DataFrame) -> pl.DataFrame:
         """Events with what classes look at beside canonical columns: `owner`, whether an account is named, and
         `remarks`; as they are where no class of theirs does."""
-        if events["kind"].is_in(self._owned).any():
+        if events.select(self._is_owned).to_series().any():
             owner = pl.when(pl.col("account").is_null()).then(pl.lit(EMPTY)).otherwise(pl.lit(FILLED))
             events = events.with_columns(owner.alias("owner"))
         return self._remarked(events)
 
     def _remarked(self, events: pl.DataFrame) -> pl.DataFrame:
         """Events with the `remarks` (a JSON list) of those whose code may be refined; as they are where none may."""
-        may = (events["kind"].is_in(list(self._refined)) & events["reason"].is_in(self._paired)).fill_null(False)
+        may = events.select(self._may_be_refined).to_series()
         if not may.any():
             return events
         given = events.filter(may).select("kind", "attributes")
@@ -80,13 +84,11 @@ class Classes:
 
     def rules_of(self, events: pl.DataFrame) -> pl.Series:
         """The rule of each event (with `remarks` and `owner`, null for none); "" where its code is in no table."""
-        kinds = events["kind"]
-        concerned = kinds.is_in(list(self._classified))
+        concerned = events.select(self._is_classified).to_series()
         if not concerned.any():
-            return kinds.alias("rule")
+            return events["kind"].alias("rule")
         by = ["kind", "_code", "remarks", *(_PLACE if self._overridden else ())]
-        code = pl.when(kinds.is_in(self._owned)).then("owner").otherwise("reason").fill_null("").alias("_code")
-        codes = events.select("kind", code, *(by[2:]))
+        codes = events.select("kind", self._code, *(by[2:]))
         found = codes.filter(concerned).unique()
         named = found.with_columns(pl.Series("rule", [self._rule(*row) for row in found.iter_rows()], pl.String()))
         return (

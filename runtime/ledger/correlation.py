@@ -121,8 +121,10 @@ class Correlation:
 
     def based(self, events: pl.DataFrame) -> pl.DataFrame:
         """Events with the `basis` of those that take others back; as they are where none does."""
+        if not any(self._bases.values()):
+            return events
         may = events["kind"].is_in(list(self._inverting))
-        bases = [self._bases.get(id) or None for id in events["id_hash"].filter(may)] if self._bases else []
+        bases = [self._bases.get(id) or None for id in events["id_hash"].filter(may)]
         if not any(bases):
             return events
         return with_texts(events, "basis", may, bases)

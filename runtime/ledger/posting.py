@@ -6,6 +6,7 @@ Never books an event in part: if one role of it has no account, its whole cell i
 
 from collections.abc import Mapping
 from datetime import date
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -22,9 +23,20 @@ from runtime.ledger.rules import Rulebook
 from runtime.schema import tuples_of
 
 _NUMBERS = ["amount_minor", "quantity", "attributes"]
-_AS_DELTAS = [pl.col(name).cast(dtype) for name, dtype in DELTAS.items()]
 _DRAWN = {1: "+", 0: "0", -1: "-"}
 _FOUND = {"found_facility": pl.String(), "found_department": pl.String()}
+
+_RULED, _NUMBERED = pl.col("rule") != "", pl.col("set_no") >= 0
+_POSTED_ON = pl.max_horizontal("effective_on", "opens_on").alias("posted_on")
+_PERIOD = pl.col("month").dt.strftime("%Y-%m").alias("period")
+_KEPT = [  # what a rule drops is alike in all
+    pl.col("posted_on").dt.month_start().alias("month"),
+    pl.when("_keep_facility").then("facility").otherwise(pl.lit("")).alias("facility"),
+    pl.when("_keep_department").then("department").otherwise(pl.lit("")).alias("department"),
+]
+_DIFFERS = ["_is_measured", "entity", "currency", "month", "lane", "kind", "document", "facility", "department"]
+_SET = [*_DIFFERS, "route", "drawn"]
+_IN_ORDER = [*_DIFFERS, "drawn", "_accounts"]
 
 
 class Posted(NamedTuple):
@@ -51,6 +63,7 @@ class PostingRules:
             for name, rule in named.items()
             if rule.measured
         }
+        self._is_measured = pl.col("rule").is_in(list(self._pairs))
         self._inverting = set(rulebook.inverting())
         self._looked_at = self._dimensions()
         self.open(opens_on)
@@ -99,7 +112,7 @@ class PostingRules:
         `findings`: what registers found of events, by id_hash. Rules with measures draw on them, so their cells are
         divided by what was found.
         """
-        concerned = cells.frame["rule"].is_in(list(self._pairs))
+        concerned = cells.frame.select(self._is_measured).to_series()
         if not concerned.any():
             return cells._replace(frame=_drawn_plainly(cells.frame))
         plain = _drawn_plainly(cells.frame.filter(~concerned))
@@ -136,9 +149,7 @@ class PostingRules:
             },
             schema_overrides=_FOUND,
         )
-        signs = pl.concat_str(pl.col(*measures).sign().replace_strict(_DRAWN, return_dtype=pl.String()))
-        turnover = pl.sum_horizontal(pl.col(*measures).abs())
-        return frame.with_columns(signs.alias("drawn"), turnover.alias("turnover_minor"))
+        return frame.with_columns(_turnover(len(measures)))
 
     def _drawn_alike(self, events: pl.DataFrame, ruled: pl.Series) -> np.ndarray:
         """The amount of each pair (rows) of each event (columns) where nothing but the event's own numbers counts."""
@@ -160,16 +171,20 @@ class PostingRules:
         """Post cells with their rule and measures; set numbers go up from first_set_no. Cells without a rule are left
         out."""
         self._routes.forget_when_many()
-        routed = self._routes.routed(self._placed(cells.with_row_index("cell").filter(pl.col("rule") != "")))
-        unmapped = routed.filter(pl.col("missing") != "")
-        sets = self._sets(routed.filter(pl.col("missing") == ""), first_set_no)
-        numbered = sets.select("cell", "set_no").explode("cell")
-        set_no = pl.repeat(None, len(cells), dtype=pl.Int32(), eager=True).alias("set_no")
-        missing = pl.repeat("", len(cells), eager=True).alias("missing")
+        ruled = cells.with_row_index("cell")
+        if (cells["rule"] == "").any():
+            ruled = ruled.filter(_RULED)
+        routed = self._routes.routed(self._placed(ruled))
+        is_mapped = routed["missing"] == ""
+        unmapped = routed[["cell", "missing"]].filter(~is_mapped)
+        sets = self._sets(routed if is_mapped.all() else routed.filter(is_mapped), first_set_no)
+        numbered = sets[["cell", "set_no"]].explode("cell")
+        set_no = pl.Series("set_no", [None], pl.Int32()).new_from_index(0, len(cells))
+        missing = pl.Series("missing", [""]).new_from_index(0, len(cells))
         return Posted(
             self._deltas(sets),
             set_no.scatter(numbered["cell"], numbered["set_no"]),
-            missing.scatter(unmapped["cell"], unmapped["missing"]),
+            missing.scatter(unmapped["cell"], unmapped["missing"]) if len(unmapped) else missing,
         )
 
     def _placed(self, cells: pl.DataFrame) -> pl.DataFrame:
@@ -179,68 +194,59 @@ class PostingRules:
             .drop("kind")
             .join(self._routes.rules, on="rule", how="left")
             .join(self._opening, on="entity", how="left")
-            .with_columns(pl.max_horizontal("effective_on", "opens_on").alias("posted_on"))
+            .with_columns(_POSTED_ON)
         )
 
     def _sets(self, routed: pl.DataFrame, first_set_no: int) -> pl.DataFrame:
         """Merge what differs only in what the rule drops, and number the sets in a stable order."""
-        keys = [
-            "_is_measured",
-            "entity",
-            "currency",
-            "month",
-            "lane",
-            "kind",
-            "document",
-            "facility",
-            "department",
-            "route",
-            "drawn",
-        ]
         measures = _measures(routed)
         merged = (
-            routed.with_columns(
-                pl.col("posted_on").dt.month_start().alias("month"),
-                pl.when("_keep_facility").then("facility").otherwise(pl.lit("")).alias("facility"),
-                pl.when("_keep_department").then("department").otherwise(pl.lit("")).alias("department"),
-            )
-            .group_by([*keys, "mode"])
-            .agg(
-                pl.col(measures).sum(),
-                pl.col("events").sum(),
-                pl.col("posted_on").max(),
-                pl.col("cell"),
-            )
+            routed.with_columns(_KEPT)
+            .group_by([*_SET, "mode"])
+            .agg(pl.col(*measures, "events").sum(), pl.col("posted_on").max(), "cell")
         )
         # Route numbers depend on what was seen before, so the order is by the roles and accounts they stand for.
-        named = merged.join(self._routes.names(), on="route", how="left").sort(
-            *(key for key in keys if key != "route"), "_accounts"
-        )
+        named = merged.join(self._routes.names(), on="route", how="left").sort(_IN_ORDER)
         booked = (pl.col("mode") != "none") & pl.any_horizontal(pl.col(measures) != 0)
         return named.with_columns(
             pl.when(booked).then(booked.cast(pl.Int32()).cum_sum() + (first_set_no - 1)).otherwise(-1).alias("set_no"),
-            pl.col("month").dt.strftime("%Y-%m").alias("period"),
+            _PERIOD,
         )
 
     def _deltas(self, sets: pl.DataFrame) -> pl.DataFrame:
-        lines = sets.filter(pl.col("set_no") >= 0).drop("cell").join(self._routes.lines(), on="route")
-        taken = pl.coalesce(pl.when(pl.col("measure") == n).then(name) for n, name in enumerate(_measures(sets)))
-        side = pl.when(pl.col("debit") == (taken > 0)).then(pl.lit("D")).otherwise(pl.lit("C"))
-        return (
-            lines.with_columns(side.alias("side"), taken.abs().alias("amount_minor"))
-            .select(_AS_DELTAS)
-            .sort("set_no", "line_no")
-        )
+        some = [name for name in sets.columns if name != "cell"]
+        lines = sets[some].filter(_NUMBERED).join(self._routes.lines(), on="route")
+        return lines.select(_as_deltas(len(_measures(sets)))).sort("set_no", "line_no")
 
 
 _UNFOUND = Finding()
+_PLAINLY = [
+    pl.col("amount_minor").alias("m0"),
+    pl.when(NEGATIVE).then(pl.lit("-")).otherwise(pl.lit("+")).alias("drawn"),
+    *(pl.lit(None, dtype).alias(name) for name, dtype in {**_FOUND, "turnover_minor": pl.Int64()}.items()),
+]
 
 
 def _drawn_plainly(cells: pl.DataFrame) -> pl.DataFrame:
     """Cells whose rule takes the events' own amount: one measure, told apart by its sign."""
-    sign = pl.when(NEGATIVE).then(pl.lit("-")).otherwise(pl.lit("+"))
-    nothing = [pl.lit(None, dtype).alias(name) for name, dtype in {**_FOUND, "turnover_minor": pl.Int64()}.items()]
-    return cells.with_columns(pl.col("amount_minor").alias("m0"), sign.alias("drawn"), *nothing)
+    return cells.with_columns(_PLAINLY)
+
+
+@cache
+def _turnover(measures: int) -> list[pl.Expr]:
+    """Which of so many measures there are, and what they come to."""
+    drawn = pl.col(*(f"m{n}" for n in range(measures)))
+    signs = pl.concat_str(drawn.sign().replace_strict(_DRAWN, return_dtype=pl.String()))
+    return [signs.alias("drawn"), pl.sum_horizontal(drawn.abs()).alias("turnover_minor")]
+
+
+@cache
+def _as_deltas(measures: int) -> list[pl.Expr]:
+    """Lines of sets with so many measures in DELTAS columns."""
+    taken = pl.coalesce(pl.when(pl.col("measure") == n).then(f"m{n}") for n in range(measures))
+    side = pl.when(pl.col("debit") == (taken > 0)).then(pl.lit("D")).otherwise(pl.lit("C"))
+    made = {"side": side, "amount_minor": taken.abs()}
+    return [made.get(name, pl.col(name)).cast(dtype).alias(name) for name, dtype in DELTAS.items()]
 
 
 def _measures(frame: pl.DataFrame) -> list[str]:

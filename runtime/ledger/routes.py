@@ -45,6 +45,14 @@ class Spot(NamedTuple):
     basis: str
 
 
+_SPOT = [  # but for the era
+    *(pl.col(name) for name in ("entity", "rule", "payer", "counterparty", "code", "basis")),
+    pl.when("_by_facility").then("facility").otherwise(pl.lit("")).alias("facility"),
+    pl.when("_by_department").then("department").otherwise(pl.lit("")).alias("department"),
+    pl.when("_is_measured").then("drawn").otherwise(pl.lit("")).alias("drawn"),
+]
+
+
 class Line(NamedTuple):
     """One line of a route: the account of a role, its variance, and which of the event's measures it takes."""
 
@@ -97,17 +105,11 @@ class Routes:
 
     def routed(self, sums: pl.DataFrame) -> pl.DataFrame:
         """Each sum with its route. Distinct spots are few, however many sums there are: only they are looked up."""
-        spotted = sums.with_columns(
-            _era=self._eras.search_sorted(sums["posted_on"], side="right").cast(pl.Int64()),
-            _facility=pl.when("_by_facility").then("facility").otherwise(pl.lit("")),
-            _department=pl.when("_by_department").then("department").otherwise(pl.lit("")),
-            _drawn=pl.when("_is_measured").then("drawn").otherwise(pl.lit("")),
-        )
-        on = ["entity", "rule", "payer", "_facility", "_department", "counterparty", "_era", "code", "_drawn", "basis"]
-        spots = grouped(spotted[on], on)
-        routes = [self._route(Spot(*spot)) for spot in spots.frame[on].iter_rows()]
+        era = self._eras.search_sorted(sums["posted_on"], side="right").cast(pl.Int64()).alias("era")
+        spots = grouped(sums.select(era, *_SPOT), list(Spot._fields))
+        routes = [self._route(Spot(*spot)) for spot in spots.frame[list(Spot._fields)].iter_rows()]
         found = pl.DataFrame(routes, {"route": pl.Int32(), "missing": pl.String()}, orient="row")
-        return spotted.hstack(found[spots.of])
+        return sums.hstack(found[spots.of])
 
     def forget_when_many(self) -> None:
         """Keep answers bounded. Only between calls: route numbers must not change their meaning within one."""
