@@ -6,6 +6,7 @@ Never looks into a register.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -36,6 +37,7 @@ _TYPES = {
     "candidates": Candidates,
     "inverses": Inverses,
 }
+_BASES_REMEMBERED = 1024  # there are few: a day's, and the last days'
 _KEYS = ("document", "reference", "correlation_id")
 _TEXTS = ("document", "reference", "counterparty", "correlation_id", "reason", "facility", "department")
 _COLUMNS = (  # a Fact's fields up to `part` and `key`
@@ -110,13 +112,12 @@ class Correlation:
 
     def _basis(self, fact: Fact, row: tuple) -> Basis | None:
         """As of when an event that may take another one back is decided on, asked once; None for its own day."""
-        if fact.id not in self._bases:
+        known = self._bases.get(fact.id)
+        if known is None:
             ref = self._inverting[fact.kind]
-            posted_on = max(fact.effective_on, self._opens_on[fact.entity])
-            own = Basis(fact.effective_on, posted_on, self._crosswalk.version)
+            own = _own(fact.effective_on, self._opens_on[fact.entity], self._crosswalk.version)
             basis = self._registers[ref.register].basis(fact, row[_KEY_AT[ref.key]], ref.alike, own)
-            self._bases[fact.id] = basis.text() if basis else ""
-        known = self._bases[fact.id]
+            known = self._bases[fact.id] = basis.text() if basis else ""
         return basis_of(known) if known else None
 
     def based(self, events: pl.DataFrame) -> pl.DataFrame:
@@ -193,6 +194,12 @@ def policies(rulebook: Rulebook, crosswalk: Crosswalk) -> Policy:
         return chosen.account if chosen else defaults.get(name, "")
 
     return answer
+
+
+@lru_cache(_BASES_REMEMBERED)
+def _own(effective_on: date, opens_on: date, version: int) -> Basis:
+    """As of when an event is decided on that takes none back."""
+    return Basis(effective_on, max(effective_on, opens_on), version)
 
 
 def _find_nothing(fact: Fact, now_ms: int) -> Finding:

@@ -8,6 +8,7 @@ lies. Never posts and never decides on accounts; the crosswalk answers as of a b
 
 from collections.abc import Iterable, Mapping
 from datetime import date
+from functools import lru_cache
 from struct import Struct
 from typing import ClassVar
 
@@ -19,6 +20,7 @@ from runtime.ledger.registers import Fact, Marks
 
 DAY_MS = 86_400_000
 _RECORD = Struct("<Qiiiiii")  # likeness; the basis as numbers; how many came positive, came negative, are posted net
+_BASES_REMEMBERED = 1024  # there are few: a day's, and the last days'
 
 
 class InverseTerms(
@@ -50,20 +52,19 @@ class Inverses:
         """Keep an event that would post as of `own`; the basis where it posts instead, None for its own."""
         if not fact.amount_minor:
             return None
-        place, named = _hash(fact.entity, key), (getattr(fact, name) for name in alike)
-        likeness = _hash(fact.kind, fact.currency, str(abs(fact.amount_minor)), *named)
+        place, sign, here = _hash(fact.entity, key), 1 if fact.amount_minor > 0 else -1, _numbers(own)
+        likeness = _hash(fact.kind, fact.currency, str(abs(fact.amount_minor)), *[getattr(fact, name) for name in alike])
         kept = self._young.get(place) or self._old.pop(place, b"")
-        sign = 1 if fact.amount_minor > 0 else -1
         if likeness.to_bytes(8, "little") not in kept:  # by far the most
-            self._young[place] = kept + _RECORD.pack(likeness, *_numbers(own), sign > 0, sign < 0, sign)
+            self._young[place] = kept + _RECORD.pack(likeness, *here, sign > 0, sign < 0, sign)
             return None
         records = list(_RECORD.iter_unpack(kept))
         ones = {record[1:4]: list(record[4:]) for record in records if record[0] == likeness}
-        posted = _taken(ones, _numbers(own), sign)
+        posted = _taken(ones, here, sign)
         others = (record for record in records if record[0] != likeness)
         these = ((likeness, *basis, *counts) for basis, counts in ones.items())
         self._young[place] = b"".join(_RECORD.pack(*record) for record in (*others, *these))
-        return None if posted == _numbers(own) else _basis(posted)
+        return None if posted == here else _basis(posted)
 
     def age(self, now_ms: int) -> None:
         """What was not touched for one whole time is forgotten at the end of the next."""
@@ -136,6 +137,7 @@ def _pop(left: dict[int, int], count: int) -> int:
     return count
 
 
+@lru_cache(_BASES_REMEMBERED)
 def _numbers(basis: Basis) -> _Numbers:
     return basis.on.toordinal(), basis.posted_on.toordinal(), basis.version
 
