@@ -7,7 +7,7 @@ xxHash64), which Arrow readers ignore. Never checks what the rows mean (`runtime
 import io
 import struct
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import msgspec
 import numpy as np
@@ -122,11 +122,17 @@ def _in_one(chunks: Sequence[pa.Array]) -> pa.Array:
     """A column of its pieces; texts as views, which Polars takes as they are."""
     types = {chunk.type for chunk in chunks}
     if any(map(pa.types.is_dictionary, types)):
-        return _written_out([coded(chunk) for chunk in chunks])
+        runs = groupby(chunks, lambda chunk: pa.types.is_dictionary(chunk.type))
+        pieces = [_written_out(list(run)) if is_coded else _in_one(list(run)) for is_coded, run in runs]
+        return pieces[0] if len(pieces) == 1 else pa.concat_arrays([_as_views(piece) for piece in pieces])
     if types == {pa.string()} and sum(chunk.nbytes for chunk in chunks) < _STRING_BYTES_MAX:
         return pa.concat_arrays(chunks).cast(pa.string_view())
     texts = len(types) > 1 or types == {pa.string()}
-    return pa.concat_arrays([chunk.cast(pa.string_view()) for chunk in chunks] if texts else chunks)
+    return pa.concat_arrays([_as_views(chunk) for chunk in chunks] if texts else chunks)
+
+
+def _as_views(texts: pa.Array) -> pa.Array:
+    return texts.cast(pa.string_view())
 
 
 def _written_out(chunks: Sequence[pa.DictionaryArray]) -> pa.Array:
