@@ -18,7 +18,7 @@ import xxhash
 
 from runtime.errors import FrameError
 from runtime.schema import ARROW_STAMPED, Event
-from runtime.words import coded, plain
+from runtime.words import plain
 
 # Small frames gain nothing from compression, and its thread pools cost more than their whole decoding.
 _COMPRESS_ROWS_MIN = 512

@@ -53,7 +53,8 @@ class Inverses:
         if not fact.amount_minor:
             return None
         place, sign, here = _hash(fact.entity, key), 1 if fact.amount_minor > 0 else -1, _numbers(own)
-        likeness = _hash(fact.kind, fact.currency, str(abs(fact.amount_minor)), *[getattr(fact, name) for name in alike])
+        named = [getattr(fact, name) for name in alike]
+        likeness = _hash(fact.kind, fact.currency, str(abs(fact.amount_minor)), *named)
         kept = self._young.get(place) or self._old.pop(place, b"")
         if likeness.to_bytes(8, "little") not in kept:  # by far the most
             self._young[place] = kept + _RECORD.pack(likeness, *here, sign > 0, sign < 0, sign)

@@ -27,15 +27,15 @@ _DRAWN = {1: "+", 0: "0", -1: "-"}
 _FOUND = {"found_facility": pl.String(), "found_department": pl.String()}
 
 _RULED, _NUMBERED = pl.col("rule") != "", pl.col("set_no") >= 0
-_POSTED_ON = pl.max_horizontal("effective_on", "opens_on").alias("posted_on")
 _PERIOD = pl.col("month").dt.strftime("%Y-%m").alias("period")
-_KEPT = [  # what a rule drops is alike in all
-    pl.col("posted_on").dt.month_start().alias("month"),
-    pl.when("_keep_facility").then("facility").otherwise(pl.lit("")).alias("facility"),
-    pl.when("_keep_department").then("department").otherwise(pl.lit("")).alias("department"),
-]
+_AS_IT_IS = ("cell", "rule", "entity", "currency", "payer", "drawn", "events")  # of a cell
 _DIFFERS = ["_is_measured", "entity", "currency", "month", "lane", "kind", "document", "facility", "department"]
-_SET = [*_DIFFERS, "route", "drawn"]
+_KEPT = {  # what a rule drops is alike in all
+    "month": pl.col("posted_on").dt.month_start(),
+    "facility": pl.when("_keep_facility").then("facility").otherwise(pl.lit("")),
+    "department": pl.when("_keep_department").then("department").otherwise(pl.lit("")),
+}
+_SET = [_KEPT.get(name, pl.col(name)).alias(name) for name in (*_DIFFERS, "route", "drawn", "mode")]
 _IN_ORDER = [*_DIFFERS, "drawn", "_accounts"]
 
 
@@ -77,10 +77,8 @@ class PostingRules:
 
     def open(self, opens_on: Mapping[str, date]) -> None:
         """Set each entity's first open day: what is dated before it is posted on it."""
-        self._opening = pl.DataFrame(
-            {"entity": list(opens_on), "opens_on": list(opens_on.values())},
-            schema={"entity": pl.String(), "opens_on": pl.Date()},
-        )
+        opening = pl.col("entity").replace_strict(dict(opens_on), default=None, return_dtype=pl.Date())
+        self._posted_on = pl.max_horizontal("effective_on", opening).alias("posted_on")
 
     def mapping_changed(self) -> None:
         """Forget remembered routes; called after the crosswalk took a version."""
@@ -189,24 +187,15 @@ class PostingRules:
 
     def _placed(self, cells: pl.DataFrame) -> pl.DataFrame:
         """Cells with their rule's terms, their posting day, and nothing that their rule does not look at."""
-        return (
-            cells.with_columns(self._looked_at)
-            .drop("kind")
-            .join(self._routes.rules, on="rule", how="left")
-            .join(self._opening, on="entity", how="left")
-            .with_columns(_POSTED_ON)
-        )
+        placed = cells.select(*_AS_IT_IS, *_measures(cells), self._posted_on, *self._looked_at)
+        return placed.join(self._routes.rules, on="rule", how="left")
 
     def _sets(self, routed: pl.DataFrame, first_set_no: int) -> pl.DataFrame:
         """Merge what differs only in what the rule drops, and number the sets in a stable order."""
         measures = _measures(routed)
-        merged = (
-            routed.with_columns(_KEPT)
-            .group_by([*_SET, "mode"])
-            .agg(pl.col(*measures, "events").sum(), pl.col("posted_on").max(), "cell")
-        )
+        merged = routed.group_by(_SET).agg(pl.col(*measures, "events").sum(), pl.col("posted_on").max(), "cell")
         # Route numbers depend on what was seen before, so the order is by the roles and accounts they stand for.
-        named = merged.join(self._routes.names(), on="route", how="left").sort(_IN_ORDER)
+        named = merged.hstack([self._routes.names()[merged["route"]]]).sort(_IN_ORDER)
         booked = (pl.col("mode") != "none") & pl.any_horizontal(pl.col(measures) != 0)
         return named.with_columns(
             pl.when(booked).then(booked.cast(pl.Int32()).cum_sum() + (first_set_no - 1)).otherwise(-1).alias("set_no"),

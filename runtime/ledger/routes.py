@@ -80,7 +80,7 @@ class Routes:
         self._lines: list[tuple] = []
         self._numbers: dict[tuple[Line, ...], int] = {}
         self._line_frame: pl.DataFrame | None = None  # of what is in these, until there is more
-        self._name_frame: pl.DataFrame | None = None
+        self._names: pl.Series | None = None
         self.coded = [name for name, rule in self._rules.items() if self._by_reason(rule)]
         self.mapping_changed()
 
@@ -89,7 +89,7 @@ class Routes:
         self._routes.clear()
         self._numbers.clear()
         self._lines.clear()
-        self._line_frame = self._name_frame = None
+        self._line_frame = self._names = None
         rows = [row for _, row in self._crosswalk.dump()]
         self._eras = pl.Series(sorted({date.min, *(row.valid_from for row in rows)}), dtype=pl.Date())
         of = {
@@ -185,7 +185,7 @@ class Routes:
     def _number(self, lines: tuple[Line, ...]) -> int:
         if lines not in self._numbers:
             number = self._numbers[lines] = len(self._numbers)
-            self._line_frame = self._name_frame = None
+            self._line_frame = self._names = None
             self._lines += [
                 (number, line_no, role, mapped.account, mapped.version, variance, debit, measure)
                 for line_no, (role, mapped, variance, measure, debit) in enumerate(lines)
@@ -198,21 +198,15 @@ class Routes:
             self._line_frame = pl.DataFrame(self._lines, schema=_ROUTE_LINES, orient="row")
         return self._line_frame
 
-    def names(self) -> pl.DataFrame:
-        """What each route stands for, whatever was seen before."""
-        if self._name_frame is None:
-            self._name_frame = self._named()
-        return self._name_frame
+    def names(self) -> pl.Series:
+        """What each route stands for, whatever was seen before, by their numbers."""
+        if self._names is None:
+            self._names = pl.Series("_accounts", map(_named, self._numbers), pl.String())
+        return self._names
 
-    def _named(self) -> pl.DataFrame:
-        names = {
-            number: "\x1f".join(f"{line.role}\x1f{line.mapped.account}\x1f{line.mapped.version}" for line in lines)
-            for lines, number in self._numbers.items()
-        }
-        return pl.DataFrame(
-            {"route": list(names), "_accounts": list(names.values())},
-            schema={"route": pl.Int32(), "_accounts": pl.String()},
-        )
+
+def _named(lines: Iterable[Line]) -> str:
+    return "\x1f".join(f"{line.role}\x1f{line.mapped.account}\x1f{line.mapped.version}" for line in lines)
 
 
 def _lines_of(rule: Rule, drawn: str) -> Iterable[tuple[int, str, str, bool]]:
