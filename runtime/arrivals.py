@@ -13,6 +13,7 @@ import polars as pl
 from runtime.ledger.correlation import facts_of
 from runtime.ledger.step_matching import MATCHED, events_of
 from runtime.ledger.waiting import Change, Event
+from runtime.schema import among, where
 
 Places = np.ndarray  # of rows, in the order in which they go on
 NOWHERE: Places = np.empty(0, np.intp)
@@ -31,7 +32,7 @@ class Arrivals:
         self.at: dict[int, int] = {}
         self.waiting: dict[int, Change] = {}
         self.ready = NOWHERE
-        self._enters = pl.col("kind").is_in(list(registered))
+        self._enters = among(registered)
         self.enters = self._entering(rows)
         self._frames = [rows]  # of all rows; joined when they are looked at
         self._events: dict[int, Event] = {}
@@ -45,7 +46,7 @@ class Arrivals:
         return np.arange(first, len(self.enters))
 
     def _entering(self, rows: pl.DataFrame) -> np.ndarray:
-        return rows.select(self._enters).to_series().to_numpy()
+        return where(rows, self._enters).to_numpy()
 
     def foresee(self, places: Places) -> None:
         """Make tuples of rows that came and will be taken in small parts."""

@@ -5,7 +5,7 @@ never says what a step amounts to (`step` does).
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
 
 import numpy as np
@@ -29,7 +29,7 @@ from runtime.ledger.rules import BY_CODE, Rulebook
 from runtime.ledger.step_matching import Taken, events_of
 from runtime.ledger.waiting import Change
 from runtime.parked import ParkedRows
-from runtime.schema import STAMPED, lasting
+from runtime.schema import STAMPED, among, lasting, where
 from runtime.step import CONFLICT, MOVES, UNCLASSIFIED, UNMAPPED, Step, moves
 
 HELD = {**STAMPED, "fault": pl.String()}
@@ -57,13 +57,13 @@ class Intake:
         named = rules(rulebook)
         links = {name: kind.links for name, kind in rulebook.kind.items() if kind.links}
         held_back = _held_back(rulebook)
-        self._is_linked = _among(links)
-        self._is_held_back, self._is_near_holds = _among(held_back), _among(meeting(held_back, links))
-        self._is_needed = _among(self.items.booking())
-        self._is_followed, self._is_entered = _among(self._following.kinds), _among(self.registers.kinds)
+        self._is_linked = among(links)
+        self._is_held_back, self._is_near_holds = among(held_back), among(meeting(held_back, links))
+        self._is_needed = among(self.items.booking())
+        self._is_followed, self._is_entered = among(self._following.kinds), among(self.registers.kinds)
         self._noted = {name: rule.raises for name, rule in named.items() if rule.raises}
         self._noted_in = {name: rule.noted_in for name, rule in named.items() if rule.noted_in}
-        self._is_noted, self._is_noted_in = _among(self._noted, "rule"), _among(self._noted_in, "rule")
+        self._is_noted, self._is_noted_in = among(self._noted, "rule"), among(self._noted_in, "rule")
         self._fates = _fates(rulebook, [name for name, rule in named.items() if rule.mode == "none"])
 
     def open(self, opens_on: Mapping[str, date]) -> None:
@@ -92,7 +92,7 @@ class Intake:
     ) -> None:
         """Match the new rows that are linked to others, finish the others; `was` is the state they come from."""
         new = self._without_strangers(frame, new, step, was)
-        linked = new & _where(frame, self._is_linked)
+        linked = new & where(frame, self._is_linked)
         done = [self._matched(frame, linked, lengths, step, was)] if linked.any() else []
         self._finish([*done, moves(frame.filter(new & ~linked), was)], step)
 
@@ -113,7 +113,7 @@ class Intake:
         if not self.items.awaited(holds):
             return NOWHERE
         rows = arrivals.frame(arrivals.ready)
-        needed = _where(rows, self._is_needed)
+        needed = where(rows, self._is_needed)
         arrivals.ready = arrivals.ready[~needed.to_numpy()]
         self._book([rows.filter(needed)], step)
         return self._freed(arrivals, step)
@@ -145,11 +145,11 @@ class Intake:
         """The rows to be matched, cut where order matters: what uses an item that others of its frame may hold comes
         after them, and a later frame's hold does not reach back, however steps are cut. Rows that have nothing to do
         with any of these come first, at once. `came_at`: their places in all frames together."""
-        held_back = _where(arrivals.rows, self._is_held_back).to_numpy()
+        held_back = where(arrivals.rows, self._is_held_back).to_numpy()
         if not held_back.any():
             yield np.arange(len(held_back))
             return
-        is_near = _where(arrivals.rows, self._is_near_holds).to_numpy()
+        is_near = where(arrivals.rows, self._is_near_holds).to_numpy()
         yield np.flatnonzero(~is_near)
         ends = np.cumsum(lengths)
         frame_of = np.searchsorted(ends, came_at, side="right")
@@ -314,7 +314,7 @@ class Intake:
 
     def _note(self, rows: pl.DataFrame, cells: Cells, step: Step) -> None:
         """Raise what rules raise beside what they do."""
-        noted = _where(cells.frame, self._is_noted)
+        noted = where(cells.frame, self._is_noted)
         if noted.any():
             chosen = cells.rows(noted)
             names = cells.frame["rule"].gather(cells.of[chosen]).replace_strict(self._noted, return_dtype=pl.String())
@@ -323,7 +323,7 @@ class Intake:
     def _note_settled(self, rows: pl.DataFrame, cells: Cells, step: Step) -> None:
         """Tell registers of settled rows whose class concerns them, and do what they ask for. A row that is held is
         not told of: it would be told of once more when it goes on."""
-        concerned = _where(cells.frame, self._is_noted_in) & (cells.frame["fault"] == "")
+        concerned = where(cells.frame, self._is_noted_in) & (cells.frame["fault"] == "")
         if concerned.any():
             chosen = cells.rows(concerned)
             refs = [self._noted_in[rule] for rule in cells.frame["rule"].gather(cells.of[chosen])]
@@ -335,16 +335,16 @@ class Intake:
         settled = cells.frame["fault"] == ""
         for balances in self.balances:
             balances.add(rows, cells, settled, self.now_ms)
-        followed = settled & _where(cells.frame, self._is_followed)
+        followed = settled & where(cells.frame, self._is_followed)
         if followed.any():
             chosen = rows.filter(cells.rows(followed))
             step.derive(self._following.derived(chosen))
             step.told(self._following.told(chosen))
-        needed = settled & _where(cells.frame, self._is_needed)
+        needed = settled & where(cells.frame, self._is_needed)
         if needed.any():
             self.items.booked(events_of(rows.filter(cells.rows(needed))))
         if self.registers.findings:
-            entered = cells.rows(settled & _where(cells.frame, self._is_entered))
+            entered = cells.rows(settled & where(cells.frame, self._is_entered))
             self.registers.booked(rows["id_hash"].filter(entered).to_list())
 
     def _hold(self, rows: pl.DataFrame, fault: str, step: Step) -> None:
@@ -372,16 +372,6 @@ def _held_back(rulebook: Rulebook) -> list[str]:
     using = {name: one.consumes.item for name, one in linked.items() if one.consumes and not one.consumes.past_holds}
     freeing = {name: one.releases.item for name, one in linked.items() if one.releases}
     return [name for name, item in (using | freeing).items() if rulebook.item[item].held_by]
-
-
-def _among(names: Iterable[str], column: str = "kind") -> pl.Expr:
-    """Whether a row is of one of these kinds (or rules)."""
-    return pl.col(column).is_in(list(names))
-
-
-def _where(rows: pl.DataFrame, condition: pl.Expr) -> pl.Series:
-    """Of each row whether this is so."""
-    return rows.select(condition).to_series()
 
 
 def _fates(rulebook: Rulebook, unposting: Sequence[str]) -> list[pl.Expr]:

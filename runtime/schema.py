@@ -6,7 +6,7 @@ rulebook does).
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -189,6 +189,16 @@ def with_texts(rows: pl.DataFrame, name: str, chosen: pl.Series, texts: Sequence
     """Rows with a further column: a text for each of the chosen ones, null for the others."""
     nothing = pl.repeat(None, len(rows), dtype=pl.String(), eager=True)
     return rows.with_columns(nothing.scatter(chosen.arg_true(), texts).alias(name))
+
+
+def among(names: Iterable[str], column: str = "kind") -> pl.Expr:
+    """Whether a row is of one of these kinds (or rules). To be made once: it takes as long as to ask a small frame."""
+    return pl.col(column).is_in(list(names))
+
+
+def where(rows: pl.DataFrame, condition: pl.Expr) -> pl.Series:
+    """Of each row whether this is so."""
+    return rows.select(condition).to_series()
 
 
 def tuples_of(rows: pl.DataFrame) -> Iterator[tuple]:

@@ -14,7 +14,7 @@ import polars as pl
 from runtime.ledger.amounts import attributes_of
 from runtime.ledger.crosswalk import NEWEST, Crosswalk, Place, basis_of
 from runtime.ledger.rules import Rule, Rulebook
-from runtime.schema import with_texts
+from runtime.schema import among, where, with_texts
 
 CODES_MAX = 100_000  # remembered answers; far more than the codes in use
 
@@ -32,8 +32,8 @@ class Classes:
         self._owned = [name for name, kind in rulebook.kind.items() if kind.classify_by == "account"]
         self._cases = {name: frozenset(kind.case) for name, kind in rulebook.kind.items()}
         self._tables = {name: table.codes for name, table in rulebook.table.items()}
-        self._is_owned, self._is_refined = pl.col("kind").is_in(self._owned), pl.col("kind").is_in(list(self._refined))
-        self._is_classified = pl.col("kind").is_in(list(self._classified))
+        self._is_owned, self._is_refined = among(self._owned), among(self._refined)
+        self._is_classified = among(self._classified)
         self._code = pl.when(self._is_owned).then("owner").otherwise("reason").fill_null("").alias("_code")
         self._crosswalk = crosswalk
         self._known: dict[tuple[str, str], str] = {}
@@ -44,8 +44,7 @@ class Classes:
         roles = (row.role for _, row in self._crosswalk.dump())
         overrides = [role.removeprefix(OVERRIDE) for role in roles if role.startswith(OVERRIDE)]
         self._overridden = bool(overrides)
-        paired = list(self._codes_in_pairs(overrides))
-        self._may_be_refined = (self._is_refined & pl.col("reason").is_in(paired)).fill_null(False)
+        self._may_be_refined = (self._is_refined & among(self._codes_in_pairs(overrides), "reason")).fill_null(False)
 
     def _codes_in_pairs(self, overrides: Iterable[str]) -> Iterator[str]:
         """The codes that some remark refines."""
@@ -68,14 +67,14 @@ class Classes:
     def described(self, events: pl.DataFrame) -> pl.DataFrame:
         """Events with what classes look at beside canonical columns: `owner`, whether an account is named, and
         `remarks`; as they are where no class of theirs does."""
-        if events.select(self._is_owned).to_series().any():
+        if where(events, self._is_owned).any():
             owner = pl.when(pl.col("account").is_null()).then(pl.lit(EMPTY)).otherwise(pl.lit(FILLED))
             events = events.with_columns(owner.alias("owner"))
         return self._remarked(events)
 
     def _remarked(self, events: pl.DataFrame) -> pl.DataFrame:
         """Events with the `remarks` (a JSON list) of those whose code may be refined; as they are where none may."""
-        may = events.select(self._may_be_refined).to_series()
+        may = where(events, self._may_be_refined)
         if not may.any():
             return events
         given = events.filter(may).select("kind", "attributes")
@@ -84,7 +83,7 @@ class Classes:
 
     def rules_of(self, events: pl.DataFrame) -> pl.Series:
         """The rule of each event (with `remarks` and `owner`, null for none); "" where its code is in no table."""
-        concerned = events.select(self._is_classified).to_series()
+        concerned = where(events, self._is_classified)
         if not concerned.any():
             return events["kind"].alias("rule")
         by = ["kind", "_code", "remarks", *(_PLACE if self._overridden else ())]

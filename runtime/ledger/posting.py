@@ -20,7 +20,7 @@ from runtime.ledger.crosswalk import Crosswalk
 from runtime.ledger.registers import Finding
 from runtime.ledger.routes import Routes
 from runtime.ledger.rules import Rulebook
-from runtime.schema import tuples_of
+from runtime.schema import among, tuples_of, where
 
 _NUMBERS = ["amount_minor", "quantity", "attributes"]
 _DRAWN = {1: "+", 0: "0", -1: "-"}
@@ -63,7 +63,7 @@ class PostingRules:
             for name, rule in named.items()
             if rule.measured
         }
-        self._is_measured = pl.col("rule").is_in(list(self._pairs))
+        self._is_measured = among(self._pairs, "rule")
         self._inverting = set(rulebook.inverting())
         self._looked_at = self._dimensions()
         self.open(opens_on)
@@ -110,7 +110,7 @@ class PostingRules:
         `findings`: what registers found of events, by id_hash. Rules with measures draw on them, so their cells are
         divided by what was found.
         """
-        concerned = cells.frame.select(self._is_measured).to_series()
+        concerned = where(cells.frame, self._is_measured)
         if not concerned.any():
             return cells._replace(frame=_drawn_plainly(cells.frame))
         plain = _drawn_plainly(cells.frame.filter(~concerned))
