@@ -1,7 +1,8 @@
 """What holds for every history of all flows: order, repeats, the cuts of steps and restarts change nothing in the end.
 
-What is order-dependent by design is left out, as `histories` says. Two aspects of the end are left out here: which
-event an account's credit is told of, and, where steps are cut, since when it stands in credit.
+What is order-dependent by design is left out, as `histories` says. Three aspects of the end are left out here: which
+event an account's credit is told of, which release a payment of several bills, and, where steps are cut, since when an
+account stands in credit.
 """
 
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ SOME_EXAMPLES = settings(max_examples=20)
 MORE_EXAMPLES = settings(max_examples=40)
 END_MS = NOW_MS + 60 * DAY_MS  # all that time decides is decided
 CREDIT = "credit_balance"
+TOLD_OF_ANY = {CREDIT, "payment_uncleared", "payment_confirmation_lost"}  # of the first of several events that came
 
 choices = st.randoms(use_true_random=False)
 Item = dict | LogRecord  # a row, or a control message
@@ -109,9 +111,9 @@ def come_to_rest(run: Run, at_ms: int = END_MS) -> Run:
 
 
 def ending(run: Run) -> tuple:
-    """How a run ended, but for the event that an account's credit is told of."""
+    """How a run ended, but for the event that something is told of which several events may be named for."""
     *others, exceptions = run.end()
-    return *others, sorted((type, "" if type == CREDIT else who) for type, who in exceptions), open_items(run)
+    return *others, sorted((type, "" if type in TOLD_OF_ANY else who) for type, who in exceptions), open_items(run)
 
 
 def open_items(run: Run) -> dict[tuple, tuple[int, bool]]:
