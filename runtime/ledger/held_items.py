@@ -1,4 +1,5 @@
-"""Open items and what keeps them from being used: holds from their opening, of registers, and of what is not booked.
+"""Open items and what keeps them from being used: holds from their opening, of registers, and of what is not booked
+or lacks what it needs.
 
 Owns when a hold begins and ends, who may let it go, and the exceptions that end with it. Never says who uses an item:
 matching does. Reads no clock.
@@ -13,7 +14,9 @@ from runtime.ledger.rules import Item, Rulebook
 from runtime.ledger.waiting import Event, GroupKey, GroupSum, ItemTerms, Key, OpenItem, Waiter
 
 REFUSED = "approval_refused"
-UNBOOKED = "unbooked"  # the hold of what is not recorded yet, which nobody lets go
+UNBOOKED = "unbooked"  # the hold of what is not recorded yet
+UNMATCHED = "unmatched"  # the hold of what was opened by an event that has not what it needs: one for each such event
+FIRM = (UNBOOKED, UNMATCHED)  # holds that nobody lets go
 QUANTITY = "quantity"
 _NUMBER = ":"  # what follows it in a hold's name tells apart the holds of one plain name
 
@@ -84,7 +87,7 @@ class HeldItems:
             waiter.fault = REFUSED
             return True
         terms = self.terms.setdefault(key, ItemTerms())
-        meant = {hold for hold in terms.holds if hold != UNBOOKED and waiter.hold in (hold, _plain(hold))}
+        meant = {hold for hold in terms.holds if hold not in FIRM and waiter.hold in (hold, _plain(hold))}
         if not meant and not _is_released(terms, waiter.hold):
             return False
         waiter.item = waiter.fault = ""
@@ -164,6 +167,26 @@ class HeldItems:
             terms = self.terms[key]
             terms.holds.remove(UNBOOKED)
             self._held_no_more(key, self.items.get(key), terms)
+
+    # ── matched ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _hold_unmatched(self, key: Key, opener: Waiter) -> None:
+        """Hold what an event opened until that one has the item that it needs."""
+        self.terms.setdefault(key, ItemTerms()).holds.append(UNMATCHED)
+        opener.kept.append(key)
+
+    def _free_matched(self, opener: Waiter) -> None:
+        """An event has what it needs, or is out: what it opened is held for it no more."""
+        kept, opener.kept = opener.kept, []
+        for key in kept:
+            terms = self.terms.get(key)
+            if terms and UNMATCHED in terms.holds:
+                terms.holds.remove(UNMATCHED)
+                self._held_no_more(key, self.items.get(key), terms)
+
+    def _is_firm(self, key: Key) -> bool:
+        """Whether an item is held so that nobody can let it go."""
+        return key in self.terms and not set(FIRM).isdisjoint(self.terms[key].holds)
 
     # ── exceptions of items ────────────────────────────────────────────────────────────────────────────────────────
 

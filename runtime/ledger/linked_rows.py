@@ -84,8 +84,8 @@ def _special(rulebook: Rulebook, links: Mapping[str, Links]) -> set[str]:
 
 
 def _is_special(rule: Item) -> bool:
-    terms = (rule.held_by, rule.announces, rule.apart_by, rule.while_ready, rule.adds, rule.once_booked)
-    return any(terms)
+    terms = (rule.held_by, rule.announces, rule.apart_by, rule.while_ready, rule.adds)
+    return any((*terms, rule.once_booked, rule.once_matched))
 
 
 def _is_plain(use: ItemRef) -> bool:

@@ -64,6 +64,7 @@ class Matching(HeldItems):
                 waiter.opened = self._key(event, ref)[2]
         if links.consumes:
             self._need_item(event, waiter, links.consumes)
+            self._keep_unmatched(event, waiter, links)
         for ref in links.expects:
             expected = (self._key(event, ref), event.expects(ref, now_ms))
             waiter.later.append(expected) if ref.once_matched else self._expect(*expected)
@@ -132,6 +133,12 @@ class Matching(HeldItems):
             waiter.on = event.effective_on
         waiter.said = event.said(ref.agrees)
         self._attempt(event.id, key, waiter)
+
+    def _keep_unmatched(self, event: Event, waiter: Waiter, links: Links) -> None:
+        """What lacks what it needs opens nothing that others could use already, where its items say so."""
+        for ref in links.opened if waiter.item else ():
+            if self._rules.item[ref.item].once_matched:
+                self._hold_unmatched(self._key(event, ref), waiter)
 
     def _expect(self, key: Key, expected: Expected) -> None:
         """Use an item now, or when it comes; the event does not wait for it."""
@@ -326,9 +333,11 @@ class Matching(HeldItems):
             self._expect(*waiter.later.pop(0))
         if waiter.item or waiter.group or waiter.fault:
             self._tell(id, waiter)
-            return
-        del self.waiters[id]
-        self._changes.append(Change(id, "ready"))
+        else:
+            del self.waiters[id]
+            self._changes.append(Change(id, "ready"))
+        if waiter.kept and not waiter.item:
+            self._free_matched(waiter)
 
     def _tell(self, id: int, waiter: Waiter) -> None:
         """Report a waiter's state once."""

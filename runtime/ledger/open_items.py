@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from runtime.ledger.beside import shared
-from runtime.ledger.held_items import REFUSED, UNBOOKED
+from runtime.ledger.held_items import FIRM, REFUSED
 from runtime.ledger.item_table import HashedKey, TableState, key_of
 from runtime.ledger.links import ItemRef, Links
 from runtime.ledger.matching import FULL
@@ -53,7 +53,8 @@ class OpenItems(StepMatching):
     def let_go(self, event: Event, now_ms: int) -> list[Change]:
         """Let an event go on although its item is not there, does not fit, or was opened before. A group's sum that
         does not tie, and an approval that was refused, or is of something else than was asked for, can't be let go, nor
-        what uses an item that is not booked yet; what went on already, need not."""
+        what uses an item that is not booked yet, or whose opener lacks what it needs, nor that opener; what went on
+        already, need not."""
         waiter, links = self.waiters.get(event.id), self._links[event.kind]
         if waiter is None:
             return []
@@ -62,7 +63,7 @@ class OpenItems(StepMatching):
             self._join(event, waiter, links, now_ms)
         elif waiter.item and links.consumes and waiter.fault not in ("", *self._unyielding(links.consumes)):
             key = (links.consumes.item, event.entity, waiter.item)
-            if self._is_unbooked(key):
+            if waiter.kept or self._is_firm(key):
                 return []
             self._forget_consumer(key, event.id)
             waiter.item = waiter.fault = ""
@@ -82,8 +83,11 @@ class OpenItems(StepMatching):
     def drop(self, events: Iterable[Event]) -> list[Change]:
         """Take waiting events out, with all that they opened, used and joined; the changes of others. None of them goes
         on because another one is out."""
-        for group in [group for event in events if (group := self._drop(event))]:
+        out = {event: self.waiters[event.id] for event in events}
+        for group in [group for event in out if (group := self._drop(event))]:
             self._tie(group)
+        for waiter in out.values():
+            self._free_matched(waiter)
         return self.drain()
 
     def _drop(self, event: Event) -> GroupSum | None:
@@ -105,7 +109,7 @@ class OpenItems(StepMatching):
                 group.waiting_minor -= waiter.group_minor
         for opened in () if waiter.fault in self._refusals(links) else links.opened:
             key = self._key(event, opened)
-            if self._rules.item[opened.item].adds:
+            if _in_parts(self._rules.item[opened.item]):
                 self._take_away(key, event.amount(opened.amount))
             self._close_item(event, key)
         return group
@@ -122,7 +126,7 @@ class OpenItems(StepMatching):
         """Forget an item that this event opened and nothing has used."""
         item = self.items.get(key)
         rule = self._rules.item[key[0]]
-        if not item or (rule.adds and item.amount_minor):  # others have added to it
+        if not item or (_in_parts(rule) and item.amount_minor):  # others have added to it
             return
         if (item.source, item.event_id) == (event.source, event.event_id) and not item.used_minor:
             if item.flagged:
@@ -137,7 +141,7 @@ class OpenItems(StepMatching):
         terms, rule = self.terms.pop(key, ItemTerms()), self._rules.item[key[0]]
         if terms.flagged:
             self._flag(rule.overdue, key, item, raised=False)
-        holds = [hold for hold in terms.holds if hold not in (*rule.held_by, UNBOOKED)]
+        holds = [hold for hold in terms.holds if hold not in (*rule.held_by, *FIRM)]
         if holds:
             self.terms[key] = ItemTerms(holds=holds, causes=terms.causes)
 
@@ -281,6 +285,11 @@ class OpenItems(StepMatching):
 def residuals(state: bytes) -> dict[tuple[int, int], int]:
     """What is left of each item that a dump holds, by its hashed key (see `item_table.key_of`)."""
     return msgspec.msgpack.decode(state, type=_STATE)[0].residuals()
+
+
+def _in_parts(rule: Item) -> bool:
+    """Whether what one opener gave to an item can be told from what others gave, as nobody has used it before."""
+    return rule.adds or rule.once_matched
 
 
 def _age_ms(rule: Item, since_ms: int, now_ms: int) -> int:

@@ -122,6 +122,7 @@ class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     business_days: bool = False
     while_ready: bool = False
     once_booked: str = ""
+    once_matched: bool = False
 
 
 class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -36,7 +36,8 @@ class DecidedMatching(Matching):
             wait["fault"] = ""
             self._join(wait["row"], wait, now_ms)
         elif wait["item"] and links.consumes and wait["fault"] and not self._is_final(wait, links):
-            if UNBOOKED in self._terms.get(wait["item"], {}).get("holds", ()):
+            is_unsure = self._unsure.get(wait["item"]) or any(number in openers for openers in self._unsure.values())
+            if is_unsure or UNBOOKED in self._terms.get(wait["item"], {}).get("holds", ()):
                 return
             wait["fault"], wait["amount"] = "", 0
             self._wait_no_more(wait, "item")
@@ -64,9 +65,10 @@ class DecidedMatching(Matching):
         for ref in self._links(row).opened if wait["joined"] else ():
             key = self._item_of(row, ref)
             item, rule = self.items.get(key), self._rulebook.item[ref.item]
-            if item and rule.adds and item["left"] >= (added := sum_of(ref.amount, row)):
+            several = rule.adds or rule.once_matched
+            if item and several and item["left"] >= (added := sum_of(ref.amount, row)):
                 item["left"], item["amount"] = item["left"] - added, item["amount"] - added
-            if item and rule.adds and item["amount"]:
+            if item and several and item["amount"]:
                 continue
             own = item and (item["row"]["source"], item["row"]["event_id"]) == (row["source"], row["event_id"])
             if own and item["left"] == item["amount"]:

@@ -30,6 +30,7 @@ class Matching(HeldItems):
         every = [kind.links.opened for kind in rulebook.kind.values() if kind.links]
         self._nth = {ref.item: number for opened in every for number, ref in enumerate(opened)}
         self._taken = 0  # rows so far: who came first is served first
+        self._unsure: dict[Key, set[int]] = {}  # items whose openers lack what they need, and who these are
         self._newest: int | None = None  # but for who comes now, which tries before those that it serves
         self._changed: set[tuple] = set()  # sums
         self._freed: set[int] = set()  # who may lack nothing now
@@ -70,6 +71,9 @@ class Matching(HeldItems):
         if links.consumes and not (links.consumes.optional and not key_of(row, links.consumes.key)):
             wait["amount"] = sum_of(links.consumes.amount, row)
             wait["item"] = self._item_of(row, needed)
+            for ref in links.opened:
+                if self._rulebook.item[ref.item].once_matched:
+                    self._unsure.setdefault(self._item_of(row, ref), set()).add(wait["number"])
         wait["later"] = [self._expectation(row, ref, now_ms) for ref in links.expects if ref.once_matched]
         for ref in links.expects:
             if not ref.once_matched:
@@ -104,6 +108,10 @@ class Matching(HeldItems):
         self._freed.add(wait["number"])
         if what == "item":
             self._expect_all(wait)
+            for key in [self._item_of(wait["row"], ref) for ref in self._links(wait["row"]).opened]:
+                if wait["number"] in self._unsure.get(key, ()):
+                    self._unsure[key].discard(wait["number"])
+                    self._stir(key)
 
     def _count_in(self, group: Row, wait: Row, sign: int) -> None:
         if self._links(wait["row"]).closes:
@@ -266,7 +274,8 @@ class Matching(HeldItems):
         links, terms = self._links(wait["row"]), self._terms.get(wait["item"])
         if wait["hold"]:
             return self._is_refused(wait) or self._lets_go(terms, wait["hold"])
-        return not (terms and terms["holds"]) or links.consumes.past_holds
+        is_held = self._unsure.get(wait["item"]) or (terms and terms["holds"])
+        return not is_held or links.consumes.past_holds
 
     def _try_consume(self, wait: Row, found: Key) -> None:
         item, rule = self.items[found], self._rulebook.item[wait["item"][0]]

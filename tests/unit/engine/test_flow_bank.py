@@ -3,7 +3,7 @@
 from itertools import permutations
 
 import pytest
-from unit.engine.builders import DAY_MS, MAPPING, NOW_MS, Run, event, mapping, tick
+from unit.engine.builders import DAY_MS, MAPPING, NOW_MS, Run, decision, event, mapping, tick
 
 NAMED = [*MAPPING, {"role": "APPLIED_CASH/RENT", "account": "GL-RENT"}]
 
@@ -147,3 +147,51 @@ def test_bank_entries_of_one_reference_are_one_deposit():
     run = taken(credit(100), credit(250) | {"event_id": "part2"}, *application(350))
     assert run.balances_of("mercy") == {"CASH": 350, "RENT": -350}
     assert run.open == {}
+
+
+MONEY = {"cash": (credit(100), "dep1"), "debit": (debit(100), "deb1")}
+
+
+@pytest.mark.parametrize("side", MONEY)
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_bank_money_is_applied_at_most_as_far_as_it_came(side, order):
+    """A request beyond the money is an exception, and its approval books nothing, before and after it is taken out."""
+    money, deposit = MONEY[side]
+    rows = [money, *application(350, side, deposit=deposit)]
+    run = taken(*(rows[at] for at in order))
+    run.restart()
+    assert (run.balance("RENT"), run.open_types()) == (0, ["allocation_exceeded"])
+    run.step(decision(1, "exclude", *run.ids("allocation_exceeded")))
+    run.take(application(350, side, person="Eve")[1] | {"event_id": "more"})
+    later(run, 11)
+    assert run.balance("RENT") == 0
+    assert "application_without_request" in run.open_types()
+
+
+@pytest.mark.parametrize("side", MONEY)
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_bank_money_is_applied_when_it_has_come(side, order):
+    """A request and its approval wait for their money, whichever comes first."""
+    money, deposit = MONEY[side]
+    asked, signed = application(100, side, deposit=deposit)
+    rows = [money, asked, signed]
+    run = taken(*(rows[at] for at in order if rows[at] is not money))
+    assert run.accounts() == {}
+    later(run, 11)
+    assert "request_unapproved" not in run.open_types()
+    run.restart()
+    run.take(money)
+    assert abs(run.balance("RENT")) == 100
+    later(run, 25)
+    assert run.open == {}
+
+
+def test_bank_money_approved_before_it_came_can_not_be_let_go():
+    """Nobody books an application whose request waits for its money."""
+    run = taken(*application(100))
+    later(run, 12)
+    assert run.open_types() == ["application_without_money", "application_without_request"]
+    run.step(decision(1, "release", *run.ids("application_without_money", "application_without_request")))
+    assert run.accounts() == {}
+    run.take(credit(100))
+    assert run.balances_of("mercy") == {"CASH": 100, "RENT": -100}

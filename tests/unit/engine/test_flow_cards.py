@@ -289,3 +289,45 @@ def test_payout_whose_money_differs_is_held_without_a_plug():
     run.take(*sale("x", 1000, "po1"), payout("po1", 1000)[0], bank)
     assert run.open_types() == ["payout_mismatch"]
     assert (run.balance("CARD_CLEARING"), run.balance("CASH")) == (1000, 0)
+
+
+CHECK = event("check", "refund_paid_by_check", 400, document="r1", reference="chk1")
+ASKED, SIGNED = refund(400)
+REFUSALS = {
+    "approval_refused": SIGNED | {"attributes": ASKED["attributes"]},
+    "approval_account_differs": SIGNED | {"account": "token-2"},
+    "approval_amount_differs": SIGNED | {"amount_minor": 500},
+}
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+@pytest.mark.parametrize("fault", REFUSALS)
+def test_refund_whose_approval_was_refused_is_not_paid(fault, order):
+    """What was not approved pays nobody, in any order, nor when the approval is taken out; another one may."""
+    rows, run = [ASKED, REFUSALS[fault], CHECK], Run()
+    for at in order:
+        run.take(rows[at])
+        run.restart()
+    assert (run.accounts(), run.open_types()) == ({}, [fault])
+    run.step(tick(NOW_MS + 11 * DAY_MS))
+    assert run.open_types() == sorted([fault, "refund_without_approval", "request_unapproved"])
+    run.step(decision(1, "release", *run.ids("refund_without_approval")))
+    run.step(decision(2, "exclude", *run.ids(fault)))
+    assert run.accounts() == {}
+    run.take(SIGNED | {"event_id": "again"}, at_ms=NOW_MS + 11 * DAY_MS)
+    assert run.balances_of("mercy") == {"PT_CREDIT": 400, "CASH": -400}
+    assert run.open == {}
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["let go first", "taken out first"])
+def test_refund_approved_anew_is_paid_when_the_refused_approval_is_out(order):
+    """A right approval beside a refused one pays no more than it approves, and only when the other one is out."""
+    run = Run()
+    run.take(ASKED, REFUSALS["approval_refused"], SIGNED | {"event_id": "again"}, CHECK)
+    assert run.open_types() == ["approval_refused", "duplicate_open_item"]
+    again = ("release" if order == 1 else "retry", run.ids("duplicate_open_item"))
+    for number, (action, ids) in enumerate([again, ("exclude", run.ids("approval_refused"))][::order], 1):
+        run.step(decision(number, action, *ids))
+    run.take(CHECK | {"event_id": "much"})
+    assert run.balances_of("mercy") == {"PT_CREDIT": 400, "CASH": -400}
+    assert run.open_types() == ["allocation_exceeded"]
