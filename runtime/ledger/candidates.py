@@ -18,6 +18,7 @@ from runtime.ledger.weekdays import business_days
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 
 _Key = tuple[str, str]  # entity, and a remittance's trace or a deposit
+_Part = tuple[str, str]  # source and id of the event that told of it
 
 
 class CandidateTerms(
@@ -41,7 +42,8 @@ class CandidateTerms(
 
 
 class Side(msgspec.Struct, array_like=True):
-    """One half: a remittance that waits for its money (`key` is its trace), or money that names no trace."""
+    """One half: a remittance that waits for its money (`key` is its trace), or money that names no trace (`key` is its
+    deposit, of which there may be several parts)."""
 
     entity: str
     key: str
@@ -76,7 +78,7 @@ class Candidates:
     def __init__(self, terms: CandidateTerms, policy: Policy) -> None:
         self._terms, self._policy = terms, policy
         self._remits: dict[_Key, dict[str, Side]] = {}  # by trace, each payer's
-        self._money: dict[_Key, Side] = {}  # by deposit
+        self._money: dict[_Key, dict[_Part, Side]] = {}  # by deposit, each of its parts
         self._paid: dict[_Key, list[_Paid]] = {}  # traces whose money came
         self._next_pass_ms = 0
         self._marks = Marks([], [], [], [])
@@ -92,10 +94,10 @@ class Candidates:
             self._paid.setdefault(key, []).append(paid)
             self._drop_remits(key, [one for one in self._remits.get(key, ()) if self._is_of(paid, one, key[0])])
         elif fact.part == "applied":
-            self._contest(self._money.pop(key, None), on=False)
+            for placed in self._money.pop(key, {}).values():
+                self._contest(placed, on=False)
         elif fact.part == "money" and fact.amount_minor:
-            self._contest(self._money.get(key), on=False)
-            self._money[key] = side
+            self._money.setdefault(key, {})[side.source, side.event_id] = side
         elif fact.amount_minor and not self._is_paid(key, payer):
             self._remits.setdefault(key, {})[payer] = side
         return Finding()
@@ -118,9 +120,18 @@ class Candidates:
         if not self._remits.get(key, True):
             del self._remits[key]
 
-    def _contest(self, money: Side | None, *, on: bool) -> None:
+    def _drop_money(self, side: Side) -> None:
+        parts = self._money[side.entity, side.key]
+        del parts[side.source, side.event_id]
+        if not parts:
+            del self._money[side.entity, side.key]
+
+    def _every_money(self) -> list[Side]:
+        return [side for parts in self._money.values() for side in parts.values()]
+
+    def _contest(self, money: Side, *, on: bool) -> None:
         """Begin or end the exception of money that nobody but a person can place."""
-        if money and money.contested != on:
+        if money.contested != on:
             money.contested = on
             who = (money.entity, money.source, money.event_id, money.currency, money.amount_minor)
             detail = "several remittances and deposits fit each other"
@@ -128,7 +139,7 @@ class Candidates:
 
     def age(self, now_ms: int) -> None:
         """Pair what has stood long enough and has exactly one counterpart, on both sides; once a day, forget."""
-        ripe = [side for side in self._money.values() if now_ms - side.since_ms > self._terms.decide_after_h * HOUR_MS]
+        ripe = [one for one in self._every_money() if now_ms - one.since_ms > self._terms.decide_after_h * HOUR_MS]
         if ripe:
             self._decide(ripe)
         if now_ms >= self._next_pass_ms:
@@ -137,7 +148,7 @@ class Candidates:
 
     def _decide(self, ripe: list[Side]) -> None:
         remits = _pooled(side for sides in self._remits.values() for side in sides.values())
-        money = _pooled(self._money.values())
+        money = _pooled(self._every_money())
         for side in ripe:
             fitting = [other for other in remits.get(_pool(side), []) if self._fits(side, other)]
             is_pair = len(fitting) == 1 and self._is_sole(fitting[0], money[_pool(side)])
@@ -148,9 +159,10 @@ class Candidates:
     def _forget(self, old: int) -> None:
         for key, sides in list(self._remits.items()):
             self._drop_remits(key, [payer for payer, side in sides.items() if side.since_ms < old])
-        for key, side in list(self._money.items()):
+        for side in self._every_money():
             if side.since_ms < old:
-                self._contest(self._money.pop(key), on=False)
+                self._drop_money(side)
+                self._contest(side, on=False)
         kept = {key: [one for one in paid if one.since_ms >= old] for key, paid in self._paid.items()}
         self._paid = {key: paid for key, paid in kept.items() if paid}
 
@@ -164,7 +176,7 @@ class Candidates:
 
     def _pair(self, money: Side, remit: Side) -> None:
         self._drop_remits((remit.entity, remit.key), [remit.counterparty])
-        del self._money[money.entity, money.key]
+        self._drop_money(money)
         columns = {
             "entity": money.entity,
             "document": money.key,
@@ -175,7 +187,8 @@ class Candidates:
             "occurred_at": money.occurred_ms,
             "effective_on": money.on,
         }
-        self._marks.derived.append(Deriving(self._terms.derives, f"{money.entity}/{money.key}", columns))
+        cause = "/".join((money.entity, money.key, money.source, money.event_id))
+        self._marks.derived.append(Deriving(self._terms.derives, cause, columns))
 
     def drain(self) -> Marks:
         """The marks since the last call."""
@@ -184,19 +197,26 @@ class Candidates:
 
     def dump(self) -> bytes:
         """Everything, for a snapshot."""
-        kept = [list(kept.items()) for kept in (self._remits, self._money, self._paid)]
+        money = {key: list(parts.items()) for key, parts in self._money.items()}
+        kept = [list(kept.items()) for kept in (self._remits, money, self._paid)]
         return msgspec.msgpack.encode((self._next_pass_ms, *kept))
 
     def load(self, state: bytes) -> None:
         """Start from a snapshot."""
         self._next_pass_ms, *kept = msgspec.msgpack.decode(state, type=_STATE)
-        self._remits, self._money, self._paid = map(dict, kept)
+        self._remits, money, self._paid = map(dict, kept)
+        self._money = {key: dict(parts) for key, parts in money.items()}
 
     def __len__(self) -> int:
-        return sum(map(len, self._remits.values())) + len(self._money)
+        return sum(map(len, (*self._remits.values(), *self._money.values())))
 
 
-_STATE = tuple[int, list[tuple[_Key, dict[str, Side]]], list[tuple[_Key, Side]], list[tuple[_Key, list[_Paid]]]]
+_STATE = tuple[
+    int,
+    list[tuple[_Key, dict[str, Side]]],
+    list[tuple[_Key, list[tuple[_Part, Side]]]],
+    list[tuple[_Key, list[_Paid]]],
+]
 
 
 def _pool(side: Side) -> _Pool:

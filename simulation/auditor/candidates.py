@@ -12,7 +12,7 @@ class Candidates:
 
     def __init__(self, terms: Any, accounts: Any, asks: Any) -> None:
         self._terms, self._accounts, self._asks = terms, accounts, asks
-        self._halves: dict[tuple[str, str, str, str], Row] = {}  # part, entity, key, payer of a remittance
+        self._halves: dict[tuple[str, str, str, str], Row] = {}  # part, entity, key; payer, or the money's event
         self._paid: list[Row] = []
 
     def take(self, part: str, key: str, row: Row, now_ms: int) -> Row:
@@ -27,15 +27,12 @@ class Candidates:
             }
             self._paid.append(paid)
         elif part == "applied":
-            placed = self._halves.pop(("money", *place, ""), None)
-            if placed:
-                self._asks.end(self._terms.several, placed["row"])
+            for at in [at for at in self._halves if at[:3] == ("money", *place)]:
+                self._asks.end(self._terms.several, self._halves.pop(at)["row"])
         elif row["amount_minor"] and not (part == "remit" and self._is_paid(place, row)):
             pool = (row["entity"], row["currency"], row["amount_minor"])
-            at = (part, *place, payer if part == "remit" else "")
+            at = (part, *place, payer if part == "remit" else _event(row))
             half = {"row": row, "pool": pool, "since": now_ms, "payer": payer, "key": key}
-            if at in self._halves:
-                self._asks.end(self._terms.several, self._halves[at]["row"])
             self._halves[at] = self._halves.get(at, {}) | half
         return {}
 
@@ -79,8 +76,12 @@ class Candidates:
 
     def _pair(self, money: Row, remit: Row) -> None:
         row = money["row"]
-        del self._halves["money", row["entity"], money["key"], ""]
+        del self._halves["money", row["entity"], money["key"], _event(row)]
         del self._halves["remit", row["entity"], remit["key"], remit["payer"]]
         columns = {name: row[name] for name in ("entity", "amount_minor", "currency", "occurred_at", "effective_on")}
         columns |= {"document": money["key"], "reference": remit["key"], "counterparty": remit["row"]["counterparty"]}
-        self._asks.derive(self._terms.derives, f"{row['entity']}/{money['key']}", columns)
+        self._asks.derive(self._terms.derives, f"{row['entity']}/{money['key']}/{_event(row)}", columns)
+
+
+def _event(row: Row) -> str:
+    return f"{row['source']}/{row['event_id']}"

@@ -91,7 +91,7 @@ def test_candidates_derive_the_money_s_own_facts():
     register.take(money(effective_on=date(2026, 9, 22), occurred_ms=NOW_MS + 5), NOW_MS)
     register.age(NOW_MS + 2 * DAY_MS)
     derived = register.drain().derived[0]
-    assert (derived.kind, derived.cause) == ("identified", "mercy/d1")
+    assert (derived.kind, derived.cause) == ("identified", "mercy/d1/ehr/money-d1-500")
     assert derived.columns == {
         "entity": "mercy",
         "document": "d1",
@@ -148,3 +148,34 @@ def test_candidates_that_several_fit_are_told_until_they_are_forgotten():
         told.append(flagged(register.drain()))
     assert told == [[], [("several", "money-d1-500", 500, True)], [], [("several", "money-d1-500", 500, False)], []]
     assert len(register) == 0
+
+
+def test_candidates_parts_of_one_deposit_are_paired_each_in_any_order():
+    """Two checks under one bank reference are two halves: each finds its remittance, and both are told apart."""
+    parts = (money(event_id="one"), money(event_id="two", amount_minor=700))
+    for order in permutations((*parts, remit(), remit("t2", 700))):
+        register = Candidates(TERMS, policy())
+        for one in order:
+            register.take(one, NOW_MS)
+        register.load(register.dump())
+        assert len(register) == 4
+        register.age(NOW_MS + 25 * HOUR_MS)
+        derived = register.drain().derived
+        assert sorted((one.columns["reference"], one.columns["amount_minor"]) for one in derived) == [
+            ("t1", 500),
+            ("t2", 700),
+        ]
+        assert len({one.cause for one in derived}) == 2
+        assert len(register) == 0
+
+
+def test_candidates_parts_alike_of_one_deposit_are_left_to_people():
+    """Two equal parts fit one remittance alike; who places the deposit ends what was told of both."""
+    register = Candidates(TERMS, policy())
+    for one in (money(event_id="one"), money(event_id="two"), remit()):
+        register.take(one, NOW_MS)
+    register.age(NOW_MS + 25 * HOUR_MS)
+    marks = register.drain()
+    assert (len(marks.derived), [one.raised for one in marks.flags]) == (0, [True, True])
+    register.take(fact("applied", "d1"), NOW_MS)
+    assert [one.raised for one in register.drain().flags] == [False, False]
