@@ -214,6 +214,11 @@ def pay_what_is_not_booked(patch: Patch) -> None:
     patch.setattr(OpenItems, "_hold_unbooked", lambda self, key, rule: None)
 
 
+def act_on_what_was_not_granted(patch: Patch) -> None:
+    """What a request or an approval opens may be used although it has not what it needs itself."""
+    patch.setattr(OpenItems, "_hold_unmatched", lambda self, key, opener: None)
+
+
 def leave_claims_of_a_rejected_batch(patch: Patch) -> None:
     """A batch that was not taken changes nothing of its claims."""
     patch.setattr(Claims, "_reject", lambda self, fact, now_ms: None)
@@ -270,6 +275,7 @@ MUTATIONS = {
     declare_a_close_at_once: 180,
     count_reversals_as_denials: 1,
     pay_what_is_not_booked: 2,
+    act_on_what_was_not_granted: 1,
     leave_claims_of_a_rejected_batch: 6,
     overlook_remarks: 42,
     leave_who_waits_under_another_name: 26,
