@@ -240,6 +240,8 @@ class Matching(HeldItems):
             self._flags.append(ItemFlag(rule.unopened, *who, raised=False, cause=key[0]))
         if self._fits(key[0], item, expected.amount_minor, expected.currency):
             self._use(key, item, rule, expected.amount_minor)
+            if expected.id in self.waiters:
+                self.waiters[expected.id].spent.append((key, expected.amount_minor))
         elif rule.differs:
             detail = "it does not fit its counterpart"
             self._flags.append(ItemFlag(rule.differs, *who, raised=True, detail=detail, cause=key[0]))

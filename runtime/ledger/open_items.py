@@ -53,12 +53,14 @@ class OpenItems(StepMatching):
     def let_go(self, event: Event, now_ms: int) -> list[Change]:
         """Let an event go on although its item is not there, does not fit, or was opened before. A group's sum that
         does not tie, and an approval that was refused, or is of something else than was asked for, can't be let go, nor
-        what uses an item that is not booked yet, or whose opener lacks what it needs, nor that opener; what went on
-        already, need not."""
+        what would add money to an item of another currency, nor what uses an item that is not booked yet, or whose
+        opener lacks what it needs, nor that opener; what went on already, need not."""
         waiter, links = self.waiters.get(event.id), self._links[event.kind]
         if waiter is None:
             return []
         if waiter.fault in {self._rules.item[ref.item].twice for ref in links.opened}:
+            if self._mixes(event, links):
+                return []
             waiter.fault = ""
             self._join(event, waiter, links, now_ms)
         elif waiter.item and links.consumes and waiter.fault not in ("", *self._unyielding(links.consumes)):
@@ -70,6 +72,11 @@ class OpenItems(StepMatching):
             waiter.item_minor = 0
             self._settle(event.id)
         return self.drain()
+
+    def _mixes(self, event: Event, links: Links) -> bool:
+        """Whether it would add money of one currency to an item of another."""
+        items = [self.items.get(self._key(event, ref)) for ref in links.opened if ref.item not in self._counted]
+        return any(item and item.currency != event.currency for item in items)
 
     def _refusals(self, links: Links) -> set[str]:
         """The exceptions of an event that has opened nothing and joined nothing."""
@@ -99,6 +106,7 @@ class OpenItems(StepMatching):
         elif links.consumes:
             key = self._key(event, links.consumes)
             self._give_back((*key[:2], waiter.used or key[2]), waiter.item_minor)
+        self._expect_no_more(event, waiter, links)
         group_ref, group = links.member_of or links.closes, None
         if waiter.group and group_ref:
             group = self.groups[group_ref.group, event.entity, event.currency, waiter.group]
@@ -113,6 +121,21 @@ class OpenItems(StepMatching):
                 self._take_away(key, event.amount(opened.amount))
             self._close_item(event, key)
         return group
+
+    def _expect_no_more(self, event: Event, waiter: Waiter, links: Links) -> None:
+        """What an event uses without waiting for it, or gave back, is as before, unless that was used again."""
+        for key in {self._key(event, ref) for ref in links.expects}:
+            expectations = self._expected.pop(key, [])
+            for expected in [one for one in expectations if one.id == event.id and one.flagged]:
+                self._flag_expected(key, expected, raised=False)
+            if kept := [one for one in expectations if one.id != event.id]:
+                self._expected[key] = kept
+        for key, amount_minor in waiter.spent:
+            item = self.items.get(key)
+            if amount_minor > 0:
+                self._give_back(key, amount_minor)
+            elif item and item.residual_minor >= -amount_minor:
+                self._use(key, item, self._rules.item[key[0]], -amount_minor)
 
     def _take_away(self, key: Key, amount_minor: int) -> None:
         """What an event added to an item is there no more, unless it was used."""
@@ -188,10 +211,13 @@ class OpenItems(StepMatching):
         for expected in expectations:
             if not expected.flagged and _age_ms(rule, expected.since_ms, now_ms) > rule.wait_days * DAY_MS:
                 expected.flagged = True
-                money = (expected.currency, self._money(key[0], expected.amount_minor))
-                who = (key[1], expected.source, expected.event_id, *money)
-                detail = "its counterpart has not come"
-                self._flags.append(ItemFlag(rule.unopened, *who, raised=True, detail=detail, cause=key[0]))
+                self._flag_expected(key, expected, raised=True)
+
+    def _flag_expected(self, key: Key, expected: Expected, *, raised: bool) -> None:
+        money = (expected.currency, self._money(key[0], expected.amount_minor))
+        who = (key[1], expected.source, expected.event_id, *money)
+        detail = "its counterpart has not come"
+        self._flags.append(ItemFlag(self._rules.item[key[0]].unopened, *who, raised, detail, key[0]))
 
     def _age_holds(self, key: Key, terms: ItemTerms, now_ms: int) -> None:
         rule, item = self._rules.item[key[0]], self.items.get(key)

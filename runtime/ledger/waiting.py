@@ -56,7 +56,7 @@ class Event(NamedTuple):
     def expects(self, ref: ItemRef, now_ms: int) -> "Expected":
         """What it uses of an item that it does not wait for."""
         who = (self.source, self.event_id, self.currency)
-        return Expected(self.amount(ref.amount), now_ms, *who, at_most=ref.at_most)
+        return Expected(self.amount(ref.amount), now_ms, *who, at_most=ref.at_most, id=self.id)
 
     def said(self, columns: Iterable[str]) -> dict[str, str]:
         """What it says in these columns, "" where nothing."""
@@ -138,11 +138,13 @@ class Waiter(msgspec.Struct, array_like=True, gc=False):
     used: str = ""  # key of the item that it used, where several stand beside each other
     later: list[tuple[Key, "Expected"]] = []  # what it uses too, once it has the item that it needs
     on: date | None = None  # its day, where names of the item that it needs may have aliases
+    spent: list[tuple[Key, int]] = []  # what it used of other items than the one that it needs
     kept: list[Key] = []  # what it opened that nobody may use until it has the item that it needs
 
 
 class Expected(msgspec.Struct, array_like=True, gc=False):
-    """A use of an item by an event that does not wait for it. `at_most`: of what is left, when that is less."""
+    """A use of an item by an event that does not wait for it. `at_most`: of what is left, when that is less. `id`: the
+    event's, while that waits for something else."""
 
     amount_minor: int
     since_ms: int
@@ -151,6 +153,7 @@ class Expected(msgspec.Struct, array_like=True, gc=False):
     currency: str
     flagged: bool = False
     at_most: bool = False
+    id: int = 0
 
 
 class Change(NamedTuple):

@@ -33,6 +33,10 @@ class DecidedMatching(Matching):
             return
         wait, links = self.waiting[number], self._links(self.waiting[number]["row"])
         if wait["fault"] in {self._rulebook.item[ref.item].twice for ref in links.opened}:
+            money = [self._item_of(wait["row"], ref) for ref in links.opened if ref.item not in self._pieces]
+            there = {self.items[key]["row"]["currency"] for key in money if key in self.items}
+            if there - {wait["row"]["currency"]}:
+                return
             wait["fault"] = ""
             self._join(wait["row"], wait, now_ms)
         elif wait["item"] and links.consumes and wait["fault"] and not self._is_final(wait, links):
@@ -60,6 +64,8 @@ class DecidedMatching(Matching):
         if consumed and not wait["item"]:
             self._give_back(wait.get("used") or self._item_of(row, consumed), wait.get("amount", 0))
         wait["later"] = []
+        for key, expected in wait.get("expects", ()):
+            self._undo(key, expected)
         for what in ("item", "group"):
             self._wait_no_more(wait, what)
         for ref in self._links(row).opened if wait["joined"] else ():
@@ -80,6 +86,17 @@ class DecidedMatching(Matching):
                     self._end(rule.overdue, row)
                 if kept := [one for one in terms["holds"] if one not in (*rule.held_by, UNBOOKED)]:
                     self._terms_of(key).update(holds=kept, causes=terms["causes"])  # what registers hold stays held
+
+    def _undo(self, key: Key, expected: Row) -> None:
+        """What a row expected of an item: not asked for any more, or given back, or taken back if it is there still."""
+        waiting, item = self._expected.get(key, []), self.items.get(key)
+        if expected["used"] and expected["amount"] > 0:
+            self._give_back(key, expected["amount"])
+        elif expected["used"] and item and item["left"] + expected["amount"] >= 0:
+            self._use(self._rulebook.item[key[0]], item, -expected["amount"])
+        self._expected[key] = [one for one in waiting if one is not expected]
+        if expected["flagged"] and not expected["used"] and len(self._expected[key]) < len(waiting):
+            self._end(self._rulebook.item[key[0]].unopened, expected["row"])
 
     def _give_back(self, key: Key, amount: int) -> None:
         item, rule = self.items.get(key), self._rulebook.item[key[0]]

@@ -74,10 +74,12 @@ class Matching(HeldItems):
             for ref in links.opened:
                 if self._rulebook.item[ref.item].once_matched:
                     self._unsure.setdefault(self._item_of(row, ref), set()).add(wait["number"])
-        wait["later"] = [self._expectation(row, ref, now_ms) for ref in links.expects if ref.once_matched]
-        for ref in links.expects:
+        wait["expects"] = [self._expectation(row, ref, now_ms) for ref in links.expects]
+        both = list(zip(links.expects, wait["expects"], strict=True))
+        wait["later"] = [expectation for ref, expectation in both if ref.once_matched]
+        for ref, expectation in both:
             if not ref.once_matched:
-                self._expect(*self._expectation(row, ref, now_ms))
+                self._expect(*expectation)
         if not wait["item"]:
             self._expect_all(wait)
         if links.releases:
@@ -173,6 +175,7 @@ class Matching(HeldItems):
     def _expectation(self, row: Row, ref: Any, now_ms: int) -> tuple[Key, Row]:
         amount = sum_of(ref.amount, row)
         expected = {"row": row, "amount": amount, "since": now_ms, "flagged": False, "at_most": ref.at_most}
+        expected["used"] = False
         return self._item_of(row, ref), expected
 
     def _expect_all(self, wait: Row) -> None:
@@ -195,6 +198,7 @@ class Matching(HeldItems):
             self._end(rule.unopened, expected["row"])
         if self._fits(key[0], item, expected["amount"], expected["row"]):
             self._use(rule, item, expected["amount"])
+            expected["used"] = True
         elif rule.differs:
             self._raise(rule.differs, expected["row"], key, expected["amount"])
 

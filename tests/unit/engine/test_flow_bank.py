@@ -195,3 +195,38 @@ def test_bank_money_approved_before_it_came_can_not_be_let_go():
     assert run.accounts() == {}
     run.take(credit(100))
     assert run.balances_of("mercy") == {"CASH": 100, "RENT": -100}
+
+
+FOREIGN = {
+    "deposits": (credit(100), credit(250, currency="EUR") | {"event_id": "part2"}),
+    "debits": (debit(100), debit(250) | {"event_id": "part2", "currency": "EUR"}),
+}
+
+
+@pytest.mark.parametrize("rows", FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.parametrize("order", [1, -1], ids=["dollars first", "euros first"])
+def test_bank_money_of_two_currencies_is_never_one_deposit(rows, order):
+    """Of one reference the first currency stands; nobody can add the other one to it, by trying again or letting go."""
+    first, second = rows[::order]
+    run = taken(first, second)
+    for number, action in enumerate(("retry", "release")):
+        run.step(decision(number, action, *run.ids("duplicate_open_item")))
+        assert (run.state(second["event_id"]), run.open_types()) == ("excepted", ["duplicate_open_item"])
+    asked = application(350, "cash" if rows is FOREIGN["deposits"] else "debit", deposit=first["document"])
+    run.take(*(row | {"currency": first["currency"]} for row in asked))
+    assert run.balance("RENT") == 0
+    assert run.open_types() == ["allocation_exceeded", "duplicate_open_item"]
+
+
+@pytest.mark.parametrize("order", list(permutations(range(2))))
+def test_bank_money_in_parts_without_a_trace_is_paired_part_by_part(order):
+    """Parts of one bank entry may be of two remittances: each is found its own, whichever part came first."""
+    parts = [
+        credit(amount, kind="untraced_eft_received", counterparty="blue") | {"event_id": f"part{amount}"}
+        for amount in (100, 250)
+    ]
+    run = taken(*remittance("era1", 100), *remittance("era2", 250), *(parts[at] for at in order))
+    later(run, 2)
+    later(run, 20)
+    assert run.balances_of("mercy") == {"CASH": 350, "AR_INS": -350}
+    assert run.open == {}

@@ -331,3 +331,21 @@ def test_refund_approved_anew_is_paid_when_the_refused_approval_is_out(order):
     run.take(CHECK | {"event_id": "much"})
     assert run.balances_of("mercy") == {"PT_CREDIT": 400, "CASH": -400}
     assert run.open_types() == ["allocation_exceeded"]
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["not paid again", "paid again"])
+def test_refund_return_taken_out_before_its_payout_opens_no_debt(again):
+    """A refund is paid once, where its return is taken out; what was paid on the word of that stays paid."""
+    returned, check = member("back", "refund_returned", 400, "po2", "r1"), CHECK | {"event_id": "more"}
+    run = Run()
+    run.take(*refund(400), CHECK, returned, *([check] if again else []))
+    run.restart()
+    run.step(tick(NOW_MS + 6 * DAY_MS))
+    run.step(decision(1, "exclude", *run.ids("payout_mismatch")))
+    if not again:
+        run.take(check, at_ms=NOW_MS + 6 * DAY_MS)
+    assert run.state("back") == "excluded"
+    assert run.state("more") == ("booked" if again else "excepted")
+    bounced = event("bounced", "refund_failed", 400, document="r1", reason="CHECK_RETURNED")
+    run.take(bounced)
+    assert run.state("bounced") == "booked"

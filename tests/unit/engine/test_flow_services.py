@@ -3,7 +3,7 @@
 from itertools import permutations
 
 import pytest
-from unit.engine.builders import DAY_MS, NOW_MS, Run, event, tick
+from unit.engine.builders import DAY_MS, NOW_MS, Run, decision, event, tick
 
 PIECE = 1000
 
@@ -280,3 +280,29 @@ def test_charge_of_a_service_counts_in_what_the_account_owes(charge, paid_first)
     assert "credit_balance" not in later(run, 8)
     run.take(event("more", "payment_received", 1), at_ms=NOW_MS + 8 * DAY_MS)
     assert "credit_balance" in later(run, 15)
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["order first", "line first"])
+def test_lab_line_taken_out_of_a_bill_that_never_came_may_be_billed_again(order):
+    """What a line used without waiting for it is there again, or is asked for no more, when the line is taken out."""
+    run, (head, line) = Run(), billed()
+    for row in (asked(), line)[::order]:
+        run.take(row)
+    assert "bill_out_of_balance" in later(run, 4)
+    run.restart()
+    run.step(decision(1, "exclude", *run.ids("bill_out_of_balance")))
+    run.take(head, line | {"event_id": "again"}, at_ms=NOW_MS + 4 * DAY_MS)
+    assert (run.state("line-lab/9"), run.state("again")) == ("excluded", "booked")
+    assert "lab_billed_twice" not in run.open_types()
+
+
+def test_lab_line_taken_out_before_its_order_came_asks_for_nothing():
+    """An order that comes after an unordered line was taken out is billed by the next one."""
+    run, (head, line) = Run(), billed()
+    run.take(line)
+    assert later(run, 4) == ["lab_unordered", "lab_unordered"]
+    run.step(decision(1, "exclude", *run.ids("lab_unordered")))
+    assert run.open == {}
+    run.take(asked(), head, line | {"event_id": "again"}, at_ms=NOW_MS + 4 * DAY_MS)
+    assert run.state("again") == "booked"
+    assert "lab_billed_twice" not in run.open_types()
