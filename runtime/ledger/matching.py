@@ -241,7 +241,7 @@ class Matching(HeldItems):
         if self._fits(key[0], item, expected.amount_minor, expected.currency):
             self._use(key, item, rule, expected.amount_minor)
             if expected.id in self.waiters:
-                self.waiters[expected.id].spent.append((key, expected.amount_minor))
+                self.waiters[expected.id].also_used.append((key, expected.amount_minor))
         elif rule.differs:
             detail = "it does not fit its counterpart"
             self._flags.append(ItemFlag(rule.differs, *who, raised=True, detail=detail, cause=key[0]))

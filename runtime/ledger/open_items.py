@@ -130,7 +130,7 @@ class OpenItems(StepMatching):
                 self._flag_expected(key, expected, raised=False)
             if kept := [one for one in expectations if one.id != event.id]:
                 self._expected[key] = kept
-        for key, amount_minor in waiter.spent:
+        for key, amount_minor in waiter.also_used:
             item = self.items.get(key)
             if amount_minor > 0:
                 self._give_back(key, amount_minor)

@@ -138,7 +138,7 @@ class Waiter(msgspec.Struct, array_like=True, gc=False):
     used: str = ""  # key of the item that it used, where several stand beside each other
     later: list[tuple[Key, "Expected"]] = []  # what it uses too, once it has the item that it needs
     on: date | None = None  # its day, where names of the item that it needs may have aliases
-    spent: list[tuple[Key, int]] = []  # what it used of other items than the one that it needs
+    also_used: list[tuple[Key, int]] = []  # what it used of other items than the one that it needs
     kept: list[Key] = []  # what it opened that nobody may use until it has the item that it needs
 
 
