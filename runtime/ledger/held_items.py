@@ -149,10 +149,13 @@ class HeldItems:
         refs = {name: one.member_of or one.closes for name, one in self._links.items()}
         return [name for name, ref in refs.items() if ref and ref.group in self._booked_as]
 
-    def awaited(self, holds: Iterable[Hold]) -> bool:
-        """Whether any of these would begin to hold what somebody waits for and is not booked yet."""
-        begun = [_key(hold) for hold in holds if hold.on]
-        return any(self._is_unbooked(key) and self._is_asked_for(key) for key in begun)
+    def awaited(self, keys: Iterable[Key]) -> bool:
+        """Whether anybody waits for one of these items that is not booked yet."""
+        return any(self._is_unbooked(key) and self._is_asked_for(key) for key in keys)
+
+    def begun(self, holds: Iterable[Hold]) -> list[Key]:
+        """The items on which these holds would begin."""
+        return [_key(hold) for hold in holds if hold.on]
 
     def _hold_unbooked(self, key: Key, rule: Item) -> None:
         """Hold what was opened until all events that it is made of are booked."""

@@ -5,6 +5,8 @@ to is complete. Never posts; it says which events became ready, and which became
 times are arguments.
 """
 
+from collections.abc import Collection, Iterable, Iterator
+
 from runtime.ledger.beside import Beside, apart, shared
 from runtime.ledger.crosswalk import Place
 from runtime.ledger.held_items import REFUSED, HeldItems
@@ -27,6 +29,7 @@ class Matching(HeldItems):
         self._agreed = _agreed_columns(self._links)
         self._apart = {name for name, rule in rulebook.item.items() if rule.apart_by}
         self._growing = {name for name, rule in rulebook.item.items() if rule.apart_by or rule.awaits_more}
+        self._once_booked = {name: _refs_to(one, self._booked_as.values()) for name, one in self._links.items()}
         self._items_max = items_max
         self.waiters: dict[int, Waiter] = {}
         self._expected: dict[Key, list[Expected]] = {}
@@ -85,6 +88,10 @@ class Matching(HeldItems):
         if ref.item in self._apart:
             text = apart(text, event.counterparty or "")
         return ref.item, event.entity, text
+
+    def touched(self, events: Iterable[Event]) -> Iterator[Key]:
+        """The items, of those that are used only when they are booked, that these events link to in whatever way."""
+        return (self._key(event, ref) for event in events for ref in self._once_booked[event.kind])
 
     def _refusal(self, event: Event, links: Links) -> str:
         """The exception type of an event whose items can't be opened."""
@@ -357,6 +364,12 @@ class Matching(HeldItems):
         """The changes since the last call, in order."""
         changes, self._changes = self._changes, []
         return changes
+
+
+def _refs_to(links: Links, items: Collection[str]) -> list[ItemRef | Release]:
+    """The links of a kind to any of these items."""
+    refs = (*links.opened, *links.expects, links.consumes, links.releases)
+    return [ref for ref in refs if ref and ref.item in items]
 
 
 def _signed_items(links: dict[str, Links]) -> frozenset[str]:
