@@ -119,7 +119,7 @@ class _Run:
         self.auditor = Auditor(
             self.rulebook, opens_on, self.scenario.limits.open_items_max, shards=self.scenario.shards
         )
-        self.sent = sent
+        self.sent, self.declared = sent, 0
 
     def go(self) -> None:
         """Trouble, healing, the end."""
@@ -139,10 +139,15 @@ class _Run:
     def _live_through_trouble(self) -> None:
         for turn in range(1, TROUBLED_TURNS_MAX):
             self.world.turn()
-            if turn % AUDIT_EVERY_TURNS == 0:
+            if turn % AUDIT_EVERY_TURNS == 0 or self._has_just_closed():
                 self._audit("safety")
             if turn % LOOK_EVERY_TURNS == 0 and self.producers.done and not self.stuck():
                 return
+
+    def _has_just_closed(self) -> bool:
+        """Whether a period was declared closed since this was asked: shards that are behind then, soon are no more."""
+        known, self.declared = self.declared, sum(close.state == "declared" for close in self.world.books.closes())
+        return self.declared > known
 
     def _heal(self) -> None:
         self.history.fault(self.world.clock.elapsed_ms, "world", "heals")

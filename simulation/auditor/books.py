@@ -87,6 +87,7 @@ class Auditor:
         yield from correction_differences(sets, books)
         yield from differences("open exception", *self.exceptions(self.shards, books))
         yield from self._misrouted()
+        yield from self._closed_too_early(books)
 
     def exceptions(self, shards: Sequence[AuditedShard], books: Any) -> tuple[Counter[tuple], Counter[tuple]]:
         """Open exceptions that come from events, as these shards say and as the books hold."""
@@ -130,6 +131,15 @@ class Auditor:
                 scope = (row["entity"], row["facility"] if self._scopes[row["kind"]] == "facility" else "*")
                 if self._routes.setdefault(scope, number) != number:
                     yield f"{row['event_id']}: shard {number}, others of {scope} in {self._routes[scope]}"
+
+    def _closed_too_early(self, books: Any) -> Iterator[str]:
+        """No shard may still book into a period that is declared closed."""
+        for close in books.closes():
+            if close.state != "declared":
+                continue
+            opened = [shard.opens_on[close.entity] for shard in self.shards]
+            if behind := [number for number, opens_on in enumerate(opened) if opens_on < close.opens_on]:
+                yield f"{close.entity} {close.period}: declared closed, and shards {behind} may book into it"
 
 
 def differences(what: str, expected: Counter, found: Counter) -> Iterator[str]:

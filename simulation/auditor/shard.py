@@ -37,7 +37,7 @@ class AuditedShard:
     """One shard, as far as its log was followed."""
 
     def __init__(self, rulebook: Rulebook, opens_on: dict[str, date], items_max: int) -> None:
-        self._rulebook, self._opens_on = rulebook, dict(opens_on)
+        self._rulebook, self.opens_on = rulebook, dict(opens_on)
         self._accounts = Accounts(rulebook)
         self.matching = DecidedMatching(rulebook, items_max, self._accounts)
         self._registers = Registers(rulebook, self._accounts, self.matching)
@@ -165,7 +165,7 @@ class AuditedShard:
         return self._registers.enter(number, row, self._posted_on(row), self._now_ms)
 
     def _posted_on(self, row: Row) -> date:
-        return max(row["effective_on"], self._opens_on[row["entity"]])
+        return max(row["effective_on"], self.opens_on[row["entity"]])
 
     def _follow_registers(self, batches: list[list[int]]) -> None:
         """What registers ask for: held items let go, events that follow."""
@@ -274,7 +274,7 @@ class AuditedShard:
             self._decide(message["action"], set(message["exceptions"]))
         elif message["type"] == "period":
             opens_on = date.fromisoformat(message["opens_on"])
-            self._opens_on[message["entity"]] = max(opens_on, self._opens_on[message["entity"]])
+            self.opens_on[message["entity"]] = max(opens_on, self.opens_on[message["entity"]])
 
     def _ready(self) -> list[int]:
         """What came with this step goes on before what had waited for it."""
