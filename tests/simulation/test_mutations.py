@@ -249,12 +249,12 @@ def read_coded_words_by_the_first_dictionary(patch: Patch) -> None:
 
 # Each with a seed that caught it before: it is tried first, and then all others in turn.
 MUTATIONS = {
-    skip_the_fence_check: 9,
+    skip_the_fence_check: 8,
     trim_before_the_snapshot: 1,
     drop_one_dedupe_entry: 1,
-    send_again_without_a_lookup: 6,
-    acknowledge_before_the_append: 0,
-    lose_a_residual: 0,
+    send_again_without_a_lookup: 19,
+    acknowledge_before_the_append: 1,
+    lose_a_residual: 1,
     remember_before_the_append: 1,
     forget_outcomes_of_committed_steps: 0,
     leave_waiting_rows_out_of_the_snapshot: 1,
