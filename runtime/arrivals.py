@@ -60,12 +60,9 @@ class Arrivals:
 
     def frame(self, places: Places) -> pl.DataFrame:
         """Rows as moves."""
-        return self._all()[places]
-
-    def _all(self) -> pl.DataFrame:
         if len(self._frames) > 1:
             self._frames = [pl.concat(self._frames, rechunk=True)]
-        return self._frames[0]
+        return self._frames[0][places]
 
     def matched(self, places: Places) -> pl.DataFrame:
         """Rows that came as matching sees them in columns."""

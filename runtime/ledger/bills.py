@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 
 import msgspec
 
-from runtime.ledger.registers import Fact, Finding, Hold, ItemFlag, Marks, Policy
+from runtime.ledger.registers import Fact, Finding, Hold, ItemFlag, Marks, Policy, usual_name
 from runtime.ledger.tolerances import is_percent
 
 DAY_MS = 86_400_000
@@ -95,7 +95,7 @@ class Bills:
             held = (self._terms.payable, fact.entity, fact.key, fact.part)
             self._holds.append(Hold(*held, on=True, source=fact.source, event_id=fact.event_id, tells=False))
             return Finding()
-        supplier = self._policy(self._terms.alias_policy, fact.place()) or fact.counterparty
+        supplier = usual_name(self._policy, self._terms.alias_policy, fact.place())
         shelf, body = (fact.entity, fact.part, supplier), fact.attributes.get("body", "")
         day = fact.effective_on.toordinal()
         body = body if isinstance(body, str) else ""

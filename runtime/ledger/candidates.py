@@ -12,7 +12,7 @@ from typing import ClassVar, NamedTuple
 import msgspec
 
 from runtime.ledger.crosswalk import Place
-from runtime.ledger.registers import Deriving, Fact, Finding, ItemFlag, Marks, Policy
+from runtime.ledger.registers import Deriving, Fact, Finding, ItemFlag, Marks, Policy, usual_name
 from runtime.ledger.weekdays import business_days
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
@@ -106,13 +106,14 @@ class Candidates:
         """Whether the money of this payer's trace has come."""
         return any(self._is_of(paid, payer, key[0]) for paid in self._paid.get(key, ()))
 
-    def _is_of(self, paid: "_Paid", payer: str, entity: str) -> bool:
+    def _is_of(self, paid: _Paid, payer: str, entity: str) -> bool:
         """Whether money is of this payer. Who names no payer may be any."""
         return not payer or not paid.payer or self._alike(entity, paid.on, payer, paid.payer)
 
     def _alike(self, entity: str, on: date, *payers: str) -> bool:
         """Whether these are names of one payer on that day."""
-        return len({self._policy("PAYER_ALIAS", Place(entity, "", "", on, name)) or name for name in payers}) == 1
+        places = (Place(entity, "", "", on, name) for name in payers)
+        return len({usual_name(self._policy, "PAYER_ALIAS", place) for place in places}) == 1
 
     def _drop_remits(self, key: _Key, payers: list[str]) -> None:
         for payer in payers:

@@ -11,7 +11,7 @@ from runtime.ledger.item_table import ItemTable
 from runtime.ledger.links import Links
 from runtime.ledger.registers import Hold, ItemFlag, Told
 from runtime.ledger.rules import Item, Rulebook
-from runtime.ledger.waiting import Event, GroupKey, GroupSum, ItemTerms, Key, OpenItem, Waiter
+from runtime.ledger.waiting import Event, Expected, GroupKey, GroupSum, ItemTerms, Key, OpenItem, Waiter
 
 REFUSED = "approval_refused"
 UNBOOKED = "unbooked"  # the hold of what is not recorded yet
@@ -208,6 +208,12 @@ class HeldItems:
     ) -> None:
         who = (key[1], item.source, item.event_id, item.currency, self._money(key[0], item.residual_minor))
         self._flags.append(ItemFlag(fault, *who, raised, detail, key[0]))
+
+    def _flag_expected(
+        self, fault: str, key: Key, expected: Expected, *, raised: bool, detail: str = "its counterpart has not come"
+    ) -> None:
+        who = (key[1], expected.source, expected.event_id, expected.currency)
+        self._flags.append(ItemFlag(fault, *who, self._money(key[0], expected.amount_minor), raised, detail, key[0]))
 
     def _money(self, item: str, amount: int) -> int:
         """The money that an exception tells of: none where an item counts pieces."""

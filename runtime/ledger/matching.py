@@ -12,7 +12,7 @@ from runtime.ledger.crosswalk import Place
 from runtime.ledger.held_items import REFUSED, HeldItems
 from runtime.ledger.item_table import HashedKey, key_of
 from runtime.ledger.links import ItemRef, Links, Release
-from runtime.ledger.registers import ItemFlag, Policy, unanswered
+from runtime.ledger.registers import Policy, unanswered, usual_name
 from runtime.ledger.rules import Item, Rulebook
 from runtime.ledger.waiting import Change, Event, Expected, GroupSum, ItemTerms, Key, OpenItem, Waiter
 
@@ -189,12 +189,11 @@ class Matching(HeldItems):
         return self._beside.meant(
             key,
             lambda item: self._fits(key[0], item, waiter.item_minor, waiter.currency),
-            lambda name: self._usual(rule.alias, Place(key[1], "", "", waiter.on, name)) if waiter.on else name,
+            lambda name: self._usual_name(rule.alias, key[1], waiter, name),
         )
 
-    def _usual(self, alias: str, place: Place) -> str:
-        """The usual name of a place's counterparty."""
-        return self._policy(alias, place) or place.counterparty
+    def _usual_name(self, alias: str, entity: str, waiter: Waiter, name: str) -> str:
+        return usual_name(self._policy, alias, Place(entity, "", "", waiter.on, name)) if waiter.on else name
 
     def renamed(self) -> list[Change]:
         """Names may have other aliases now: let those try again that wait for what is told apart by names."""
@@ -241,17 +240,15 @@ class Matching(HeldItems):
         """Use an item for an event that did not wait for it."""
         if expected.at_most:
             expected.amount_minor = min(expected.amount_minor, item.residual_minor)
-        money = (expected.currency, self._money(key[0], expected.amount_minor))
-        who = (key[1], expected.source, expected.event_id, *money)
         if expected.flagged:
-            self._flags.append(ItemFlag(rule.unopened, *who, raised=False, cause=key[0]))
+            self._flag_expected(rule.unopened, key, expected, raised=False)
         if self._fits(key[0], item, expected.amount_minor, expected.currency):
             self._use(key, item, rule, expected.amount_minor)
             if expected.id in self.waiters:
                 self.waiters[expected.id].also_used.append((key, expected.amount_minor))
         elif rule.differs:
             detail = "it does not fit its counterpart"
-            self._flags.append(ItemFlag(rule.differs, *who, raised=True, detail=detail, cause=key[0]))
+            self._flag_expected(rule.differs, key, expected, raised=True, detail=detail)
 
     def _fits(self, name: str, item: OpenItem, amount_minor: int, currency: str) -> bool:
         """Whether so much of an item may be used. Money of another currency never fits; pieces have none."""

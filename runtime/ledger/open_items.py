@@ -14,7 +14,6 @@ from runtime.ledger.held_items import FIRM, REFUSED
 from runtime.ledger.item_table import HashedKey, TableState, key_of
 from runtime.ledger.links import ItemRef, Links
 from runtime.ledger.matching import FULL
-from runtime.ledger.registers import ItemFlag
 from runtime.ledger.rules import Item
 from runtime.ledger.step_matching import StepMatching
 from runtime.ledger.waiting import Change, Event, Expected, GroupKey, GroupSum, ItemTerms, Key, OpenItem, Waiter
@@ -127,7 +126,7 @@ class OpenItems(StepMatching):
         for key in {self._key(event, ref) for ref in links.expects}:
             expectations = self._expected.pop(key, [])
             for expected in [one for one in expectations if one.id == event.id and one.flagged]:
-                self._flag_expected(key, expected, raised=False)
+                self._flag_expected(self._rules.item[key[0]].unopened, key, expected, raised=False)
             if kept := [one for one in expectations if one.id != event.id]:
                 self._expected[key] = kept
         for key, amount_minor in waiter.also_used:
@@ -211,13 +210,7 @@ class OpenItems(StepMatching):
         for expected in expectations:
             if not expected.flagged and _age_ms(rule, expected.since_ms, now_ms) > rule.wait_days * DAY_MS:
                 expected.flagged = True
-                self._flag_expected(key, expected, raised=True)
-
-    def _flag_expected(self, key: Key, expected: Expected, *, raised: bool) -> None:
-        money = (expected.currency, self._money(key[0], expected.amount_minor))
-        who = (key[1], expected.source, expected.event_id, *money)
-        detail = "its counterpart has not come"
-        self._flags.append(ItemFlag(self._rules.item[key[0]].unopened, *who, raised, detail, key[0]))
+                self._flag_expected(rule.unopened, key, expected, raised=True)
 
     def _age_holds(self, key: Key, terms: ItemTerms, now_ms: int) -> None:
         rule, item = self._rules.item[key[0]], self.items.get(key)

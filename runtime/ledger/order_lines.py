@@ -33,7 +33,7 @@ from runtime.ledger.line_matching import (
     fraction,
     price_of,
 )
-from runtime.ledger.registers import Fact, Finding, Hold, ItemFlag, Marks, Policy
+from runtime.ledger.registers import Fact, Finding, Hold, ItemFlag, Marks, Policy, usual_name
 from runtime.ledger.tolerances import UNLIMITED, Check, most_fault, percent_fault, tolerance
 
 DAY_MS = 86_400_000
@@ -208,8 +208,8 @@ class OrderLines:
             return True
         here = fact.place()
         there = Place(here.entity, here.facility, here.department, here.on, line.supplier)
-        alias = self._terms.alias_policy
-        return (self._policy(alias, here) or fact.counterparty) == (self._policy(alias, there) or line.supplier)
+        named, meant = (usual_name(self._policy, self._terms.alias_policy, place) for place in (here, there))
+        return named == meant
 
     # ── what is told ───────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -19,6 +19,11 @@ def unanswered(name: str, place: Place) -> str:
     return ""
 
 
+def usual_name(policy: Policy, alias: str, place: Place) -> str:
+    """The name that a policy of aliases gives to a place's counterparty, its own where it gives none."""
+    return policy(alias, place) or place.counterparty
+
+
 class ItemFlag(NamedTuple):
     """Something that an event stands for became an exception (raised), or that exception ended.
 
