@@ -22,6 +22,7 @@ from runtime.errors import Fenced
 
 BACKOFF_S_MAX = 30.0
 CALL_TIMEOUT_S = 60.0
+FOLLOWING_NICENESS = 10  # parts that follow give way to gateways and log, whose callers wait; where cores are busy
 
 
 class Part(Protocol):
@@ -66,6 +67,7 @@ class ThreadShell:
 
     def _live(self) -> None:
         logger, failures = structlog.get_logger("part"), 0
+        os.nice(FOLLOWING_NICENESS)
         while not self._stop.is_set():
             began = self._steps
             try:

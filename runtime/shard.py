@@ -23,6 +23,7 @@ from runtime.ledger.crosswalk import Crosswalk, CrosswalkRow
 from runtime.ledger.matching import FULL
 from runtime.ledger.rules import Rulebook
 from runtime.ledger.waiting import Change, Event
+from runtime.pool import in_pool
 from runtime.ports import START, Buffer, LogRecord, run_name
 from runtime.runs import Run, RunNames, parts_of, run_of
 from runtime.schema import STAMPED, lasting
@@ -79,6 +80,9 @@ class ShardEngine:
 
     def step(self, records: Sequence[LogRecord]) -> Effects:
         """Take records of the log in order; everything that follows from them."""
+        return in_pool(self._step, records)
+
+    def _step(self, records: Sequence[LogRecord]) -> Effects:
         step, intake = Step(records[-1].position, conflicts=self._conflicts), self.intake
         for type, some in groupby(records, attrgetter("type")):
             taken = list(some)

@@ -1,0 +1,61 @@
+"""Work on a thread of Polars' pool: what it returns and raises arrives, once, and nobody waits for ever."""
+
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from runtime.pool import in_pool
+
+# A process of its own, as a pool's size is settled once: in a pool of one thread, work that lasts calls Polars again and
+# again, and so does another thread. The one that is interrupted most must not keep the other one from ending.
+TWO_THREADS = """
+import threading
+import polars as pl
+from runtime.pool import in_pool
+
+frame = pl.DataFrame({"number": range(1_000), "text": list(map(str, range(1_000)))})
+
+def use():
+    for _ in range(50):
+        frame.filter(pl.col("number") > 3).select("text", "number").group_by("text").agg(pl.len())
+
+other = threading.Thread(target=use)
+other.start()
+for _ in range(5):
+    in_pool(use)
+other.join()
+print("both have ended")
+"""
+
+
+def test_what_the_work_returns_arrives_and_it_runs_once_on_another_thread():
+    threads = []
+
+    def work(one, other):
+        threads.append(threading.get_ident())
+        return one + other
+
+    assert in_pool(work, 40, 2) == 42
+    assert len(threads) == 1 and threads[0] != threading.get_ident()
+
+
+@pytest.mark.parametrize("error", [ValueError("a fault of the work"), KeyboardInterrupt()])
+def test_what_the_work_raises_arrives_as_it_was_raised(error):
+    def work():
+        raise error
+
+    with pytest.raises(type(error)) as raised:
+        in_pool(work)
+    assert raised.value is error
+
+
+def test_work_in_the_pool_may_ask_for_the_pool_again():
+    assert in_pool(lambda: in_pool(lambda: "inner")) == "inner"
+
+
+def test_other_threads_may_use_polars_meanwhile():
+    environment = {"POLARS_MAX_THREADS": "1", "PYTHONPATH": ":".join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, "-c", TWO_THREADS], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "both have ended", done.stderr
