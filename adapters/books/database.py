@@ -3,6 +3,8 @@
 Owns everything that differs between SQLite and PostgreSQL. Knows no table.
 """
 
+import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -33,6 +35,7 @@ from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, InternalEr
 from runtime.errors import BooksUnavailable
 
 BUSY_TIMEOUT_S = 30.0  # how long a SQLite writer waits for another one
+TURN_EVERY_S = 0.002  # how often it looks whether that one has ended
 
 # PostgreSQL: who stops in the middle of a transaction loses it, so that nobody waits for its locks longer than that;
 # who waits gives up, and tries again. A peer that is cut off is noticed by either side.
@@ -47,6 +50,7 @@ Write = Callable[[Connection], None]  # a part of a transaction
 
 _INSERTS = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 _NULL = r"\N"
+_PRIMARY = 0xFF  # of a code of SQLite; the rest says more about it
 _ARRAYS = {pl.String(): "text[]", pl.Int64(): "bigint[]", pl.Int32(): "integer[]"}
 
 
@@ -196,8 +200,27 @@ def _tune_sqlite(connection: object, _record: object) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     """A writer takes the lock at once: one that reads first and then writes can't wait, it can only fail."""
-    writes = connection.get_execution_options().get("writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    if not connection.get_execution_options().get("writes", False):
+        connection.exec_driver_sql("BEGIN")
+        return
+    driver = connection.connection.driver_connection
+    driver.execute("PRAGMA busy_timeout=0")
+    try:
+        _take_turn(driver, time.monotonic() + BUSY_TIMEOUT_S)
+    finally:
+        driver.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_S * 1000:.0f}")
+
+
+def _take_turn(driver: sqlite3.Connection, until_s: float) -> None:
+    """Become the one writer. SQLite itself looks less and less often, in the end every 100 ms, when others wait 30."""
+    while True:
+        try:
+            driver.execute("BEGIN IMMEDIATE")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & _PRIMARY != sqlite3.SQLITE_BUSY or time.monotonic() > until_s:
+                raise
+        time.sleep(TURN_EVERY_S)
 
 
 @contextmanager

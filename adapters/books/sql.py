@@ -5,6 +5,7 @@ row first). Never decides what is posted, sealed or sent. The schema is `tables`
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 import polars as pl
@@ -31,9 +32,20 @@ from runtime.errors import Fenced
 from runtime.ledger.governance import signer
 from runtime.ledger.journal import entry_key
 from runtime.limits import TEXT_CHARS_MAX
+from runtime.pool import in_pool
 from runtime.ports import Checkpoint, CommitMark, EntryState, JournalEntry, Outcome, position_key
 
 _owners, _entries = tables.owners.c, tables.entries.c
+
+
+class _Ready(NamedTuple):
+    """A step's commit but for the transaction."""
+
+    mark: dict[str, Any]
+    totals: bytes | None
+    postings_digest: str
+    writes: list[Write]
+    raised: pl.DataFrame
 
 
 class SqlBooks(SqlOwners, SqlDeliveries, SqlCorrections, SqlExceptions, SqlChanges, SqlOutgoing, SqlConservation):
@@ -55,29 +67,29 @@ class SqlBooks(SqlOwners, SqlDeliveries, SqlCorrections, SqlExceptions, SqlChang
         """See Books."""
         now_ms = self._now_ms()
         by = By(f"shard:{shard}", now_ms)
-        mark = _mark_row(shard, CommitMark(after, position, rows, effects.digest()))
-        place = {name: mark[name] for name in ("shard", "position_ms", "position_seq")}
-        sets, totals = posting_rows(effects.deltas, place, now_ms), control_totals.packed(effects.totals)
-        postings_digest = chain.digest_of_sets(sets)
-        writes = self._writes(effects, sets, place)
-        raised = raised_rows(effects.exceptions)
+        ready = in_pool(self._ready, shard, CommitMark(after, position, rows, ""), effects, now_ms)
         with self._database.writing() as connection:
-            _advance(connection, epoch, mark, now_ms)
-            for write in writes:
+            _advance(connection, epoch, ready.mark, now_ms)
+            for write in ready.writes:
                 write(connection)
-            raise_all(self._database, connection, raised, by)
+            raise_all(self._database, connection, ready.raised, by)
             resolve(self._database, connection, effects.resolved, by)
             note_openings(self._database, connection, shard, dict(effects.opened))
-            connection.execute(insert(tables.commit_marks), {**mark, "totals": totals})
-            chain.append_commit(connection, mark, postings_digest)
+            connection.execute(insert(tables.commit_marks), {**ready.mark, "totals": ready.totals})
+            chain.append_commit(connection, ready.mark, ready.postings_digest)
 
-    def _writes(self, effects: Effects, sets: pl.DataFrame, place: dict[str, int]) -> list[Write]:
+    def _ready(self, shard: int, mark: CommitMark, effects: Effects, now_ms: int) -> _Ready:
         """What a step only adds: made ready before anything is locked."""
-        return [
+        row = _mark_row(shard, mark._replace(digest=effects.digest()))
+        place = {name: row[name] for name in ("shard", "position_ms", "position_seq")}
+        sets = posting_rows(effects.deltas, place, now_ms)
+        writes = [
             self._database.bulk(tables.posting_sets, sets),
             insert_of_derived(effects.derived, place),
             insert_of_statuses(effects.statuses),
         ]
+        totals, raised = control_totals.packed(effects.totals), raised_rows(effects.exceptions)
+        return _Ready(row, totals, chain.digest_of_sets(sets), writes, raised)
 
     def commits(self, shard: int, after: str) -> list[CommitMark]:
         """See Books."""
