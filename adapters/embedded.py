@@ -194,6 +194,7 @@ def _valkey_options(folder: Path, port: int, fsync: str) -> list[str]:
         "appendfsync": fsync,
         "save": "",
         "maxmemory-policy": "noeviction",
+        "rdbcompression": "no",  # what it rewrites are compressed frames
         # Entries are whole frames: small nodes give memory back soon after a trim.
         "stream-node-max-entries": "16",
         "stream-node-max-bytes": "4096",

@@ -30,7 +30,8 @@ print("both have ended")
 """
 
 
-def test_what_the_work_returns_arrives_and_it_runs_once_on_another_thread():
+def test_pool_what_the_work_returns_arrives():
+    """The work runs once, on another thread, and the caller gets what it returned."""
     threads = []
 
     def work(one, other):
@@ -42,7 +43,9 @@ def test_what_the_work_returns_arrives_and_it_runs_once_on_another_thread():
 
 
 @pytest.mark.parametrize("error", [ValueError("a fault of the work"), KeyboardInterrupt()])
-def test_what_the_work_raises_arrives_as_it_was_raised(error):
+def test_pool_what_the_work_raises_arrives(error):
+    """An error reaches the caller as the object that was raised, not as one of Polars' own."""
+
     def work():
         raise error
 
@@ -51,11 +54,13 @@ def test_what_the_work_raises_arrives_as_it_was_raised(error):
     assert raised.value is error
 
 
-def test_work_in_the_pool_may_ask_for_the_pool_again():
+def test_pool_work_may_ask_for_the_pool():
+    """Work that runs there already may do the same again."""
     assert in_pool(lambda: in_pool(lambda: "inner")) == "inner"
 
 
-def test_other_threads_may_use_polars_meanwhile():
+def test_pool_other_threads_may_use_polars_meanwhile():
+    """In a pool of one thread, nobody waits for ever for the interpreter's lock or for the thread."""
     environment = {"POLARS_MAX_THREADS": "1", "PYTHONPATH": ":".join(filter(None, sys.path))}
     command = [sys.executable, "-c", TWO_THREADS]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
