@@ -42,8 +42,7 @@ BUSY_S = 0.02  # between looks whether a consumer has answered
 BOOKS_RETRY_S = 1.0
 LOG_RETRY_S = 1.0
 OUTBOX_FRAMES_MAX = 50  # looked at in one round
-STATUSES_MAX = 1_000  # told a consumer in one round
-NUMBERED_MAX = 5_000  # in one round: each is a transaction, which the shards' commits wait for
+STATUSES_MAX = 1_000  # numbered, and told a consumer, in one round
 REJECTED = "derived_rejected"
 STANDING_MAX = 10_000  # open exceptions that are ended by themselves when their rows pass
 
@@ -238,7 +237,7 @@ class Relay:
 
     def _number(self) -> bool:
         """Give numbers to what has none yet; whoever was overtaken finds out here."""
-        return self._books.number_statuses(OWNER, self._epoch, NUMBERED_MAX) > 0
+        return self._books.number_statuses(OWNER, self._epoch, STATUSES_MAX) > 0
 
     def _tell(self) -> list[bool]:
         """Let every consumer go on by one call; those that are at the same place share one page of the books."""

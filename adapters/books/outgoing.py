@@ -7,11 +7,10 @@ meet a lower one.
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
 
 import msgspec
 import polars as pl
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from adapters.books import queries, tables
 from adapters.books.database import Database, Write, nothing
@@ -23,8 +22,7 @@ from runtime.flow.frames import decode_sealed, encode
 from runtime.ledger.compensation import replaced_by
 from runtime.ports import OutboxFrame, Outcome, position_key
 
-FRAME_STATUSES_MAX = 1_000
-FRAMES_MAX = 50  # numbered at once
+FRAME_STATUSES_MAX = 1_000  # as many as the relay numbers at once
 
 _statuses, _outbox, _entries = tables.statuses.c, tables.outbox.c, tables.entries.c
 _told = tables.status_frames.c
@@ -54,15 +52,10 @@ class SqlOutgoing:
             connection.execute(delete(tables.outbox).where(_outbox.number.in_(numbers)))
 
     def number_statuses(self, owner: str, epoch: int, limit: int) -> int:
-        """See Books. What to number is found before the lock is taken that all commits need: until then nobody else can
-        number anything, or this owner was overtaken, which `hold` tells."""
-        with self._database.reading() as connection:
-            found = _untold(self._database, connection, limit)
+        """See Books."""
         with self._database.writing() as connection:
             hold(connection, owner, epoch)
-            for write in found.writes:
-                write(connection)
-        return found.statuses
+            return _number(self._database, connection, limit)
 
     def statuses(self, after: int, limit: int) -> pl.DataFrame:
         """See Books."""
@@ -95,40 +88,24 @@ def told_sets(
     return _sets_of(connection, keys, told_kinds) if keys else {}
 
 
-class _Numbering(NamedTuple):
-    """How many statuses get numbers, and what writes that."""
-
-    statuses: int
-    writes: list[Write]
-
-
-def _untold(database: Database, connection: Connection, limit: int) -> _Numbering:
-    """The numbering of the oldest frames that have none, of about `limit` statuses."""
-    told, writes, count = [], [], 0
-    oldest = select(_told.number, _told.body).order_by(_told.number).limit(FRAMES_MAX)
-    for number, body in connection.execute(oldest):
-        frame, of_frame = decode_sealed(body), _told.number == number
-        if told and count + len(frame) > limit:
-            break  # only a frame that is larger than the limit is taken in parts
-        told.append(frame[: limit - count])
-        count += len(told[-1])
-        left = frame[len(told[-1]) :]
-        writes.append(_keep(of_frame, left) if len(left) else _drop(of_frame))
-    if not told:
-        return _Numbering(0, [])
-    fresh = _unknown(database, connection, pl.concat(told).unique("status_id", keep="first", maintain_order=True))
+def _number(database: Database, connection: Connection, limit: int) -> int:
+    """Give numbers to the oldest that have none; how many. The caller holds its owner's row, so it is alone here."""
     newest = connection.scalar(select(func.coalesce(func.max(_statuses.status_no), 0)))
-    numbers = pl.int_range(newest + 1, newest + 1 + len(fresh)).alias("status_no")
-    return _Numbering(len(fresh), [database.bulk(tables.statuses, fresh.with_columns(numbers)), *writes])
-
-
-def _keep(of_frame: ColumnElement[bool], left: pl.DataFrame) -> Write:
-    body = encode(left)
-    return lambda connection: connection.execute(update(tables.status_frames).where(of_frame).values(body=body))
-
-
-def _drop(of_frame: ColumnElement[bool]) -> Write:
-    return lambda connection: connection.execute(delete(tables.status_frames).where(of_frame))
+    oldest = select(_told.number, _told.body).order_by(_told.number).limit(1)
+    given = 0
+    while given < limit and (found := connection.execute(oldest).first()):
+        told, of_frame = decode_sealed(found.body), _told.number == found.number
+        if given and given + len(told) > limit:
+            break  # only a frame that is larger than the limit is taken in parts
+        fresh = _unknown(database, connection, told[: limit - given])
+        numbers = pl.int_range(newest + given + 1, newest + given + 1 + len(fresh)).alias("status_no")
+        database.bulk(tables.statuses, fresh.with_columns(numbers))(connection)
+        if len(left := told[limit - given :]):
+            connection.execute(update(tables.status_frames).where(of_frame).values(body=encode(left)))
+        else:
+            connection.execute(delete(tables.status_frames).where(of_frame))
+        given += len(fresh)
+    return given
 
 
 def _unknown(database: Database, connection: Connection, told: pl.DataFrame) -> pl.DataFrame:
