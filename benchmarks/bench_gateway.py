@@ -4,6 +4,7 @@ The client runs beside it and shares the cores. The limit is the slower one of a
 bare append of the same rows to the log.
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import NamedTuple
@@ -92,7 +93,8 @@ def cpu_s() -> dict[str, float]:
     """CPU time spent until now by this process, the producer, and by what it started."""
     used = Counter(producer=sum(psutil.Process().cpu_times()[:2]))
     for process in psutil.Process().children(recursive=True):
-        title = " ".join(process.cmdline())
-        kind = next((kind for part, kind in PROCESSES.items() if part in title), "other")
-        used[kind] += sum(process.cpu_times()[:2])
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ends meanwhile
+            title = " ".join(process.cmdline())
+            kind = next((kind for part, kind in PROCESSES.items() if part in title), "other")
+            used[kind] += sum(process.cpu_times()[:2])
     return dict(used)
