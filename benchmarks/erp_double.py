@@ -73,9 +73,8 @@ def main() -> None:
         section = section_to(double, server.url, Path(folder))
         per_minute = round(CALLS_PER_WINDOW * 60 / WINDOW_S)
         companies_of = {entity: company(entity) for entity in config.entities}
-        _say(
-            section | {"companies": companies_of, "limits": {"per_minute": per_minute}, "calls_per_minute": per_minute}
-        )
+        limits = {"per_minute": per_minute, "per_day": 0}  # a real ERP's calls of a day would be used up in minutes
+        _say(section | {"companies": companies_of, "limits": limits, "calls_per_minute": per_minute})
         for line in sys.stdin:
             word, *given = line.split()
             if word == "out":
