@@ -67,10 +67,14 @@ class Crosswalk:
 
     def __init__(self) -> None:
         self._versions: set[int] = set()
-        self.version = 0  # the newest version applied, 0 before the first
         self._rows: list[tuple[int, CrosswalkRow]] = []
         self._by_role: dict[str, list[tuple[int, CrosswalkRow]]] = {}
         self._known: dict[tuple[str, Place], Mapped | None] = {}
+
+    @property
+    def version(self) -> int:
+        """The newest version applied, 0 before the first."""
+        return max(self._versions, default=0)
 
     def apply(self, version: int, rows: list[CrosswalkRow]) -> bool:
         """Add a version, in any order. False when it is known already (the log may carry it twice)."""
@@ -82,7 +86,6 @@ class Crosswalk:
 
     def _add(self, version: int, rows: list[CrosswalkRow]) -> None:
         self._versions.add(version)
-        self.version = max(self.version, version)
         for row in rows:
             self._rows.append((version, row))
             self._by_role.setdefault(row.role, []).append((version, row))
