@@ -14,6 +14,7 @@ from runtime.ledger.waiting import Event
 from runtime.schema import STAMPED, lasting
 
 SPARE_ROWS_MAX = 65_536  # rows that may be kept although they are gone, besides as many as are there
+FRAMES_FREE, ROWS_A_FRAME = 64, 512  # so many frames, and one more for so many rows: a frame of few rows takes 10 KiB
 
 FROZEN = {**STAMPED, "was": pl.String(), "fault": pl.String()}
 _EVENT = ("id_hash", *Event._fields[1:])
@@ -29,7 +30,8 @@ class Standing(msgspec.Struct, array_like=True, gc=False):
 
 
 class ParkedRows:
-    """Rows by their identity hash. Frames are kept as they came, until half of what they hold is gone."""
+    """Rows by their identity hash. Frames are kept as they came, until half of what they hold is gone, or
+    they are many for what they hold."""
 
     def __init__(self) -> None:
         self._frames: dict[int, pl.DataFrame] = {}
@@ -51,6 +53,8 @@ class ParkedRows:
         self._kept += len(rows)
         for row, (id, fault) in enumerate(zip(rows["id_hash"], faults, strict=True)):
             self._standing[id] = Standing(number, row, state, fault)
+        if len(self._frames) > FRAMES_FREE + self._kept // ROWS_A_FRAME:
+            self._compact()
 
     def restate(self, ids: Sequence[int], state: str, faults: Sequence[str]) -> None:
         """Give kept rows another state and exception."""
