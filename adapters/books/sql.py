@@ -67,7 +67,7 @@ class SqlBooks(SqlOwners, SqlDeliveries, SqlCorrections, SqlExceptions, SqlChang
         """See Books."""
         now_ms = self._now_ms()
         by = By(f"shard:{shard}", now_ms)
-        ready = in_pool(self._ready, shard, CommitMark(after, position, rows, ""), effects, now_ms)
+        ready = in_pool(self._ready, shard, (after, position, rows), effects, now_ms)
         with self._database.writing() as connection:
             _advance(connection, epoch, ready.mark, now_ms)
             for write in ready.writes:
@@ -78,10 +78,10 @@ class SqlBooks(SqlOwners, SqlDeliveries, SqlCorrections, SqlExceptions, SqlChang
             connection.execute(insert(tables.commit_marks), {**ready.mark, "totals": ready.totals})
             chain.append_commit(connection, ready.mark, ready.postings_digest)
 
-    def _ready(self, shard: int, mark: CommitMark, effects: Effects, now_ms: int) -> _Ready:
-        """What a step only adds: made ready before anything is locked."""
-        row = _mark_row(shard, mark._replace(digest=effects.digest()))
-        place = {name: row[name] for name in ("shard", "position_ms", "position_seq")}
+    def _ready(self, shard: int, span: tuple[str, str, int], effects: Effects, now_ms: int) -> _Ready:
+        """All of a commit that can be made before anything is locked. `span`: after, position, rows."""
+        mark = _mark_row(shard, CommitMark(*span, effects.digest()))
+        place = {name: mark[name] for name in ("shard", "position_ms", "position_seq")}
         sets = posting_rows(effects.deltas, place, now_ms)
         writes = [
             self._database.bulk(tables.posting_sets, sets),
@@ -89,7 +89,7 @@ class SqlBooks(SqlOwners, SqlDeliveries, SqlCorrections, SqlExceptions, SqlChang
             insert_of_statuses(effects.statuses),
         ]
         totals, raised = control_totals.packed(effects.totals), raised_rows(effects.exceptions)
-        return _Ready(row, totals, chain.digest_of_sets(sets), writes, raised)
+        return _Ready(mark, totals, chain.digest_of_sets(sets), writes, raised)
 
     def commits(self, shard: int, after: str) -> list[CommitMark]:
         """See Books."""
