@@ -181,8 +181,9 @@ def to_arrow(frame: pl.DataFrame) -> pa.RecordBatch:
 
 
 def lasting(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows with texts of their own. Rows that are picked from a frame keep all of its texts in memory with them."""
-    return rows.with_columns(pl.col(pl.String) + "")
+    """Rows in one piece, with texts of their own. Rows that are picked from a frame keep all of its texts in memory with
+    them, and of pieces that are put together each keeps its block of 8 KiB, however short its texts."""
+    return rows.rechunk().with_columns(pl.col(pl.String) + "")
 
 
 def with_texts(rows: pl.DataFrame, name: str, chosen: pl.Series, texts: Sequence[str | None]) -> pl.DataFrame:

@@ -20,6 +20,7 @@ from runtime.schema import lasting
 from runtime.words import SPREAD
 
 DAY_MS = 86_400_000
+PIECES_MAX = 64  # of suspects, one a step at most: a piece of a few rows takes 10 KiB
 _SUSPECTS = {
     "key": pl.UInt64(),
     "entity": pl.String(),
@@ -103,6 +104,8 @@ class AccountBalances:
             noted = [pl.lit(now_ms).alias("since_ms"), pl.lit(0, pl.Int64()).alias("flagged_minor")]
             new = events.select(*_EVENT)[rows].with_columns(pl.Series("key", keys), *noted)
             self._suspects.append(lasting(new[list(_SUSPECTS)]))
+        if len(self._suspects) > PIECES_MAX:
+            self._suspects = [lasting(pl.concat(self._suspects))]
 
     def _balances(self, keys: np.ndarray) -> np.ndarray:
         """The balance of each key."""
