@@ -181,8 +181,8 @@ def to_arrow(frame: pl.DataFrame) -> pa.RecordBatch:
 
 
 def lasting(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows in one piece, with texts of their own. Rows that are picked from a frame keep all of its texts in memory with
-    them, and of pieces that are put together each keeps its block of 8 KiB, however short its texts."""
+    """Rows in one piece, with texts of their own. Rows that are picked from a frame keep all of its texts in memory
+    with them, and small pieces that are only put together stay as large as they were: 13 KiB a row of 22 columns."""
     return rows.rechunk().with_columns(pl.col(pl.String) + "")
 
 

@@ -3,11 +3,10 @@
 import polars as pl
 import pyarrow as pa
 
-from runtime.intake import HELD_PIECES_MAX
 from runtime.ledger.account_balances import PIECES_MAX
 from runtime.parked import ParkedRows
 from runtime.schema import STAMPED, lasting
-from tests.unit.engine.builders import Run, charge, event
+from tests.unit.engine.builders import Run, event
 
 ROWS = 2_000
 MORE = 5  # steps than pieces are kept
@@ -20,16 +19,11 @@ def frame() -> pl.DataFrame:
     return pl.DataFrame(schema=STAMPED).clear(ROWS).with_columns(ids, event_id=texts)
 
 
-def text_blocks(rows: pl.DataFrame) -> list[int]:
-    """The bytes of each block of texts that these rows keep in memory."""
-    chunks = rows["event_id"].to_arrow(compat_level=pl.CompatLevel.newest())
-    pieces = chunks.chunks if isinstance(chunks, pa.ChunkedArray) else [chunks]
-    return [texts.size for piece in pieces for texts in piece.buffers()[2:]]
-
-
 def text_bytes(rows: pl.DataFrame) -> int:
     """The bytes of all texts that these rows keep in memory."""
-    return sum(text_blocks(rows))
+    chunks = rows["event_id"].to_arrow(compat_level=pl.CompatLevel.newest())
+    pieces = chunks.chunks if isinstance(chunks, pa.ChunkedArray) else [chunks]
+    return sum(texts.size for piece in pieces for texts in piece.buffers()[2:])
 
 
 def test_lasting_rows_are_the_same_rows_without_the_texts_of_others():
@@ -49,16 +43,6 @@ def test_parked_rows_do_not_keep_the_frame_in_which_they_came():
     parked._compact()
     assert [text_bytes(rows) < 50 for rows in parked._frames.values()] == [True]
     assert parked.moves([1_900])["event_id"].to_list() == ["event number 1900 of this frame"]
-
-
-def test_what_is_held_lies_in_few_blocks_however_many_steps_it_came_in():
-    """A block of texts takes 8 KiB, so that one a step would take more than all else that a shard remembers."""
-    run = Run(mapped=False)
-    for number in range(HELD_PIECES_MAX + MORE):
-        run.take(charge(f"event number {number} of many"))
-    held = run.engine.intake.held
-    assert len(held) == HELD_PIECES_MAX + MORE
-    assert len(text_blocks(held)) <= 1 + MORE
 
 
 def test_accounts_in_credit_lie_in_few_pieces_however_many_steps_they_came_in():
