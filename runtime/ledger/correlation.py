@@ -19,7 +19,7 @@ from runtime.ledger.claims import Claims
 from runtime.ledger.crosswalk import Basis, Crosswalk, Place, basis_of
 from runtime.ledger.denials import Denials
 from runtime.ledger.inverses import Inverses
-from runtime.ledger.links import RegisterRef
+from runtime.ledger.links import InverseRef, RegisterRef
 from runtime.ledger.order_lines import OrderLines
 from runtime.ledger.payments import Payments
 from runtime.ledger.registers import Deriving, Fact, Finding, Hold, ItemFlag, Marks, Policy, Register, Told
@@ -85,7 +85,8 @@ class Correlation:
         self._entries |= {name: _Entry(_find_nothing, "", _KEY_AT[ref.key], False) for name, ref in only.items()}
         self.kinds = list(self._entries)
         self.findings: dict[int, Finding] = {}
-        self._bases: dict[int, str] = {}  # of events that invert and are not booked yet; "" for their own
+        # Of events that post as of another one, and ("") of those that were refused, until they are booked.
+        self._bases: dict[int, str] = {}
 
     def _entry(self, ref: RegisterRef) -> _Entry:
         return _Entry(self._registers[ref.register].take, ref.part, _KEY_AT[ref.key], ref.optional)
@@ -102,23 +103,26 @@ class Correlation:
         key = row[key_at]
         if not key and not is_optional:
             return ""
-        fact = _fact(row, part, key)
-        if row[1] in self._inverting and (basis := self._basis(fact, row)):
+        fact, inverse = _fact(row, part, key), self._inverting.get(row[1])
+        if inverse and (basis := self._basis(fact, inverse, row)):
             fact = fact._replace(basis=basis)
         finding = take(fact, now_ms)
         if not finding.fault:
             self.findings[row[0]] = finding
+        elif inverse:  # it is entered again one day, and not asked again
+            self._bases.setdefault(row[0], "")
         return finding.fault
 
-    def _basis(self, fact: Fact, row: tuple) -> Basis | None:
+    def _basis(self, fact: Fact, ref: InverseRef, row: tuple) -> Basis | None:
         """As of when an event that may take another one back is decided on, asked once; None for its own day."""
         known = self._bases.get(fact.id)
-        if known is None:
-            ref = self._inverting[fact.kind]
-            own = _own(fact.effective_on, self._opens_on[fact.entity], self._crosswalk.version)
-            basis = self._registers[ref.register].basis(fact, row[_KEY_AT[ref.key]], ref.alike, own)
-            known = self._bases[fact.id] = basis.text() if basis else ""
-        return basis_of(known) if known else None
+        if known is not None:
+            return basis_of(known) if known else None
+        own = _own(fact.effective_on, self._opens_on[fact.entity], self._crosswalk.version)
+        basis = self._registers[ref.register].basis(fact, row[_KEY_AT[ref.key]], ref.alike, own)
+        if basis:
+            self._bases[fact.id] = basis.text()
+        return basis
 
     def based(self, events: pl.DataFrame) -> pl.DataFrame:
         """Events with the `basis` of those that take others back; as they are where none does."""

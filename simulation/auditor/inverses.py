@@ -14,7 +14,7 @@ class Inverses:
 
     def __init__(self, terms: Any, *_: Any) -> None:
         self._terms = terms
-        self._keys: dict[tuple, dict[tuple, dict[str, list]]] = {}
+        self._alike: dict[tuple, dict[str, list]] = {}
         self._touched: dict[tuple, int] = {}  # in which time
         self._time, self._began_ms = 0, 0
 
@@ -22,10 +22,10 @@ class Inverses:
         """Keep an event; as of when it is posted."""
         if not row["amount_minor"]:
             return own
-        key = (row["entity"], row[ref.key])
-        alike = (row["kind"], row["currency"], abs(row["amount_minor"]), *(row[name] or "" for name in ref.alike))
-        ones = self._keys.setdefault(key, {}).setdefault(alike, {"came": [], "posted": []})
-        self._touched[key] = self._time
+        place = (row["entity"], row[ref.key], row["kind"], row["currency"], abs(row["amount_minor"]))
+        alike = (*place, *(row[name] or "" for name in ref.alike))
+        ones = self._alike.setdefault(alike, {"came": [], "posted": []})
+        self._touched[alike] = self._time
         sign = 1 if row["amount_minor"] > 0 else -1
         ones["came"].append((own, sign))
         asked = _left(ones["came"])
@@ -45,8 +45,8 @@ class Inverses:
         self._began_ms = self._began_ms or now_ms
         if now_ms - self._began_ms > self._terms.keep_days * DAY_MS:
             self._time, self._began_ms = self._time + 1, now_ms
-            for key in [key for key, time in self._touched.items() if time < self._time - 1]:
-                del self._keys[key], self._touched[key]
+            for alike in [alike for alike, time in self._touched.items() if time < self._time - 1]:
+                del self._alike[alike], self._touched[alike]
 
 
 def _left(came: list[tuple[_Basis, int]]) -> Counter[date]:
