@@ -22,7 +22,7 @@ from runtime.ports import START, Archive, ArchivedStep, Books, Buffer, Checkpoin
 from runtime.shard import ShardEngine
 
 FAILURES_TOLD = 3  # in a row, before somebody is asked to look
-SHARDS_EVERY_S = 2.0  # between looks which shards are this worker's
+SHARDS_EVERY_S = 0.5  # between looks which shards are this worker's: one that moves waits for two of them at most
 GC_ALLOCATIONS = 200_000  # open items live long and make no cycles: looking for some at each step costs an eighth of it
 SAVES_IN_A_REPLAY = 2  # a checkpoint that takes long comes less often: it may cost half the replay that it spares
 IDLE_S = 0.0  # reading the log waits by itself
@@ -38,6 +38,7 @@ class ShardHealth(msgspec.Struct, frozen=True):
     position: str
     remembered: int
     busy_ms: int  # how long its steps and commits took since this worker has it
+    steps: int  # how many these were
 
 
 class HostedShard:
@@ -50,7 +51,7 @@ class HostedShard:
         self.checkpoint_position = START
         self.checkpoint_at_ms = 0
         self.commits_since, self.replay_ms = 0, 0
-        self.busy_ms = 0
+        self.busy_ms, self.steps_taken = 0, 0
         self.counts = StepCounts()
         self.outcomes: list[pl.DataFrame] = []
         self.steps: list[ArchivedStep] = []
@@ -287,6 +288,7 @@ class ShardWorker:
         self._log_reader.mark_committed(hosted.shard, hosted.rows_total)
         took_ms = self._clock.now_ms() - began_ms
         hosted.busy_ms += max(0, took_ms)
+        hosted.steps_taken += 1
         self._measure(hosted, effects, took_ms / 1000)
 
     def _measure(self, hosted: HostedShard, effects: Effects, seconds: float) -> None:
@@ -368,11 +370,11 @@ class ShardWorker:
     def health(self) -> list[ShardHealth]:
         """Every shard of this worker. Asked from another thread, so it looks at copies."""
         running = [
-            ShardHealth(h.shard, "running", h.epoch, h.position, h.engine.remembered, h.busy_ms)
+            ShardHealth(h.shard, "running", h.epoch, h.position, h.engine.remembered, h.busy_ms, h.steps_taken)
             for h in list(self._hosted.values())
         ]
         others = [("recovering", list(self._failed)), ("lost", list(self._lost))]
-        return running + [ShardHealth(shard, state, 0, "", 0, 0) for state, shards in others for shard in shards]
+        return running + [ShardHealth(shard, state, 0, "", 0, 0, 0) for state, shards in others for shard in shards]
 
     def close(self) -> None:
         """Checkpoint, then let go of everything."""

@@ -84,7 +84,7 @@ class Supervisor:
         self._lacking: dict[str, int] = {}  # workers that lost a shard which nobody runs now, and since when
         self._ticked_ms, self._mapping_sent, self._conserved_ms = 0, 0, 0
         self._busy_ms: dict[int, int] = {}  # of each shard, when it was last looked whether a worker needs relief
-        self._committed: dict[int, int] = {}  # the same of its rows
+        self._steps: dict[int, int] = {}  # the same of how many steps it took
         self._relieved_ms = 0
         self._closes_sent: dict[tuple[str, str], int] = {}  # and when
         self._logger = structlog.get_logger("supervisor")
@@ -212,15 +212,15 @@ class Supervisor:
             return
         told = {name: _told(self._health.get(name)) for name in self._workers}
         busy_ms = {one["shard"]: one["busy_ms"] for shards in told.values() for one in shards}
-        committed = {shard: lag.committed for shard, lag in self._log.lag().items()}
+        steps = {one["shard"]: one["steps"] for shards in told.values() for one in shards}
         busy = {shard: ms / elapsed_ms for shard, ms in _more(busy_ms, self._busy_ms).items()}
-        rows = _more(committed, self._committed)
-        self._busy_ms, self._committed, self._relieved_ms = busy_ms, committed, now_ms
+        steps_per_s = {shard: more * 1000 / elapsed_ms for shard, more in _more(steps, self._steps).items()}
+        self._busy_ms, self._steps, self._relieved_ms = busy_ms, steps, now_ms
         hosted = hosts(self._books.placements(), self._workers, self._log.shards)
         running = {name: [one["shard"] for one in shards if one["state"] == "running"] for name, shards in told.items()}
         if any(sorted(running[name]) != shards for name, shards in hosted.items()):
             return
-        if move := relief(by_rows(busy, rows), hosted):
+        if move := relief(by_rows(busy, steps_per_s), hosted):
             self._books.place(*move)
             self._logger.info("shard_placed", shard=move.shard, owner=move.worker)
 

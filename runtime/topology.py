@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 BUSY_MIN = 0.5  # of a worker's time, below which nobody waits for it
+STEP_S = 0.08  # what a step and its commit take where the cores are busy, however few the rows
 RELIEF_MIN = 0.1  # of the busiest worker's load: less is not worth the replay that a move costs
 
 
@@ -70,17 +71,16 @@ def hosts(placed: Mapping[int, str], workers: Sequence[str], shards: int) -> dic
     return {name: [shard for shard in range(shards) if host[shard] == name] for name in workers}
 
 
-def by_rows(busy: Mapping[int, float], rows: Mapping[int, int]) -> dict[int, float]:
-    """The time that all shards together are busy, given to each by its rows. A step costs much however few rows it has,
-    so a worker with few rows is busy nearly all the time, too: that time it would spare if it had more to do."""
-    total_busy, total_rows = sum(busy.values()), max(sum(rows.values()), 1)
-    return {shard: total_busy * count / total_rows for shard, count in rows.items()}
+def by_rows(busy: Mapping[int, float], steps_per_s: Mapping[int, float]) -> dict[int, float]:
+    """The share of a worker's time that each shard's rows take. A step costs STEP_S however few they are, so a worker
+    that has little to do is busy nearly all the time, too: that time it would spare if it had more to do."""
+    return {shard: max(share - STEP_S * steps_per_s.get(shard, 0.0), 0.0) for shard, share in busy.items()}
 
 
 def relief(busy: Mapping[int, float], hosted: Mapping[str, Sequence[int]]) -> Move | None:
     """The one move from the busiest worker to the idlest that helps most; None where nobody needs help, or none would.
 
-    `busy`: the share of a worker's time that each shard takes.
+    `busy`: the share of a worker's time that each shard takes (`by_rows`).
     """
     load = {name: sum(busy.get(shard, 0.0) for shard in shards) for name, shards in hosted.items()}
     busiest, idlest = max(load, key=load.__getitem__), min(load, key=load.__getitem__)

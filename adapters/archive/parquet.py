@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import polars as pl
+import pyarrow.parquet as pq
 
 from adapters.archive import segments, snapshots
 from adapters.archive.steps import read as read_steps
@@ -131,5 +132,6 @@ def in_commit_order(outcomes: pl.DataFrame) -> pl.DataFrame:
 
 
 def _write_parquet(rows: pl.DataFrame, path: Path) -> None:
-    """Hashes can't be made smaller, and the rest is repeated mostly."""
-    rows.write_parquet(path, compression="lz4", statistics=False, row_group_size=ROW_GROUP_ROWS)
+    """Hashes can't be made smaller, and the rest is repeated mostly. Not by Polars, whose pool is the shards'."""
+    options = {"compression": "lz4", "write_statistics": False, "use_dictionary": ["state", "position", "set_no"]}
+    pq.write_table(rows.to_arrow(), path, row_group_size=ROW_GROUP_ROWS, **options)

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
 
 import pytest
@@ -48,6 +48,7 @@ class MemoryStage:
         self.ended: set[str] = set()  # parts whose end the next ping tells, and which are started again
         self.shards: dict[str, dict[int, str]] = {}  # part -> the states of its shards
         self.busy_ms: dict[int, int] = {}  # of shards
+        self.steps: dict[int, int] = {}  # of shards
         self.asked: list[tuple[str, str]] = []
 
     def exists(self, name: str) -> bool:
@@ -67,7 +68,7 @@ class MemoryStage:
 
     def _health(self, name: str) -> PartHealth:
         told = [
-            {"shard": shard, "state": state, "busy_ms": self.busy_ms.get(shard, 0)}
+            {"shard": shard, "state": state, "busy_ms": self.busy_ms.get(shard, 0), "steps": self.steps.get(shard, 0)}
             for shard, state in self.shards.get(name, {}).items()
         ]
         return PartHealth(name, 1, "running", 1, "", told)
@@ -187,14 +188,13 @@ def of_two_workers(bench: Bench) -> Supervisor:
     return bench.supervisor("worker-1")
 
 
-def work(bench: Bench, supervisor: Supervisor, seconds: float, rows: tuple[int, ...] = (), **busy: float) -> None:
-    """Let that time pass, of which each shard (s0, s1, ...) takes its worker this share, and has so many rows: none
-    named, as many as its share has milliseconds."""
+def work(bench: Bench, supervisor: Supervisor, seconds: float, steps_per_s: Sequence[int] = (), **busy: float) -> None:
+    """Let that time pass, of which each shard (s0, s1, ...) takes its worker this share, in so many steps: none named,
+    in one that never ends."""
     for _ in range(round(seconds)):
         for name, share in busy.items():
             shard = int(name[1:])
-            committed = bench.line.lag()[shard].committed + (rows[shard] if rows else round(share * 1000))
-            bench.line.log.mark_committed(shard, committed)
+            bench.stage.steps[shard] = bench.stage.steps.get(shard, 0) + (steps_per_s[shard] if steps_per_s else 0)
             bench.stage.busy_ms[shard] = bench.stage.busy_ms.get(shard, 0) + round(share * 1000)
         bench.run(supervisor, 1)
 
@@ -212,9 +212,9 @@ def test_supervisor_with_a_worker_that_has_too_much_to_do_places_a_shard_with_th
 
 
 def test_supervisor_moves_a_shard_to_a_worker_that_is_busy_with_few_rows(bench):
-    """Small steps keep a worker busy that has little to do: what counts is how many rows it has."""
+    """Small steps keep a worker busy that has little to do: what counts is the time that its rows take."""
     supervisor = of_two_workers(bench)
-    work(bench, supervisor, 2 * RELIEF_EVERY_S + 1, rows=(10, 60, 30), s0=0.9, s1=0.5, s2=0.4)
+    work(bench, supervisor, 2 * RELIEF_EVERY_S + 1, (10, 1, 1), s0=0.9, s1=0.5, s2=0.4)
     assert bench.books.placements() == {2: "worker-0"}
 
 

@@ -4,7 +4,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.topology import BUSY_MIN, RELIEF_MIN, Action, Move, Observed, hosts, plan, relief, shards_of
+from runtime.topology import (
+    BUSY_MIN,
+    RELIEF_MIN,
+    STEP_S,
+    Action,
+    Move,
+    Observed,
+    by_rows,
+    hosts,
+    plan,
+    relief,
+    shards_of,
+)
 
 SILENCE_MS_MAX = 10_000
 NOW_MS = 100_000
@@ -70,6 +82,12 @@ def test_relief_moves_the_shard_that_evens_most_and_only_where_somebody_waits():
     assert relief({0: 0.9, 3: 0.1}, hosted) is None
     assert relief({0: BUSY_MIN / 2, 1: BUSY_MIN / 3}, hosted) is None
     assert relief({}, hosted) is None
+
+
+def test_by_rows_leaves_out_what_steps_take_however_few_their_rows():
+    """Ten small steps a second may keep a worker as busy as two large ones, and do not make it as loaded."""
+    left = by_rows({0: 0.9, 1: 0.9, 2: 0.1}, {0: 10.0, 1: 2.0, 2: 5.0})
+    assert left == pytest.approx({0: 0.9 - 10 * STEP_S, 1: 0.9 - 2 * STEP_S, 2: 0.0})
 
 
 @given(busy=st.dictionaries(st.integers(0, 11), st.floats(0, 1)), workers=st.integers(1, 5))
