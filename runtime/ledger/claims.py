@@ -5,11 +5,13 @@ then by rank, domain 2; up to a verdict by the time of the day, where there is o
 is a denial: code tables do.
 """
 
+from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 import msgspec
 
 from runtime.ledger.registers import Fact, Finding, ItemFlag, Marks, Policy, Told
+from runtime.ledger.resting import Resting
 
 DAY_MS = 86_400_000
 KNOWN, UNAPPLIED = "AR", "UNAPPLIED"  # answers to POLICY_UNMATCHED_CLAIM
@@ -59,7 +61,15 @@ class ClaimTerms(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", ta
         return {self.unmatched, self.underpaid, self.late}
 
 
-class Claim(msgspec.Struct, array_like=True, gc=False):
+class _Outline(msgspec.Struct, array_like=True, gc=False):
+    """What is asked of every claim there is."""
+
+    touched_ms: int = 0
+    flagged: tuple[ItemFlag, ...] = ()
+    batch: str = ""  # GS06/ST02 of the submission that the status tells of; "" once it tells of something else
+
+
+class Claim(_Outline, array_like=True, gc=False):
     """What is known of one claim. Amounts are sums over all its messages."""
 
     status: str = ""
@@ -70,9 +80,6 @@ class Claim(msgspec.Struct, array_like=True, gc=False):
     unapplied_minor: int = 0  # paid while nobody had submitted it
     expected_minor: int | None = None
     payment: tuple[str, str, str] = ("", "", "")  # source, event and currency of the least payment by name
-    flagged: tuple[ItemFlag, ...] = ()
-    touched_ms: int = 0
-    batch: str = ""  # GS06/ST02 of the submission that the status tells of; "" once it tells of something else
 
 
 class _Rejection(NamedTuple):
@@ -94,7 +101,7 @@ class Claims:
 
     def __init__(self, terms: ClaimTerms, policy: Policy) -> None:
         self._terms, self._policy = terms, policy
-        self._claims: dict[_Key, Claim] = {}
+        self._claims: Resting[_Key, Claim] = Resting(_Key, Claim)
         self._sent: dict[_Key, dict[_Key, None]] = {}  # by entity and group: claims whose status is its submission
         self._rejections: dict[_Key, list[_Rejection]] = {}  # by entity and group
         self._next_pass_ms = 0
@@ -109,7 +116,7 @@ class Claims:
             return _UNCHANGED
         claim = self._claims.get(key)
         if claim is None:
-            claim = self._claims[key] = Claim()
+            claim = self._claims.put(key, Claim())
         claim.touched_ms = now_ms
         before = _wanting(claim)
         if fact.part in RANKS:
@@ -155,8 +162,9 @@ class Claims:
         rejection = _Rejection(control, fact.occurred_ms // DAY_MS, now_ms)
         self._rejections.setdefault(group, []).append(rejection)
         for key in sorted(self._sent.get(group, ())):
-            if self._answers(rejection, self._claims[key]):
-                self._undo(self._claims[key], fact, key[1])
+            claim = self._claims.get(key)
+            if self._answers(rejection, claim):
+                self._undo(claim, fact, key[1])
 
     def _answers(self, rejection: _Rejection, claim: Claim) -> bool:
         named = bool(claim.batch) and rejection.control in (_WHOLE_GROUP, claim.batch.partition("/")[2])
@@ -223,9 +231,9 @@ class Claims:
         if now_ms < self._next_pass_ms:
             return
         self._next_pass_ms, old = now_ms + DAY_MS, now_ms - self._terms.keep_days * DAY_MS
-        for key in [key for key, claim in self._claims.items() if claim.touched_ms < old and not claim.flagged]:
-            self._await_answer(self._claims[key], key, "")
-            del self._claims[key]
+        for key in [key for key, claim in self._claims.seen(_Outline) if claim.touched_ms < old and not claim.flagged]:
+            self._await_answer(self._claims.get(key), key, "")
+            self._claims.forget(key)
         kept = {group: [one for one in some if one.heard_ms >= old] for group, some in self._rejections.items()}
         self._rejections = {group: some for group, some in kept.items() if some}
 
@@ -236,13 +244,20 @@ class Claims:
 
     def dump(self) -> bytes:
         """Everything, for a snapshot."""
-        return msgspec.msgpack.encode((self._next_pass_ms, list(self._claims.items()), list(self._rejections.items())))
+        return self.freeze()()
+
+    def freeze(self) -> Callable[[], bytes]:
+        """What gives everything for a snapshot, whatever happens here meanwhile."""
+        next_pass_ms, claims = self._next_pass_ms, self._claims.freeze()
+        rejections = [(group, tuple(some)) for group, some in self._rejections.items()]
+        return lambda: msgspec.msgpack.encode((next_pass_ms, claims(), rejections))
 
     def load(self, state: bytes) -> None:
         """Start from a snapshot."""
         self._next_pass_ms, claims, rejections = msgspec.msgpack.decode(state, type=_STATE)
-        self._claims, self._rejections, self._sent = dict(claims), dict(rejections), {}
-        for key, claim in claims:
+        self._claims.load(claims)
+        self._rejections, self._sent = dict(rejections), {}
+        for key, claim in self._claims.seen(_Outline):
             if claim.batch:
                 self._note_sent(key, claim.batch)
 
@@ -250,7 +265,7 @@ class Claims:
         return len(self._claims)
 
 
-_STATE = tuple[int, list[tuple[_Key, Claim]], list[tuple[_Key, list[_Rejection]]]]
+_STATE = tuple[int, list[bytes], list[tuple[_Key, list[_Rejection]]]]
 _NOTHING = (0, "", 0)
 _UNCHANGED = Finding(dict.fromkeys(("unapplied", "identified", *VARIANCES), 0))
 

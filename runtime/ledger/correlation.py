@@ -22,7 +22,18 @@ from runtime.ledger.inverses import Inverses
 from runtime.ledger.links import InverseRef, RegisterRef
 from runtime.ledger.order_lines import OrderLines
 from runtime.ledger.payments import Payments
-from runtime.ledger.registers import Deriving, Fact, Finding, Hold, ItemFlag, Marks, Policy, Register, Told
+from runtime.ledger.registers import (
+    Deriving,
+    Fact,
+    Finding,
+    Freezing,
+    Hold,
+    ItemFlag,
+    Marks,
+    Policy,
+    Register,
+    Told,
+)
 from runtime.ledger.rules import Rulebook
 from runtime.ledger.takebacks import Takebacks
 from runtime.schema import with_texts
@@ -170,13 +181,13 @@ class Correlation:
 
     def dump(self) -> bytes:
         """Everything, for a snapshot."""
-        registers = {name: register.dump() for name, register in self._registers.items()}
-        return msgspec.msgpack.encode((registers, list(self.findings.items()), list(self._bases.items())))
+        return self.freeze()()
 
     def freeze(self) -> Callable[[], bytes]:
         """What gives everything for a snapshot, whatever happens here meanwhile."""
-        dumped = self.dump()
-        return lambda: dumped
+        registers = {name: _frozen(register) for name, register in self._registers.items()}
+        waiting = list(self.findings.items()), list(self._bases.items())
+        return lambda: msgspec.msgpack.encode(({name: dumped() for name, dumped in registers.items()}, *waiting))
 
     def load(self, state: bytes) -> None:
         """Start from a snapshot."""
@@ -187,6 +198,13 @@ class Correlation:
 
 
 _STATE = tuple[dict[str, bytes], list[tuple[int, Finding]], list[tuple[int, str]]]
+
+
+def _frozen(register: Register) -> Callable[[], bytes]:
+    if isinstance(register, Freezing):
+        return register.freeze()
+    dumped = register.dump()
+    return lambda: dumped
 
 
 def policies(rulebook: Rulebook, crosswalk: Crosswalk) -> Policy:

@@ -6,7 +6,7 @@ of their whole set, so the end does not depend on the order of arrival: one that
 lies. Never posts and never decides on accounts; the crosswalk answers as of a basis.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from functools import lru_cache
 from typing import ClassVar
@@ -16,6 +16,7 @@ import xxhash
 
 from runtime.ledger.crosswalk import Basis
 from runtime.ledger.registers import Fact, Marks
+from runtime.ledger.resting import blobs, of_blobs
 
 DAY_MS = 86_400_000
 _BASES_REMEMBERED = 1024  # there are few: a day's, and the last days'
@@ -76,19 +77,25 @@ class Inverses:
 
     def dump(self) -> bytes:
         """Everything, for a snapshot."""
-        return msgspec.msgpack.encode((self._began_ms, list(self._young.items()), list(self._old.items())))
+        return self.freeze()()
+
+    def freeze(self) -> Callable[[], bytes]:
+        """What gives everything for a snapshot, whatever happens here meanwhile."""
+        began_ms, kept = self._began_ms, (self._young.copy(), self._old.copy())
+        return lambda: msgspec.msgpack.encode((began_ms, *map(blobs, kept)))
 
     def load(self, state: bytes) -> None:
         """Start from a snapshot."""
-        self._began_ms, young, old = msgspec.msgpack.decode(state, type=_STATE)
+        self._began_ms, *kept = msgspec.msgpack.decode(state, type=_STATE)
         once: dict[_Alike, _Alike] = {}
-        self._young, self._old = ({of: once.setdefault(ones, ones) for of, ones in some} for some in (young, old))
+        entries = (of_blobs(some, list[tuple[int, _Alike]]) for some in kept)
+        self._young, self._old = ({of: once.setdefault(ones, ones) for of, ones in some} for some in entries)
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
 
 
-_STATE = tuple[int, list[tuple[int, _Alike]], list[tuple[int, _Alike]]]
+_STATE = tuple[int, list[bytes], list[bytes]]
 
 
 def _taken(ones: dict[_Numbers, list[int]], own: _Numbers, sign: int) -> _Numbers:

@@ -7,7 +7,7 @@ it answers differences of a function of the whole state, so that the end does no
 
 from collections.abc import Callable, Mapping
 from datetime import date
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from runtime.ledger.crosswalk import NEWEST, Basis, Place
 
@@ -169,4 +169,13 @@ class Register(Protocol):
 
     def __len__(self) -> int:
         """Keys kept."""
+        ...
+
+
+@runtime_checkable
+class Freezing(Protocol):
+    """A register that holds too much to be made bytes of while its shard waits."""
+
+    def freeze(self) -> Callable[[], bytes]:
+        """What gives the same as `dump` would now, whatever happens here meanwhile."""
         ...
