@@ -8,7 +8,7 @@ import polars as pl
 from adapters.sources.source import canonical
 from runtime.schema import COLUMNS, SCHEMA_VERSION, UTC_MS
 
-# A row is a plain tuple in this order: millions are made, and zip turns them into columns.
+# A row is a plain tuple in this order: millions are made, and turned into columns while they are fresh in the caches.
 Row = tuple[str, str, str | None, str | None, str | None, str | None, int, str | None, str | None, int, int]
 _ROW = {
     "kind": pl.String(),
@@ -33,27 +33,28 @@ class Accepted:
         self._clear()
 
     def _clear(self) -> None:
-        self._rows: list[Row] = []
-        self._sets: dict[str, list[str | None]] = {name: [] for name in _OF_SET}
+        self._columns: dict[str, list] = {name: [] for name in _ROW | _OF_SET}
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._columns["kind"])
 
     def take(
         self, rows: list[Row], names: tuple[str, str | None], source: str, currency: str, place: tuple[str, str]
     ) -> None:
         """Add a set's rows. `names`: its identity, with which the events' ids start, and its group, which they answer
         where they name nothing themselves. `place`: their entity and facility."""
-        self._rows += rows
+        if not rows:
+            return
+        for name, values in zip(_ROW, zip(*rows, strict=True), strict=True):
+            self._columns[name] += values
         entity, facility = place
         of_set = (*names, source, currency, entity, facility or None)
         for name, value in zip(_OF_SET, of_set, strict=True):
-            self._sets[name] += [value] * len(rows)
+            self._columns[name] += [value] * len(rows)
 
     def frame(self) -> pl.DataFrame:
         """All rows as canonical events; none are left behind."""
-        columns = zip(*self._rows, strict=True) if self._rows else [()] * len(_ROW)
-        frame = pl.DataFrame(dict(zip(_ROW, columns, strict=True)) | self._sets, schema=_ROW | _OF_SET)
+        frame = pl.DataFrame(self._columns, schema=_ROW | _OF_SET)
         self._clear()
         return canonical(
             frame,

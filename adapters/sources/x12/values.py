@@ -17,7 +17,8 @@ TEXT_CHARS_MAX = 128
 
 _DECIMAL = re.compile(r"([+-]?)(\d*)(?:\.(\d{0,2})0*)?")
 _DIGITS_MAX = 15
-_FAST_DIGITS_MAX = len(str(limits.AMOUNT_MINOR_MAX)) - 1  # whatever they are, they are below the limit
+_FAST_DIGITS_MAX = len(str(limits.AMOUNT_MINOR_MAX)) - 3  # before the point: whatever they are, it is below the limit
+_CENTS = (100, 10, 1)  # by how much numbers count that have so many digits after the point
 _PARTY_NUMBER = re.compile(r"\d[\d-]{5,14}")  # NPI, TIN, plan's number
 _CODE = re.compile(r"[A-Z0-9]{1,6}")
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
@@ -28,8 +29,8 @@ def minor_units(text: str) -> int | None:
     whole, _, cents = text.partition(".")
     digits = whole + cents
     # What nearly every amount looks like, before the general form. In Latin-1 only 0 to 9 are decimal.
-    if len(cents) == 2 and len(digits) <= _FAST_DIGITS_MAX and digits.isdecimal():
-        return int(digits)
+    if len(cents) <= 2 and len(whole) <= _FAST_DIGITS_MAX and digits.isdecimal():
+        return int(digits) * _CENTS[len(cents)]
     return _minor_units(text)
 
 
