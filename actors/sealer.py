@@ -16,6 +16,7 @@ from runtime.ports import Books, JournalEntry, Metrics, PeriodClose
 
 FULL_READ_MS = 2_000  # between two reads of everything that waits, while nothing of it is ripe
 LOOK_CALLS = 8  # a first look reads as many sets as so many calls take entries
+LOOKS_MAX = 60  # that a backlog is sealed in, as far as a look may be as large as that takes
 COUNT_EVERY_S, COUNT_SETS_FREE = 1.0, 50_000  # between two counts of what waits, longer by as many times as it is more
 
 
@@ -39,7 +40,7 @@ class Sealer:
         kinds = {kind: Gathering(s.age_s, s.every_s) for kind, s in section.gathering.items()}
         lines_max = min(limits.entry_lines_max, bounds.lines_max)
         self._policy = SealPolicy(lines_max, section.seal_age_s, kinds)
-        self._sets_max = limits.seal_sets_max
+        self._limits = limits
         self._look_sets = min(limits.seal_sets_max, LOOK_CALLS * bounds.entries_max)
         self._unripe_until_ms = 0  # nothing of all that waits is ripe before
         self._counted_ms = 0
@@ -102,12 +103,18 @@ class Sealer:
     def _planned_from_all(
         self, now_ms: int, entities: Sequence[str], period: str, policy: SealPolicy, room: Room
     ) -> list[Draft]:
-        everything = self._books.unclaimed(entities, self._sets_max, period)
-        crowded = everything.select(SET).unique().height >= self._sets_max
-        whole = whole_commits(everything, self._sets_max)
+        sets_max = self._sets_max()
+        everything = self._books.unclaimed(entities, sets_max, period)
+        crowded = everything.select(SET).unique().height >= sets_max
+        whole = whole_commits(everything, sets_max)
         drafts = plan_entries(whole, now_ms, policy, 2 * self._bounds.entries_max, crowded)
         self._unripe_until_ms = 0 if drafts else min(now_ms + FULL_READ_MS, next_due_ms(everything, policy))
         return within(drafts, room)
+
+    def _sets_max(self) -> int:
+        """How many sets one look takes. The more wait, the more fold into an entry: a long backlog needs no more calls
+        than a short one."""
+        return min(max(self._limits.seal_sets_max, self.sets_waiting // LOOKS_MAX), self._limits.seal_backlog_sets_max)
 
     def _store(self, drafts: list[Draft]) -> None:
         """Dying before `seal` leaves a gap in the numbers and nothing else."""

@@ -37,6 +37,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     call_lines_max: int = 400  # lines of one ERP call
     call_entries_max: int = 50
     seal_sets_max: int = 5_000  # posting sets looked at in one sealing round
+    seal_backlog_sets_max: int = 50_000  # the same where far more of them wait
     open_items_max: int = 5_000_000  # a shard's open items; at the limit, rows that would open one become exceptions
     ping_timeout_s: float = 10.0
     restart_backoff_s_max: float = 30.0
@@ -47,4 +48,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         assert (self.step_rows_max + self.frame_rows_max) * AMOUNT_MINOR_MAX < SUM_MINOR_MAX
         assert 0 < self.frame_bytes_max <= self.gateway_inflight_bytes_max
         assert 1 < self.entry_lines_max <= self.call_lines_max
-        assert self.call_entries_max > 0 and self.seal_sets_max > 0 and self.retry_after_s > 0
+        assert (
+            self.call_entries_max > 0
+            and 0 < self.seal_sets_max <= self.seal_backlog_sets_max
+            and self.retry_after_s > 0
+        )

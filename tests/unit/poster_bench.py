@@ -136,13 +136,15 @@ class Bench:
         self._commits += 1
         self.books.commit(0, self._epoch, after, f"{self._commits}-0", 1, effects)
 
-    def poster(self, callers: Callers | None = None, books: MemoryBooks | None = None) -> Poster:
+    def poster(
+        self, callers: Callers | None = None, books: MemoryBooks | None = None, limits: Limits | None = None
+    ) -> Poster:
         """A poster that has taken over; it makes calls at once unless it is given callers."""
         poster = Poster(
             books or self.books,
             callers or InlineCallers(self.erp),
             clock=self.clock,
-            limits=Limits(),
+            limits=limits or Limits(),
             erp_section=self.section,
             entities=["mercy"],
             holder="test",

@@ -11,6 +11,7 @@ from unit.poster_bench import Bench, VirtualCallers
 
 from actors.erp_calls import InlineCallers
 from actors.poster import IDLE_S, Poster
+from actors.sealer import LOOKS_MAX
 from adapters.books.memory import MemoryBooks
 from adapters.erp.memory import TERMS
 from runtime.config import GatheringSection
@@ -19,6 +20,7 @@ from runtime.flow.delivery import Desk, Send
 from runtime.flow.governor import CIRCUIT_OPEN_S, UNANSWERED_MAX, UNAUTHORISED_PAUSE_S
 from runtime.flow.outcomes import CALL_START_WITHIN_S
 from runtime.ledger.journal import counted
+from runtime.limits import Limits
 from runtime.ports import Outcome
 
 
@@ -112,6 +114,20 @@ def test_throttled_slows_and_still_posts_everything_once() -> None:
     assert bench.metrics.counts["erp_calls", "throttled"] == 2
     assert min(bench.metrics.levels["governor_rate_per_minute"]) < 600 * 0.4
     assert max(bench.metrics.levels["governor_paused_s"]) > 0
+
+
+def test_longer_backlog_folds_more_sets_into_each_entry() -> None:
+    """What waits is looked at in so many parts, not in parts of one size, as far as a look may be that large."""
+    entries = {}
+    for waiting, most in ((LOOKS_MAX * 4, 1_000), (LOOKS_MAX * 20, 1_000), (LOOKS_MAX * 20, 4)):
+        bench = Bench()
+        bench.commit(*[""] * waiting)
+        bench.clock.sleep(2.0)
+        bench.run(bench.poster(limits=Limits(seal_sets_max=2, seal_backlog_sets_max=most)))
+        entries[waiting, most] = len(bench.erp.moves)
+        assert bench.booked_once()
+    short, long, bounded = entries.values()
+    assert long < 2 * short < bounded  # five times the backlog
 
 
 def test_slow_erp_folds_more_sets_into_each_entry() -> None:
