@@ -23,7 +23,7 @@ from adapters.erp.doubles.limits import RequestLimits, Window
 from adapters.erp.doubles.server import SECRETS, DoubleServer
 from benchmarks import measure, workload
 
-WINDOW_S, CALLS_PER_WINDOW = 10.0, 400  # short, so that a cut quota shows within seconds; a call counts ten of them
+WINDOW_S, CALLS_PER_WINDOW = 10.0, 800  # short, so that a cut quota shows within seconds; a call counts ten of them
 CONCURRENCY = 5
 
 

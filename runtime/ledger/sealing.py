@@ -13,6 +13,7 @@ import polars as pl
 from runtime.ledger.journal import LINE, SET, Draft, build_drafts
 
 CLOCKS_APART_S = 60.0  # how far machines' clocks may differ; a set from later than that comes of a clock that was set
+_FIRST_LINE, _LAST_LINE = pl.col("lines").list.first(), pl.col("lines").list.last()
 _GROUP = ("mode", "entity", "currency", "period", "document")  # only sets that agree in these share an entry
 
 
@@ -103,7 +104,8 @@ def next_due_ms(unclaimed: pl.DataFrame, policy: SealPolicy) -> int:
 
 
 def _sets(unclaimed: pl.DataFrame) -> pl.DataFrame:
-    """One row a set: its group, its distinct lines as numbers, its age; groups together, oldest set first."""
+    """One row a set: its group, its distinct lines as numbers, its age; groups together, and in them sets that have
+    the same lines, so that an entry takes as many sets as it can."""
     coded = unclaimed.sort(*_GROUP, *LINE).with_columns(
         pl.struct(*_GROUP).rle_id().alias("group"), pl.struct(*_GROUP, *LINE).rle_id().alias("lines")
     )
@@ -112,10 +114,10 @@ def _sets(unclaimed: pl.DataFrame) -> pl.DataFrame:
         .agg(
             pl.col("mode", "entity", "period", "kind").first(),
             pl.col("lane").min(),
-            pl.col("lines").unique(),
+            pl.col("lines").unique().sort(),
             pl.col("committed_at").min().dt.epoch("ms"),
         )
-        .sort("group", "committed_at", *SET)
+        .sort("group", _FIRST_LINE, _LAST_LINE, "committed_at", *SET)
     )
 
 

@@ -166,6 +166,14 @@ def test_plan_set_with_two_deltas_on_one_line_counts_its_events_once() -> None:
     assert [(line.amount_minor, counted(line.text)) for line in draft.lines] == [(12, ("charge_posted", 10))] * 2
 
 
+def test_plan_sets_with_the_same_lines_share_an_entry_however_they_came() -> None:
+    """Lines are what an entry has room for: sets that came by turns fold as if they had come together."""
+    places = ("north", "south", "east", "west")
+    drafts = plan(*(PostingSet(facility=places[n % 4], age_s=60 - n) for n in range(40)))
+    assert [len(draft.lines) for draft in drafts] == [POLICY.entry_lines_max] * 2
+    assert claimed(drafts) == list(range(40))
+
+
 def test_plan_different_kinds_on_one_account_stay_apart() -> None:
     """The kind is part of a line's identity, so that counts can be read back."""
     [draft] = plan(PostingSet(), PostingSet(kind="charge_reversed"))
