@@ -69,7 +69,13 @@ class Due(NamedTuple):
     quantity: int
 
 
-class OrderLine(msgspec.Struct, array_like=True):
+class Touched(msgspec.Struct, array_like=True):
+    """What is asked of every order line there is."""
+
+    touched_ms: int
+
+
+class OrderLine(Touched, array_like=True):
     """An order line, and sums and entries of what answers it.
 
     `price`: minor units for one unit, as the text of a fraction. `by_amount`: ordered without a quantity; then each
@@ -85,7 +91,6 @@ class OrderLine(msgspec.Struct, array_like=True):
     price: str
     by_amount: bool
     ordered: int
-    touched_ms: int
     received: int = 0
     rejected: int = 0
     returned: int = 0

@@ -14,6 +14,7 @@ Parts, by `Fact.part`, and their measures; all keys but "ordered" name a line th
     used                cost
 """
 
+from collections.abc import Callable
 from datetime import date
 from fractions import Fraction
 from typing import ClassVar, Literal
@@ -28,12 +29,14 @@ from runtime.ledger.line_matching import (
     Failure,
     OrderLine,
     Standing,
+    Touched,
     failures,
     fits,
     fraction,
     price_of,
 )
 from runtime.ledger.registers import Fact, Finding, Hold, ItemFlag, Marks, Policy, usual_name
+from runtime.ledger.resting import Resting
 from runtime.ledger.tolerances import UNLIMITED, Check, most_fault, percent_fault, tolerance
 
 DAY_MS = 86_400_000
@@ -113,7 +116,7 @@ class OrderLines:
 
     def __init__(self, terms: OrderTerms, policy: Policy) -> None:
         self._terms, self._policy = terms, policy
-        self._lines: dict[Key, OrderLine] = {}
+        self._lines: Resting[Key, OrderLine] = Resting(Key, OrderLine)
         self._next_pass_ms = 0
         self._flags: dict[FlagKey, ItemFlag] = {}
         self._holds: dict[tuple[str, ...], Hold] = {}
@@ -146,9 +149,9 @@ class OrderLines:
         if now_ms < self._next_pass_ms:
             return
         self._next_pass_ms, limit_ms = now_ms + DAY_MS, now_ms - self._terms.keep_days * DAY_MS
-        rested = [key for key, line in self._lines.items() if line.touched_ms < limit_ms and line.is_square()]
-        for key in rested:
-            del self._lines[key]
+        for key in [key for key, line in self._lines.seen(Touched) if line.touched_ms < limit_ms]:
+            if self._lines.get(key).is_square():
+                self._lines.forget(key)
 
     def drain(self) -> Marks:
         """What began or ended since the last call, net: what did both is not told."""
@@ -158,12 +161,18 @@ class OrderLines:
 
     def dump(self) -> bytes:
         """Everything but the marks, which are drained before."""
-        return msgspec.msgpack.encode((self._next_pass_ms, list(self._lines.items())))
+        return self.freeze()()
+
+    def freeze(self) -> Callable[[], bytes]:
+        """What gives the same as `dump` would now, whatever happens here meanwhile."""
+        next_pass_ms, lines = self._next_pass_ms, self._lines.freeze()
+        return lambda: msgspec.msgpack.encode((next_pass_ms, lines()))
 
     def load(self, state: bytes) -> None:
         """Start from a snapshot."""
-        self._next_pass_ms, lines = msgspec.msgpack.decode(state, type=_STATE)
-        self._lines, self._flags, self._holds = dict(lines), {}, {}
+        self._next_pass_ms, lines = msgspec.msgpack.decode(state, type=tuple[int, list[bytes]])
+        self._lines.load(lines)
+        self._flags, self._holds = {}, {}
 
     # ── what comes in ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -173,7 +182,8 @@ class OrderLines:
         price = Fraction(1) if by_amount else price_of(fact.amount_minor, quantity, fact.currency, fact.attributes)
         if not fits(quantity, price):
             return Finding(fault=self._terms.quantity.exception)
-        self._lines[fact.entity, fact.key] = OrderLine(
+        line = OrderLine(
+            now_ms,
             fact.counterparty,
             fact.currency,
             fact.facility,
@@ -182,9 +192,9 @@ class OrderLines:
             str(price),
             by_amount,
             quantity,
-            now_ms,
             bill_only=fact.attributes.get("bill_only") is True,
         )
+        self._lines.put((fact.entity, fact.key), line)
         return Finding()
 
     def _level(self, place: Place) -> int:
@@ -253,9 +263,6 @@ class OrderLines:
             name = f"{flag.fault}:{entry.document.rpartition('/')[2]}"
             hold = Hold(self._terms.payable, entity, entry.bill, name, flag.raised, entry.source, entry.event_id)
             _net(self._holds, (entity, entry.bill, name, entry.source, entry.event_id), hold)
-
-
-_STATE = tuple[int, list[tuple[Key, OrderLine]]]
 
 
 def _net(marks: dict, key: tuple, mark: ItemFlag | Hold) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.ledger.crosswalk import Place
-from runtime.ledger.line_matching import plain, price_of, worth
+from runtime.ledger.line_matching import OrderLine, plain, price_of, worth
 from runtime.ledger.order_lines import OrderLines, OrderTerms
 from runtime.ledger.registers import Fact, Finding, Hold, ItemFlag, Marks
 from runtime.ledger.tolerances import Check, tolerance
@@ -712,7 +712,7 @@ def test_order_lines_open_receipts_are_the_balance_of_grni(policies, order, made
     books.take(order)
     for each in made:
         books.take(each)
-        (line,) = books.lines._lines.values()
+        ((_, line),) = books.lines._lines.seen(OrderLine)
         now = line.standing()
         assert -books.balances["GRNI"] == now.received - now.cleared
         assert 0 <= now.cleared <= now.received
