@@ -33,7 +33,7 @@ from runtime.step import CONFLICT, MOVES, UNCLASSIFIED, UNMAPPED, Step, moves
 
 HELD = {**STAMPED, "fault": pl.String()}
 FIRST: Mapping[int, int] = {}  # nothing became ready before
-HELD_PIECES_MAX = 64  # what is held is made one piece when there are more: each takes milliseconds and 30 KiB
+HELD_PIECES_MAX = 64  # more are made one: to add to thousands takes milliseconds, and each has 30 KiB
 
 
 class Intake:
