@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from actors.cli.draining import Draining, Left
+from actors.cli.draining import Draining, Left, pause_s
 from actors.cli.installation import Installation
 from adapters.books.sql import SqlBooks
 from adapters.erp.doubles.catalog import doubles
@@ -140,11 +140,11 @@ def _drain(installation: Installation, seconds: float) -> tuple[float, Left]:
     books, left = SqlBooks(installation.wiring().books_url), Left(0, 0, 0, 0, 0)
     draining, until, told_s = Draining(installation.wiring(), books), time.time() + seconds, 0.0
     try:
-        while any(left := draining.left()) and time.time() < until:
-            if time.time() > told_s + TELL_S:
-                told_s = time.time()
+        while (asked_s := time.time()) and any(left := draining.left()) and asked_s < until:
+            if asked_s > told_s + TELL_S:
+                told_s = asked_s
                 err.print(f"draining: {left}", highlight=False)
-            time.sleep(POLL_S)
+            time.sleep(pause_s(time.time() - asked_s))
     finally:
         draining.close()
         books.close()

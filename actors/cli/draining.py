@@ -18,7 +18,12 @@ from adapters.log.redis_streams import RedisLogWriter
 from runtime.errors import PenstockError
 
 TIMEOUT_S = 150.0
-POLL_S = 0.2
+POLL_S, PAUSE_PART = 0.2, 9  # to count millions of sets takes seconds: a pause is at least so many times as long
+
+
+def pause_s(asked_s: float) -> float:
+    """How long to wait before one asks again, when asking took so long."""
+    return max(POLL_S, PAUSE_PART * asked_s)
 
 
 class Left(NamedTuple):
@@ -90,8 +95,11 @@ def drain(wiring: Wiring, books: SqlBooks, on_left: Callable[[Left], None] = lam
 
 def wait_until(is_so: Callable[[], bool], complaint: Callable[[], str], timeout_s: float = TIMEOUT_S) -> None:
     """Ask again and again until it is so; PenstockError with the complaint when it takes too long."""
-    deadline, pause = time.monotonic() + timeout_s, threading.Event()
+    asked_at, pause = time.monotonic(), threading.Event()
+    deadline = asked_at + timeout_s
     while not is_so():
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > deadline:
             raise PenstockError(f"{complaint()}; see the logs folder")
-        pause.wait(POLL_S)
+        pause.wait(pause_s(now - asked_at))
+        asked_at = time.monotonic()
