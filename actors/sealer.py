@@ -16,7 +16,8 @@ from runtime.ports import Books, JournalEntry, Metrics, PeriodClose
 
 FULL_READ_MS = 2_000  # between two reads of everything that waits, while nothing of it is ripe
 LOOK_CALLS = 8  # a first look reads as many sets as so many calls take entries
-LOOKS_MAX = 60  # that a backlog is sealed in, as far as a look may be as large as that takes
+LOOKS_MAX = 30  # that a backlog is sealed in, as far as a look may be as large as that takes
+CALLS_AHEAD = 16  # to seal for at once where more waits than was looked at: to look at it takes as long as some calls
 COUNT_EVERY_S, COUNT_SETS_FREE = 1.0, 50_000  # between two counts of what waits, longer by as many times as it is more
 
 
@@ -107,9 +108,10 @@ class Sealer:
         everything = self._books.unclaimed(entities, sets_max, period)
         crowded = everything.select(SET).unique().height >= sets_max
         whole = whole_commits(everything, sets_max)
-        drafts = plan_entries(whole, now_ms, policy, 2 * self._bounds.entries_max, crowded)
+        calls = CALLS_AHEAD if crowded else 1
+        drafts = plan_entries(whole, now_ms, policy, 2 * calls * self._bounds.entries_max, crowded)
         self._unripe_until_ms = 0 if drafts else min(now_ms + FULL_READ_MS, next_due_ms(everything, policy))
-        return within(drafts, room)
+        return within(drafts, room._replace(entries=room.entries * calls, lines=room.lines * calls))
 
     def _sets_max(self) -> int:
         """How many sets one look takes. The more wait, the more fold into an entry: a long backlog needs no more calls

@@ -37,7 +37,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     call_lines_max: int = 400  # lines of one ERP call
     call_entries_max: int = 50
     seal_sets_max: int = 5_000  # posting sets looked at in one sealing round
-    seal_backlog_sets_max: int = 50_000  # the same where far more of them wait
+    seal_backlog_sets_max: int = 100_000  # the same where far more of them wait
     open_items_max: int = 5_000_000  # a shard's open items; at the limit, rows that would open one become exceptions
     ping_timeout_s: float = 10.0
     restart_backoff_s_max: float = 30.0

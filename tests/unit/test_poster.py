@@ -6,6 +6,7 @@ from contextlib import suppress
 from itertools import chain, count, repeat
 
 import msgspec
+import polars as pl
 import pytest
 from unit.poster_bench import Bench, VirtualCallers
 
@@ -128,6 +129,24 @@ def test_longer_backlog_folds_more_sets_into_each_entry() -> None:
         assert bench.booked_once()
     short, long, bounded = entries.values()
     assert long < 2 * short < bounded  # five times the backlog
+
+
+def test_backlog_is_sealed_for_several_calls_at_once() -> None:
+    """To look at very much takes longer than a call: where more waits than that, entries are made for calls to come."""
+    looks = []
+
+    class Counting(MemoryBooks):
+        def unclaimed(self, erp_entities: Sequence[str], sets_max: int, period: str = "") -> pl.DataFrame:
+            looks.append(sets_max)
+            return super().unclaimed(erp_entities, sets_max, period)
+
+    bench = Bench(books=Counting)
+    for month in range(1, 11):
+        bench.commit(*[""] * 3, period=f"2026-{month:02}")
+    bench.clock.sleep(2.0)
+    limits = Limits(call_entries_max=1, seal_sets_max=29, seal_backlog_sets_max=29)
+    bench.run(bench.poster(limits=limits), lambda: len(bench.erp.moves) == 9)
+    assert looks.count(29) == 1
 
 
 def test_slow_erp_folds_more_sets_into_each_entry() -> None:
