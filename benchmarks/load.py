@@ -137,10 +137,13 @@ async def _sample(installation: Installation, samples: list[Sample], over: threa
 
 def _drain(installation: Installation, seconds: float) -> tuple[float, Left]:
     """Wait until nothing is on the way, or for so long; when that was, and what is left."""
-    books, left = SqlBooks(installation.wiring().books_url), Left(0, 0, 0, 0, 0)
-    draining, until, told_s = Draining(installation.wiring(), books), time.time() + seconds, 0.0
+    books, until, told_s = SqlBooks(installation.wiring().books_url), time.time() + seconds, 0.0
+    draining = Draining(installation.wiring(), books)
     try:
-        while (asked_s := time.time()) and any(left := draining.left()) and asked_s < until:
+        while True:
+            asked_s, left = time.time(), draining.left()
+            if not any(left) or asked_s > until:
+                return time.time(), left
             if asked_s > told_s + TELL_S:
                 told_s = asked_s
                 err.print(f"draining: {left}", highlight=False)
@@ -148,7 +151,6 @@ def _drain(installation: Installation, seconds: float) -> tuple[float, Left]:
     finally:
         draining.close()
         books.close()
-    return time.time(), left
 
 
 def _spans(seconds: float) -> list[tuple[str, float, float]]:
