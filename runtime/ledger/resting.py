@@ -1,4 +1,4 @@
-"""Values by key, of which those that nothing has touched for a while rest as bytes: a fifth of what objects take.
+"""Values by key, of which those that nothing has touched for a while rest as bytes: half the memory, keys included.
 
 Owns what is awake, and a copy of all that can be made at once and made bytes of later. Never forgets by itself.
 """
