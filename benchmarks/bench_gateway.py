@@ -4,8 +4,6 @@ The client runs beside it and shares the cores. The limit is the slower one of a
 bare append of the same rows to the log.
 """
 
-import contextlib
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import NamedTuple
 
@@ -15,13 +13,13 @@ import uvloop
 from benchmarks import parts, prepared, raw, workload
 from benchmarks.measure import Options, Result, percentiles_ms
 from benchmarks.producer import UNDER_WAY, Producer, Sent
+from benchmarks.watching import cpu_s
 
 EVENTS = 600_000
 FRAME_ROWS = (4_096, 16_384, 65_536)
 WARM_UP_S = 1.0
 CORES = 4
 Send = Callable[[Producer, Iterator[bytes], float], Awaitable[Sent]]
-
 
 PROCESSES = {
     "benchmarks.serve": "gateway",
@@ -82,19 +80,12 @@ async def through(target: str, requests: list[bytes], send: Send, seconds: float
     """The same of a server that runs there."""
     rounds = prepared.in_rounds(requests)
     for duration in (WARM_UP_S, seconds):
-        producer, began = Producer(target), cpu_s()
+        producer, began = Producer(target), _cpu_s()
         sent = await send(producer, rounds, duration)
-        used = cpu_s()
+        used = _cpu_s()
         await producer.close()
     return Measured(sent, {name: total - began.get(name, 0.0) for name, total in used.items()})
 
 
-def cpu_s() -> dict[str, float]:
-    """CPU time spent until now by this process, the producer, and by what it started."""
-    used = Counter(producer=sum(psutil.Process().cpu_times()[:2]))
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):  # it ends meanwhile
-            title = " ".join(process.cmdline())
-            kind = next((kind for part, kind in PROCESSES.items() if part in title), "other")
-            used[kind] += sum(process.cpu_times()[:2])
-    return dict(used)
+def _cpu_s() -> dict[str, float]:
+    return cpu_s(psutil.Process().children(recursive=True), PROCESSES, "other")

@@ -8,6 +8,7 @@ import contextlib
 import signal
 import time
 from collections import Counter, deque
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import polars as pl
@@ -57,19 +58,26 @@ class Watch:
 
     def cpu_s(self) -> dict[str, float]:
         """CPU time used until now, by kind of process."""
-        record, used = self._installation.record(), Counter(producer=sum(psutil.Process().cpu_times()[:2]))
+        record = self._installation.record()
         roots = [psutil.Process(part.pid) for part in (*record.parts, record.ray)]
-        for process in [child for root in roots for child in (root, *root.children(recursive=True))]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                title = " ".join(process.cmdline())
-                kind = next((kind for start, kind in PROCESSES.items() if start in title), "ray itself")
-                used[kind] += sum(process.cpu_times()[:2])
-        return dict(used)
+        return cpu_s(
+            [child for root in roots for child in (root, *root.children(recursive=True))], PROCESSES, "ray itself"
+        )
 
     async def close(self) -> None:
         """Give the connections back."""
         self.books.close()
         await self._log.close()
+
+
+def cpu_s(processes: Iterable[psutil.Process], kinds: Mapping[str, str], other: str) -> dict[str, float]:
+    """CPU time used until now by this process, the producer, and by these. `kinds`: by what a command line holds."""
+    used = Counter(producer=sum(psutil.Process().cpu_times()[:2]))
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ends meanwhile
+            title = " ".join(process.cmdline())
+            used[next((kind for part, kind in kinds.items() if part in title), other)] += sum(process.cpu_times()[:2])
+    return dict(used)
 
 
 def pids(installation: Installation) -> dict[str, int]:
