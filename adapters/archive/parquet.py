@@ -11,7 +11,8 @@ Owns the names and the order of writing: a temporary file, its fsync, the rename
 final name is therefore whole. Never removes a segment that nothing replaces.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from operator import attrgetter, itemgetter
 from pathlib import Path
 
 import polars as pl
@@ -56,10 +57,8 @@ class ParquetArchive:
 
     def steps(self, shard: int, after: str = START) -> Generator[ArchivedStep, None, None]:
         """Every step after that position. See Archive."""
-        reached = position_key(after)
-        for segment in segments.counted(self._root / "steps" / f"shard={shard:04d}"):
-            if segment.position > reached:
-                yield from (step for step in read_steps(segment.path) if position_key(step.position) > reached)
+        folder = self._root / "steps" / f"shard={shard:04d}"
+        yield from segments.followed(folder, after, read_steps, attrgetter("position"))
 
     def step_at(self, shard: int, position: str) -> ArchivedStep | None:
         """The step that ended there. See Archive."""
@@ -108,9 +107,8 @@ class ParquetArchive:
 
     def outcomes_of(self, shard: int) -> Generator[tuple[str, pl.DataFrame], None, None]:
         """The shard's outcome rows by commit, (position, rows), oldest first; one segment at a time in memory."""
-        for segment in segments.counted(self._root / "outcomes" / f"shard={shard:04d}"):
-            commits = pl.read_parquet(segment.path).partition_by("position", maintain_order=True)
-            yield from ((rows["position"][0], rows) for rows in commits)
+        folder = self._root / "outcomes" / f"shard={shard:04d}"
+        yield from segments.followed(folder, START, _by_commit, itemgetter(0))
 
     def _folder(self, what: str, shard: int) -> Path:
         folder = self._root / what / f"shard={shard:04d}"
@@ -129,6 +127,12 @@ def in_commit_order(outcomes: pl.DataFrame) -> pl.DataFrame:
     parts = pl.col("position").str.splitn("-", 2).struct
     ms, sequence = parts.field("field_0").cast(pl.Int64), parts.field("field_1").cast(pl.UInt64)
     return outcomes.sort(ms, sequence, maintain_order=True)
+
+
+def _by_commit(path: Path) -> Iterator[tuple[str, pl.DataFrame]]:
+    """The commits of a file, oldest first."""
+    for rows in pl.read_parquet(path).partition_by("position", maintain_order=True):
+        yield rows["position"][0], rows
 
 
 def _write_parquet(rows: pl.DataFrame, path: Path) -> None:

@@ -7,10 +7,10 @@ therefore leaves a folder that reads the same. Never looks at what the columns m
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import pyarrow.parquet as pq
 
@@ -19,6 +19,8 @@ from runtime.ports import position_key
 MERGE_FILES = 16  # neighbours that become one
 SMALL_BYTES = (256 * 2**10, 4 * 2**20)  # sizes below which segments are merged with their like; larger ones stay
 BATCH_ROWS = 65_536
+
+Item = TypeVar("Item")
 
 
 class Segment(NamedTuple):
@@ -46,6 +48,27 @@ def counted(folder: Path) -> list[Segment]:
     return taken[::-1]
 
 
+def followed(
+    folder: Path, after: str, read: Callable[[Path], Iterable[Item]], position_of: Callable[[Item], str]
+) -> Iterator[Item]:
+    """What `read` makes of the segments after a position, oldest first, each item once, however long that takes.
+
+    The segments are looked for anew each time: what came next may have become part of a wider one, and be gone.
+    """
+    reached, missing = position_key(after), None
+    while segment := next((one for one in counted(folder) if one.position > reached), None):
+        try:
+            for item in read(segment.path):
+                if (place := position_key(position_of(item))) > reached:
+                    reached = place
+                    yield item
+            reached = segment.position
+        except FileNotFoundError:
+            if segment.path == missing:
+                raise
+            missing = segment.path
+
+
 def drop_shorter(folder: Path, after: str, position: str) -> None:
     """Remove segments that begin at the same position and end before it: what is durable now holds their rows."""
     for other in map(Segment.at, folder.glob(f"{after}_*.parquet")):
@@ -56,7 +79,8 @@ def drop_shorter(folder: Path, after: str, position: str) -> None:
 def compact(folder: Path, through: str) -> None:
     """Remove what an earlier round has merged, then merge one run of small neighbours.
 
-    Merged files stay for a round, so that whoever listed them can still open them.
+    Merged files stay for a round, so that whoever listed them can still open them; who reads longer than that looks
+    for them anew (`followed`).
     """
     bound = position_key(through)
     kept = [segment for segment in counted(folder) if segment.position <= bound]

@@ -77,6 +77,36 @@ def test_compact_of_many_small_segments_changes_nothing_that_is_read(archive: Ar
         assert read(archive) == before
 
 
+def test_compact_takes_nothing_from_who_reads_meanwhile(tmp_path: Path) -> None:
+    """Who has begun to read goes on to the end, each step and outcome once, while what it has not read yet is merged
+    and removed; what came meanwhile is read as well."""
+    archive = ParquetArchive(tmp_path)
+    steps = fill(archive, 2 * segments.MERGE_FILES)
+    begun, outcomes_begun = archive.steps(SHARD), archive.outcomes_of(SHARD)
+    found, positions = [next(begun)], [next(outcomes_begun)[0]]
+    for _ in range(4):
+        archive.compact(SHARD, through="99999-0")
+    assert len(list(tmp_path.glob("steps/*/*.parquet"))) == 2
+    late = step(99991, 99992)
+    archive.put_segment(SHARD, steps[-1].position, late.position, outcomes(("late", "booked", late.position)), [late])
+
+    found += begun
+    positions += [position for position, _ in outcomes_begun]
+    assert found == [*steps, late] and positions == [one.position for one in found]
+
+
+def test_segment_that_is_not_there_is_told(tmp_path: Path) -> None:
+    """A name that leads nowhere is an error, not a wait without end."""
+    archive = ParquetArchive(tmp_path)
+    fill(archive, 1)
+    (file,) = tmp_path.glob("steps/*/*.parquet")
+    file.rename(tmp_path / "away")
+    file.symlink_to(tmp_path / "nowhere")
+
+    with pytest.raises(FileNotFoundError):
+        list(archive.steps(SHARD))
+
+
 def test_compact_leaves_few_files_and_nothing_unrecorded(tmp_path: Path) -> None:
     """Small neighbours become one file a run; a segment that no checkpoint names yet is left alone."""
     archive = ParquetArchive(tmp_path)
