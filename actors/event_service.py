@@ -26,7 +26,7 @@ from penstock.v1 import events_pb2 as v1
 from actors import answers
 from actors.answers import Receipt
 from actors.coalescer import Apart, Coalescer
-from actors.gateway import LAG_EVERY_S, ROWS_IN_LOOP_MAX, Gateway, numbered, off_loop
+from actors.gateway import LAG_EVERY_S, ROWS_IN_LOOP_MAX, Gateway, numbered
 from runtime.errors import FrameError, Pressure
 from runtime.limits import Limits
 from runtime.schema import Few, Incoming
@@ -134,7 +134,7 @@ class EventServicer:
             return await self._take_rows(message)
 
     async def _take_arrow(self, request_id: str, frame: bytes) -> v1.SubmitResponse:
-        events = await asyncio.to_thread(self._wire.from_arrow, frame, self._limits)
+        events = await self._gateway.off_loop(self._wire.from_arrow, frame, self._limits)
         receipt = await self._gateway.store(numbered(events))
         return answers.arrow_response(request_id, events.column("event_id"), receipt)
 
@@ -155,7 +155,8 @@ class EventServicer:
             apart = await asyncio.gather(*(self._store_rows([part]) for part in parts), return_exceptions=True)
             return [receipt if isinstance(receipt, BaseException) else receipt[0] for receipt in apart]
         events = list(chain.from_iterable(parts))
-        receipt = await self._gateway.store(await off_loop(len(events), self._wire.from_rows, events, self._limits))
+        read = await self._gateway.off_loop_if_many(len(events), self._wire.from_rows, events, self._limits)
+        receipt = await self._gateway.store(read)
         bounds = accumulate(map(len, parts), initial=0)
         return [receipt.part(start, end) for start, end in pairwise(bounds)]
 

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, chain, pairwise
 from typing import NamedTuple, TypeVar
 
@@ -45,8 +46,8 @@ LAG_EVERY_S = 0.1
 LAG_TIMEOUT_S = 2.0
 DOUBT_READS = 50  # readings of the lag for which a refused append counts against this gateway's health
 REQUEST_BYTES_MIN = 1024  # what a request costs at least while it is under way
-CHECKS_AT_ONCE, APPENDS_AT_ONCE = 2, 2
-ROWS_IN_LOOP_MAX = 256  # what so few rows need is done sooner than a thread would get its turn
+APPENDS_AT_ONCE = 2
+ROWS_IN_LOOP_MAX = 256
 # Appends of few events cost the loop little, and the log syncs together what came to it during its last sync.
 FEW_APPENDS_AT_ONCE, FEW_APART = 4, Apart(least_s=0.003, most_s=0.02, weight_max=ROWS_IN_LOOP_MAX)
 
@@ -81,7 +82,8 @@ class Gateway:
         self.limits, self._clock, self._metrics = limits, clock, metrics or NoMetrics()
         self._admission = Admission(limits)
         self._recent = RecentIds(limits.gateway_recent_ids_max)
-        self._checking = asyncio.Semaphore(CHECKS_AT_ONCE)
+        # One: several would hand the interpreter's lock to each other thousands of times a second.
+        self._frames = ThreadPoolExecutor(1, "frames")
         self._appends = Coalescer(self._append, limits.frame_rows_max, APPENDS_AT_ONCE)
         self._few_appends = Coalescer(self._append_few, ROWS_IN_LOOP_MAX, FEW_APPENDS_AT_ONCE, FEW_APART)
         self._watching: asyncio.Task | None = None
@@ -100,6 +102,7 @@ class Gateway:
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
+        self._frames.shutdown(wait=False)
         await self._log.close()
 
     async def submit(self, frame: pl.DataFrame) -> Receipt:
@@ -133,8 +136,7 @@ class Gateway:
         if rows > self.limits.frame_rows_max:
             raise FrameError("too_many_rows", "", f"at most {self.limits.frame_rows_max} events in one frame")
         self._refuse_for_paused(incoming.events)
-        async with self._checking:
-            checked = await off_loop(rows, self._check, incoming)
+        checked = await self.off_loop_if_many(rows, self._check, incoming)
         ids, digests = (checked.accepted.column(name).to_numpy() for name in ("id_hash", "digest"))
         known = self._recent.known(ids, digests)
         fresh = np.flatnonzero(~known)
@@ -155,6 +157,14 @@ class Gateway:
         for event in fresh:
             self._recent.remember_one(*event[_HASHES])
         return self._receipt(np.array(rows, np.int64), np.array(known, bool), rejected, stored)
+
+    async def off_loop(self, work: Callable[..., Result], *arguments: object) -> Result:
+        """Do work on a frame in the thread that all frames share, without holding up the loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._frames, work, *arguments)
+
+    async def off_loop_if_many(self, rows: int, work: Callable[..., Result], *arguments: object) -> Result:
+        """The same, unless the work on so few rows is done sooner than a thread would get its turn."""
+        return work(*arguments) if rows <= ROWS_IN_LOOP_MAX else await self.off_loop(work, *arguments)
 
     def _receipt(self, rows: np.ndarray, known: np.ndarray, rejected: pl.DataFrame, stored: Stored | None) -> Receipt:
         """What became of a request. `rows`: the numbers of those that are valid; `known`: which of them are repeats."""
@@ -192,7 +202,7 @@ class Gateway:
     async def _append(self, parts: list[_Part]) -> list[Stored]:
         """Append what several callers bring."""
         rows = [len(part.rows) for part in parts]
-        return await self._append_entries(*await off_loop(sum(rows), self._entries, parts), rows)
+        return await self._append_entries(*await self.off_loop_if_many(sum(rows), self._entries, parts), rows)
 
     async def _append_few(self, parts: list[list[Event]]) -> list[Stored]:
         """The same of few events."""
@@ -269,11 +279,6 @@ class Gateway:
     def refusal(self) -> Pressure | None:
         """Why even a small request would be refused now."""
         return self._admission.refusal(self.inflight_bytes + REQUEST_BYTES_MIN)
-
-
-async def off_loop(rows: int, work: Callable[..., Result], *arguments: object) -> Result:
-    """Do work on so many rows without holding up the loop: in a thread, unless that takes longer than the work."""
-    return work(*arguments) if rows <= ROWS_IN_LOOP_MAX else await asyncio.to_thread(work, *arguments)
 
 
 def _scope(event: Event) -> tuple[str, str, str | None]:
