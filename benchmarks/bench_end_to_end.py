@@ -1,10 +1,10 @@
 """The whole way: Arrow frames over gRPC to committed books, on real Ray, with log, books, producer on the same cores.
 
-First as fast as it goes: counts what the books say was committed between two moments, after a warm-up that lasts until
-no shard moves to another worker any more. Then half of that is offered at fixed moments: how long until the
-acknowledgement, and until the books have it. Afterwards everything sent must be in the books, once. The limit is the
-slowest of what its machinery does alone with the same rows: a gRPC echo, appends to the log and reads of it, a scan by
-Polars on one core, inserts into a bare table.
+First as fast as it goes, in the largest frames: counts what the books say was committed between two moments, after a
+warm-up that lasts until no shard moves to another worker any more. Then half of that is offered at fixed moments, in
+smaller frames, as who wants answers soon would: how long until the acknowledgement, and until the books have it.
+Afterwards everything sent must be in the books, once. The limit is the slowest of what its machinery does alone with
+the same rows: a gRPC echo, appends to the log and reads of it, a scan by Polars on one core, inserts into a bare table.
 """
 
 import asyncio
@@ -22,7 +22,8 @@ from benchmarks.measure import Options, Result, percentiles_ms
 from benchmarks.producer import Producer, Sent
 from benchmarks.watching import Commits, Watch, percentile_ms
 
-EVENTS, FRAME_ROWS = 800_000, 16_384
+EVENTS, FRAME_ROWS = 800_000, 65_536
+HALF_FRAME_ROWS, HALF_FIRST_ROUND = 8_192, 500  # of a thousand rounds
 UNDER_WAY, CONNECTIONS = 16, 8
 RAW_S, RAW_STEP_ROWS, RAW_STEPS = 3.0, 65_536, 4
 AHEAD_ROWS_MAX = 1_000_000  # the producer holds back while so many acknowledged events are not committed yet
@@ -90,10 +91,10 @@ def results(options: Options) -> Iterator[Result]:
     limits = _limits(load, requests)
     slowest = raw.slowest(limits)
     with parts.penstock(options.workers, options.gateways, options.shards) as installation:
-        window, half = asyncio.run(_measure(installation, requests, options.seconds))
+        smaller = prepared.arrow_requests(load, HALF_FRAME_ROWS)
+        window, half = asyncio.run(_measure(installation, requests, smaller, options.seconds))
     common = {
         "name": "end_to_end",
-        "frame_rows": FRAME_ROWS,
         "fsync": parts.FSYNC,
         "cores": os.cpu_count() or 1,
         "composition": load.composition,
@@ -101,6 +102,7 @@ def results(options: Options) -> Iterator[Result]:
     how = f"{options.gateways} gateways, {options.workers} workers, {options.shards} shards"
     yield Result(
         case=how,
+        frame_rows=FRAME_ROWS,
         events_per_s=round(window.events_per_s),
         **percentiles_ms(window.sent.latencies_s),
         limit=f"the slowest raw step: {slowest.name}",
@@ -114,6 +116,7 @@ def results(options: Options) -> Iterator[Result]:
     )
     yield Result(
         case=f"{how}, half load",
+        frame_rows=HALF_FRAME_ROWS,
         events_per_s=round(half.sent.events / half.sent.seconds),
         **percentiles_ms(half.sent.latencies_s),
         figures={f"submit_to_committed_p{p}_ms": percentile_ms(half.committed_s, p) for p in (50, 99)},
@@ -139,12 +142,14 @@ def _limits(load: workload.Workload, requests: list[bytes]) -> list[raw.Raw]:
     ]
 
 
-async def _measure(installation: Installation, requests: list[bytes], seconds: float) -> tuple[Window, HalfLoad]:
-    watch, rounds = Watch(installation), prepared.in_rounds(requests)
+async def _measure(
+    installation: Installation, requests: list[bytes], smaller: list[bytes], seconds: float
+) -> tuple[Window, HalfLoad]:
+    watch, target = Watch(installation), installation.record().gateway
     try:
-        window = await full_load(watch, installation.record().gateway, rounds, seconds)
-        calls_per_s = window.events_per_s / 2 / FRAME_ROWS
-        half = await _half_load(watch, installation.record().gateway, rounds, calls_per_s, seconds * HALF_LOAD_PART)
+        window = await full_load(watch, target, prepared.in_rounds(requests), seconds)
+        rounds, calls_per_s = prepared.in_rounds(smaller, HALF_FIRST_ROUND), window.events_per_s / 2 / HALF_FRAME_ROWS
+        half = await _half_load(watch, target, rounds, calls_per_s, seconds * HALF_LOAD_PART)
         await drain(watch, window.sent.accepted + half.sent.accepted)
         return window, half
     finally:

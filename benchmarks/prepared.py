@@ -124,10 +124,11 @@ def row_requests(load: workload.Workload, rows: int) -> list[bytes]:
     return [v1.SubmitRequest(rows=v1.EventRows(events=part)).SerializeToString() for part in parts]
 
 
-def in_rounds(requests: list[bytes]) -> Iterator[bytes]:
-    """The requests again and again, each time with other ids: new events of the same shape and size."""
+def in_rounds(requests: list[bytes], first: int = 0) -> Iterator[bytes]:
+    """The requests again and again, each time with other ids: new events of the same shape and size. `first`: the
+    number of the first round, as rounds of one number have the same ids."""
     mark = workload.MARK.encode()
-    for number in range(10 ** (len(mark) - 2)):
+    for number in range(first, 10 ** (len(mark) - 2)):
         mine = b"~%0*d~" % (len(mark) - 2, number)
         for request in requests:
             yield request if number == 0 else request.replace(mark, mine)
