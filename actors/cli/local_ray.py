@@ -22,6 +22,8 @@ from runtime.config import Config
 from runtime.errors import ConfigError
 
 READY_TIMEOUT_S = 120.0
+STARTS_MAX = 3
+SAID_LINES = 20  # of ray.out, shown when it does not start
 RAY_ENVIRONMENT = {
     "RAY_worker_niceness": "0",  # actors share the machine with the log and the ERP: not behind them
     "RAY_DEDUP_LOGS": "0",
@@ -38,7 +40,21 @@ def ray_home(folder: Path) -> Path:
 
 
 def start_ray(folder: Path, config: Config, record: RunRecord) -> None:
-    """A Ray head on the loopback interface, as a child that outlives this command."""
+    """A Ray head on the loopback interface, as a child that outlives this command.
+
+    Nobody can hold a free port for Ray until it listens there: a head that lost one, or a part of it, is started anew.
+    Raises ConfigError with what Ray said last.
+    """
+    for _ in range(STARTS_MAX):
+        process, dashboard = _start_head(folder, config, record)
+        if _comes_up(process, dashboard):
+            return
+        shutil.rmtree(ray_home(folder), ignore_errors=True)
+    raise ConfigError(f"Ray did not start in {STARTS_MAX} attempts; ray.out in the data folder ends:\n{_said(folder)}")
+
+
+def _start_head(folder: Path, config: Config, record: RunRecord) -> tuple[subprocess.Popen, int]:
+    """The head's process, and the port of its dashboard."""
     port, dashboard = free_port(), free_port(config.runtime.dashboard_port)
     metrics = free_port(config.runtime.metrics_port)
     home = ray_home(folder)
@@ -65,18 +81,35 @@ def start_ray(folder: Path, config: Config, record: RunRecord) -> None:
     record.ray = embedded.EmbeddedPart(
         "ray", process.pid, psutil.Process(process.pid).create_time(), record.ray_address
     )
-    _wait_for_ray(process, dashboard)
+    return process, dashboard
 
 
-def _wait_for_ray(process: subprocess.Popen, dashboard_port: int) -> None:
+def _comes_up(process: subprocess.Popen, dashboard_port: int) -> bool:
+    """Wait until the head listens; whether it did before it ended."""
     deadline = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise ConfigError("Ray did not start; see ray.out in the data folder")
-        if listens(f"127.0.0.1:{dashboard_port}"):
-            return
+            return False
+        if _serves(process, dashboard_port):
+            return True
         time.sleep(0.1)
     raise ConfigError(f"Ray did not answer within {READY_TIMEOUT_S:g} s; see ray.out in the data folder")
+
+
+def _serves(process: subprocess.Popen, port: int) -> bool:
+    """Whether a child of that process listens on the port, and not somebody who had it already."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(process.pid).children():
+            sockets = child.net_connections("tcp")
+            if any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in sockets):
+                return True
+    return False
+
+
+def _said(folder: Path) -> str:
+    """The last that Ray said."""
+    said = (folder / "ray.out").read_text(errors="replace").splitlines()
+    return "\n".join(said[-SAID_LINES:])
 
 
 def end_ray(folder: Path, part: embedded.EmbeddedPart) -> None:
