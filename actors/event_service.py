@@ -26,7 +26,7 @@ from penstock.v1 import events_pb2 as v1
 from actors import answers
 from actors.answers import Receipt
 from actors.coalescer import Apart, Coalescer
-from actors.gateway import LAG_EVERY_S, ROWS_IN_LOOP_MAX, Gateway, numbered
+from actors.gateway import LAG_EVERY_S, LARGE_BYTES, ROWS_IN_LOOP_MAX, Gateway, numbered
 from runtime.errors import FrameError, Pressure
 from runtime.limits import Limits
 from runtime.schema import Few, Incoming
@@ -134,7 +134,7 @@ class EventServicer:
             return await self._take_rows(message)
 
     async def _take_arrow(self, request_id: str, frame: bytes) -> v1.SubmitResponse:
-        events = await self._gateway.off_loop(self._wire.from_arrow, frame, self._limits)
+        events = await self._gateway.off_loop(len(frame) >= LARGE_BYTES, self._wire.from_arrow, frame, self._limits)
         receipt = await self._gateway.store(numbered(events))
         return answers.arrow_response(request_id, events.column("event_id"), receipt)
 

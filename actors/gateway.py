@@ -47,7 +47,7 @@ LAG_TIMEOUT_S = 2.0
 DOUBT_READS = 50  # readings of the lag for which a refused append counts against this gateway's health
 REQUEST_BYTES_MIN = 1024  # what a request costs at least while it is under way
 APPENDS_AT_ONCE = 2
-ROWS_IN_LOOP_MAX = 256
+ROWS_IN_LOOP_MAX, LARGE_ROWS, LARGE_BYTES = 256, 32_768, 4 * 2**20
 # Appends of few events cost the loop little, and the log syncs together what came to it during its last sync.
 FEW_APPENDS_AT_ONCE, FEW_APART = 4, Apart(least_s=0.003, most_s=0.02, weight_max=ROWS_IN_LOOP_MAX)
 
@@ -82,8 +82,9 @@ class Gateway:
         self.limits, self._clock, self._metrics = limits, clock, metrics or NoMetrics()
         self._admission = Admission(limits)
         self._recent = RecentIds(limits.gateway_recent_ids_max)
-        # One: several would hand the interpreter's lock to each other thousands of times a second.
-        self._frames = ThreadPoolExecutor(1, "frames")
+        # One: several would hand the interpreter's lock to each other thousands of times a second. Large frames do so
+        # seldom, and with threads of their own they keep nobody waiting.
+        self._frames, self._large = ThreadPoolExecutor(1, "frames"), ThreadPoolExecutor(2, "large-frames")
         self._appends = Coalescer(self._append, limits.frame_rows_max, APPENDS_AT_ONCE)
         self._few_appends = Coalescer(self._append_few, ROWS_IN_LOOP_MAX, FEW_APPENDS_AT_ONCE, FEW_APART)
         self._watching: asyncio.Task | None = None
@@ -102,7 +103,8 @@ class Gateway:
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
-        self._frames.shutdown(wait=False)
+        for pool in (self._frames, self._large):
+            pool.shutdown(wait=False)
         await self._log.close()
 
     async def submit(self, frame: pl.DataFrame) -> Receipt:
@@ -158,13 +160,16 @@ class Gateway:
             self._recent.remember_one(*event[_HASHES])
         return self._receipt(np.array(rows, np.int64), np.array(known, bool), rejected, stored)
 
-    async def off_loop(self, work: Callable[..., Result], *arguments: object) -> Result:
-        """Do work on a frame in the thread that all frames share, without holding up the loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._frames, work, *arguments)
+    async def off_loop(self, large: bool, work: Callable[..., Result], *arguments: object) -> Result:
+        """Do work on a frame in a thread that frames, or large ones, share, without holding up the loop."""
+        pool = self._large if large else self._frames
+        return await asyncio.get_running_loop().run_in_executor(pool, work, *arguments)
 
     async def off_loop_if_many(self, rows: int, work: Callable[..., Result], *arguments: object) -> Result:
         """The same, unless the work on so few rows is done sooner than a thread would get its turn."""
-        return work(*arguments) if rows <= ROWS_IN_LOOP_MAX else await self.off_loop(work, *arguments)
+        if rows <= ROWS_IN_LOOP_MAX:
+            return work(*arguments)
+        return await self.off_loop(rows >= LARGE_ROWS, work, *arguments)
 
     def _receipt(self, rows: np.ndarray, known: np.ndarray, rejected: pl.DataFrame, stored: Stored | None) -> Receipt:
         """What became of a request. `rows`: the numbers of those that are valid; `known`: which of them are repeats."""

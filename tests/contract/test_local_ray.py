@@ -40,18 +40,21 @@ FREE_PORT = local_ray.free_port
 
 @pytest.fixture
 def taken() -> Iterator[int]:
+    """A port that somebody else serves."""
     with socket.create_server(("127.0.0.1", 0)) as somebody:
         yield somebody.getsockname()[1]
 
 
 @pytest.fixture
 def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A data folder; Ray's own lies in it, too."""
     with short_folder() as path:
         monkeypatch.setattr(local_ray.tempfile, "gettempdir", lambda: str(path))
         yield path
 
 
 def test_head_that_loses_a_port_is_started_anew(folder, taken, monkeypatch):
+    """Where somebody else listens on the dashboard's port by then, the next attempt takes others, and all ends."""
     ports, record = Ports(taken, lost=1), RunRecord(host="here")
     monkeypatch.setattr(local_ray, "free_port", ports.free)
     try:
@@ -65,6 +68,7 @@ def test_head_that_loses_a_port_is_started_anew(folder, taken, monkeypatch):
 
 
 def test_head_that_never_comes_up_says_what_ray_said(folder, taken, monkeypatch):
+    """After the last attempt the error holds the end of Ray's own output, and nothing of Ray runs."""
     ports, record = Ports(taken, lost=local_ray.STARTS_MAX), RunRecord(host="here")
     monkeypatch.setattr(local_ray, "free_port", ports.free)
     with pytest.raises(ConfigError, match=f"Failed to bind to 127.0.0.1:{taken}"):

@@ -76,9 +76,9 @@ def taken(*requests: pl.DataFrame) -> tuple[list[Receipt], pl.DataFrame, MemoryL
     return receipts, pl.concat(frames.decode_sealed(r.body) for some in records.values() for r in some), log
 
 
-@pytest.mark.parametrize("counts", [(1,), (100,), (3_000,), (1, 100), (100, 1), (2, 3, 100, 200), (200, 3_000)])
+@pytest.mark.parametrize("counts", [(1,), (100,), (3_000,), (1, 100), (100, 1), (2, 3, 100, 200), (200, 3_000, 33_000)])
 def test_gateway_stores_every_event_as_validated_whatever_came_with_it(counts: tuple[int, ...]):
-    """Small and large requests, which are checked in two ways, share entries, and each event is stored as if alone."""
+    """Requests of all sizes, checked in the loop or in threads, share entries, and each event is stored as if alone."""
     requests = [events(f"r{n}", count) for n, count in enumerate(counts)]
     receipts, stored, _ = taken(*requests)
     assert [len(receipt.accepted) for receipt in receipts] == list(counts)
