@@ -49,7 +49,7 @@ def start_ray(folder: Path, config: Config, record: RunRecord) -> None:
         process, dashboard = _start_head(folder, config, record)
         if _comes_up(process, dashboard):
             return
-        shutil.rmtree(ray_home(folder), ignore_errors=True)
+        end_ray(folder, record.ray)
     raise ConfigError(f"Ray did not start in {STARTS_MAX} attempts; ray.out in the data folder ends:\n{_said(folder)}")
 
 

@@ -18,6 +18,7 @@ CONFIG = Config.model_validate(
         "entities": {"mercy": {"name": "Mercy", "opens_on": "2026-07-01"}},
     }
 )
+FREE_PORT = local_ray.free_port
 DASHBOARD = 1  # which of the ports that a start asks for
 
 
@@ -33,9 +34,6 @@ class Ports:
         start, which = divmod(self.asked, 3)
         self.asked += 1
         return self._taken if start < self._lost and which == DASHBOARD else FREE_PORT(wanted)
-
-
-FREE_PORT = local_ray.free_port
 
 
 @pytest.fixture

@@ -198,10 +198,8 @@ class Run:
         for id, *what in effects.exceptions.select("exception_id", "type", "event_id").iter_rows():
             self.open[id] = tuple(what)
             self.raised.add((id, *what))
-        begun = {id for id, *_ in self.raised}
         for id in effects.resolved:
-            assert id in begun, "an exception ended that never began"
-            self.open.pop(id, None)  # a person's release may have ended it before its cause has ended
+            assert self.open.pop(id, None), "an exception ended that never began"
 
     def state(self, event_id: str) -> str:
         """What became of an event's first content, "" when it never came."""
