@@ -265,7 +265,7 @@ class Intake:
 
     def _marked(self, arrivals: Arrivals, step: Step) -> Places:
         marks = self.registers.drain()
-        step.flag(marks.flags, self.now_ms)
+        step.flag(self.items.standing(marks), self.now_ms)
         step.tell(marks.told, self._following.flows, self.now_ms)
         step.derive(self._following.derivings(marks.derived))
         before = self._booked_before(self.items.begun(marks.holds), arrivals, step)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from runtime.ledger.item_table import ItemTable
 from runtime.ledger.links import Links
-from runtime.ledger.registers import Hold, ItemFlag, Told
+from runtime.ledger.registers import Hold, ItemFlag, Marks, Told
 from runtime.ledger.rules import Item, Rulebook
 from runtime.ledger.waiting import Event, Expected, GroupKey, GroupSum, ItemTerms, Key, OpenItem, Waiter
 
@@ -60,8 +60,18 @@ class HeldItems:
             if not hold.on:
                 self._end_hold(_key(hold), hold)
 
+    def standing(self, marks: Marks) -> list[ItemFlag]:
+        """A register's flags, less the ends of exceptions that ended when a person let go the holds beside them."""
+        ended = [hold for hold in marks.holds if not hold.on and not self._is_caused(hold)]
+        let_go = {(_plain(hold.hold), hold.entity, hold.source, hold.event_id) for hold in ended}
+        return [flag for flag in marks.flags if flag.raised or flag[:4] not in let_go]
+
+    def _is_caused(self, hold: Hold) -> bool:
+        terms = self.terms.get(_key(hold))
+        return terms is not None and _cause(hold) in terms.causes
+
     def _begin_hold(self, key: Key, hold: Hold) -> None:
-        terms, cause = self.terms.setdefault(key, ItemTerms()), (hold.hold, hold.source, hold.event_id)
+        terms, cause = self.terms.setdefault(key, ItemTerms()), _cause(hold)
         if _is_released(terms, hold.hold):
             if hold.tells:
                 self._end_exception(key, cause)
@@ -73,7 +83,7 @@ class HeldItems:
         terms.holds.append(hold.hold)
 
     def _end_hold(self, key: Key, hold: Hold) -> None:
-        terms, cause = self.terms.setdefault(key, ItemTerms()), (hold.hold, hold.source, hold.event_id)
+        terms, cause = self.terms.setdefault(key, ItemTerms()), _cause(hold)
         if hold.hold in terms.holds:
             terms.holds.remove(hold.hold)
         if cause in terms.causes:
@@ -222,6 +232,10 @@ class HeldItems:
 
 def _key(hold: Hold) -> Key:
     return hold.item, hold.entity, hold.key
+
+
+def _cause(hold: Hold) -> tuple[str, str, str]:
+    return hold.hold, hold.source, hold.event_id
 
 
 def _plain(hold: str) -> str:

@@ -274,7 +274,8 @@ class OpenItems(StepMatching):
     def _forget_items(self, rows: np.ndarray) -> None:
         gone = set(self.items.keys_at(rows)) if self.terms else set()
         self.items.forget(rows)
-        for key in [key for key in self.terms if key_of(key) in gone]:
+        # What a register holds is known until it ends, so that its exception ends once.
+        for key in [key for key, terms in self.terms.items() if not terms.causes and key_of(key) in gone]:
             del self.terms[key]
 
     # ── snapshot ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -339,6 +339,34 @@ def test_hold_that_a_person_released_is_not_set_again():
     assert run.state("pay-PAY1") == "booked"
 
 
+@pytest.mark.parametrize("together", [True, False], ids=["one step", "a step each"])
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["released first", "received first"])
+def test_exception_ends_once_when_its_hold_is_released_and_its_cause_ends(order, together):
+    """A person's release ends a hold's exception, the missing receipt has nothing left to end; or the reverse."""
+    run = Run()
+    run.take(ordered(), received(90), billed(100, 100_000), bill(100_000))
+    rows = [(let_go("match_failed_receipt:1"), received(10, "R2"))[at] for at in order]
+    for step in [rows] if together else [[row] for row in rows]:
+        run.take(*step)
+    assert "match_failed_receipt" not in run.open_types()
+    run.restart()
+    run.take(approved(), paid(100_000))
+    assert run.state("pay-PAY1") == "booked"
+
+
+def test_exception_ends_with_its_cause_although_its_bill_was_paid_and_forgotten():
+    """A return makes a paid bill's match fail; goods that come after the bill is forgotten end that exception."""
+    run = Run()
+    run.take(*GOODS, approved(), paid(100_000))
+    run.take(received(10, "R2", kind="goods_returned"))
+    assert "match_failed_receipt" in run.open_types()
+    run.step(tick(NOW_MS + 500 * DAY_MS))
+    run.step(tick(NOW_MS + 1_000 * DAY_MS))
+    assert "match_failed_receipt" in run.open_types()
+    run.take(received(10, "R3"), at_ms=NOW_MS + 1_000 * DAY_MS)
+    assert "match_failed_receipt" not in run.open_types()
+
+
 def test_bill_taken_out_leaves_its_holds_for_the_right_one():
     """A head with a wrong total is taken out, overdue approval and all; the right one's payment is held as before."""
     run = Run()
