@@ -5,6 +5,7 @@ repeats count nowhere. Changes nothing.
 """
 
 import contextlib
+import os
 from typing import NamedTuple
 
 import polars as pl
@@ -39,8 +40,8 @@ def proved(installation: Installation, client: Client, erp: dict, left: Left, *,
         figures: dict[str, float] = {"requests": len(client.answered), "entries": sum(books.entry_counts().values())}
     if derive:
         wiring = installation.wiring()
-        with sources(installation) as found, contextlib.closing(open_erp(wiring)) as gateway:
-            verification = verify(found, gateway)
+        with contextlib.closing(open_erp(wiring)) as gateway:
+            verification = verify(sources(installation), gateway, os.cpu_count() or 1)
         differences += [str(difference) for difference in verification.differences[:DIFFERENCES_TOLD]]
         figures["verified_events"] = verification.counts.get("events", 0)
     return Proof(differences, figures)

@@ -40,16 +40,22 @@ class FrameError(PenstockError):
     """Input that can't be read as events at all."""
 
     def __init__(self, code: str, column: str, message: str) -> None:
-        super().__init__(f"{code}: {column}: {message}" if column else f"{code}: {message}")
+        super().__init__(code, column, message)  # all of it, so that it comes whole out of another process
         self.code, self.column, self.message = code, column, message
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.column}: {self.message}" if self.column else f"{self.code}: {self.message}"
 
 
 class Pressure(PenstockError):
     """The way ahead is full. Nothing was taken; ask again after retry_after_s."""
 
     def __init__(self, reason: str, retry_after_s: float) -> None:
-        super().__init__(f"{reason}; retry after {retry_after_s:g} s")
+        super().__init__(reason, retry_after_s)
         self.reason, self.retry_after_s = reason, retry_after_s
+
+    def __str__(self) -> str:
+        return f"{self.reason}; retry after {self.retry_after_s:g} s"
 
 
 class LogError(PenstockError):

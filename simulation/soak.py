@@ -3,20 +3,17 @@
 Owns the summary over seeds: how many held, which did not, and how often each fault really happened.
 """
 
-import multiprocessing
-import os
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from itertools import count, islice
 
 import msgspec
 
+from simulation import side_by_side
 from simulation.simulator import Outcome, simulate
 
-THREADS_VARIABLE = "POLARS_MAX_THREADS"  # one core a process, so that cores don't fight over each other's work
 AHEAD = 2  # seeds handed to each process before it asks
 FAILURES_MAX = 5  # then there is enough to look at
 
@@ -79,24 +76,9 @@ def _here(numbers: Iterator[int], events: int) -> Iterator[Outcome]:
 
 
 def _elsewhere(numbers: Iterator[int], events: int, processes: int) -> Iterator[Outcome]:
-    os.environ.setdefault(THREADS_VARIABLE, "1")
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=_end_with_parent)
-    try:
+    with side_by_side.pool(processes) as pool:
         running: set[Future] = {pool.submit(simulate, n, events) for n in islice(numbers, AHEAD * processes)}
         while running:
             done, running = wait(running, return_when=FIRST_COMPLETED)
             running |= {pool.submit(simulate, n, events) for n in islice(numbers, len(done))}
             yield from (future.result() for future in done)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """Whoever asked may be killed; nobody runs on for them."""
-    threading.Thread(target=_watch_parent, daemon=True).start()
-
-
-def _watch_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)

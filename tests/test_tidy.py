@@ -63,7 +63,11 @@ IMPORT_RULES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("simulation/", ("actors.bootstrap", "actors.cli", "actors.ray_stage", "actors.wiring", "penstock"), ()),
     ("runtime/", ("simulation",), ()),
     ("adapters/", ("simulation",), ()),
-    ("actors/", ("simulation",), ("actors/cli/simulate.py", "actors/cli/verification.py")),
+    (
+        "actors/",
+        ("simulation",),
+        ("actors/cli/simulate.py", "actors/cli/verification.py", "actors/cli/shard_proofs.py"),
+    ),
 )
 # All that the naive model shares with the engine: the event schema, the rule tables, the forms of what it reads.
 AUDITOR_KNOWS = (

@@ -1,56 +1,27 @@
 """Verifying a Penstock: everything derived anew from what came, compared both ways with books, archive and ERP.
 
-Owns where each side is read and at which instant. The books are read in one transaction; each shard is derived up to
-the position that it has in there, from the archive's steps and, after them, from the log. Shards are taken one after
-another, so that only one is in memory. The derivation is the naive model of `simulation.auditor`, which shares with the
-engine the event schema and the rule tables, and nothing else. Changes nothing, and needs nothing to be still.
+Owns the instant that is verified, and what only the whole can say: balances, open exceptions, journal entries, the ERP.
+The books are read in one transaction; each shard is derived up to the position that it has in there (`shard_proofs`).
+The derivation is the naive model of `simulation.auditor`, which shares with the engine the event schema and the rule
+tables, and nothing else. Changes nothing, and needs nothing to be still.
 """
 
-import contextlib
-import gc
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import msgspec
 import polars as pl
 
-from adapters.archive.parquet import ParquetArchive
-from adapters.books.instant import InstantBooks, Standing, StoredEntry, at_one_instant
-from runtime.config import Config
-from runtime.effects import OUTCOMES, empty
-from runtime.errors import ConfigError, ErpError, LogError
+from actors.cli.shard_proofs import PAGE_SETS, Progressed, ShardFound, ShardTask, Sources, proved
+from adapters.books.instant import InstantBooks, StoredEntry, at_one_instant
+from runtime.errors import ConfigError, ErpError
 from runtime.event_rules import identity
 from runtime.ledger.journal import entry_key
-from runtime.ledger.rules import Rulebook
-from runtime.ports import (
-    CORRECTIONS,
-    START,
-    ArchivedStep,
-    CommitMark,
-    ErpGateway,
-    JournalEntry,
-    LogReader,
-    position_key,
-)
-from simulation.auditor.books import Auditor
-from simulation.auditor.proof import Aligned, Difference, ShardProof, postings_by_commit
+from runtime.ports import CORRECTIONS, ErpGateway, JournalEntry
+from simulation.auditor.proof import Difference
 
-PAGE_SETS = 5_000
 KEYS_MAX = 5_000  # posted entries looked up at the ERP, the newest; the trial balance tells of the rest
-GC_ALLOCATIONS = 200_000  # what is derived stays and makes no cycles: to look for some takes a sixth of the time
 UNDER_WAY = ("in_flight", "unknown", "parked")  # entries that the ERP may hold, which the books do not know yet
-
-
-class Sources(NamedTuple):
-    """What everything is derived from and compared with. `log` is None when it does not run."""
-
-    config: Config
-    rulebook: Rulebook
-    books_url: str
-    archive: ParquetArchive
-    log: LogReader | None
 
 
 class Verification(msgspec.Struct, kw_only=True):
@@ -67,30 +38,19 @@ class Verification(msgspec.Struct, kw_only=True):
         return not self.differences
 
 
-Progressed = Callable[[int], None]  # told how many more rows are done
-
-
-def verify(sources: Sources, erp: ErpGateway | None, progress: Progressed = lambda _rows: None) -> Verification:
-    """Compare everything. Raises BooksUnavailable."""
-    with at_one_instant(sources.books_url) as books, _collecting_seldom():
+def verify(
+    sources: Sources, erp: ErpGateway | None, processes: int = 1, progress: Progressed = lambda _rows: None
+) -> Verification:
+    """Compare everything, in so many `processes` shards side by side. Raises BooksUnavailable."""
+    with at_one_instant(sources.books_url) as books:
         run = _Run(sources, books, progress)
-        run.shards()
+        run.shards(processes)
         run.entries()
         if erp:
             run.erp(erp)
         else:
             run.found.uncovered.append("the ERP was not asked")
         return run.finished()
-
-
-@contextlib.contextmanager
-def _collecting_seldom() -> Iterator[None]:
-    before = gc.get_threshold()
-    gc.set_threshold(GC_ALLOCATIONS, *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 def rows_to_do(books_url: str) -> int:
@@ -102,13 +62,7 @@ def rows_to_do(books_url: str) -> int:
 class _Run:
     def __init__(self, sources: Sources, books: InstantBooks, progress: Progressed) -> None:
         self._sources, self._books, self._progress = sources, books, progress
-        self._archive, self._log = sources.archive, sources.log
-        self._opens_on = {name: entity.opens_on for name, entity in sources.config.entities.items()}
-        self._items_max = sources.config.bounds().open_items_max
         self._counts: Counter[str] = Counter()
-        self._balances: Counter[tuple] = Counter()
-        self._corrected: Counter[tuple] = Counter()  # what corrections of entries move
-        self._exceptions: Counter[tuple] = Counter()
         self.found = Verification()
 
     def finished(self) -> Verification:
@@ -116,134 +70,58 @@ class _Run:
         self.found.counts = dict(self._counts)
         return self.found
 
-    # ── events ──
+    # ── shards ──
 
-    def shards(self) -> None:
-        """Every shard, one after another; then what only all of them together say."""
-        standings = self._books.standings()
-        pages = postings_by_commit(self._of_shards(self._books.posting_pages(PAGE_SETS)))
-        held = groupby(pages, key=lambda one: one[0])
-        waiting = next(held, None)
-        whole = True
-        for shard in sorted(standings):
-            mine = iter(())
-            if waiting and waiting[0] == shard:
-                mine = ((commit.position, commit) for _, commit in waiting[1])
-            whole &= self._shard(shard, standings[shard], Aligned(mine))
-            waiting = next(held, None) if waiting and waiting[0] == shard else waiting
-        for _ in pages:  # to the end, for what no shard asked for
-            pass
-        if whole:
-            self._compare_sums()
+    def shards(self, processes: int) -> None:
+        """Every shard, the largest first; then what only all of them together say."""
+        standings, rows = self._books.standings(), dict(self._books.shard_rows().select("shard", "rows_total").rows())
+        tasks = [ShardTask(shard, standings[shard], self._books.shard_totals(shard)) for shard in standings]
+        tasks.sort(key=lambda task: (-rows[task.shard], task.shard))
+        found = sorted(proved(self._sources, tasks, processes, self._progress), key=lambda one: one.shard)
+        for one in found:
+            self._counts += one.counts
+            self.found.positions |= {one.shard: one.position} if one.position else {}
+            self.found.differences += one.differences
+            self.found.uncovered += one.uncovered
+        if all(one.whole for one in found):
+            self._compare_balances(found)
+            self._compare_exceptions(found)
 
-    def _of_shards(self, pages: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-        """Postings that follow from events. What corrects entries is no shard's, and only moves what the sums must be;
-        so does what a replaced entry keeps."""
-        for page in pages:
-            corrects, replaced = page["shard"] == CORRECTIONS, page["entry_state"] == "replaced"
-            self._corrected.update(_sums(page.filter(corrects & ~replaced)))
-            self._corrected.subtract(_sums(page.filter(~corrects & replaced)))
-            yield page.filter(~corrects)
-
-    def _shard(self, shard: int, standing: Standing, postings: Aligned) -> bool:
-        """Follow one shard as far as it is recorded; whether that was to the end."""
-        proof = ShardProof(shard, self._sources.rulebook, self._opens_on, self._items_max)
-        outcomes = Aligned(self._archive.outcomes_of(shard))
-        ends = Aligned((position, rows) for _, position, rows in self._books.commit_ends(shard))
-        for step in self._steps(shard, standing.position):
-            _, missed = ends.at(step.position)
-            if missed:
-                self._uncover(shard, f"the archive lacks the entries that the commit at {missed[0]} took")
-                return False
-            commit, strange = postings.at(step.position)
-            self._strange(shard, strange)
-            archived, _ = outcomes.at(step.position)
-            if archived is None and position_key(step.position) <= position_key(standing.checkpoint or START):
-                archived = empty(OUTCOMES)
-            proof.take(step, commit, archived)
-            if step.position == standing.checkpoint:
-                self._compare_snapshot(proof, standing)
-            self._progress(sum(record.rows for record in step.records))
-        self._counts += proof.counts
-        self.found.positions[shard] = proof.position
-        if proof.position != standing.position:
-            self._uncover(shard, f"the entries after {proof.position} are neither in the archive nor in the log")
-            self.found.differences += proof.differences
-            return False
-        self._strange(shard, postings.rest())
-        proof.finish(self._books.shard_totals(shard))
-        self.found.differences += proof.differences
-        self._balances += proof.balances()
-        self._exceptions += self._auditor().exceptions([proof.model], self._books)[0]
-        return True
-
-    def _auditor(self) -> Auditor:
-        return Auditor(self._sources.rulebook, self._opens_on, self._items_max, 0)
-
-    def _steps(self, shard: int, to: str) -> Iterator[ArchivedStep]:
-        """The shard's steps up to a position: what the archive holds, then what the log still does.
-
-        A checkpoint may move steps from the log to the archive meanwhile: then the archive is read on.
-        """
-        last, marks = START, self._books.commits(shard, START)
-        while True:
-            before = last
-            for source in (self._archive.steps(shard, after=last), self._logged(shard, marks)):
-                for step in source:
-                    if position_key(last) < position_key(step.position) <= position_key(to):
-                        last = step.position
-                        yield step
-            if last in (before, to):
-                return
-
-    def _logged(self, shard: int, marks: Sequence[CommitMark]) -> Iterator[ArchivedStep]:
-        """Committed steps that the log still holds whole."""
-        for mark in marks if self._log else ():
-            try:
-                records = self._log.read_range(shard, mark.after, mark.position)
-            except LogError:
-                return
-            whole = records and records[-1].position == mark.position
-            if whole and sum(record.rows for record in records) == mark.rows:
-                yield ArchivedStep(tuple(records))
-
-    def _compare_snapshot(self, proof: ShardProof, standing: Standing) -> None:
-        try:
-            snapshot = self._archive.get_snapshot(standing.snapshot)
-            proof.compare_snapshot(snapshot, lambda name: self._archive.get_run(proof.shard, name))
-        except FileNotFoundError:  # a newer checkpoint has taken its place meanwhile
-            self._uncover(proof.shard, "its snapshot was replaced while it was verified: waiting rows not compared")
-
-    def _strange(self, shard: int, positions: Sequence[str]) -> None:
-        for position in positions:
-            self._differ("posting sets", f"commit {position}", "none", "some", shard=shard, position=position)
-
-    def _uncover(self, shard: int, why: str) -> None:
-        self.found.uncovered.append(f"shard {shard}: {why}")
-
-    def _differ(self, what: str, key: str, expected: object, found: object, **place: object) -> None:
-        one = Difference(what=what, key=key, expected=str(expected), found=str(found), **place)
-        self.found.differences.append(one)
-
-    def _compare_sums(self) -> None:
-        """Balances and open exceptions of all shards."""
+    def _compare_balances(self, found: Sequence[ShardFound]) -> None:
+        """What all shards have posted, and what was corrected since, is what the accounts show."""
         balances: Counter[tuple] = Counter()
         for row in self._books.balances().iter_rows(named=True):
             key = (row["entity"], row["currency"], row["account_code"])
             balances[(*key, "D")], balances[(*key, "C")] = row["debit_minor"], row["credit_minor"]
-        expected = Counter(self._balances)
-        expected.update(self._corrected)
+        expected = self._corrected()
+        for one in found:
+            expected.update(one.balances)
         for key in _differing(expected, balances):
             self._differ("balance", " ".join(key), expected[key], balances[key])
-        _, held = self._auditor().exceptions([], self._books)
+
+    def _corrected(self) -> Counter[tuple]:
+        """What corrections of entries add to the accounts, less what the entries that they replaced keep of events."""
+        corrected: Counter[tuple] = Counter()
+        for page in self._books.postings_of(CORRECTIONS, PAGE_SETS):
+            corrected.update(_sums(page.filter(pl.col("entry_state") != "replaced")))
+        for page in self._books.replaced_pages(PAGE_SETS):
+            corrected.subtract(_sums(page.filter(pl.col("shard") != CORRECTIONS)))
+        return corrected
+
+    def _compare_exceptions(self, found: Sequence[ShardFound]) -> None:
+        """What all shards leave open is what the books show as open."""
+        expected = sum((one.exceptions for one in found), Counter())
+        held = self._sources.auditor().open_exceptions(self._books)
         self._counts["open exceptions"] += held.total()
-        for key in _differing(self._exceptions, held):
-            first = self._archive.find([identity(key[1], key[2])]).head(1) if key[2] else pl.DataFrame()
+        for key in _differing(expected, held):
+            first = self._sources.archive.find([identity(key[1], key[2])]).head(1) if key[2] else pl.DataFrame()
             place = first.select("shard", "position").row(0, named=True) if first.height else {}
             event = f"{key[1]} {key[2]}".strip()
-            self._differ(
-                "open exception", " ".join(map(str, key)), self._exceptions[key], held[key], event=event, **place
-            )
+            self._differ("open exception", " ".join(map(str, key)), expected[key], held[key], event=event, **place)
+
+    def _differ(self, what: str, key: str, expected: object, found: object, **place: object) -> None:
+        one = Difference(what=what, key=key, expected=str(expected), found=str(found), **place)
+        self.found.differences.append(one)
 
     # ── entries ──
 

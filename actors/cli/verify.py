@@ -5,7 +5,9 @@ could not be carried out.
 """
 
 import contextlib
+import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -14,8 +16,9 @@ import typer
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from actors.cli.installation import Installation, NotRunning, books_url
+from actors.cli.shard_proofs import Sources
 from actors.cli.terminal import AsJson, ConfigFile, err, load, out, print_json, print_table, told
-from actors.cli.verification import Sources, Verification, rows_to_do, verify
+from actors.cli.verification import Verification, rows_to_do, verify
 from actors.wiring import Wiring, archive_root, open_erp
 from adapters import settings
 from adapters.archive.parquet import ParquetArchive
@@ -25,6 +28,7 @@ from runtime.errors import ConfigError
 from runtime.ledger.rule_file import parse_rulebook
 from runtime.ports import ErpGateway
 
+PROCESSES_HELP = "Shards that are derived side by side, each in the memory of a process; 0: one a core."
 HEADS_HELP = "With --chain: a file with the --json answer of an earlier run; its heads must still be in the chains."
 
 
@@ -33,6 +37,7 @@ def command(
     chain: Annotated[bool, typer.Option("--chain", help="Check the audit trail's hash chains instead.")] = False,
     heads: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help=HEADS_HELP)] = None,
     erp: Annotated[bool, typer.Option("--erp/--no-erp", help="Also read the ERP back.")] = True,
+    processes: Annotated[int, typer.Option(min=0, help=PROCESSES_HELP)] = 0,
     config: ConfigFile = "",
     json: AsJson = False,
 ) -> None:
@@ -46,7 +51,7 @@ def command(
         if chain:
             report = check(_books_url(Installation(settled)), _kept(heads))
         else:
-            report = _verified(Installation(settled), erp, quiet=json)
+            report = _verified(Installation(settled), erp, processes or os.cpu_count() or 1, quiet=json)
     if json:
         right = report.whole if chain else report.right
         print_json({"right": right, **msgspec.to_builtins(report, str_keys=True)})
@@ -78,30 +83,27 @@ def _books_url(installation: Installation) -> str:
     return wiring.books_url if wiring else books_url(installation.config)
 
 
-@contextlib.contextmanager
-def sources(installation: Installation) -> Iterator[Sources]:
+def sources(installation: Installation) -> Sources:
     """Where everything is, whether it runs or not."""
     config, wiring = installation.config, _wiring(installation)
     log_url = wiring.log_url if wiring else config.log.url
-    with contextlib.ExitStack() as stack:
-        yield Sources(
-            config=config,
-            rulebook=wiring.rulebook() if wiring else parse_rulebook(settings.load_rulebook_text(config)),
-            books_url=_books_url(installation),
-            archive=ParquetArchive(archive_root(config)),
-            log=stack.enter_context(contextlib.closing(RedisLogReader(log_url))) if log_url else None,
-        )
+    return Sources(
+        config=config,
+        rulebook=wiring.rulebook() if wiring else parse_rulebook(settings.load_rulebook_text(config)),
+        books_url=_books_url(installation),
+        archive=ParquetArchive(archive_root(config)),
+        open_log=partial(RedisLogReader, log_url) if log_url else None,
+    )
 
 
-def _verified(installation: Installation, with_erp: bool, quiet: bool) -> Verification:
-    wiring = _wiring(installation)
+def _verified(installation: Installation, with_erp: bool, processes: int, quiet: bool) -> Verification:
+    wiring, found_at = _wiring(installation), sources(installation)
     with contextlib.ExitStack() as stack:
-        found_at = stack.enter_context(sources(installation))
         erp: ErpGateway | None = None
         if with_erp and wiring and installation.config.erp.kind != "none":
             erp = stack.enter_context(contextlib.closing(open_erp(wiring)))
         advance = stack.enter_context(_progress(rows_to_do(found_at.books_url), quiet))
-        return verify(found_at, erp, advance)
+        return verify(found_at, erp, processes, advance)
 
 
 @contextlib.contextmanager

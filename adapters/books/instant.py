@@ -11,7 +11,7 @@ import msgspec
 import polars as pl
 from sqlalchemy import Connection, Row, Select, func, select
 
-from adapters.books import control_totals, frames, queries, tables
+from adapters.books import control_totals, frames, pages, queries, tables
 from adapters.books.copying import RESTORED
 from adapters.books.database import Database
 from adapters.books.posting_rows import unpacked
@@ -69,6 +69,16 @@ class InstantBooks(SqlBooks):
         """One shard's control totals: columns TOTALS."""
         with self._database.reading() as connection:
             return control_totals.held(connection, shard)
+
+    def postings_of(self, shard: int, sets_max: int) -> Generator[pl.DataFrame, None, None]:
+        """As `posting_pages`, of one shard: that of CORRECTIONS, too."""
+        with self._database.reading() as connection:
+            yield from pages.postings_of(connection, shard, sets_max)
+
+    def replaced_pages(self, sets_max: int) -> Generator[pl.DataFrame, None, None]:
+        """As `posting_pages`, of the sets whose entry was replaced."""
+        with self._database.reading() as connection:
+            yield from pages.replaced_pages(connection, sets_max)
 
     def commit_ends(self, shard: int) -> Generator[tuple[str, str, int], None, None]:
         """(after, position, rows) of each commit that the audit trail tells of, oldest first."""

@@ -76,6 +76,16 @@ def posting_page(after: SetKey, sets_max: int) -> Select:
     return page.where(tuple_(*_KEY) > tuple_(*after)).order_by(*_KEY).limit(sets_max)
 
 
+def before_shard(shard: int) -> SetKey:
+    """A place before all sets of a shard, and after those of the shards before it."""
+    return (shard, -1, 0, 0)
+
+
+def replaced_page(after: SetKey, sets_max: int) -> Select:
+    """As `posting_page`, of the sets alone whose entry was replaced."""
+    return posting_page(after, sets_max).where(_entries.state == "replaced")
+
+
 def told_sets(places: Sequence[SetKey], kinds: Collection[str]) -> Select:
     """What a status says of each of these sets, and its lines, where it has a document and its kind is one of these."""
     what = (_sets.kind, _sets.entity, _sets.document, _sets.currency)

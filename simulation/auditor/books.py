@@ -85,14 +85,20 @@ class Auditor:
         expected.update(moved(sets))
         yield from differences("balance", expected, _balances_of(books.balances()))
         yield from correction_differences(sets, books)
-        yield from differences("open exception", *self.exceptions(self.shards, books))
+        yield from differences("open exception", self.expected_exceptions(self.shards), self.open_exceptions(books))
         yield from self._misrouted()
         yield from self._closed_too_early(books)
 
-    def exceptions(self, shards: Sequence[AuditedShard], books: Any) -> tuple[Counter[tuple], Counter[tuple]]:
-        """Open exceptions that come from events, as these shards say and as the books hold."""
-        expected = Counter(self._stable(row) for shard in shards for row in shard.open_exceptions())
-        return expected, self._exceptions_of(books)
+    def expected_exceptions(self, shards: Sequence[AuditedShard]) -> Counter[tuple]:
+        """Open exceptions that come from events, as these shards say."""
+        return Counter(self._stable(row) for shard in shards for row in shard.open_exceptions())
+
+    def open_exceptions(self, books: Any) -> Counter[tuple]:
+        """Open exceptions that come from events, as the books hold; those of the runtime itself are looked at
+        elsewhere."""
+        found = books.exceptions(state="open", limit=EXCEPTIONS_MAX)
+        rows = found.filter(~pl.col("type").is_in(OF_THE_RUNTIME)).select(_EXCEPTION_KEYS)
+        return Counter(self._stable(row) for row in rows.iter_rows())
 
     def archive_differences(self, archive: Any) -> Iterator[str]:
         """Where the archive's last word on an event is another; for archives that are whole."""
@@ -110,12 +116,6 @@ class Auditor:
             given = dict(zip(POSTING_KEYS, key, strict=True))
             balances[given["entity"], given["currency"], given["account_code"], given["side"]] += amount
         return balances
-
-    def _exceptions_of(self, books: Any) -> Counter[tuple]:
-        """Open exceptions that come from events; those of the runtime itself are looked at elsewhere."""
-        found = books.exceptions(state="open", limit=EXCEPTIONS_MAX)
-        rows = found.filter(~pl.col("type").is_in(OF_THE_RUNTIME)).select(_EXCEPTION_KEYS)
-        return Counter(self._stable(row) for row in rows.iter_rows())
 
     def _stable(self, row: tuple) -> tuple:
         """An exception without its amount where it is a register's: that shows what was at fault when it began. Of an

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from small_log import NOW_MS, ROLES, RULEBOOK, VirtualClock, control, event, events, mapping
 
-from actors.cli.verification import Sources
+from actors.cli.shard_proofs import Sources
 from actors.erp_calls import InlineCallers
 from actors.poster import Poster
 from actors.shard_worker import ShardWorker
@@ -107,7 +107,7 @@ class Recorded:
 
     def sources(self) -> Sources:
         """What verification reads."""
-        return Sources(CONFIG, RULEBOOK, self.url, self.archive, self.log)
+        return Sources(CONFIG, RULEBOOK, self.url, self.archive, lambda: self.log)
 
 
 def filled(url: str, folder: Path) -> Recorded:

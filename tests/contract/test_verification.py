@@ -3,13 +3,17 @@
 from pathlib import Path
 
 import msgspec
+import polars as pl
 import pytest
 from books_builders import Data, change
 from recorded import Recorded, filled
 from small_log import NOW_MS, control, event, events
 
+from actors.cli.shard_proofs import ShardTask, proved
 from actors.cli.verification import Verification, verify
+from adapters.books.instant import Standing
 from adapters.erp.memory import MemoryErp
+from runtime.errors import BooksUnavailable
 
 
 @pytest.fixture
@@ -57,7 +61,7 @@ def test_verification_without_the_log_says_what_it_does_not_cover(recorded: Reco
     recorded.append(events(0, event("late", "charge_posted", 11)))
     recorded.work(checkpoint=False)
 
-    result = verify(recorded.sources()._replace(log=None), None)
+    result = verify(recorded.sources()._replace(open_log=None), None)
 
     assert [one.split(":")[0] for one in result.uncovered] == ["shard 0", "the ERP was not asked"]
     assert result.right
@@ -80,6 +84,27 @@ TAMPERED = {
 def test_verification_of_changed_books_finds_it(recorded: Recorded, what: str) -> None:
     """Whatever of the books is changed, that sort of difference is found."""
     assert found(tamper(recorded, *TAMPERED[what]), what)
+
+
+@pytest.mark.parametrize("what", ["nothing", "posting", "open exception"])
+def test_verification_finds_the_same_with_shards_side_by_side(recorded: Recorded, what: str) -> None:
+    """Shards in processes of their own come to the same, counts and differences, and all of their rows are told."""
+    change(recorded.url, *TAMPERED.get(what, ()))
+    sources, told = recorded.sources()._replace(open_log=None), []
+
+    alone = verify(sources, recorded.erp)
+    result = verify(sources, recorded.erp, 2, told.append)
+
+    assert result == alone and result.right == (what == "nothing")
+    assert sum(told) == result.counts["events"] == 27
+
+
+def test_verification_in_processes_names_books_that_can_not_be_read(recorded: Recorded) -> None:
+    """What stops a shard in its process is told as it is told without one."""
+    tasks = [ShardTask(shard, Standing("5-0", "", ""), pl.DataFrame()) for shard in range(2)]
+    gone = recorded.sources()._replace(open_log=None, books_url="postgresql://nobody@127.0.0.1:1/none")
+    with pytest.raises(BooksUnavailable):
+        proved(gone, tasks, 2, lambda rows: None)
 
 
 def test_verification_names_the_event_where_a_difference_starts(recorded: Recorded) -> None:
