@@ -6,6 +6,7 @@ a set as `posting_rows.unpacked` takes it: what is the set's, and then its lines
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+import msgspec
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
@@ -16,13 +17,15 @@ from sqlalchemy import (
     and_,
     case,
     cast,
-    column,
     func,
     literal,
+    literal_column,
     select,
     tuple_,
-    values,
 )
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from adapters.books import tables
 from adapters.books.frames import EXCEPTION_STATES, HISTORY, SET_COLUMNS
@@ -31,7 +34,7 @@ from runtime.ports import JournalEntry, position_key
 
 _sets, _entries = tables.posting_sets.c, tables.entries.c
 _SET_KEY = ("shard", "position_ms", "position_seq", "set_no")
-PLACES_PER_STATEMENT = 1_000  # each is four parameters, of which either database takes some ten thousand
+PLACES_PER_STATEMENT = 1_000  # so that the lines of one answer have room in memory
 
 SetKey = tuple[int, int, int, int]  # a set's place: shard, the position's two numbers, set_no
 BEFORE_ALL: SetKey = (-1, 0, 0, 0)
@@ -191,9 +194,44 @@ def _waits_for(erp_entities: Sequence[str]) -> ColumnElement[bool]:
 
 def _given(places: Sequence[SetKey]) -> FromClause:
     """The sets at these places, which come as a table: a list of tuples in a condition would make SQLite read every set
-    there is."""
-    given = values(*(column(name, BigInteger) for name in _SET_KEY), name="given").data(places).cte()
-    return given.join(tables.posting_sets, and_(*(given.c[name] == _sets[name] for name in _SET_KEY)))
+    there is. They go as one parameter: to make a statement of a thousand places takes longer than to run it."""
+    each = _Each(msgspec.json.encode(places).decode()).table_valued("value")
+    alike = (cast(_At(each.c.value, literal_column(str(at))), BigInteger) == key for at, key in enumerate(_KEY))
+    return each.join(tables.posting_sets, and_(*alike))
+
+
+class _Each(FunctionElement):
+    """The elements of a JSON array, each as a row with one `value`."""
+
+    name, inherit_cache = "each", True
+
+
+class _At(FunctionElement):
+    """An element of a JSON array, by its place."""
+
+    name, inherit_cache = "at", True
+
+
+@compiles(_Each, "sqlite")
+def _each_in_sqlite(element: _Each, compiler: SQLCompiler, **given: object) -> str:
+    return f"json_each({compiler.process(element.clauses, **given)})"
+
+
+@compiles(_Each, "postgresql")
+def _each_in_postgres(element: _Each, compiler: SQLCompiler, **given: object) -> str:
+    return f"json_array_elements(CAST({compiler.process(element.clauses, **given)} AS json))"
+
+
+@compiles(_At, "sqlite")
+def _at_in_sqlite(element: _At, compiler: SQLCompiler, **given: object) -> str:
+    array, at = (compiler.process(clause, **given) for clause in element.clauses)
+    return f"json_extract({array}, '$[{at}]')"
+
+
+@compiles(_At, "postgresql")
+def _at_in_postgres(element: _At, compiler: SQLCompiler, **given: object) -> str:
+    array, at = (compiler.process(clause, **given) for clause in element.clauses)
+    return f"({array} ->> {at})"
 
 
 def _whole(number: ColumnElement) -> ColumnElement[int]:

@@ -1,4 +1,4 @@
-"""Bills that look like one that came before: each is compared with all that are remembered, one by one."""
+"""Bills that look like one that came before: each is compared with all of its supplier, one by one."""
 
 from fractions import Fraction
 from typing import Any
@@ -15,7 +15,7 @@ class Bills:
 
     def __init__(self, terms: Any, accounts: Any, asks: Any) -> None:
         self._terms, self._accounts, self._asks = terms, accounts, asks
-        self._bills: list[Row] = []
+        self._shelves: dict[tuple[str, str, str], list[Row]] = {}
         self._passed_ms = -DAY_MS
 
     def take(self, part: str, key: str, row: Row, now_ms: int) -> Row:
@@ -40,22 +40,27 @@ class Bills:
                 self._asks.hold((self._terms.payable, row["entity"], key), self._terms.suspect, row, on=True)
         elif any(self._is_near(bill, other) for other in self._others(bill)):
             self._asks.flag(self._terms.review, row, 0)
-        self._bills.append(bill)
+        self._shelves.setdefault(bill["shelf"], []).append(bill)
         return {}
 
     def _is_same(self, bill: Row) -> bool:
-        shelf = [other for other in self._bills if other["shelf"] == bill["shelf"]]
+        shelf = self._shelves.get(bill["shelf"], [])
         numbered = [other for other in shelf if other["number"] == bill["number"]]
-        copies = [b for b in self._bills if bill["body"] and b["shelf"][:2] == bill["shelf"][:2]]
-        copies = [other for other in copies if other["body"] == bill["body"]]
-        firsts = [min(alike, key=_age) for alike in (numbered, copies) if alike]
+        firsts = [min(alike, key=_age) for alike in (numbered, self._copies(bill)) if alike]
         on_the_day = [other for other in self._others(bill) if other["on"] == bill["on"]]
         return any(first["key"] != bill["key"] for first in firsts) or any(
             other["money"] == bill["money"] for other in on_the_day
         )
 
+    def _copies(self, bill: Row) -> list[Row]:
+        """Bills of the same content, whoever sent them."""
+        if not bill["body"]:
+            return []
+        near = [bills for shelf, bills in self._shelves.items() if shelf[:2] == bill["shelf"][:2]]
+        return [other for bills in near for other in bills if other["body"] == bill["body"]]
+
     def _others(self, bill: Row) -> list[Row]:
-        return [other for other in self._bills if other["shelf"] == bill["shelf"] and other["key"] != bill["key"]]
+        return [other for other in self._shelves.get(bill["shelf"], []) if other["key"] != bill["key"]]
 
     def _is_near(self, bill: Row, other: Row) -> bool:
         if abs((bill["on"] - other["on"]).days) > self._terms.days:
@@ -71,7 +76,8 @@ class Bills:
             return
         self._passed_ms = now_ms
         oldest = now_ms - self._terms.keep_days * DAY_MS
-        self._bills = [bill for bill in self._bills if bill["since"] >= oldest]
+        for shelf, bills in self._shelves.items():
+            self._shelves[shelf] = [bill for bill in bills if bill["since"] >= oldest]
 
 
 def _age(bill: Row) -> tuple:

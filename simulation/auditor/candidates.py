@@ -13,19 +13,19 @@ class Candidates:
     def __init__(self, terms: Any, accounts: Any, asks: Any) -> None:
         self._terms, self._accounts, self._asks = terms, accounts, asks
         self._halves: dict[tuple[str, str, str, str], Row] = {}  # part, entity, key; payer, or the money's event
-        self._paid: list[Row] = []
+        self._paid: dict[tuple[str, str], list[Row]] = {}  # by entity and key
 
     def take(self, part: str, key: str, row: Row, now_ms: int) -> Row:
         """Keep a half, or that a trace's money came, or that a person has placed money."""
         place = (row["entity"], key)
         payer = row["counterparty"] or ""
         if part == "paid":
-            paid = {"row": row, "place": place, "since": now_ms}
+            paid = {"row": row, "since": now_ms}
             halves = self._halves.items()
             self._halves = {
                 at: half for at, half in halves if at[:3] != ("remit", *place) or not self._is_of(paid, half["row"])
             }
-            self._paid.append(paid)
+            self._paid.setdefault(place, []).append(paid)
         elif part == "applied":
             for at in [at for at in self._halves if at[:3] == ("money", *place)]:
                 self._asks.end(self._terms.several, self._halves.pop(at)["row"])
@@ -56,10 +56,11 @@ class Candidates:
             if half["since"] < oldest:
                 self._asks.end(self._terms.several, half["row"])
         self._halves = {key: half for key, half in self._halves.items() if half["since"] >= oldest}
-        self._paid = [paid for paid in self._paid if paid["since"] >= oldest]
+        kept = {place: [one for one in paid if one["since"] >= oldest] for place, paid in self._paid.items()}
+        self._paid = {place: paid for place, paid in kept.items() if paid}
 
     def _is_paid(self, place: tuple[str, str], remit: Row) -> bool:
-        return any(paid["place"] == place and self._is_of(paid, remit) for paid in self._paid)
+        return any(self._is_of(paid, remit) for paid in self._paid.get(place, []))
 
     def _is_of(self, paid: Row, remit: Row) -> bool:
         """Whether a trace's money may be this remittance's payer's. Who names no payer may be any."""

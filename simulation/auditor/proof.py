@@ -56,8 +56,9 @@ class FollowedShard(AuditedShard):
         self.moved: set[int] = set()
 
     def _stand(self, number: int, state: str, fault: str) -> None:
-        super()._stand(number, state, fault)
-        self.moved.add(number)
+        if (self.states[number], self.faults[number]) != (state, fault):
+            super()._stand(number, state, fault)
+            self.moved.add(number)
 
 
 class ShardProof:

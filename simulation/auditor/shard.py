@@ -135,6 +135,8 @@ class AuditedShard:
         self._came = set()
         unlinked, self._unlinked = self._unlinked, []
         self._settle_all([unlinked])
+        for number, wait in self.matching.waiting.items():
+            self._stand(number, "excepted" if wait["fault"] else "pending", wait["fault"])
 
     def _cuts(self, arrived: list[tuple[int, int]], ends: list[int]) -> list[int]:
         """The ends of those frames that hold a row which registers may hold, and the end of all."""
@@ -158,8 +160,6 @@ class AuditedShard:
         for balances in self._balances:
             balances.add(self._changes, self._now_ms)
         self._changes.clear()
-        for number, wait in self.matching.waiting.items():
-            self._stand(number, "excepted" if wait["fault"] else "pending", wait["fault"])
 
     def _enter(self, number: int, row: Row) -> str:
         return self._registers.enter(number, row, self._posted_on(row), self._now_ms)
