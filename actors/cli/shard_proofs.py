@@ -148,7 +148,7 @@ class _Run:
         found.whole = self._follow(progress)
         if found.whole:
             proof.finish(self._totals)
-            found.balances = proof.balances()
+            found.balances = proof.balances
             found.exceptions = self._sources.auditor().expected_exceptions([proof.model])
         found.counts = proof.counts
         found.differences += proof.differences

@@ -25,6 +25,7 @@ from simulation.auditor.books import POSTING_KEYS, totals_of
 from simulation.auditor.shard import ENDS, AuditedShard, total_key
 
 DIFFERENCES_MAX = 20  # of one shard and sort; more are counted only
+_ACCOUNT = tuple(POSTING_KEYS.index(name) for name in ("entity", "currency", "account_code", "side"))
 _ENTITY, _KIND, _DOCUMENT = (POSTING_KEYS.index(name) for name in ("entity", "kind", "document"))
 
 
@@ -74,7 +75,7 @@ class ShardProof:
         self._steps: list[str] = []  # where each step ended
         self._came = array("L")  # the step that each row came with
         self._numbers: dict[tuple[int, int], int] = {}  # id hash and digest -> row number
-        self._booked: Counter[tuple] = Counter()
+        self.balances: Counter[tuple] = Counter()  # minor units by entity, currency, account and side
         self._found: Counter[str] = Counter()
         self._firsts: dict[tuple, tuple[str, str]] = {}  # by place in the control totals: step and event
 
@@ -87,7 +88,7 @@ class ShardProof:
         self.position = step.position
         self._note_arrivals(step.position)
         self._compare_postings(step, held)
-        self._booked += self.model.booked
+        self._add_up()
         if outcomes is not None:
             self._compare_outcomes(step, held, outcomes)
         self._let_go()
@@ -142,6 +143,11 @@ class ShardProof:
         self.counts["open items"] += len(found)
 
     # ── one commit ──
+
+    def _add_up(self) -> None:
+        """Only what accounts have is kept of a step: documents would grow without end."""
+        for key, amount in self.model.booked.items():
+            self.balances[tuple(key[at] for at in _ACCOUNT)] += amount
 
     def _note_arrivals(self, position: str) -> None:
         for number in range(len(self._told), len(self.model.rows)):
@@ -235,14 +241,6 @@ class ShardProof:
                     event=where[1],
                 )
             )
-
-    def balances(self) -> Counter[tuple]:
-        """Minor units by entity, currency, account and side, as derived so far."""
-        sums: Counter[tuple] = Counter()
-        for key, amount in self._booked.items():
-            given = dict(zip(POSTING_KEYS, key, strict=True))
-            sums[given["entity"], given["currency"], given["account_code"], given["side"]] += amount
-        return sums
 
 
 def _differing(expected: Counter, found: Counter) -> list:
