@@ -24,10 +24,10 @@ from runtime.config import Config
 from runtime.effects import OUTCOMES, empty
 from runtime.errors import ConfigError, LogError
 from runtime.ledger.rules import Rulebook
-from runtime.ports import START, ArchivedStep, CommitMark, LogReader, position_key
+from runtime.ports import START, ArchivedStep, Buffer, CommitMark, LogReader, position_key
 from simulation import side_by_side
 from simulation.auditor.books import Auditor
-from simulation.auditor.proof import Aligned, CommitPostings, Difference, ShardProof, postings_by_commit
+from simulation.auditor.proof import Aligned, CommitPostings, Difference, ShardProof, postings_by_commit, runs_of
 
 PAGE_SETS = 5_000
 GC_ALLOCATIONS = 200_000  # what is derived stays and makes no cycles: to look for some takes a sixth of the time
@@ -141,6 +141,17 @@ class _Run:
         items_max = sources.config.bounds().open_items_max
         self._proof = ShardProof(task.shard, sources.rulebook, sources.opens_on(), items_max)
         self._found = ShardFound(task.shard)
+        self._snapshot = self._held_snapshot()
+
+    def _held_snapshot(self) -> tuple[bytes, dict[str, Buffer]] | None:
+        """What the shard would start from, held until it is followed there: a checkpoint puts another in its place,
+        and what is open stays readable."""
+        if not self._standing.snapshot:
+            return None
+        with contextlib.suppress(FileNotFoundError):
+            body = self._archive.get_snapshot(self._standing.snapshot)
+            return body, {name: self._archive.get_run(self._shard, name) for name in runs_of(body)}
+        return None
 
     def found(self, progress: Progressed) -> ShardFound:
         """Follow the shard; what was found."""
@@ -217,11 +228,11 @@ class _Run:
                 yield ArchivedStep(tuple(records))
 
     def _compare_snapshot(self) -> None:
-        try:
-            snapshot = self._archive.get_snapshot(self._standing.snapshot)
-            self._proof.compare_snapshot(snapshot, lambda name: self._archive.get_run(self._shard, name))
-        except FileNotFoundError:  # a newer checkpoint has taken its place meanwhile
-            self._uncover("its snapshot was replaced while it was verified: waiting rows not compared")
+        if self._snapshot is None:  # a newer checkpoint had taken its place when this shard's turn came
+            self._uncover("its snapshot was replaced before it was verified: waiting rows not compared")
+        else:
+            body, runs = self._snapshot
+            self._proof.compare_snapshot(body, runs.__getitem__)
 
     def _strange(self, positions: Sequence[str]) -> None:
         for position in positions:

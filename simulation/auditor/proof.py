@@ -247,6 +247,11 @@ def _differing(expected: Counter, found: Counter) -> list:
     return sorted((key for key in expected.keys() | found.keys() if expected[key] != found[key]), key=str)
 
 
+def runs_of(body: bytes) -> list[str]:
+    """The names of the runs of ids that a snapshot goes with."""
+    return msgspec.msgpack.decode(body, type=Snapshot).ids
+
+
 def postings_by_commit(pages: Iterable[pl.DataFrame]) -> Iterator[tuple[int, CommitPostings]]:
     """(shard, what it committed) from pages of posting lines, in their order; a page may end within a commit."""
     carried: pl.DataFrame | None = None

@@ -67,6 +67,24 @@ def test_verification_without_the_log_says_what_it_does_not_cover(recorded: Reco
     assert result.right
 
 
+def test_verification_compares_a_snapshot_that_a_checkpoint_replaces_meanwhile(recorded: Recorded) -> None:
+    """The snapshot of a shard under way is held; that of one whose turn is to come is named as not compared."""
+    waiting = [
+        events(0, event("late", "charge_posted", 11)),
+        events(1, event("far", "charge_posted", 1, facility="west")),
+    ]
+
+    def checkpointed(_rows: int) -> None:
+        while waiting:
+            recorded.append(waiting.pop())
+            recorded.work()
+
+    result = verify(recorded.sources(), recorded.erp, progress=checkpointed)
+
+    assert result.right and result.counts["waiting rows"] > 0
+    assert result.uncovered == ["shard 1: its snapshot was replaced before it was verified: waiting rows not compared"]
+
+
 TAMPERED = {
     "posting": (
         """UPDATE posting_sets SET lines = REPLACE(lines, '"D",', '"D",1') WHERE shard = 0 AND mode = 'summary'""",
