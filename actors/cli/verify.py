@@ -28,7 +28,8 @@ from runtime.errors import ConfigError
 from runtime.ledger.rule_file import parse_rulebook
 from runtime.ports import ErpGateway
 
-PROCESSES_HELP = "Shards that are derived side by side, each in the memory of a process; 0: one a core."
+ROWS_A_PROCESS = 50_000  # for fewer, another process takes longer to begin than it spares
+PROCESSES_HELP = "Shards that are derived side by side, each in the memory of a process; 0: as it suits rows and cores."
 HEADS_HELP = "With --chain: a file with the --json answer of an earlier run; its heads must still be in the chains."
 
 
@@ -51,7 +52,7 @@ def command(
         if chain:
             report = check(_books_url(Installation(settled)), _kept(heads))
         else:
-            report = _verified(Installation(settled), erp, processes or os.cpu_count() or 1, quiet=json)
+            report = _verified(Installation(settled), erp, processes, quiet=json)
     if json:
         right = report.whole if chain else report.right
         print_json({"right": right, **msgspec.to_builtins(report, str_keys=True)})
@@ -98,12 +99,18 @@ def sources(installation: Installation) -> Sources:
 
 def _verified(installation: Installation, with_erp: bool, processes: int, quiet: bool) -> Verification:
     wiring, found_at = _wiring(installation), sources(installation)
+    rows = rows_to_do(found_at.books_url)
     with contextlib.ExitStack() as stack:
         erp: ErpGateway | None = None
         if with_erp and wiring and installation.config.erp.kind != "none":
             erp = stack.enter_context(contextlib.closing(open_erp(wiring)))
-        advance = stack.enter_context(_progress(rows_to_do(found_at.books_url), quiet))
-        return verify(found_at, erp, processes, advance)
+        advance = stack.enter_context(_progress(rows, quiet))
+        return verify(found_at, erp, processes or _suitable(rows), advance)
+
+
+def _suitable(rows: int) -> int:
+    """How many processes derive so many rows soonest."""
+    return min(os.cpu_count() or 1, 1 + rows // ROWS_A_PROCESS)
 
 
 @contextlib.contextmanager

@@ -117,7 +117,7 @@ def test_penstock_restored_on_an_empty_folder_has_all_that_was_acknowledged(fold
             totals = books.totals().group_by("state").agg(pl.col("events").sum())
             counts = {state: events for state, events in totals.iter_rows() if events}
         assert counts["accepted"] == counts["booked"] >= acknowledged
-        verified = penstock.json("verify", "--no-erp")
+        verified = penstock.json("verify", "--no-erp", "--processes", "2")
         assert verified["right"] and verified["uncovered"] == ["the ERP was not asked"]
         assert verified["counts"]["events"] == counts["accepted"]
         assert penstock.json("verify", "--chain")["right"]
