@@ -15,7 +15,8 @@ from runtime.errors import LogRefused, LogUnavailable
 from runtime.ports import Feed, FeedMessage
 
 GROUP = "penstock"
-IDLE_S = 0.05
+IDLE_S = 0.05  # after which a reader is taken for dead, where a test waits for that
+LIVING_S = 60.0  # and where it must not be, however busy the machine is
 
 
 class MemoryBench:
@@ -27,7 +28,7 @@ class MemoryBench:
     def add(self, **fields: str) -> str:
         return self._stream.add({name.encode(): text.encode() for name, text in fields.items()})
 
-    def join(self, consumer: str) -> Feed:
+    def join(self, consumer: str, idle_s: float = LIVING_S) -> Feed:
         return MemoryFeed(self._stream, consumer)
 
     def pending(self) -> int:
@@ -47,8 +48,8 @@ class ValkeyBench:
     def add(self, **fields: str) -> str:
         return self.client.xadd(self.stream, fields).decode()
 
-    def join(self, consumer: str) -> Feed:
-        return RedisFeed(self.server.url, self.stream, GROUP, consumer, claim_idle_s=IDLE_S)
+    def join(self, consumer: str, idle_s: float = LIVING_S) -> Feed:
+        return RedisFeed(self.server.url, self.stream, GROUP, consumer, claim_idle_s=idle_s)
 
     def pending(self) -> int:
         return self.client.xpending(self.stream, GROUP)["pending"]
@@ -180,7 +181,7 @@ def test_dead_letter_keeps_the_message_and_the_reason(setting: Setting) -> None:
 def test_second_consumer_takes_over_what_a_dead_one_left(setting: Setting) -> None:
     """What a consumer took and never acknowledged goes to another one of its group, once it is gone."""
     left = [setting.bench.add(no="1"), setting.bench.add(no="2")]
-    dead, heir = setting.bench.join("a"), setting.bench.join("b")
+    dead, heir = setting.bench.join("a"), setting.bench.join("b", IDLE_S)
     assert ids(setting.poll(dead)) == left
     setting.run(dead.close())
 
@@ -227,7 +228,7 @@ def test_message_trimmed_before_it_was_acknowledged_comes_empty(real: Setting) -
     real.poll(dead, rows_max=1)
     bench.client.xtrim(bench.stream, maxlen=0, approximate=False)
 
-    again = bench.join("a")
+    again = bench.join("a", IDLE_S)
     seen = real.poll(again) + real.poll_until_something(again)
 
     assert FeedMessage(own, {}) in seen and FeedMessage(other, {}) in seen
