@@ -42,7 +42,7 @@ class _Pinned:
     """A database of one transaction, which every read shares."""
 
     def __init__(self, database: Database, connection: Connection) -> None:
-        self.dialect, self._connection = database.dialect, connection
+        self.dialect, self.among, self._connection = database.dialect, database.among, connection
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -90,12 +90,11 @@ class InstantBooks(SqlBooks):
 
     def entry_pages(self) -> Generator[list[StoredEntry], None, None]:
         """All journal entries, in the order of sealing."""
-        after = 0
-        wanted = select(_entries.sealed_no, _entries.body, _entries.state, _entries.erp_ref)
-        while rows := self._database.rows(
-            wanted.where(_entries.sealed_no > after).order_by(_entries.sealed_no).limit(PAGE_ENTRIES)
-        ):
-            after = rows[-1].sealed_no
+        keys = [row.key for row in self._database.rows(select(_entries.key).order_by(_entries.sealed_no))]
+        wanted = select(_entries.body, _entries.state, _entries.erp_ref).order_by(_entries.sealed_no)
+        for start in range(0, len(keys), PAGE_ENTRIES):
+            of_page = self._database.among(_entries.key, keys[start : start + PAGE_ENTRIES])
+            rows = self._database.rows(wanted.where(of_page))
             yield [StoredEntry(msgspec.json.decode(r.body, type=JournalEntry), r.state, r.erp_ref) for r in rows]
 
     def restored_entry_no(self) -> int:
