@@ -46,7 +46,7 @@ bench-compare: $(STAMP) ## measure BASE=REV and this tree by turns, as ratios (W
 growth: $(BENCH_STAMP) ## plot events per second as work grows (ARGS="accounts --short")
 	@$(BIN)/python -m benchmarks.growth $(ARGS)
 
-load: $(BENCH_STAMP) ## a month end with Locust: an ERP outage, half the quota after it, plots and proof; an hour
+load: $(BENCH_STAMP) ## a month end with Locust: an ERP outage, half the quota after it, plots and proof; 45 min
 	@$(BIN)/python -m benchmarks.load $(ARGS)
 
 load-short: $(BENCH_STAMP) ## the same in a minute
