@@ -5,7 +5,6 @@ repeats count nowhere. Changes nothing.
 """
 
 import contextlib
-import os
 from typing import NamedTuple
 
 import polars as pl
@@ -41,7 +40,7 @@ def proved(installation: Installation, client: Client, erp: dict, left: Left, *,
     if derive:
         wiring = installation.wiring()
         with contextlib.closing(open_erp(wiring)) as gateway:
-            verification = verify(sources(installation), gateway, os.cpu_count() or 1)
+            verification = verify(sources(installation), gateway)
         differences += [str(difference) for difference in verification.differences[:DIFFERENCES_TOLD]]
         figures["verified_events"] = verification.counts.get("events", 0)
     return Proof(differences, figures)

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import msgspec
 import polars as pl
 
+from actors.parts import FOLLOWING_NICENESS
 from adapters.archive.parquet import ParquetArchive
 from adapters.books.instant import InstantBooks, Standing, at_one_instant
 from runtime.config import Config
@@ -31,7 +32,7 @@ from simulation.auditor.proof import Aligned, CommitPostings, Difference, ShardP
 
 PAGE_SETS = 5_000
 GC_ALLOCATIONS = 200_000  # what is derived stays and makes no cycles: to look for some takes a sixth of the time
-NICENESS = 10  # of processes that derive: whoever works for callers goes first
+ROWS_A_PROCESS = 50_000  # for fewer, another process takes longer to begin than it spares
 LOOK_S = 0.25  # how often progress is looked at
 
 Progressed = Callable[[int], None]  # told how many more rows are done
@@ -77,6 +78,11 @@ class ShardFound(msgspec.Struct):
     exceptions: Counter[tuple] = msgspec.field(default_factory=Counter)
 
 
+def suitable(rows: int) -> int:
+    """How many processes derive so many rows soonest."""
+    return min(os.cpu_count() or 1, 1 + rows // ROWS_A_PROCESS)
+
+
 def proved(sources: Sources, tasks: Sequence[ShardTask], processes: int, progress: Progressed) -> list[ShardFound]:
     """What came of each shard, in the order of the tasks; the first are begun first."""
     if processes == 1:
@@ -103,7 +109,7 @@ _done: Synchronized | None = None  # in a process of its own: the rows that all 
 def _begin(done: Synchronized) -> None:
     global _done
     _done = done
-    os.nice(NICENESS)
+    os.nice(FOLLOWING_NICENESS)
 
 
 def _prove_there(sources: Sources, task: ShardTask) -> ShardFound:

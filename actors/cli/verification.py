@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import msgspec
 import polars as pl
 
-from actors.cli.shard_proofs import PAGE_SETS, Progressed, ShardFound, ShardTask, Sources, proved
+from actors.cli.shard_proofs import PAGE_SETS, Progressed, ShardFound, ShardTask, Sources, proved, suitable
 from adapters.books.instant import InstantBooks, StoredEntry, at_one_instant
 from runtime.errors import ConfigError, ErpError
 from runtime.event_rules import identity
@@ -39,9 +39,9 @@ class Verification(msgspec.Struct, kw_only=True):
 
 
 def verify(
-    sources: Sources, erp: ErpGateway | None, processes: int = 1, progress: Progressed = lambda _rows: None
+    sources: Sources, erp: ErpGateway | None, processes: int = 0, progress: Progressed = lambda _rows: None
 ) -> Verification:
-    """Compare everything, in so many `processes` shards side by side. Raises BooksUnavailable."""
+    """Compare everything, in so many `processes` shards side by side (0: as it suits). Raises BooksUnavailable."""
     with at_one_instant(sources.books_url) as books:
         run = _Run(sources, books, progress)
         run.shards(processes)
@@ -77,7 +77,8 @@ class _Run:
         standings, rows = self._books.standings(), dict(self._books.shard_rows().select("shard", "rows_total").rows())
         tasks = [ShardTask(shard, standings[shard], self._books.shard_totals(shard)) for shard in standings]
         tasks.sort(key=lambda task: (-rows[task.shard], task.shard))
-        found = sorted(proved(self._sources, tasks, processes, self._progress), key=lambda one: one.shard)
+        proofs = proved(self._sources, tasks, processes or suitable(sum(rows.values())), self._progress)
+        found = sorted(proofs, key=lambda one: one.shard)
         for one in found:
             self._counts += one.counts
             self.found.positions |= {one.shard: one.position} if one.position else {}

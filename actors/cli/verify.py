@@ -5,7 +5,6 @@ could not be carried out.
 """
 
 import contextlib
-import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -28,7 +27,6 @@ from runtime.errors import ConfigError
 from runtime.ledger.rule_file import parse_rulebook
 from runtime.ports import ErpGateway
 
-ROWS_A_PROCESS = 50_000  # for fewer, another process takes longer to begin than it spares
 PROCESSES_HELP = "Shards that are derived side by side, each in the memory of a process; 0: as it suits rows and cores."
 HEADS_HELP = "With --chain: a file with the --json answer of an earlier run; its heads must still be in the chains."
 
@@ -99,18 +97,12 @@ def sources(installation: Installation) -> Sources:
 
 def _verified(installation: Installation, with_erp: bool, processes: int, quiet: bool) -> Verification:
     wiring, found_at = _wiring(installation), sources(installation)
-    rows = rows_to_do(found_at.books_url)
     with contextlib.ExitStack() as stack:
         erp: ErpGateway | None = None
         if with_erp and wiring and installation.config.erp.kind != "none":
             erp = stack.enter_context(contextlib.closing(open_erp(wiring)))
-        advance = stack.enter_context(_progress(rows, quiet))
-        return verify(found_at, erp, processes or _suitable(rows), advance)
-
-
-def _suitable(rows: int) -> int:
-    """How many processes derive so many rows soonest."""
-    return min(os.cpu_count() or 1, 1 + rows // ROWS_A_PROCESS)
+        advance = stack.enter_context(_progress(rows_to_do(found_at.books_url), quiet))
+        return verify(found_at, erp, processes, advance)
 
 
 @contextlib.contextmanager
