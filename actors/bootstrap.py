@@ -104,7 +104,7 @@ def _begin(wiring: Wiring, name: str) -> str:
 def build_worker(wiring: Wiring, index: int) -> ShardWorker:
     """A worker with its share of the shards."""
     config, rulebook = wiring.config, wiring.rulebook()
-    opens_on = {name: entity.opens_on for name, entity in config.entities.items()}
+    opens_on = config.opens_on()
     name, books = worker_names(config)[index], SqlBooks(wiring.books_url)
     return ShardWorker(
         lambda: hosts(books.placements(), worker_names(config), config.runtime.shards)[name],

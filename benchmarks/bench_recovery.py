@@ -150,7 +150,7 @@ def _step_s(worker: ShardWorker) -> float:
 def _recovery(where: _Where, config: Config, ids: int, common: dict) -> Result:
     """The first worker is gone: a second one takes over, until the books have moved."""
     read_s = _read_s(where.archive)
-    before, opens_on = where.committed(), {name: entity.opens_on for name, entity in config.entities.items()}
+    before, opens_on = where.committed(), config.opens_on()
     rules, items_max = prepared.rulebook(config), config.bounds().open_items_max
     with timed(RECOVERY) as spent:
         began = time.perf_counter()

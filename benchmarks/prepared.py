@@ -38,7 +38,7 @@ def vocabulary(config: Config) -> Vocabulary:
 
 def engine(config: Config) -> ShardEngine:
     """An engine that knows the mapping."""
-    opens_on = {name: entity.opens_on for name, entity in config.entities.items()}
+    opens_on = config.opens_on()
     made = ShardEngine(rulebook(config), opens_on, config.bounds().open_items_max)
     rows = [row.model_dump(mode="json") for row in config.mapping]
     made.step([_control({"type": "mapping", "version": 1, "rows": rows})])

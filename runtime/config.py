@@ -323,6 +323,10 @@ class Config(Section):
         """Whose each payee's number is: entity and facility, "" for none."""
         return {one.number: (one.entity, one.facility) for one in self.payee}
 
+    def opens_on(self) -> dict[str, date]:
+        """The first day on which each entity is posted to, by the configuration alone."""
+        return {name: entity.opens_on for name, entity in self.entities.items()}
+
     def erp_entities(self) -> tuple[str, ...]:
         """The entities whose journals go to the ERP."""
         return self.erp.entities or tuple(self.entities)

@@ -23,7 +23,7 @@ OpensOn = Mapping[str, date]  # each entity's first open day
 
 def opened_of(books: Books, config: Config) -> OpensOn:
     """The first day on which each entity may be posted to, by the configuration and the periods closed since."""
-    opened = {name: entity.opens_on for name, entity in config.entities.items()}
+    opened = config.opens_on()
     for close in books.closes():
         if close.opens_on and close.entity in opened:
             opened[close.entity] = max(opened[close.entity], close.opens_on)

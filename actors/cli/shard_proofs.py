@@ -47,13 +47,9 @@ class Sources(NamedTuple):
     archive: ParquetArchive
     open_log: Callable[[], LogReader] | None
 
-    def opens_on(self) -> dict:
-        """Each entity's first open day."""
-        return {name: entity.opens_on for name, entity in self.config.entities.items()}
-
     def auditor(self) -> Auditor:
         """The naive model's view of the books."""
-        return Auditor(self.rulebook, self.opens_on(), self.config.bounds().open_items_max, 0)
+        return Auditor(self.rulebook, self.config.opens_on(), self.config.bounds().open_items_max, 0)
 
 
 class ShardTask(NamedTuple):
@@ -145,7 +141,7 @@ class _Run:
         self._sources, self._archive, self._books, self._log = sources, sources.archive, books, log
         self._shard, self._standing, self._totals = task
         items_max = sources.config.bounds().open_items_max
-        self._proof = ShardProof(task.shard, sources.rulebook, sources.opens_on(), items_max)
+        self._proof = ShardProof(task.shard, sources.rulebook, sources.config.opens_on(), items_max)
         self._found = ShardFound(task.shard)
         self._snapshot = self._held_snapshot()
 

@@ -67,7 +67,7 @@ class Recorded:
 
     def worker(self) -> ShardWorker:
         """A worker of both shards."""
-        opens_on = {name: entity.opens_on for name, entity in CONFIG.entities.items()}
+        opens_on = CONFIG.opens_on()
         return ShardWorker(
             lambda: (0, 1),
             holder="test",

@@ -25,7 +25,7 @@ class Books:
     def __init__(self) -> None:
         config = load(str(DEMO_FILE))
         rulebook = parse_rulebook(load_rulebook_text(config))
-        opens_on = {name: entity.opens_on for name, entity in config.entities.items()}
+        opens_on = config.opens_on()
         self._engine = ShardEngine(rulebook, opens_on, OPEN_ITEMS_MAX)
         self._vocabulary = Vocabulary(kinds=rulebook.kind_terms(derived=True), entities=config.entity_terms())
         self._steps = 0
