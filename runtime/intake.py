@@ -5,7 +5,7 @@ never says what a step amounts to (`step` does).
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
 
 import numpy as np
@@ -26,7 +26,7 @@ from runtime.ledger.partners import Partners
 from runtime.ledger.posting import PostingRules
 from runtime.ledger.rules import BY_CODE, Rulebook
 from runtime.ledger.step_matching import Taken, events_of
-from runtime.ledger.waiting import Change, Key
+from runtime.ledger.waiting import Change
 from runtime.parked import ParkedRows
 from runtime.schema import STAMPED, among, lasting, where
 from runtime.step import CONFLICT, MOVES, UNCLASSIFIED, UNMAPPED, Step, moves
@@ -101,18 +101,16 @@ class Intake:
         """Match the linked rows and enter what is ready in its registers; the rows that go on."""
         arrivals = self._arrivals(moves(frame.filter(linked), was))
         for part in self._parts(arrivals, linked.arg_true().to_numpy(), lengths):
-            touched = self.items.touched(arrivals.events(part)) if len(arrivals.ready) else ()
-            before = self._entered([self._booked_before(touched, arrivals, step)], arrivals, step)
+            is_early = len(arrivals.ready) > 0 and self.items.comes_between(arrivals.events(part))
+            before = self._entered([self._booked_before(arrivals, step)], arrivals, step) if is_early else []
             entered = self._entered([self._match(part, arrivals, step)], arrivals, step)
             arrivals.ready = joined(arrivals.ready, *before, *entered)
         self._keep_waiting(arrivals, step)
         return arrivals.frame(arrivals.ready)
 
-    def _booked_before(self, touched: Iterable[Key], arrivals: Arrivals, step: Step) -> Places:
-        """Where items are touched that somebody awaits who may only lack that rows of parts before are booked: book
-        these first, as if it had been done at once. The rows that became ready by it."""
-        if not self.items.awaited(touched):
-            return NOWHERE
+    def _booked_before(self, arrivals: Arrivals, step: Step) -> Places:
+        """Book rows of parts before, as if it had been done at once, where something is about to come between them and
+        who only lacks that they are booked. The rows that became ready by it."""
         rows = arrivals.frame(arrivals.ready)
         needed = where(rows, self._is_needed)
         arrivals.ready = arrivals.ready[~needed.to_numpy()]
@@ -268,7 +266,8 @@ class Intake:
         step.flag(self.items.standing(marks), self.now_ms)
         step.tell(marks.told, self._following.flows, self.now_ms)
         step.derive(self._following.derivings(marks.derived))
-        before = self._booked_before(self.items.begun(marks.holds), arrivals, step)
+        is_early = self.items.awaited(self.items.begun(marks.holds))
+        before = self._booked_before(arrivals, step) if is_early else NOWHERE
         self.items.hold(marks.holds)
         return joined(before, self._freed(arrivals, step))
 

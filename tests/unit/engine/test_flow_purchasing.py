@@ -862,6 +862,19 @@ def test_bill_is_paid_before_a_later_frame_touches_it_however_steps_are_cut(late
     assert run.balance("PAYMENT_CLEARING") == -1_000
 
 
+@pytest.mark.parametrize("together", [True, False], ids=["one step", "a step each"])
+def test_bill_takes_its_payment_before_that_comes_back_however_steps_are_cut(together):
+    """What a return gives back does not make room for its own payment, a cent too much, while that waits for the
+    books."""
+    run = Run()
+    run.take(ordered(1), received(1))
+    rows = (bill(1_000), billed(1, 1_000), returned(1_001), approved(), paid(1_001))
+    for step in [rows] if together else [[row] for row in rows]:
+        run.take(*step)
+    assert run.state("pay-PAY1") == "excepted"
+    assert run.open_types() == ["duplicate_payment_event", "payment_returned"]
+
+
 def test_bill_of_a_stranger_is_paid_when_its_line_books():
     """A line that its register held, and that books by a mapping after a restart, lets the payment go by itself."""
     run = Run()
