@@ -29,7 +29,7 @@ from runtime.ledger.step_matching import Taken, events_of
 from runtime.ledger.waiting import Change
 from runtime.parked import ParkedRows
 from runtime.schema import STAMPED, among, lasting, where
-from runtime.step import CONFLICT, MOVES, UNCLASSIFIED, UNMAPPED, Step, moves
+from runtime.step import CONFLICT, MOVES, UNCLASSIFIED, UNMAPPED, Step, moves, parted
 
 HELD = {**STAMPED, "fault": pl.String()}
 FIRST: Mapping[int, int] = {}  # nothing became ready before
@@ -203,29 +203,26 @@ class Intake:
         return joined(places, arrivals.add(self.parked.take(parked)))
 
     def _keep_waiting(self, arrivals: Arrivals, step: Step) -> None:
-        """Park what is not ready at last; only the last change of each row counts."""
-        changes = arrivals.waiting.values()
-        for state in ("waiting", "excepted"):
-            self._park([change for change in changes if change.state == state], arrivals, step)
+        """Park what is not ready at last, as it came; only the last change of each row counts."""
+        if arrivals.waiting:
+            came = [change for change in arrivals.waiting.values() if change.id not in self.parked]
+            stayed = [change for change in arrivals.waiting.values() if change.id in self.parked]
+            self._park(sorted(came, key=lambda change: arrivals.at[change.id]), stayed, arrivals, step)
         step.flag(self.items.take_flags(), self.now_ms)
         step.tell(self.items.take_told(), self._following.flows, self.now_ms)
 
-    def _park(self, concerned: list[Change], arrivals: Arrivals, step: Step) -> None:
-        """Keep rows that are not ready, all of one state: those that came now, and those that were kept before."""
-        if not concerned:
-            return
-        state = "pending" if concerned[0].state == "waiting" else "excepted"
-        came = [change for change in concerned if change.id not in self.parked]
-        stayed = [change for change in concerned if change.id in self.parked]
+    def _park(self, came: Sequence[Change], stayed: Sequence[Change], arrivals: Arrivals, step: Step) -> None:
+        """Keep rows that are not ready: those that came now, and those that were kept before."""
         ids = [change.id for change in stayed]
         before = self.parked.moves(ids)
         step.resolve(self.parked.stood(ids))
         rows = arrivals.frame(arrivals.places(change.id for change in came))
-        faults, again = [change.fault for change in came], [change.fault for change in stayed]
-        moved = pl.concat([rows, before]).with_columns(pl.Series("fault", [*faults, *again], pl.String()))
-        step.pending(moved) if state == "pending" else self._excepted(moved, step)
-        self.parked.keep(rows, state, faults)
-        self.parked.restate(ids, state, again)
+        faults = pl.Series("fault", [change.fault for change in (*came, *stayed)], pl.String())
+        excepted, pending = parted(pl.concat([rows, before]).with_columns(faults), faults != "")
+        step.pending(pending)
+        self._excepted(excepted, step)
+        self.parked.keep(rows, [change.fault for change in came])
+        self.parked.restate(ids, [change.fault for change in stayed])
 
     # ── entering ───────────────────────────────────────────────────────────────────────────────────────────────────
 

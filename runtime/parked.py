@@ -1,4 +1,4 @@
-"""Rows that wait for a counterpart, kept as columns: what they are, their state, the exception they stand under.
+"""Rows that wait for a counterpart, kept as columns: what they are, and the exception they stand under.
 
 Owns the place of each row. Never decides whether a row may go on: matching does.
 """
@@ -16,16 +16,15 @@ from runtime.schema import STAMPED, lasting
 SPARE_ROWS_MAX = 65_536  # rows that may be kept although they are gone, besides as many as are there
 FRAMES_FREE, ROWS_A_FRAME = 64, 512  # so many frames, and one more for so many rows: a frame of few rows takes 10 KiB
 
-FROZEN = {**STAMPED, "was": pl.String(), "fault": pl.String()}
+FROZEN = {**STAMPED, "fault": pl.String()}
 _EVENT = ("id_hash", *Event._fields[1:])
 
 
 class Standing(msgspec.Struct, array_like=True, gc=False):
-    """Where a row lies (frame and row), its state, and the exception it stands under, if any."""
+    """Where a row lies (frame and row), and the exception it stands under, "" for none."""
 
     frame: int
     row: int
-    state: str
     fault: str
 
 
@@ -44,29 +43,28 @@ class ParkedRows:
     def __contains__(self, id: int) -> bool:
         return id in self._standing
 
-    def keep(self, rows: pl.DataFrame, state: str, faults: Sequence[str]) -> None:
-        """Keep rows (canonical and stamped columns) in that state, each under its own exception ("" is none)."""
+    def keep(self, rows: pl.DataFrame, faults: Sequence[str]) -> None:
+        """Keep rows (canonical and stamped columns), each under its own exception ("" is none)."""
         if rows.is_empty():
             return
         number, self._next = self._next, self._next + 1
         self._frames[number] = lasting(rows[list(STAMPED)])
         self._kept += len(rows)
         for row, (id, fault) in enumerate(zip(rows["id_hash"], faults, strict=True)):
-            self._standing[id] = Standing(number, row, state, fault)
+            self._standing[id] = Standing(number, row, fault)
         if len(self._frames) > FRAMES_FREE + self._kept // ROWS_A_FRAME:
             self._compact()
 
-    def restate(self, ids: Sequence[int], state: str, faults: Sequence[str]) -> None:
-        """Give kept rows another state and exception."""
+    def restate(self, ids: Sequence[int], faults: Sequence[str]) -> None:
+        """Put kept rows under other exceptions."""
         for id, fault in zip(ids, faults, strict=True):
-            standing = self._standing[id]
-            standing.state, standing.fault = state, fault
+            self._standing[id].fault = fault
 
     def moves(self, ids: Sequence[int]) -> pl.DataFrame:
         """These rows in this order, as moves: where they come from, and the exception they stand under."""
         chosen = [self._standing[id] for id in ids]
         return self._rows(chosen).with_columns(
-            pl.Series("was", [one.state for one in chosen], pl.String()),
+            pl.Series("was", ["excepted" if one.fault else "pending" for one in chosen], pl.String()),
             pl.Series("fault", [one.fault for one in chosen], pl.String()),
             pl.lit(None, pl.String()).alias("role"),
         )
@@ -114,25 +112,21 @@ class ParkedRows:
         return [Event(*row) for row in self._rows([self._standing[id] for id in ids]).select(_EVENT).iter_rows()]
 
     def freeze(self) -> Callable[[], pl.DataFrame]:
-        """What gives every row with its state (`was`) and exception for a snapshot, whatever happens here meanwhile."""
+        """What gives every row with its exception for a snapshot, whatever happens here meanwhile."""
         frames = dict(self._frames)
-        standing = [(one.frame, one.row, one.state, one.fault) for one in self._standing.values()]
+        standing = [(one.frame, one.row, one.fault) for one in self._standing.values()]
         return lambda: _frozen(frames, standing)
 
     def load(self, rows: pl.DataFrame) -> None:
         """Start from a snapshot."""
         self.__init__()
-        self.keep(rows, "", rows["fault"].to_list())
-        for standing, state in zip(self._standing.values(), rows["was"], strict=True):
-            standing.state = state
+        self.keep(rows, rows["fault"].to_list())
 
 
-def _frozen(frames: dict[int, pl.DataFrame], standing: list[tuple[int, int, str, str]]) -> pl.DataFrame:
+def _frozen(frames: dict[int, pl.DataFrame], standing: list[tuple[int, int, str]]) -> pl.DataFrame:
     if not standing:
         return pl.DataFrame(schema=FROZEN)
     starts = dict(zip(frames, accumulate((len(rows) for rows in frames.values()), initial=0), strict=False))
-    numbers, rows, states, faults = zip(*standing, strict=True)
+    numbers, rows, faults = zip(*standing, strict=True)
     places = pl.Series([starts[number] + row for number, row in zip(numbers, rows, strict=True)])
-    return pl.concat(frames.values())[places].with_columns(
-        pl.Series("was", states, pl.String()), pl.Series("fault", faults, pl.String())
-    )
+    return pl.concat(frames.values())[places].with_columns(pl.Series("fault", faults, pl.String()))

@@ -37,7 +37,7 @@ class DecidedMatching(Matching):
             there = {self.items[key]["row"]["currency"] for key in money if key in self.items}
             if there - {wait["row"]["currency"]}:
                 return
-            wait["fault"] = ""
+            wait["fault"], wait["order"] = "", self._next_turn()
             self._join(wait["row"], wait, now_ms)
         elif wait["item"] and links.consumes and wait["fault"] and not self._is_final(wait, links):
             is_unsure = self._unsure.get(wait["item"]) or any(number in openers for openers in self._unsure.values())

@@ -4,6 +4,7 @@ Owns, for each row that waits, why: the item it lacks, the group it lacks, or th
 exceptions that items stand under by themselves. What holds items is in `held_items`.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from runtime.ledger.rules import Item, Rulebook
@@ -29,7 +30,7 @@ class Matching(HeldItems):
         # Of what one row opens, who waits for the first is served before who waits for the next.
         every = [kind.links.opened for kind in rulebook.kind.values() if kind.links]
         self._nth = {ref.item: number for opened in every for number, ref in enumerate(opened)}
-        self._taken = 0  # rows so far: who came first is served first
+        self._turns = 0  # so far: who joins first is served first
         self._unsure: dict[Key, set[int]] = {}  # items whose openers lack what they need, and who these are
         self._newest: int | None = None  # but for who comes now, which tries before those that it serves
         self._changed: set[tuple] = set()  # sums
@@ -38,9 +39,8 @@ class Matching(HeldItems):
 
     def take(self, number: int, row: Row, now_ms: int) -> None:
         """One row."""
-        self._taken += 1
         wait = {"row": row, "since": now_ms, "item": None, "group": None, "fault": "", "hold": "", "tried": False}
-        wait |= {"number": number, "order": self._taken, "joined": False, "nth": 0}
+        wait |= {"number": number, "order": self._next_turn(), "joined": False, "nth": 0}
         self.waiting[number] = wait
         links = self._links(row)
         for ref in links.opened:
@@ -56,11 +56,15 @@ class Matching(HeldItems):
         self.look(None if wait["group"] else number)
         self._newest = None
 
-    def keep_waiting(self, came: set[int]) -> None:
-        """Of rows that came together those that wait are kept before those at fault: so decisions find them."""
-        kept = [self.waiting[number] for number in came if number in self.waiting]
-        for wait in sorted(kept, key=lambda wait: (bool(wait["fault"]), wait["order"])):
-            self.waiting[wait["number"]] = self.waiting.pop(wait["number"])
+    def _next_turn(self) -> int:
+        self._turns += 1
+        return self._turns
+
+    def keep_waiting(self, came: Iterable[int]) -> None:
+        """Rows that came together are kept as they came, however they were matched: so decisions find them."""
+        for number in came:
+            if number in self.waiting:
+                self.waiting[number] = self.waiting.pop(number)
 
     def _join(self, row: Row, wait: Row, now_ms: int) -> None:
         links, wait["joined"] = self._links(row), True

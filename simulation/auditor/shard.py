@@ -131,7 +131,7 @@ class AuditedShard:
             for number, received_ms in part:
                 self.matching.take(number, self.rows[number], received_ms)
             self._settle_all([self._ready()])
-        self.matching.keep_waiting(self._came)
+        self.matching.keep_waiting(number for number, _ in arrived)
         self._came = set()
         unlinked, self._unlinked = self._unlinked, []
         self._settle_all([unlinked])

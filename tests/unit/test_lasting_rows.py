@@ -37,7 +37,7 @@ def test_lasting_rows_are_the_same_rows_without_the_texts_of_others():
 def test_parked_rows_do_not_keep_the_frame_in_which_they_came():
     """What waits for weeks must not hold the memory of all that came with it, nor of what has gone on since."""
     parked = ParkedRows()
-    parked.keep(frame()[[7, 1_900]], "pending", ["", ""])
+    parked.keep(frame()[[7, 1_900]], ["", ""])
     assert [text_bytes(rows) < 100 for rows in parked._frames.values()] == [True]
     parked.take([7])
     parked._compact()
