@@ -302,7 +302,8 @@ class Matching(HeldItems):
         group = self._group(event, links, waiter.since_ms)
         group.waiting.append(event.id)
         if links.closes:
-            group.total_minor = (group.total_minor or 0) + waiter.group_minor
+            group.total_minor += waiter.group_minor
+            group.closers += 1
         else:
             group.waiting_minor += waiter.group_minor
         self._tie(group)
@@ -317,7 +318,7 @@ class Matching(HeldItems):
         A sum that ties by accident before all members have come does no harm: later members wait until they, too,
         make up what is then lacking, which is nothing. So the end does not depend on the order of arrival.
         """
-        if group.total_minor is None or group.booked_minor + group.waiting_minor != group.total_minor:
+        if not group.closers or group.booked_minor + group.waiting_minor != group.total_minor:
             return
         released, group.waiting = group.waiting, []
         group.unbooked += len(released)

@@ -111,7 +111,8 @@ class OpenItems(StepMatching):
             group = self.groups[group_ref.group, event.entity, event.currency, waiter.group]
             group.waiting.remove(event.id)
             if links.closes:
-                group.total_minor = (group.total_minor - waiter.group_minor) or None
+                group.total_minor -= waiter.group_minor
+                group.closers -= 1
             else:
                 group.waiting_minor -= waiter.group_minor
         for opened in () if waiter.fault in self._refusals(links) else links.opened:

@@ -276,7 +276,7 @@ class StepMatching(Matching):
         sums = self._sums(progress, places)
         groups = self._groups_of(progress, sums.places[sums.starts])
         lacking_minor = np.array([_lacking(group) for group in groups], np.int64)[sums.group]
-        is_closed = np.array([group.total_minor is not None for group in groups], bool)[sums.group] | (sums.closers > 0)
+        is_closed = np.array([group.closers > 0 for group in groups], bool)[sums.group] | (sums.closers > 0)
         ties = is_closed & (lacking_minor == sums.member_minor - sums.total_minor)
         last = np.maximum.reduceat(np.where(ties, np.arange(len(ties)), NONE), sums.starts)
         ids = rows.frame["id_hash"].gather(sums.places)
@@ -324,8 +324,8 @@ class StepMatching(Matching):
         spans = zip(groups, sums.starts.tolist(), sums.ends.tolist(), last.tolist(), first.tolist(), strict=True)
         for group, start, end, tie, freeing in spans:
             member_minor = int(sums.member_minor[end - 1])
-            if sums.closers[end - 1]:
-                group.total_minor = (group.total_minor or 0) + int(sums.total_minor[end - 1])
+            group.total_minor += int(sums.total_minor[end - 1])
+            group.closers += int(sums.closers[end - 1])
             if tie == NONE:
                 group.waiting_minor += member_minor
                 group.waiting += ids[start:end]
@@ -371,7 +371,7 @@ def _running(values: np.ndarray, starts: np.ndarray, group: np.ndarray) -> np.nd
 
 def _lacking(group: GroupSum) -> int:
     """What the members to come must add up to, as far as is known."""
-    return (group.total_minor or 0) - group.booked_minor - group.waiting_minor
+    return group.total_minor - group.booked_minor - group.waiting_minor
 
 
 def _last(changes: list[Change]) -> dict[int, Change]:

@@ -105,17 +105,19 @@ class ItemTerms(msgspec.Struct, array_like=True, gc=False):
 
 
 class GroupSum(msgspec.Struct, array_like=True, gc=False):
-    """A group's announced total (None until its closer came), what has tied of it, and who waits for it.
+    """A group's announced total, what has tied of it, and who waits for it.
 
-    `unbooked`: how many of the events that it has freed are not booked yet, where that is told.
+    `closers`: how many have announced a part of the total; it is not known while there are none. `unbooked`: how many
+    of the events that it has freed are not booked yet, where that is told.
     """
 
     since_ms: int
-    total_minor: int | None = None
+    total_minor: int = 0
     booked_minor: int = 0
     waiting_minor: int = 0
     waiting: list[int] = []
     unbooked: int = 0
+    closers: int = 0
 
 
 class Waiter(msgspec.Struct, array_like=True, gc=False):

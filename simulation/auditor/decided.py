@@ -59,7 +59,6 @@ class DecidedMatching(Matching):
         if wait["group"]:
             group = self._groups[wait["group"]]
             self._count_in(group, wait, -1)
-            group["total"] = (group["total"] or None) if self._links(row).closes else group["total"]
         consumed = self._links(row).consumes
         if consumed and not wait["item"]:
             self._give_back(wait.get("used") or self._item_of(row, consumed), wait.get("amount", 0))

@@ -14,7 +14,7 @@ from simulation.auditor.held_items import HeldItems
 from simulation.auditor.keys import APART, DAY_MS, Key, Row, ago_ms, common, key_of, person
 
 REFUSED, FULL = "approval_refused", "open_items_full"
-NO_SUM = {"sum": 0, "total": None, "tied": None, "unbooked": 0}
+NO_SUM = {"sum": 0, "total": 0, "closers": 0, "tied": None, "unbooked": 0}
 
 
 class Matching(HeldItems):
@@ -121,7 +121,8 @@ class Matching(HeldItems):
 
     def _count_in(self, group: Row, wait: Row, sign: int) -> None:
         if self._links(wait["row"]).closes:
-            group["total"] = (group["total"] or 0) + sign * wait["share"]
+            group["total"] += sign * wait["share"]
+            group["closers"] += sign
         else:
             group["sum"] += sign * wait["share"]
         self._changed.add(wait["group"])
@@ -315,9 +316,10 @@ class Matching(HeldItems):
     def _tied(self) -> bool:
         changed, self._changed = self._changed, set()
         for key in changed & self._groups.keys():
-            if self._groups[key]["sum"] == self._groups[key]["total"]:
-                self._groups[key]["tied"] = self._groups[key]["total"]
-                self._groups[key]["unbooked"] += len(self._waiting_for.get(key, ()))
+            group = self._groups[key]
+            if group["closers"] and group["sum"] == group["total"]:
+                group["tied"] = group["total"]
+                group["unbooked"] += len(self._waiting_for.get(key, ()))
                 for wait in [self.waiting[number] for number in self._waiting_for.get(key, ())]:
                     wait["fault"] = wait["fault"] if wait["item"] else ""
                     self._wait_no_more(wait, "group")

@@ -179,6 +179,21 @@ def test_closing_event_taken_out_makes_room_for_the_right_one():
     assert (run.state("settle"), run.state("right")) == ("booked", "excluded")
 
 
+def test_every_closing_event_of_a_sum_is_taken_out_and_others_close_it():
+    """Of two that announce parts of one remittance the second is of nothing, and is known to be there none the less."""
+    run, header = Run(), {"document": "era1", "counterparty": "blue"}
+    paid = event("paid", "claim_paid", 70, document="clm1", reference="era1", counterparty="blue")
+    amounts = {"first": 100, "nothing": 0}
+    wrong = [event(name, "remittance_received", of, reference=name, **header) for name, of in amounts.items()]
+    run.take(paid, *wrong)
+    run.step(tick(NOW_MS + 60 * DAY_MS))
+    for number, name in enumerate(amounts):
+        run.step(decision(number, "exclude", *(id for id, (_, who) in run.open.items() if who == name)))
+    assert [run.state(name) for name in ("paid", *amounts)] == ["excepted", "excluded", "excluded"]
+    run.take(event("right", "remittance_received", 70, reference="trn1", **header), at_ms=NOW_MS + 60 * DAY_MS)
+    assert (run.state("paid"), run.state("right")) == ("booked", "excluded")
+
+
 # ── approvals ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
