@@ -16,8 +16,8 @@ from runtime.ledger.journal import numbered
 from runtime.ports import Books, Delivery, JournalEntry
 from simulation.erp import SimulatedErp
 from simulation.faults import Faults
-from simulation.producers import mapping_row
 from simulation.scenario import Scenario
+from simulation.workload.mappings import mapping_row
 from simulation.workload.rows import ENTITIES
 from simulation.world import World
 

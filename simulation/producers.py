@@ -11,24 +11,17 @@ import msgspec
 import polars as pl
 
 from runtime.errors import LogError, Pressure
-from runtime.ledger.order_lines import LEVELS, OrderTerms
-from runtime.ledger.rules import KNOWN, Rulebook
+from runtime.ledger.rules import Rulebook
 from runtime.schema import COLUMNS
 from simulation.processes import GatewayProcess
 from simulation.workload.deliveries import Delivery, Workload
-from simulation.workload.rows import ENTITIES, PARTNERS, UNKNOWN_CODE, Row
+from simulation.workload.mappings import Mappings
+from simulation.workload.rows import Row
 from simulation.world import GATEWAY, World
 
 UNDER_WAY_MAX = 3
 RETRY_MS = 300
 MALFORMED = b"{not json"
-SET = 0.3  # of policies: somebody has answered them
-UNMATCHED_CLAIM, AS_KNOWN, UNAPPLIED = "POLICY_UNMATCHED_CLAIM", "AR", "UNAPPLIED"
-ALIASES = ("PAYER_ALIAS", "SUPPLIER_ALIAS")
-UNREADABLE = "OTHER"
-PERCENTS = ("0", "2.5", "60", "unlimited", UNREADABLE)
-EXCESSES = ("0", "7", "600", "20000", "unlimited", UNREADABLE)  # in minor units, or in thousandths
-BEGINNINGS = ("2026-08-01", "2026-09-10")  # of mappings; events are of days before, between and after them
 _SENT = {name: type for name, type in COLUMNS.items() if name != "schema_version"} | {"occurred_at": pl.Int64()}
 
 
@@ -135,17 +128,7 @@ class Operator:
 
     def __init__(self, world: World, rulebook: Rulebook) -> None:
         self._world, self._rng = world, random.Random(f"operator {world.scenario.seed}")
-        roles = sorted(rulebook.roles())
-        late = set(self._rng.sample(roles, k=min(len(roles), self._rng.choice((0, 2, 5)))))
-        versions = [[mapping_row(role) for role in roles if role not in late] + self._particular(roles)]
-        for _ in range(world.scenario.mapping_versions - 1):
-            versions.append([mapping_row(role) for role in sorted(late)] + self._particular(roles))
-            versions[-1] += self._of_inverses(rulebook)
-            late = set()
-        versions[0] += self._partners(rulebook, first=True) + self._policies(rulebook)
-        versions[-1] += self._partners(rulebook, first=False) + self._policies(rulebook)
-        versions[-1] += [mapping_row(f"{role}/{UNKNOWN_CODE}") for role in sorted(rulebook.by_code())]
-        versions[0] += self._of_inverses(rulebook)
+        versions = Mappings(rulebook, self._rng).versions(world.scenario.mapping_versions)
         gaps_ms = [0, *(self._rng.choice((500, 5_000, 60_000)) for _ in versions[1:])]
         self._left = [(sum(gaps_ms[: i + 1]), rows) for i, rows in enumerate(versions)]
         self()
@@ -160,67 +143,3 @@ class Operator:
         while self._left and self._left[0][0] <= self._world.clock.elapsed_ms:
             _, rows = self._left.pop(0)
             self._world.books.add_mapping(msgspec.json.encode(rows).decode(), "operator")
-
-    def _partners(self, rulebook: Rulebook, *, first: bool) -> list[Row]:
-        """Partners whom some entities know: none or one at first, and all of them in the end."""
-        rows = []
-        for name in sorted(name for name, role in rulebook.role.items() if role.by == KNOWN):
-            known = self._rng.sample(PARTNERS, k=self._rng.choice((0, 0, 1))) if first else PARTNERS
-            rows += [
-                mapping_row(name, counterparty=partner, entity=self._rng.choice(("*", *ENTITIES))) for partner in known
-            ]
-        return rows
-
-    def _policies(self, rulebook: Rulebook) -> list[Row]:
-        """Answers to some of the policies, everywhere or at one entity; and who is another name of whom."""
-        names = {name: answers for name, answers in policy_answers(rulebook).items() if self._rng.random() < SET}
-        rows = [
-            mapping_row(name, self._rng.choice(answers), entity=self._rng.choice(("*", *ENTITIES)))
-            for name, answers in sorted(names.items())
-        ]
-        for name in (name for name in ALIASES if self._rng.random() < SET):
-            one, other = self._rng.sample(PARTNERS, 2)
-            rows.append(mapping_row(name, other, counterparty=one))
-        return rows
-
-    def _of_inverses(self, rulebook: Rulebook) -> list[Row]:
-        """Another account, from some day on, of what is taken back where it was posted."""
-        kinds = [rulebook.kind[name] for name in sorted(rulebook.inverting())]
-        rules = [rule for kind in kinds for rule in (kind, *kind.case.values())]
-        roles = sorted({pair.credit for rule in rules for pair in rule.post})
-        return [
-            mapping_row(role, f"GL-{role}-{self._rng.randrange(3)}", valid_from=self._rng.choice(BEGINNINGS))
-            for role in roles
-            if self._rng.random() < SET
-        ]
-
-    def _particular(self, roles: list[str]) -> list[Row]:
-        """Mappings that hold for some places or from some day."""
-        rows = []
-        for role in self._rng.sample(roles, k=min(len(roles), 6)):
-            entity = self._rng.choice(("*", *ENTITIES))
-            facility = self._rng.choice(("", *ENTITIES.get(entity, ("north",))))
-            chosen = {
-                "entity": entity,
-                "facility": facility,
-                "department": self._rng.choice(("", "", "lab")),
-                "valid_from": self._rng.choice(("1900-01-01", *BEGINNINGS)),
-            }
-            rows.append(mapping_row(role, account=f"GL-{role}-{self._rng.randrange(3)}", **chosen))
-        return rows
-
-
-def policy_answers(rulebook: Rulebook) -> dict[str, tuple[str, ...]]:
-    """What each policy may be answered with, but aliases; now and then something that no rule knows."""
-    answers = {role.policy: (*sorted(role.cases), UNREADABLE) for role in rulebook.role.values() if role.policy}
-    answers[UNMATCHED_CLAIM] = (AS_KNOWN, UNAPPLIED)
-    for terms in (terms for terms in rulebook.register.values() if isinstance(terms, OrderTerms)):
-        answers[terms.level_policy] = (*LEVELS, UNREADABLE)
-        answers |= {check.percent: PERCENTS for check in terms.checks}
-        answers |= {check.most: EXCESSES for check in terms.checks}
-    return answers
-
-
-def mapping_row(role: str, account: str = "", **columns: str) -> Row:
-    """A row of a mapping version: a role's account, for all that the other columns leave open."""
-    return {"role": role, "account": account or f"GL-{role}", **columns}

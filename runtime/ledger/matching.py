@@ -5,9 +5,6 @@ to is complete. Never posts; it says which events became ready, and which became
 times are arguments.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from itertools import chain
-
 from runtime.ledger.beside import Beside, apart, shared
 from runtime.ledger.crosswalk import Place
 from runtime.ledger.held_items import REFUSED, HeldItems
@@ -30,8 +27,6 @@ class Matching(HeldItems):
         self._agreed = _agreed_columns(self._links)
         self._apart = {name for name, rule in rulebook.item.items() if rule.apart_by}
         self._growing = {name for name, rule in rulebook.item.items() if rule.apart_by or rule.awaits_more}
-        self._once_booked = {name: _refs_to(one, self._booked_as.values()) for name, one in self._links.items()}
-        self._waking = _waking(self._links, self._booked_as.values())
         self._items_max = items_max
         self.waiters: dict[int, Waiter] = {}
         self._expected: dict[Key, list[Expected]] = {}
@@ -90,24 +85,6 @@ class Matching(HeldItems):
         if ref.item in self._apart:
             text = apart(text, event.counterparty or "")
         return ref.item, event.entity, text
-
-    def comes_between(self, events: Iterable[Event]) -> bool:
-        """Whether these events touch an item that somebody awaits who only lacks that it is booked, or, in whatever
-        order they come, may change one that is not booked yet before others of them use it."""
-        touched = (self._touched(event) for event in events)
-        return any(self._is_unbooked(key) and (changes or self._is_asked_for(key)) for key, changes in chain(*touched))
-
-    def _touched(self, event: Event) -> Iterator[tuple[Key, bool]]:
-        """The items, of those that are used only when they are booked, that an event links to in whatever way, or that
-        those who wait for what it opens will use; and whether that changes them without waiting."""
-        links = self._links[event.kind]
-        for ref in self._once_booked[event.kind]:
-            waits = ref is links.releases or (ref is links.consumes and not ref.past_holds)
-            yield self._key(event, ref), not waits
-        for ref in self._waking[event.kind]:
-            waiting = self._consumers.get(key_of(shared(self._key(event, ref))), ())
-            for waiter in (self.waiters[id] for id in waiting if id in self.waiters):
-                yield from ((key, True) for key, _ in waiter.later)
 
     def _refusal(self, event: Event, links: Links) -> str:
         """The exception type of an event whose items can't be opened."""
@@ -378,19 +355,6 @@ class Matching(HeldItems):
         """The changes since the last call, in order."""
         changes, self._changes = self._changes, []
         return changes
-
-
-def _refs_to(links: Links, items: Collection[str]) -> list[ItemRef | Release]:
-    """The links of a kind to any of these items."""
-    refs = (*links.opened, *links.expects, links.consumes, links.releases)
-    return [ref for ref in refs if ref and ref.item in items]
-
-
-def _waking(links: Mapping[str, Links], items: Collection[str]) -> dict[str, list[ItemRef]]:
-    """The links by which a kind opens what others wait for who use any of these items as soon as they have it."""
-    later = [one for one in links.values() if any(ref.once_matched and ref.item in items for ref in one.expects)]
-    awaited = {one.consumes.item for one in later if one.consumes}
-    return {name: [ref for ref in one.opened if ref.item in awaited] for name, one in links.items()}
 
 
 def _signed_items(links: dict[str, Links]) -> frozenset[str]:

@@ -1,10 +1,11 @@
 """The register of what waits for its counterpart: matching, and what time and people change in it.
 
-Owns how long things may wait and what becomes of them then, and what people may decide of events at fault. Reads no
-clock: times are arguments.
+Owns how long things may wait and what becomes of them then, what people may decide of events at fault, and telling when
+what is not booked yet must be. Reads no clock: times are arguments.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import chain
 
 import msgspec
 import numpy as np
@@ -12,9 +13,10 @@ import numpy as np
 from runtime.ledger.beside import shared
 from runtime.ledger.held_items import FIRM, REFUSED
 from runtime.ledger.item_table import HashedKey, TableState, key_of
-from runtime.ledger.links import ItemRef, Links
+from runtime.ledger.links import ItemRef, Links, Release
 from runtime.ledger.matching import FULL
-from runtime.ledger.rules import Item
+from runtime.ledger.registers import Policy, unanswered
+from runtime.ledger.rules import Item, Rulebook
 from runtime.ledger.step_matching import StepMatching
 from runtime.ledger.waiting import Change, Event, Expected, GroupKey, GroupSum, ItemTerms, Key, OpenItem, Waiter
 from runtime.ledger.weekdays import business_ms
@@ -24,6 +26,31 @@ DAY_MS = 86_400_000
 
 class OpenItems(StepMatching):
     """All that waits in one shard."""
+
+    def __init__(self, rulebook: Rulebook, items_max: int, policy: Policy = unanswered) -> None:
+        super().__init__(rulebook, items_max, policy)
+        self._once_booked = {name: _refs_to(one, self._booked_as.values()) for name, one in self._links.items()}
+        self._waking = _waking(self._links, self._booked_as.values())
+
+    # ── booked before ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def comes_between(self, events: Iterable[Event]) -> bool:
+        """Whether these events touch an item that somebody awaits who only lacks that it is booked, or, in whatever
+        order they come, may change one that is not booked yet before others of them use it."""
+        touched = (self._touched(event) for event in events)
+        return any(self._is_unbooked(key) and (changes or self._is_asked_for(key)) for key, changes in chain(*touched))
+
+    def _touched(self, event: Event) -> Iterator[tuple[Key, bool]]:
+        """The items, of those that are used only when they are booked, that an event links to in whatever way, or that
+        those who wait for what it opens will use; and whether that changes them without waiting."""
+        links = self._links[event.kind]
+        for ref in self._once_booked[event.kind]:
+            waits = ref is links.releases or (ref is links.consumes and not ref.past_holds)
+            yield self._key(event, ref), not waits
+        for ref in self._waking[event.kind]:
+            waiting = self._consumers.get(key_of(shared(self._key(event, ref))), ())
+            for waiter in (self.waiters[id] for id in waiting if id in self.waiters):
+                yield from ((key, True) for key, _ in waiter.later)
 
     # ── decided by people ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -331,3 +358,16 @@ _STATE = tuple[
     list[tuple[HashedKey, list[int]]],
     list[tuple[Key, list[str]]],
 ]
+
+
+def _refs_to(links: Links, items: Collection[str]) -> list[ItemRef | Release]:
+    """The links of a kind to any of these items."""
+    refs = (*links.opened, *links.expects, links.consumes, links.releases)
+    return [ref for ref in refs if ref and ref.item in items]
+
+
+def _waking(links: Mapping[str, Links], items: Collection[str]) -> dict[str, list[ItemRef]]:
+    """The links by which a kind opens what others wait for who use any of these items as soon as they have it."""
+    later = [one for one in links.values() if any(ref.once_matched and ref.item in items for ref in one.expects)]
+    awaited = {one.consumes.item for one in later if one.consumes}
+    return {name: [ref for ref in one.opened if ref.item in awaited] for name, one in links.items()}

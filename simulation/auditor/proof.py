@@ -25,6 +25,7 @@ from simulation.auditor.books import POSTING_KEYS, totals_of
 from simulation.auditor.shard import ENDS, AuditedShard, total_key
 
 DIFFERENCES_MAX = 20  # of one shard and sort; more are counted only
+_STANDING = pl.when(pl.col("fault") == "").then(pl.lit("pending")).otherwise(pl.lit("excepted")).alias("state")
 _ACCOUNT = tuple(POSTING_KEYS.index(name) for name in ("entity", "currency", "account_code", "side"))
 _ENTITY, _KIND, _DOCUMENT = (POSTING_KEYS.index(name) for name in ("entity", "kind", "document"))
 
@@ -115,7 +116,7 @@ class ShardProof:
         """Compare what waits, and how many contents are remembered, with a snapshot of this very position and its
         runs."""
         snapshot = msgspec.msgpack.decode(body, type=Snapshot)
-        parked = frames.decode_sealed(snapshot.parked).rename({"was": "state"})
+        parked = frames.decode_sealed(snapshot.parked).with_columns(_STANDING)
         held = frames.decode_sealed(snapshot.held).with_columns(pl.lit("excepted").alias("state"))
         columns = ("source", "event_id", "digest", "state", "fault")
         found = Counter(row for frame in (parked, held) for row in frame.select(columns).iter_rows())
