@@ -3,7 +3,7 @@
 Owns the counting. Never decides whether an event is valid (the gateway does) and never keeps more than one chunk.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,6 +64,22 @@ class Quarantined(NamedTuple):
     segment: int
     element: int
     code: str
+
+
+class Findings:
+    """What is set aside: the first finding of every part, which its exception is made of, and of further ones as many
+    as an answer may hold."""
+
+    def __init__(self) -> None:
+        self.kept: list[Quarantined] = []
+        self._parts: set[int] = set()
+
+    def add(self, findings: Iterable[Quarantined]) -> None:
+        """Take what was found next in the file."""
+        for finding in findings:
+            if finding.transaction not in self._parts or len(self.kept) < limits.REJECTS_REPORTED_MAX:
+                self._parts.add(finding.transaction)
+                self.kept.append(finding)
 
 
 class ControlTotal(NamedTuple):
@@ -139,16 +155,21 @@ class Source:
         self.format = format
         self._tally = Tally()
         self.faults: list[SourceFault] = []
-        self.quarantined: list[Quarantined] = []
+        self._findings = Findings()
+
+    @property
+    def quarantined(self) -> list[Quarantined]:
+        """What the newest reading has set aside."""
+        return self._findings.kept
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """Canonical frames of at most `rows_max` rows, none of them empty. Raises FrameError."""
-        self._tally, self.faults, self.quarantined = Tally(), [], []
+        self._tally, self.faults, self._findings = Tally(), [], Findings()
         for frame, faults, quarantined, figures in self._read(self._path, self._settings):
             self._tally.add(frame, len(faults))
             self._tally.add_figures(figures)
             self.faults += faults[: limits.REJECTS_REPORTED_MAX - len(self.faults)]
-            self.quarantined += quarantined[: limits.REJECTS_REPORTED_MAX - len(self.quarantined)]
+            self._findings.add(quarantined)
             if not frame.is_empty():
                 yield frame
 

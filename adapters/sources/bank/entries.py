@@ -22,7 +22,7 @@ import xxhash
 from adapters.sources.bank.patterns import CHECK_PAID, LOCKBOX, PATTERNS, Patterns
 from adapters.sources.bank.references import reference, trimmed
 from adapters.sources.occurrences import Occurrences, key_hash
-from adapters.sources.source import Chunk, Quarantined, Reader, SourceFault, SourceSettings, canonical
+from adapters.sources.source import Chunk, Findings, Quarantined, Reader, SourceFault, SourceSettings, canonical
 from adapters.sources.tokens import checked_key, token
 from runtime import limits
 from runtime.schema import COLUMNS, SCHEMA_VERSION, UTC_MS
@@ -98,7 +98,7 @@ def reader(source: str, scan: Scan) -> Reader:
         for item in scan(path, settings):
             survey.note(item)
         survey.occurrences.close()
-        yield Chunk(pl.DataFrame(schema=COLUMNS), [], survey.quarantined, survey.figures)
+        yield Chunk(pl.DataFrame(schema=COLUMNS), [], survey.findings.kept, survey.figures)
         events = _Events(source, settings, survey.occurrences)
         items = (item for item in survey.kept or scan(path, settings) if survey.admits(item))
         while part := list(islice(items, settings.rows_max)):
@@ -117,7 +117,7 @@ class _Survey:
     def __init__(self, kept_max: int) -> None:
         self._kept_max = kept_max
         self.kept: list[Item] | None = []
-        self.quarantined: list[Quarantined] = []
+        self.findings = Findings()
         self.figures: Counter[str] = Counter()
         self.occurrences = Occurrences()
         self._refused: set[int] = set()
@@ -136,8 +136,7 @@ class _Survey:
             self._set_aside(item)
 
     def _set_aside(self, item: SetAside) -> None:
-        if len(self.quarantined) < limits.REJECTS_REPORTED_MAX:
-            self.quarantined.append(item.place)
+        self.findings.add([item.place])
         if item.whole:
             self._refused.add(item.place.transaction)
 

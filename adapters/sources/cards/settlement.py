@@ -22,7 +22,6 @@ import polars_hash as plh
 from adapters.sources.cards.kinds import Category, with_categories
 from adapters.sources.occurrences import Occurrences
 from adapters.sources.source import Chunk, Quarantined, Reader, SourceFault, SourceSettings, canonical
-from runtime import limits
 from runtime.schema import COLUMNS, SCHEMA_VERSION, UTC_MS
 
 CARRIED_FORWARD = "carried_forward"
@@ -214,8 +213,7 @@ class _Survey:
     def quarantined(self) -> list[Quarantined]:
         """The payouts that are set aside, numbered as they first appear in the file."""
         ordered = sorted(self._payouts.values(), key=lambda payout: payout.first_line)
-        found = [Quarantined(number, *payout.fault) for number, payout in enumerate(ordered, 1) if payout.fault]
-        return found[: limits.REJECTS_REPORTED_MAX]
+        return [Quarantined(number, *payout.fault) for number, payout in enumerate(ordered, 1) if payout.fault]
 
     def tied(self) -> pl.DataFrame:
         """The payouts that are not: name, amount, currency, day, time and trace."""

@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import polars as pl
+import pytest
+
 from adapters.settings import standard_rulebook_text
-from adapters.sources import Quarantined
+from adapters.sources import Chunk, Quarantined, Source, SourceSettings
 from adapters.sources.quarantine import quarantine_events
+from runtime import limits
 from runtime.ledger.rule_file import parse_rulebook
-from runtime.schema import EntityTerms, Vocabulary, conform
+from runtime.schema import COLUMNS, EntityTerms, Vocabulary, conform
 from runtime.validation import validate
 
 PARTS = [
@@ -45,3 +49,17 @@ def test_quarantined_parts_of_the_same_content_are_the_same_events(tmp_path: Pat
 def test_quarantined_nothing_reads_nothing(tmp_path: Path) -> None:
     """A file with nothing set aside is not even opened again."""
     assert events(tmp_path / "absent", []).is_empty()
+
+
+def test_quarantined_parts_are_all_told_although_their_details_are_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where more is wrong than an answer holds, further findings of a part are left out, and never a part."""
+    monkeypatch.setattr(limits, "REJECTS_REPORTED_MAX", 4)
+    found = [Quarantined(part, place, 0, "bad_amount") for part in range(1, 6) for place in range(1, 4)]
+    chunks = [Chunk(pl.DataFrame(schema=COLUMNS), [], found[:7]), Chunk(pl.DataFrame(schema=COLUMNS), [], found[7:])]
+    source = Source(tmp_path, lambda path, settings: iter(chunks), SourceSettings())
+    assert list(source.frames()) == []
+    assert [(part.transaction, part.segment) for part in source.quarantined] == [
+        (1, 1), (1, 2), (1, 3), (2, 1), (3, 1), (4, 1), (5, 1)
+    ]  # fmt: skip
