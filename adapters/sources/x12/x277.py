@@ -94,8 +94,10 @@ class ClaimStatuses(Hierarchy):
     def _on_status(self, elements: list[str], position: int) -> None:
         if self._is_in_line:
             self.figures["line_statuses"] += 1
-        elif not self._claim:
+        elif not self._claim and self._level in _ABOVE_CLAIMS:
             self.figures["batch_statuses"] += 1
+        elif not self._claim:
+            self.find(position, 0, "orphan_segment")
         else:
             codes = [self._code(elements, index, position) for index in _COMPOSITES if element(elements, index).strip()]
             self._statuses.append(_Status(codes or [""], elements, position))

@@ -163,6 +163,7 @@ def test_277_answer_names_the_claim_by_the_providers_number(tmp_path: Path) -> N
         (("HL*4*3*PT", "TRN*2*A1", "STC*not in order*20240104"), (16, 1, "bad_code")),
         (("HL*4*3*PT", "TRN*2", "STC*A2:20*20240104"), (15, 2, "missing_element")),
         (("HL*4*3*PT", "TRN*2*A1", "STC*A2:20*20240104*WQ*much"), (16, 4, "bad_amount")),
+        (("HL*4*3*PT", "STC*A3:21*20240104"), (15, 0, "orphan_segment")),
     ],
 )
 def test_277ca_broken_set_is_set_aside(segments: tuple[str, ...], place: tuple, tmp_path: Path) -> None:
