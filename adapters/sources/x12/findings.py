@@ -23,8 +23,8 @@ STRUCTURE_CODES = {
     "missing_se": "the set does not end before the next one or the envelope does",
     "wrong_segment_count": "SE01 is not the number of segments from ST to SE: some may be lost",
     "wrong_set_number": "SE02 is not ST02",
-    "missing_bpr": "an 835 without BPR: nothing says what was paid",
-    "missing_trn": "an 835 without TRN: the payment has no identity",
+    "missing_bpr": "an 835 without BPR, or with it after its claims: nothing says what was paid",
+    "missing_trn": "an 835 without TRN, or with it after its claims: the payment has no identity",
     "missing_bht": "an 837 or 277 without BHT: nothing dates it",
     "missing_ak1": "a 999 or 997 without AK1: nothing says what it answers",
     "repeated_segment": "a header segment comes twice",
@@ -32,7 +32,7 @@ STRUCTURE_CODES = {
     "missing_element": "an element that identifies is empty",
     "missing_status": "a claim of a 277 without STC",
     "missing_date": "no readable date",
-    "bad_amount": "not a decimal with at most two places",
+    "bad_amount": "not a decimal with at most the places of its currency",
     "bad_code": "not of the form of a code, or not one that is defined here",
 }
 ARITHMETIC_CODES = {

@@ -12,6 +12,7 @@ from adapters.sources.tokens import token
 from adapters.sources.x12.accepted import Row
 from adapters.sources.x12.findings import FINDINGS_PER_SET_MAX, STRUCTURE_CODES
 from adapters.sources.x12.values import element, is_code, minor_units, text
+from runtime.currencies import currency_digits
 
 CLAIM, PAYER_CLAIM = "claim", "payer_claim"  # token domains: the provider's number of a claim, and the payer's
 
@@ -58,7 +59,7 @@ class TransactionSet:
 
     def __init__(self, header: Header, settings: SourceSettings) -> None:
         self.header, self.settings = header, settings
-        self.currency = settings.currency
+        self.use_currency(settings.currency)
         self.rows: list[Row] = []
         self.findings: list[Quarantined] = []
         self.figures: Counter[str] = Counter(transactions=1)
@@ -69,6 +70,10 @@ class TransactionSet:
         self.reference: str | None = None
         self.counterparty: str | None = None
         self.occurred_ms = self.effective_day = 0
+
+    def use_currency(self, currency: str) -> None:
+        """Amounts are read in this currency from now on."""
+        self.currency, self._places = currency, currency_digits(currency)
 
     def close(self, body: str) -> None:
         """All segments have come; `body` is the keyed hash of them."""
@@ -107,7 +112,7 @@ class TransactionSet:
 
     def amount(self, elements: list[str], index: int, position: int) -> int:
         """A required amount; 0 and a finding when it can't be read."""
-        amount = minor_units(elements[index] if index < len(elements) else "")
+        amount = minor_units(elements[index] if index < len(elements) else "", self._places)
         if amount is None:
             self.has_unread_amount = True
             self.find(position, index, "bad_amount")

@@ -11,34 +11,38 @@ from functools import lru_cache
 import xxhash
 
 from runtime import limits
+from runtime.currencies import USUAL_DIGITS
 
 DAY_MS = 86_400_000
 TEXT_CHARS_MAX = 128
 
-_DECIMAL = re.compile(r"([+-]?)(\d*)(?:\.(\d{0,2})0*)?")
+_DECIMAL = re.compile(r"([+-]?)(\d*)(?:\.(\d*))?")
 _DIGITS_MAX = 15
-_FAST_DIGITS_MAX = len(str(limits.AMOUNT_MINOR_MAX)) - 3  # before the point: whatever they are, it is below the limit
-_CENTS = (100, 10, 1)  # by how much numbers count that have so many digits after the point
+_FAST_DIGITS_MAX = len(str(limits.AMOUNT_MINOR_MAX)) - 1  # of a minor unit: whatever they are, it is below the limit
+_POWERS = (1, 10, 100, 1000, 10_000)
 _PARTY_NUMBER = re.compile(r"\d[\d-]{5,14}")  # NPI, TIN, plan's number
 _CODE = re.compile(r"[A-Z0-9]{1,6}")
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 
 
-def minor_units(text: str) -> int | None:
-    """A decimal with at most two places (further zeros add nothing) in hundredths; None for anything else."""
-    whole, _, cents = text.partition(".")
-    digits = whole + cents
+def minor_units(text: str, places: int = USUAL_DIGITS) -> int | None:
+    """A decimal with at most so many places (further zeros add nothing) in minor units; None for anything else."""
+    whole, _, fraction = text.partition(".")
+    digits = whole + fraction
     # What nearly every amount looks like, before the general form. In Latin-1 only 0 to 9 are decimal.
-    if len(cents) <= 2 and len(whole) <= _FAST_DIGITS_MAX and digits.isdecimal():
-        return int(digits) * _CENTS[len(cents)]
-    return _minor_units(text)
+    if len(fraction) <= places and len(whole) + places <= _FAST_DIGITS_MAX and digits.isdecimal():
+        return int(digits) * _POWERS[places - len(fraction)]
+    return _minor_units(text, places)
 
 
-def _minor_units(text: str) -> int | None:
+def _minor_units(text: str, places: int) -> int | None:
     match = _DECIMAL.fullmatch(text.strip())
     if not match or not (match[2] or match[3]) or len(match[2]) > _DIGITS_MAX:
         return None
-    size = int(match[2] or 0) * 100 + int((match[3] or "").ljust(2, "0"))
+    fraction = (match[3] or "").rstrip("0")
+    if len(fraction) > places:
+        return None
+    size = int(match[2] or 0) * _POWERS[places] + int(fraction.ljust(places, "0") or 0)
     return None if size > limits.AMOUNT_MINOR_MAX else -size if match[1] == "-" else size
 
 

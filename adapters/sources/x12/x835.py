@@ -72,13 +72,9 @@ class Remittance(TransactionSet):
         """Check the whole, and add the remittance's own event."""
         self._claim.close()
         self._end_header()
-        if not self._payment:
-            return self.find(self.header.segment, 0, "missing_bpr")
-        if not self._trace:
-            return self.find(self.header.segment, 0, "missing_trn")
-        self._check_total()
-        self._add_remittance(body)
-        return None
+        if self._payment:
+            self._check_total()
+            self._add_remittance(body)
 
     def _add_remittance(self, body: str) -> None:
         method, paid_minor = self.code(self._payment, 4, self._payment_position), self.figures["paid_minor"]
@@ -102,14 +98,17 @@ class Remittance(TransactionSet):
         if self._payment:
             return self.find(position, 0, "repeated_segment")
         self._payment, self._payment_position = elements, position
-        size = self.amount(elements, 2, position)
-        sign = _DIRECTIONS.get(element(elements, 3).strip(), 0)
-        if size < 0:
-            self.find(position, 2, "negative_payment")
-        if not sign:
-            self.find(position, 3, "bad_code")
-        self.figures["paid_minor"] = size * (sign or 1)
         return None
+
+    def _read_payment(self) -> None:
+        """BPR02 and its direction, when CUR has said in which currency."""
+        size = self.amount(self._payment, 2, self._payment_position)
+        sign = _DIRECTIONS.get(element(self._payment, 3).strip(), 0)
+        if size < 0:
+            self.find(self._payment_position, 2, "negative_payment")
+        if not sign:
+            self.find(self._payment_position, 3, "bad_code")
+        self.figures["paid_minor"] = size * (sign or 1)
 
     def _on_trace(self, elements: list[str], position: int) -> None:
         if self._trace:
@@ -119,7 +118,7 @@ class Remittance(TransactionSet):
         self._trace = self._trace or elements
 
     def _on_currency(self, elements: list[str], position: int) -> None:
-        self.currency = self.code(elements, 2, position)
+        self.use_currency(self.code(elements, 2, position))
 
     def _on_date(self, elements: list[str], position: int) -> None:
         if element(elements, 1) == "405":
@@ -139,11 +138,18 @@ class Remittance(TransactionSet):
             self._payee_number = self._payee_number or party_number(element(elements, 2))
 
     def _end_header(self) -> None:
-        """Fix what all events of the set bear, once: at the first claim or PLB, or at the end."""
+        """Fix what all events of the set bear, once: at the first claim or PLB, or at the end. A BPR or TRN that comes
+        later can't be in their ids any more."""
         if self.number:
             return
         for tag in _HEADER_TAGS:
             del self.handlers[tag]
+        if self._payment:
+            self._read_payment()
+        else:
+            self.find(self.header.segment, 0, "missing_bpr")
+        if not self._trace:
+            self.find(self.header.segment, 0, "missing_trn")
         effective = text(element(self._payment, 16))
         self._set_days(day(effective), self._produced)
         payer = text(element(self._trace, 3)) or text(element(self._payment, 10)) or self._payer_number

@@ -231,6 +231,32 @@ def test_835_debit_is_negative(tmp_path: Path) -> None:
     assert source.total().figures["paid_minor"] == -10_000
 
 
+@pytest.mark.parametrize(("currency", "paid_minor"), [("JPY", 540), ("USD", 54_000), ("KWD", 540_000)])
+def test_835_amounts_are_minor_units_of_the_currency_that_the_set_names(
+    currency: str, paid_minor: int, tmp_path: Path
+) -> None:
+    """CUR comes behind the payment and counts for it, too; where there is none, the settings' currency does."""
+    named = FIRST.replace("DTM*405*20240104~", f"CUR*PR*{currency}~DTM*405*20240104~").replace("SE*11*", "SE*12*")
+    for text, settings in (
+        (named, SETTINGS),
+        (FIRST, SourceSettings(entity="north", token_key=SETTINGS.token_key, currency=currency)),
+    ):
+        events, source = read(write(tmp_path, interchange(text)), settings)
+        assert not source.quarantined and set(events["currency"]) == {currency}
+        for kind in ("remittance_received", "claim_paid"):
+            assert [row["amount_minor"] for row in of_kind(events, kind)] == [paid_minor]
+
+
+@pytest.mark.parametrize(("tag", "code"), [("BPR", "missing_bpr"), ("TRN", "missing_trn")])
+def test_835_payment_or_trace_behind_the_claims_sets_it_aside(tag: str, code: str, tmp_path: Path) -> None:
+    """Their ids would lack it: the same remittance in its order would book a second time."""
+    segments = FIRST.split("~")
+    late = segments.pop(next(place for place, segment in enumerate(segments) if segment.startswith(tag)))
+    segments.insert(-2, late)
+    events, source = read(write(tmp_path, interchange("~".join(segments))))
+    assert events.is_empty() and (1, 1, 0, code) in found(source)
+
+
 def test_835_predetermination_is_adjudicated_and_not_paid(tmp_path: Path) -> None:
     """CLP02 25 gives neither a payment nor adjustments: nothing of it can be posted."""
     asked = claim("G7", "25", "80*0*0", "CO*45*50", "PR*1*30")

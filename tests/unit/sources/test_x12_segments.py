@@ -176,6 +176,18 @@ def test_values_amount_is_exact_or_none(text: str, amount: int | None) -> None:
     assert minor_units(text) == amount
 
 
+@pytest.mark.parametrize(
+    ("text", "places", "amount"),
+    [
+        ("450", 0, 450), ("450.00", 0, 450), ("450.50", 0, None), ("1.234", 3, 1234), ("-1.2", 3, -1200),
+        ("1.23450", 4, 12_345), ("1.2345", 3, None), ("1000000000.000", 3, 10**12), ("1000000000.001", 3, None),
+    ],
+)  # fmt: skip
+def test_values_amount_has_the_places_of_its_currency(text: str, places: int, amount: int | None) -> None:
+    """A yen has no decimals and a dinar three; what a currency can't hold is no amount of it."""
+    assert minor_units(text, places) == amount
+
+
 def test_values_days_and_clocks_are_checked() -> None:
     """A date that the calendar does not have is none; a clock that is none is midnight."""
     assert day("19700102") == 1
