@@ -71,9 +71,13 @@ def _pieces(path: Path) -> Iterator[tuple[int, str]]:
                     yield started, held
                 started, held = number, piece.lstrip()
             if len(held) > RECORD_CHARS_MAX:
-                raise FrameError("too_long", "", f"line {number}: at most {RECORD_CHARS_MAX} characters a record")
+                raise _too_long(number)
     if held:
         yield started, held
+
+
+def _too_long(line: int) -> FrameError:
+    return FrameError("too_long", "", f"line {line}: at most {RECORD_CHARS_MAX} characters a record")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -87,14 +91,18 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _records(path: Path) -> Iterator[_Record]:
     record: _Record | None = None
+    chars = 0
     for number, (line, text) in enumerate(_pieces(path), 1):
         code, body = text[:2], text[3:].rstrip().removesuffix("/")
         if code == "88" and record:
+            chars += len(text)
+            if chars > RECORD_CHARS_MAX:
+                raise _too_long(line)
             record.parts.append(body)
             continue
         if record:
             yield record
-        record = _Record(code, number, line, [body])
+        record, chars = _Record(code, number, line, [body]), len(text)
     if record:
         yield record
 

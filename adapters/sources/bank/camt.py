@@ -35,7 +35,7 @@ _REPORTS = ("Stmt", "Ntfctn")
 _TAGS = [f"{{*}}{name}" for name in ("Document", "GrpHdr", *_REPORTS, "Bal", "TxsSummry", "Ntry", "Btch", "TxDtls")]
 _OPENING, _CLOSING = ("OPBD", "PRCD"), ("CLBD",)
 _DIRECTIONS = {"CRDT": 1, "DBIT": -1}
-_BOOKED = "BOOK"
+_BOOKED, _NOT_BOOKED = "BOOK", ("PDNG", "INFO", "FUTR")
 _PARTIES = {1: "Dbtr", -1: "Cdtr"}  # who is at the other end of a credit, of a debit
 
 
@@ -172,7 +172,7 @@ class _Report:
         try:
             money = _signed(fields)
             self._summed.add(money.minor)
-            if _all_text(fields, "Sts", _BOOKED) != _BOOKED:
+            if not _is_booked(fields):
                 self._unbooked += 1
                 return
             self._totals.add(money.minor)
@@ -297,6 +297,14 @@ def _all_text(fields: _Fields, name: str, default: str = "") -> str:
     return (child.text if not len(child) else "".join(child.itertext())).strip() if child.text or len(child) else ""
 
 
+def _is_booked(fields: _Fields) -> bool:
+    """Whether the entry is on the account. Raises _Unfit for a status that the standard doesn't know."""
+    status = _all_text(fields, "Sts", _BOOKED)
+    if status != _BOOKED and status not in _NOT_BOOKED:
+        raise _Unfit("entry_status")
+    return status == _BOOKED
+
+
 def _signed(fields: _Fields) -> _Money:
     """An amount with its direction. Raises _Unfit."""
     money = _money(fields.get("Amt"))
@@ -382,7 +390,8 @@ def _as_day(text: str) -> date | None:
 
 
 def _count(text: str | None) -> int:
-    return int(text) if text and text.strip().isdecimal() else 0
+    digits = (text or "").strip()
+    return int(digits) if digits.isdecimal() else 0
 
 
 def _forget(element: etree._Element) -> None:

@@ -145,14 +145,19 @@ class _Survey:
 
 
 def _identity(entry: Entry) -> tuple:
-    owner = (entry.bank_reference,) if entry.bank_reference else ("", entry.statement_key, entry.customer_reference)
+    owner = (entry.bank_reference,) if _is_named(entry) else ("", entry.statement_key, entry.customer_reference)
     moved = (entry.amount_minor, entry.currency, entry.booked_on, entry.type_code, entry.part)
     return (entry.account, *owner, *moved)
 
 
 def _twin_key(entry: Entry) -> int:
     """A bank's reference may come again in another statement of the file; it is the same entry then."""
-    return key_hash(entry.statement if entry.bank_reference else "", *_identity(entry))
+    return key_hash(entry.statement if _is_named(entry) else "", *_identity(entry))
+
+
+def _is_named(entry: Entry) -> bool:
+    """Whether the bank has given it a reference, and not a word that says that there is none."""
+    return bool(trimmed(entry.bank_reference))
 
 
 class _Row(NamedTuple):

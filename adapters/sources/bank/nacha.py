@@ -302,7 +302,8 @@ def _is_credit(record: str) -> bool:
 
 
 def _number(text: str) -> int:
-    return int(text) if text.strip().isdecimal() else -1
+    digits = text.strip()
+    return int(digits) if digits.isdecimal() else -1
 
 
 def _day(text: str) -> date | None:

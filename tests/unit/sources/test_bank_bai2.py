@@ -203,6 +203,13 @@ def test_bai2_file_that_ends_early_keeps_what_has_ended(tmp_path: Path) -> None:
     ]
 
 
+def test_bai2_record_without_end_is_refused(tmp_path: Path) -> None:
+    """Continuations count like the text before them: no record is kept that is longer than a record may be."""
+    path = file(tmp_path, account("16,142,7,,BR1,,/", *["88," + "x" * 60_000] * 20, total_minor=7))
+    with pytest.raises(FrameError, match="too_long: line 22"):
+        list(opened(path).frames())
+
+
 def test_bai2_group_that_is_no_update_needs_a_person(tmp_path: Path) -> None:
     """Deletions, corrections and tests are never booked as new money."""
     for status in "234":

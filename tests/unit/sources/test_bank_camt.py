@@ -205,6 +205,15 @@ def test_camt_pending_entry_is_not_booked(tmp_path: Path) -> None:
     assert (source.total().figures["transactions"], source.total().figures["unbooked"]) == (1, 2)
 
 
+@pytest.mark.parametrize("status", ["<Prtry>Booked</Prtry>", "<Cd>B00K</Cd>", ""])
+def test_camt_entry_of_an_unknown_status_sets_its_statement_aside(tmp_path: Path, status: str) -> None:
+    """An entry that is neither booked nor known to be only announced may be money: it is never just left out."""
+    content = [entry(amount("1.00"), "B1"), entry(amount("2.00"), "B2", status=status)]
+    source = opened(message(tmp_path, statement(*content)))
+    assert events_of(source).is_empty()
+    assert source.quarantined == [(1, 2, 0, "entry_status")]
+
+
 @pytest.mark.parametrize(
     ("money", "code"),
     [
@@ -244,6 +253,13 @@ def test_camt_same_entry_in_another_message_is_the_same_event(tmp_path: Path) ->
     first = events_of(opened(message(tmp_path, statement(once, name="S1"))))
     again = events_of(opened(message(tmp_path, statement(entry(amount("2.00"), "B2"), once, name="S2"), version="02")))
     assert again.filter(document="B1").equals(first)
+
+
+def test_camt_entries_whose_reference_says_that_there_is_none_stay_apart(tmp_path: Path) -> None:
+    """NONREF names no entry: equal payments of two statements are two, as without any reference."""
+    same = entry(amount("1.00"), "NONREF")
+    events = events_of(opened(message(tmp_path, statement(same, name="S1"), statement(same, name="S2"))))
+    assert events["event_id"].n_unique() == 2
 
 
 def test_camt_equal_entries_stay_apart_however_the_file_is_cut(tmp_path: Path) -> None:

@@ -189,6 +189,15 @@ def test_nacha_batch_that_does_not_tie_is_set_aside_whole(tmp_path: Path, said: 
     assert source.total().figures["credits_minor"] == 12
 
 
+def test_nacha_control_record_that_holds_control_bytes_is_a_fault(tmp_path: Path) -> None:
+    """Separators that Python calls blanks in front of a sum make it no number, or nothing; they end no reading."""
+    path = file(tmp_path, batch(entry(5)))
+    path.write_text(path.read_text().replace("\n900000", "\n9\x1d\x1e\x1f00"))
+    source = opened(path)
+    assert events_of(source).height == 1
+    assert not source.faults
+
+
 @pytest.mark.parametrize(
     ("said", "place"), [({"batches": 2}, (0, 5, 2, "batch_count")), ({"credit": 9}, (0, 5, 44, "credit_total"))]
 )
