@@ -102,7 +102,9 @@ def _whole(raw: bytes, goes_on: bool, delimiters: Delimiters | None) -> Iterator
         if delimiters is None or _ISA.match(raw, start):
             if is_last and end - start < _WINDOW_BYTES:
                 return
-            delimiters = detect(raw[start : start + _WINDOW_BYTES]) or delimiters
+            # Another interchange's header says nothing about this one, unless nothing else does.
+            until = len(raw) if delimiters is None else end
+            delimiters = detect(raw[start : min(until, start + _WINDOW_BYTES)]) or delimiters
         if delimiters is None:
             raise FrameError("malformed", "", "no X12 segment terminator")
         if is_last:

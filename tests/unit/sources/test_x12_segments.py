@@ -105,6 +105,17 @@ def test_segments_blocks_of_any_size_give_the_same_events(
     assert events.equals(expected)
 
 
+def test_segments_many_empty_interchanges_are_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Separators are sought within an interchange, not in all that follow it: headers alone can't stop a reading."""
+    looked: list[int] = []
+    detect = segments.detect
+    monkeypatch.setattr(segments, "detect", lambda raw: looked.append(len(raw)) or detect(raw))
+    path = write(tmp_path, PLAIN + "ISA*00*  *00*~" * 2_000)
+    with path.open("rb") as file:
+        assert sum(len(block.segments) for block in segments.blocks(file)) > 2_000
+    assert sum(looked) <= 2 * path.stat().st_size
+
+
 @pytest.mark.parametrize("text", ["ISA*00", "ST*835*0001 and nothing that ends it", "GS*HP*A*B*1*2*3*X*1" + "*" * 99])
 def test_segments_file_without_an_end_of_segment_is_refused(text: str, tmp_path: Path) -> None:
     """A file in which no segment ends can't be read at all, which is said without quoting it."""
