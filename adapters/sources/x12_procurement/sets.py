@@ -1,6 +1,7 @@
 """Transaction sets of an X12 file, one at a time, with what their envelope says of them.
 
-Owns where a set begins and ends, and its counts. Never reads what is in it. The codes are those of the claims family.
+Owns where a set begins and ends, and its counts. Never reads what is in it. The envelope and its codes are those of the
+claims family.
 """
 
 from collections.abc import Iterator
@@ -10,11 +11,12 @@ from typing import NamedTuple
 
 from adapters.sources.purchasing import QUANTITY_PLACES, Unfit, decimal_of, scaled
 from adapters.sources.source import Quarantined
+from adapters.sources.x12.envelope import Envelope
+from adapters.sources.x12.findings import FINDINGS_PER_ENVELOPE_MAX
 from adapters.sources.x12.segments import ELEMENT, blocks
 from adapters.sources.x12.values import number, text
 
 SEGMENTS_MAX = 200_000  # of one set
-_ENVELOPE = ("ISA", "GS", "GE", "IEA")
 
 
 class Segment(NamedTuple):
@@ -107,8 +109,9 @@ class _Collector:
     """Holds one set while it is being read."""
 
     def __init__(self) -> None:
-        self._sets = self._sets_in_group = self._position = self._length = 0
-        self._group: tuple[str, ...] = ()
+        self._sets = self._position = self._length = self._findings = 0
+        self._found: list[Quarantined] = []
+        self._envelope = Envelope(self._find)
         self._st: Segment | None = None
         self._segments: list[Segment] = []
 
@@ -119,31 +122,45 @@ class _Collector:
         if tag == "SE" and self._st:
             self._length += 1
             yield self._closed(self._end_fault(Segment(self._length, elements)))
-        elif tag == "ST" or tag in _ENVELOPE:
-            yield from self.end()
-            yield from self._open(tag, elements)
+        elif tag == "ST" or tag in self._envelope.handlers:
+            yield from self._lost_end()
+            self._open(tag, elements)
         elif self._st is None:
-            yield Quarantined(0, self._position, 0, "stray_segment")
+            self._find(self._position, 0, "stray_segment")
         else:
             self._length += 1
             if self._length <= SEGMENTS_MAX:
                 self._segments.append(Segment(self._length, elements))
+        yield from self._told()
 
-    def end(self) -> Iterator[TransactionSet]:
-        """A set that is still open can't be whole."""
+    def end(self) -> Iterator[TransactionSet | Quarantined]:
+        """The file ends: a set that is still open can't be whole, and an envelope that is may have lost some."""
+        yield from self._lost_end()
+        self._envelope.end(self._position + 1)
+        if not self._sets:
+            self._find(self._position + 1, 0, "no_transaction_set")
+        yield from self._told()
+
+    def _lost_end(self) -> Iterator[TransactionSet]:
         if self._st:
             yield self._closed(Unfit("missing_se", self._length, 0))
 
-    def _open(self, tag: str, elements: list[str]) -> Iterator[Quarantined]:
-        segment = Segment(1, elements)
+    def _find(self, position: int, index: int, code: str) -> None:
+        self._findings += 1
+        if self._findings <= FINDINGS_PER_ENVELOPE_MAX:
+            self._found.append(Quarantined(0, position, index, code))
+
+    def _told(self) -> Iterator[Quarantined]:
+        found, self._found = self._found, []
+        yield from found
+
+    def _open(self, tag: str, elements: list[str]) -> None:
         if tag == "ST":
-            self._st, self._segments, self._length = segment, [], 1
+            self._st, self._segments, self._length = Segment(1, elements), [], 1
             self._sets += 1
-            self._sets_in_group += 1
-        elif tag == "GS":
-            self._group, self._sets_in_group = tuple(map(text, elements)), 0
-        elif tag == "GE" and number(segment.at(1)) != self._sets_in_group:
-            yield Quarantined(0, self._position, 1, "wrong_set_count")
+            self._envelope.count_set(self._position)
+        else:
+            self._envelope.handlers[tag](elements, self._position)
 
     def _end_fault(self, se: Segment) -> Unfit | None:
         if self._length > SEGMENTS_MAX:
@@ -153,6 +170,7 @@ class _Collector:
         return se.unfit("wrong_set_number", 2) if se.at(2) != self._st.at(2) else None
 
     def _closed(self, unfit: Unfit | None) -> TransactionSet:
-        closed = TransactionSet(self._sets, self._st.at(1), self._group, self._segments, unfit)
+        group = tuple(map(text, self._envelope.group))
+        closed = TransactionSet(self._sets, self._st.at(1), group, self._segments, unfit)
         self._st, self._segments = None, []
         return closed

@@ -254,6 +254,28 @@ def test_x12_file_that_lost_a_set_says_so(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (enveloped(INVOICE).partition("GE*")[0], ["missing_ge", "missing_iea"]),
+        (enveloped(INVOICE).partition("IEA*")[0], ["missing_iea"]),
+        (enveloped(INVOICE).replace("IEA*1*", "IEA*2*"), ["wrong_group_count"]),
+        (enveloped(INVOICE).replace("GE*1*1", "GE*1*2"), ["wrong_group_number"]),
+    ],
+)
+def test_x12_file_that_was_cut_between_sets_says_so(text: str, found: list[str], tmp_path: Path) -> None:
+    """Sets that are whole are taken; an envelope that doesn't end, or counts more, tells that some may be missing."""
+    events, source = read(tmp_path, text)
+    assert events.height == 2
+    assert [(aside.transaction, aside.code) for aside in source.quarantined] == [(0, code) for code in found]
+
+
+def test_x12_file_without_a_set_says_so(tmp_path: Path) -> None:
+    """An envelope round nothing is no file of purchasing that was read."""
+    _, source = read(tmp_path, enveloped())
+    assert codes(source) == ["no_transaction_set"]
+
+
 def test_x12_same_set_in_another_envelope_gives_the_same_events(tmp_path: Path) -> None:
     """Other control numbers, separators and line ends change no column of any event."""
     plain, _ = read(tmp_path, enveloped(INVOICE, RECEIPT))
