@@ -4,6 +4,7 @@ Owns the table of format families: adding one is a module with FORMATS and `reco
 validates and never sends.
 """
 
+import stat
 from pathlib import Path
 
 from adapters.sources import bank, cards, rows, synthea, ubl, x12, x12_procurement
@@ -42,8 +43,7 @@ _HEAD_BYTES = 16_384
 
 def recognise(path: Path) -> str:
     """The format that a file's content shows; "" when none does. FrameError for a file that can't be read."""
-    head = _head(path)
-    return next((found for family in _FAMILIES if (found := family.recognise(head))), "")
+    return _recognised(_head(path))
 
 
 def open_source(path: str | Path, format: str | None = None, **settings: object) -> Source:
@@ -51,14 +51,22 @@ def open_source(path: str | Path, format: str | None = None, **settings: object)
 
     Raises FrameError for a file that can't be read or whose format is not known.
     """
-    name = format or recognise(Path(path))
+    head = _head(Path(path))
+    name = format or _recognised(head)
     if name not in FORMATS:
         raise FrameError("unknown_format", "", f"{format or path}: not one of the known formats: {', '.join(FORMATS)}")
     return Source(Path(path), FORMATS[name], SourceSettings(**settings), name)
 
 
+def _recognised(head: bytes) -> str:
+    return next((found for family in _FAMILIES if (found := family.recognise(head))), "")
+
+
 def _head(path: Path) -> bytes:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            # A pipe gives its content once, and most formats are read twice: the second reading would find nothing.
+            raise FrameError("unreadable_file", "", f"{path}: not a regular file; save its content as one first")
         with path.open("rb") as file:
             return file.read(_HEAD_BYTES)
     except OSError as error:

@@ -1,6 +1,7 @@
 """`submit --dry-run`: what it shows of a file without anything running, and when it fails."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,16 @@ def test_dry_run_names_rows_that_can_not_be_read_and_fails(tmp_path):
     assert "Zoe" not in answer
     status, answer = rehearsed(path, "--json")
     assert (status, json.loads(answer)["faults"][0]["line"]) == (1, 1)
+
+
+@pytest.mark.parametrize("format", ["", "835", "camt", "csv", "stripe", "ubl"])
+def test_dry_run_of_what_is_no_file_ends_with_a_sentence(tmp_path, format):
+    """A missing file, a folder or a pipe, which could be read only once, is refused whether its format is named."""
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("absent", "", "pipe"):
+        result = CliRunner().invoke(app, ["submit", str(tmp_path / name), "--dry-run", "--format", format])
+        assert result.exit_code == 2
+        assert "unreadable_file" in result.stderr and "Traceback" not in result.stderr
 
 
 def test_dry_run_of_no_known_format_can_not_be_carried_out(tmp_path):
