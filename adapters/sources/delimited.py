@@ -8,13 +8,17 @@ from collections.abc import Iterator
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 import polars as pl
 
 from adapters.sources.source import RowTest, SourceFault, divide
 from runtime.errors import FrameError
 
+LINE_CHARS_MAX = 1 << 16
+
+# What stands for a longer line: a field that no csv reader takes, so that it is a fault and never a part of a row.
+_OVERLONG = "x" * (csv.field_size_limit() + 1) + "\n"
 _REPLACED = "\ufffd"  # what stands where the bytes are no UTF-8
 
 
@@ -29,7 +33,7 @@ def header_of(path: Path) -> list[str]:
     """The column names, or FrameError."""
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         try:
-            return next(csv.reader(file, strict=True), [])
+            return next(csv.reader(bounded_lines(file), strict=True), [])
         except csv.Error:
             raise FrameError("malformed", "", "line 1: not a header") from None
 
@@ -44,10 +48,19 @@ def read_text(path: Path, wanted: list[str], rows_max: int) -> Iterator[TextChun
         raise FrameError("missing_column", missing[0], "not in the header")
     pick = itemgetter(*(header.index(name) for name in wanted))
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        lines = _lines(csv.reader(file, strict=True), len(header))
+        lines = _lines(csv.reader(bounded_lines(file), strict=True), len(header))
         next(lines, None)
         while chunk := list(islice(lines, rows_max)):
             yield _chunk(chunk, wanted, pick)
+
+
+def bounded_lines(file: TextIO) -> Iterator[str]:
+    """The file's lines. One beyond the limit is not kept, and is none that a csv reader takes."""
+    while line := file.readline(LINE_CHARS_MAX):
+        is_whole = len(line) < LINE_CHARS_MAX or line.endswith(("\n", "\r"))
+        while len(line) == LINE_CHARS_MAX and not line.endswith(("\n", "\r")):
+            line = file.readline(LINE_CHARS_MAX)
+        yield line if is_whole else _OVERLONG
 
 
 def rows_of(reader) -> Iterator[tuple[int, list[str] | SourceFault]]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from adapters.sources.delimited import rows_of, wrong_width
+from adapters.sources.delimited import bounded_lines, rows_of, wrong_width
 from adapters.sources.source import RowTest, SourceFault, divide
 from runtime.errors import FrameError
 
@@ -59,7 +59,7 @@ def read_header(path: Path, names: Names, required: Sequence[str]) -> Header:
 def read_table(path: Path, names: Names, header: Header, rows_max: int) -> Iterator[TableChunk]:
     """Chunks of at most rows_max lines. A broken line is a fault of its own, the next line goes on."""
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        lines = _lines(csv.reader(file, delimiter=header.separator, strict=True), header.width)
+        lines = _lines(csv.reader(bounded_lines(file), delimiter=header.separator, strict=True), header.width)
         next(lines, None)
         while part := list(islice(lines, rows_max)):
             yield _chunk(part, names, header)

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from adapters.sources import FORMATS, open_source
+from adapters.sources.delimited import LINE_CHARS_MAX
 from adapters.sources.rows import LINE_BYTES_MAX
 from runtime.errors import FrameError
 from runtime.schema import conform
@@ -121,6 +122,24 @@ def test_rows_wrong_csv_cell_rejects_its_row(tmp_path: Path, amount: str, occurr
     (fault,) = source.faults
     assert (fault.line, fault.column, fault.code) == (2, column, "wrong_type")
     assert amount not in fault.message and occurred_at not in fault.message
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", ""])
+def test_rows_csv_line_without_end_rejects_itself_and_is_not_kept(tmp_path: Path, end: str) -> None:
+    """A line beyond the limit is a fault at its number, whatever cells it would have; the others are read."""
+    head = "event_id,source,kind,entity,amount_minor,currency,occurred_at,attributes\n"
+    row = "{},s,k,mercy,7,USD,1790857815250,{}"
+    path = tmp_path / "events.csv"
+    path.write_text(head + row.format("a", "") + "\n" + row.format("b", "x" * LINE_CHARS_MAX) + end, newline="")
+    if end:
+        path.write_bytes(path.read_bytes() + row.format("c", "").encode())
+    source = open_source(path)
+    (frame,) = source.frames()
+    assert frame["event_id"].to_list() == (["a", "c"] if end else ["a"])
+    assert [(fault.line, fault.code) for fault in source.faults] == [(3, "malformed")]
+    path.write_text(head.strip() + "," * LINE_CHARS_MAX, newline="")
+    with pytest.raises(FrameError, match="malformed: line 1: not a header"):
+        list(open_source(path).frames())
 
 
 @pytest.mark.parametrize(
