@@ -43,6 +43,7 @@ app.add_typer(mapping.app, name="mapping")
 app.add_typer(payload.app, name="payload")
 app.command("lineage")(lineage.command)
 app.command("simulate")(simulate.command)
+SET_ASIDE = ["transaction", "segment", "element", "code"]  # how a part that is set aside is shown
 KEEP_RAW_HELP = "Keep the file as it is, encrypted; as the configuration says. A dry run keeps nothing."
 
 # ── running ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -154,12 +155,14 @@ def submit(
         print_table(
             f"{file.name}: control total", sent["kinds"], ["entity", "currency", "kind", "events", "amount_minor"]
         )
-        counts = "accepted", "duplicate", "rejected"
+        counts = "accepted", "duplicate", "rejected", "quarantined"
         out.print("   ".join(f"{name}: {sent[name]:,}" for name in counts) + f"   durability: {sent['durability']}")
         if "payload" in sent:
             out.print(f"kept as payload {sent['payload']}")
         if sent["rejects"]:
             print_table("rejected", sent["rejects"][:20], ["place", "column", "code", "message"])
+        if sent["set_aside"]:
+            print_table("quarantined", sent["set_aside"][:20], SET_ASIDE)
     raise typer.Exit(1 if sent["rejected"] else 0)
 
 
@@ -205,7 +208,7 @@ def _print_rehearsal(found: dict[str, Any], file: str) -> None:
     if found["rejected"]:
         print_table("would be rejected", _counts(found["rejected"], "code"), ["code", "count"])
     if found["quarantined"]:
-        print_table("quarantined", found["quarantined"], ["transaction", "segment", "element", "code"])
+        print_table("quarantined", found["quarantined"], SET_ASIDE)
 
 
 @app.command()

@@ -33,20 +33,24 @@ def send_file(
     told = {"entity": entity, "currency": currency, "payees": config.payees()}
     source = open_source(file, format or None, token_key=settings.token_key(config), **told)
     sent = send(source, target, quiet=quiet, label=file.name)
-    sent["quarantined"] = _send_quarantined(source, file, entity, currency, target)
+    aside = quarantine_events(file, source.format, source.quarantined, entity, currency)
+    refused = _send_quarantined(aside, target)
+    sent["rejected"] += len(refused)
+    sent["rejects"] += refused
+    sent["quarantined"] = aside.height
+    sent["set_aside"] = [part._asdict() for part in source.quarantined]
     sent["kinds"] = shown_totals(config, source)
     if kept:
         payload.note_total(config, file, kept, {"format": source.format, "rows": sent["rows"], "kinds": sent["kinds"]})
     return sent | ({"payload": kept.payload_id} if kept else {})
 
 
-def _send_quarantined(source: Source, file: Path, entity: str, currency: str, target: str) -> int:
-    """What was set aside, as events that become exceptions; how many parts that is."""
-    events = quarantine_events(file, source.format, source.quarantined, entity, currency)
-    if events.height:
-        with Client(target) as client:
-            submit(client, events)
-    return events.height
+def _send_quarantined(aside: pl.DataFrame, target: str) -> list[dict[str, Any]]:
+    """Send what was set aside, as events that become exceptions; those that were refused."""
+    if aside.is_empty():
+        return []
+    with Client(target) as client:
+        return [_reject(result) for result in submit(client, aside).results]
 
 
 def send(source: Source, target: str, *, quiet: bool, label: str) -> dict[str, Any]:

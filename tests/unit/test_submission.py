@@ -1,0 +1,66 @@
+"""`submit`: what it says of a file whose parts are not all taken."""
+
+import json
+from pathlib import Path
+
+import pytest
+from penstock import SubmitSummary
+from penstock.client import Rejected
+from typer.testing import CliRunner
+from unit.sources.x12_texts import claim, interchange, remittance, write
+
+from actors.cli import app, submission
+
+GOOD = remittance("540", *claim("A1", "1", "1000*540*160", "CO*45*300", "PR*1*160"))
+WRONG = remittance("11", *claim("D4", "1", "10*10"), trace="T4")
+
+
+class Gateway:
+    """A client of a gateway that takes every kind but those it was told to refuse."""
+
+    refuses: tuple[str, ...] = ()
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+
+    def __enter__(self) -> "Gateway":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def submit(self, frame) -> SubmitSummary:
+        bad = frame.filter(frame["kind"].is_in(list(self.refuses)))["event_id"].to_list()
+        results = [Rejected(row, event_id, "unknown_kind", "kind", "refused") for row, event_id in enumerate(bad)]
+        return SubmitSummary(accepted=frame.height - len(bad), rejected=len(bad), results=results)
+
+
+@pytest.fixture(autouse=True)
+def _configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "penstock.toml").write_text('[entities.north]\nname = "North"\nopens_on = 2024-01-01\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(submission, "Client", Gateway)
+
+
+def submitted(path: Path, *more: str) -> tuple[int, str]:
+    """Exit status and answer."""
+    result = CliRunner().invoke(app, ["submit", str(path), "--target", "nowhere:1", *more])
+    return result.exit_code, result.stdout
+
+
+def test_submit_names_the_parts_that_are_set_aside(tmp_path: Path) -> None:
+    """A set that does not tie is told with its place and code, in a table as in JSON, beside what was accepted."""
+    path = write(tmp_path, interchange(GOOD, WRONG))
+    status, answer = submitted(path)
+    assert status == 0
+    assert "quarantined: 1" in answer and "transaction_unbalanced" in answer
+    told = json.loads(submitted(path, "--json")[1])
+    assert (told["accepted"], told["rejected"], told["quarantined"]) == (5, 0, 1)
+    assert told["set_aside"] == [{"transaction": 2, "segment": 2, "element": 2, "code": "transaction_unbalanced"}]
+
+
+def test_submit_fails_when_what_is_set_aside_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part that is neither booked nor an exception would be lost: the command says so and fails."""
+    monkeypatch.setattr(Gateway, "refuses", ("document_quarantined",))
+    status, answer = submitted(write(tmp_path, interchange(GOOD, WRONG)), "--json")
+    assert (status, json.loads(answer)["rejected"]) == (1, 1)
