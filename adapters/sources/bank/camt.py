@@ -35,9 +35,8 @@ _REPORTS = ("Stmt", "Ntfctn")
 _TAGS = [f"{{*}}{name}" for name in ("Document", "GrpHdr", *_REPORTS, "Bal", "TxsSummry", "Ntry", "Btch", "TxDtls")]
 _OPENING, _CLOSING = ("OPBD", "PRCD"), ("CLBD",)
 _DIRECTIONS = {"CRDT": 1, "DBIT": -1}
-_BOOKED, _NOT_BOOKED = "BOOK", ("PDNG", "INFO", "FUTR")
+_STATUSES = {"BOOK": True, "PDNG": False, "INFO": False, "FUTR": False}  # whether it is on the account
 _PARTIES = {1: "Dbtr", -1: "Cdtr"}  # who is at the other end of a credit, of a debit
-
 
 _Fields = Mapping[str, etree._Element]
 
@@ -298,11 +297,11 @@ def _all_text(fields: _Fields, name: str, default: str = "") -> str:
 
 
 def _is_booked(fields: _Fields) -> bool:
-    """Whether the entry is on the account. Raises _Unfit for a status that the standard doesn't know."""
-    status = _all_text(fields, "Sts", _BOOKED)
-    if status != _BOOKED and status not in _NOT_BOOKED:
+    """Raises _Unfit for a status that the standard doesn't know."""
+    is_booked = _STATUSES.get(_all_text(fields, "Sts", "BOOK"))
+    if is_booked is None:
         raise _Unfit("entry_status")
-    return status == _BOOKED
+    return is_booked
 
 
 def _signed(fields: _Fields) -> _Money:
@@ -390,8 +389,7 @@ def _as_day(text: str) -> date | None:
 
 
 def _count(text: str | None) -> int:
-    digits = (text or "").strip()
-    return int(digits) if digits.isdecimal() else 0
+    return int(text) if text and text.strip().isdecimal() else 0
 
 
 def _forget(element: etree._Element) -> None:
