@@ -227,7 +227,7 @@ def trace(
     elif not steps:
         out.print("no accepted event has this id")
     for step in [] if json else steps:
-        amount = money(step["amount_minor"])
+        amount = money(step["amount_minor"], step["currency"])
         out.print(
             f"[bold]{step['kind']}[/bold] {amount} {step['currency']} of {step['source']}, "
             f"shard {step['shard']} position {step['position']}: [bold]{step['state']}[/bold]",
@@ -235,7 +235,8 @@ def trace(
         )
         if step["postings"]:
             columns = ["role", "account_code", "side", "amount_minor", "events", "entry_key", "entry_state", "erp_ref"]
-            print_table("posted with others of its set", step["postings"], columns)
+            posted = [row | {"currency": step["currency"]} for row in step["postings"]]
+            print_table("posted with others of its set", posted, columns)
     raise typer.Exit(0 if steps else 1)
 
 

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from adapters import settings
 from runtime.config import Config
+from runtime.currencies import currency_digits
 from runtime.errors import PenstockError
 
 ConfigFile = Annotated[str, typer.Option("--config", "-c", help="Configuration file; ./penstock.toml by default.")]
@@ -47,7 +48,7 @@ def print_json(data: Any) -> None:
 
 
 def print_table(title: str, rows: list[dict[str, Any]], columns: list[str]) -> None:
-    """Rows as a table; columns that end in _minor are money and are shown with two decimals."""
+    """Rows as a table; columns that end in _minor are money, shown with the decimals of the row's currency."""
     out.print(f"\n[bold]{escape(title)}[/bold]" + ("" if rows else ": none"))
     if not rows:
         return
@@ -56,15 +57,15 @@ def print_table(title: str, rows: list[dict[str, Any]], columns: list[str]) -> N
         number = name.endswith("_minor") or isinstance(rows[0].get(name), int)
         table.add_column(name.removesuffix("_minor").replace("_", " "), justify="right" if number else "left")
     for row in rows:
-        table.add_row(*(_cell(name, row.get(name)) for name in columns))
+        table.add_row(*(_cell(name, row.get(name), row.get("currency") or "") for name in columns))
     out.print(table)
 
 
-def _cell(name: str, value: Any) -> str:
+def _cell(name: str, value: Any, currency: str) -> str:
     if value is None:
         return ""
     if name.endswith("_minor"):
-        return money(value)
+        return money(value, currency)
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M}"
     if isinstance(value, bool):
@@ -72,6 +73,8 @@ def _cell(name: str, value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else escape(str(value))
 
 
-def money(minor: int) -> str:
-    """Minor units for people: 1,234.56."""
-    return f"{'-' if minor < 0 else ''}{abs(minor) // 100:,}.{abs(minor) % 100:02d}"
+def money(minor: int, currency: str = "") -> str:
+    """Minor units for people: 1,234.56, or as many decimals as the currency has."""
+    places = currency_digits(currency)
+    whole, fraction = divmod(abs(minor), 10**places)
+    return f"{'-' if minor < 0 else ''}{whole:,}" + (f".{fraction:0{places}d}" if places else "")

@@ -59,6 +59,16 @@ def test_submit_names_the_parts_that_are_set_aside(tmp_path: Path) -> None:
     assert told["set_aside"] == [{"transaction": 2, "segment": 2, "element": 2, "code": "transaction_unbalanced"}]
 
 
+@pytest.mark.parametrize(("currency", "shown"), [("JPY", " 540 "), ("USD", " 540.00 "), ("KWD", " 540.000 ")])
+def test_submit_shows_money_with_the_decimals_of_its_currency(currency: str, shown: str, tmp_path: Path) -> None:
+    """The control total reads as the file does, whichever currency it is in."""
+    (tmp_path / "penstock.toml").write_text(
+        f'[entities.north]\nname = "North"\nopens_on = 2024-01-01\ncurrency = "{currency}"\n'
+    )
+    _, answer = submitted(write(tmp_path, interchange(GOOD)))
+    assert sum(shown in line for line in answer.splitlines()) == 2  # claim_paid and remittance_received
+
+
 def test_submit_fails_when_what_is_set_aside_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A part that is neither booked nor an exception would be lost: the command says so and fails."""
     monkeypatch.setattr(Gateway, "refuses", ("document_quarantined",))
