@@ -240,6 +240,8 @@ def _judged(rows: pl.DataFrame, form: Form) -> pl.DataFrame:
         .then(pl.lit("unmapped_category"))
         .when(pl.col("role") == "review")
         .then(pl.lit("needs_review"))
+        .when((pl.col("role") == "payout") & (pl.col("fee_minor") != 0))
+        .then(pl.lit("payout_fee"))  # what arrives at the bank is less than what the rows sum to
         .when(~pl.col("ties"))
         .then(pl.lit(_ROW_TOTAL))
     )

@@ -204,6 +204,7 @@ def test_stripe_payout_that_its_rows_don_t_make_up_is_set_aside_whole(tmp_path: 
         (row(2, "ten", "0.00", "10.00"), (1, 3, 6, "wrong_type"), 1),
         (row(2, "10.00", "0.00", "10.00", "climate_order"), (1, 3, 9, "unmapped_category"), 0),
         (row(2, "10.00", "0.00", "10.00", "other_adjustment"), (1, 3, 9, "needs_review"), 0),
+        (row(2, "-9.00", "1.00", "-10.00", "payout"), (1, 3, 9, "payout_fee"), 0),
         (row(2, "10.00", "0.00", "10.00", currency="eur"), (1, 3, 8, "mixed_currencies"), 0),
         (row(1, "10.00", "0.00", "10.00"), (1, 2, 0, "repeated_row"), 0),
         (row(2, "10.00", "0.00", "10.00").replace("2026-10-02", "yesterday"), (1, 3, 4, "wrong_type"), 1),
