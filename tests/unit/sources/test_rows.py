@@ -3,6 +3,7 @@
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -11,7 +12,7 @@ from adapters.sources import FORMATS, open_source
 from adapters.sources.delimited import LINE_CHARS_MAX
 from adapters.sources.rows import LINE_BYTES_MAX
 from runtime.errors import FrameError
-from runtime.schema import conform
+from runtime.schema import conform, to_arrow
 
 AT = datetime(2026, 10, 1, 12, 30, 15, 250_000, tzinfo=UTC)
 
@@ -172,6 +173,30 @@ def test_rows_truncated_binary_file_is_refused(tmp_path: Path, form: str) -> Non
     """A binary file that ends in the middle is a typed error and not the library's."""
     path = write(sample(), form, tmp_path / "events")
     path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(FrameError, match="malformed"):
+        list(open_source(path).frames())
+
+
+@pytest.mark.parametrize("rows_max", [50_000, 2])
+def test_rows_arrow_null_may_hide_anything(tmp_path: Path, rows_max: int) -> None:
+    """What stands behind a null is undefined; a view there that points nowhere must not be followed."""
+    views = np.zeros((5, 4), np.int32)
+    views[:, 0], views[:, 1], views[3] = 1, ord("x"), (2**30, 7, 7, 7)
+    held = pa.py_buffer(np.packbits([1, 1, 1, 0, 1], bitorder="little"))
+    departments = pa.Array.from_buffers(pa.string_view(), 5, [held, pa.py_buffer(views)])
+    table = sample().drop("department").to_arrow().append_column("department", departments)
+    path = tmp_path / "events.arrow"
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    frame = pl.concat(open_source(path, rows_max=rows_max).frames())
+    assert to_arrow(frame).column("department").to_pylist() == ["x", "x", "x", None, "x"]
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_rows_binary_file_whose_names_are_no_text_is_refused(tmp_path: Path, form: str) -> None:
+    """A column's name that is no UTF-8 is a typed error without what stands there."""
+    path = write(sample(), form, tmp_path / "events")
+    path.write_bytes(path.read_bytes().replace(b"department", b"depart\xff\xfe\xff\xfe"))
     with pytest.raises(FrameError, match="malformed"):
         list(open_source(path).frames())
 
