@@ -73,6 +73,14 @@ class _Memory(msgspec.Struct):
     retries_ms: int = 0  # up to when they were earned by time
     open: int = 0
     ended: dict[str, dict[int, int]] = {}
+    told_ms: int = 0  # the newest instant that a call started or ended
+
+    def set_back(self, ms: int) -> None:
+        """Take every instant as so much earlier: the clock that they were read from was set back since."""
+        for name in ("learned_ms", "arrival_ms", "paused_until_ms", "retries_ms", "told_ms"):
+            setattr(self, name, getattr(self, name) - ms)
+        if self.silent_since_ms:
+            self.silent_since_ms -= ms
 
 
 def quota_of(terms: ErpTerms, calls_per_minute: float) -> Quota:
@@ -100,13 +108,17 @@ class Governor:
     its own delay. The rate comes back with time, so however slow it was, soon after the last of them it is whole.
     `unknown` counts as unavailable: a lost answer is no sign of health. Several of these in a row open the circuit;
     then one probe at a time decides whether it closes. What `dump` gave before a call started knows of that call, so
-    that a successor made from it never forgets one.
+    that a successor made from it never forgets one. A successor whose clock shows less than its predecessor's takes the
+    time between them as none: a pause must not last for as long as a clock was ahead.
     """
 
     def __init__(self, quota: Quota, saved: str = "", now_ms: int = 0) -> None:
         self._quota = quota
         self._memory = msgspec.json.decode(saved, type=_Memory) if saved else _Memory()
-        self._windows = [CallWindow(limit, self._memory.ended.get(limit.name)) for limit in quota.windows]
+        ahead_ms = max(0, self._memory.told_ms - now_ms)
+        self._memory.set_back(ahead_ms)
+        ended = self._memory.ended
+        self._windows = [CallWindow(limit, ended.get(limit.name), ahead_ms) for limit in quota.windows]
         self._ghosts, self._memory.open = self._memory.open, 0  # of a stopped sender; they will have ended by then:
         self._ghosts_until_ms = now_ms + math.ceil(quota.ghost_s * 1000)
         if self._memory.unauthorised:
@@ -128,6 +140,7 @@ class Governor:
     def started(self, now_ms: int) -> None:
         """A call starts."""
         self._memory.open += 1
+        self._memory.told_ms = max(self._memory.told_ms, now_ms)
         self._memory.arrival_ms = max(self._memory.arrival_ms, now_ms) + self._interval_ms(now_ms)
 
     def abandoned(self, now_ms: int) -> None:
@@ -170,6 +183,7 @@ class Governor:
 
     def _ended(self, now_ms: int) -> None:
         self._memory.open -= 1
+        self._memory.told_ms = max(self._memory.told_ms, now_ms)
         if now_ms >= self._ghosts_until_ms:
             self._ghosts = 0
         for window in self._windows:

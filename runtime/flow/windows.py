@@ -21,12 +21,15 @@ class WindowLimit(NamedTuple):
 
 
 class CallWindow:
-    """Counts ended calls of one window, by slots; what is under way is the caller's to know and to say."""
+    """Counts ended calls of one window, by slots; what is under way is the caller's to know and to say.
 
-    def __init__(self, limit: WindowLimit, ended: Mapping[int, int] | None = None) -> None:
+    `ended` by a clock that has been set back by `ahead_ms` since counts as so much earlier, rounded to the later slot.
+    """
+
+    def __init__(self, limit: WindowLimit, ended: Mapping[int, int] | None = None, ahead_ms: int = 0) -> None:
         self.limit = limit
         self._slot_ms = max(1, limit.length_ms // SLOTS)
-        self._ended = dict(ended or {})
+        self._ended = {slot - ahead_ms // self._slot_ms: calls for slot, calls in (ended or {}).items()}
 
     def end(self, at_ms: int, calls: int = 1) -> None:
         """So many calls ended then, or will have ended by then."""

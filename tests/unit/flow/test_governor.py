@@ -320,12 +320,12 @@ def test_half_of_a_day_flows_freely_and_the_rest_is_spread() -> None:
 @pytest.mark.parametrize("codes", [["throttled"] * 3, ["unavailable"] * UNANSWERED_MAX, ["posted"]])
 def test_successor_goes_on_where_the_governor_stopped(codes: list[str]) -> None:
     """Health, rate, pauses and counts survive a restart."""
-    first, now_ms = RealGovernor(Quota(600, (WindowLimit("minute", MINUTE_MS, 600),))), T0
+    first, now_ms, ready_ms = RealGovernor(Quota(600, (WindowLimit("minute", MINUTE_MS, 600),))), T0, T0
     for code in codes:
-        now_ms = called(first, now_ms, code, jitter=0.5)
-    successor = RealGovernor(Quota(600, (WindowLimit("minute", MINUTE_MS, 600),)), first.dump(), T0)
-    assert successor.state(T0) == first.state(T0)
-    assert successor.ready_at(T0) == first.ready_at(T0)
+        now_ms, ready_ms = ready_ms, called(first, ready_ms, code, jitter=0.5)
+    successor = RealGovernor(Quota(600, (WindowLimit("minute", MINUTE_MS, 600),)), first.dump(), now_ms)
+    assert successor.state(now_ms) == first.state(now_ms)
+    assert successor.ready_at(now_ms) == first.ready_at(now_ms) == ready_ms
 
 
 def test_successor_tries_its_login_sooner_but_not_at_once() -> None:
@@ -335,6 +335,20 @@ def test_successor_tries_its_login_sooner_but_not_at_once() -> None:
     successor = RealGovernor(Quota(600), first.dump(), T0 + 1_000)
     assert successor.state(T0).health == "unauthorised"
     assert successor.ready_at(T0 + 1_000) == T0 + 1_000 + 1_000 * UNAUTHORISED_RESTART_S
+
+
+@pytest.mark.parametrize("code", ["posted", "throttled", "unauthorised"])
+@pytest.mark.parametrize("ahead_ms", [1_000, 3_600_000, 365 * DAY_MS])
+def test_successor_whose_clock_was_set_back_waits_no_longer_for_it(code: str, ahead_ms: int) -> None:
+    """What was kept by a clock that was ahead holds the ERP up as long as it would have, and counts all the same."""
+    quota = Quota(60, (WindowLimit("minute", MINUTE_MS, 60), WindowLimit("day", DAY_MS, 5_000)))
+    first = RealGovernor(quota)
+    ready_ms = called(first, T0 + ahead_ms, code, jitter=0.5) - ahead_ms
+    successor = RealGovernor(quota, first.dump(), T0)
+    assert successor.ready_at(T0) <= ready_ms
+    assert successor.ready_at(T0) >= min(ready_ms, T0 + 1_000)
+    assert successor.state(T0).left == {"minute": 59, "day": 4_999}
+    assert successor.silent_ms(T0 + 5) == (5 if code == "throttled" else 0)
 
 
 def test_successor_gives_open_calls_time_to_end() -> None:
