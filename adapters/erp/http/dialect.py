@@ -107,11 +107,11 @@ def fault_of(reply: Reply, dialect: Dialect, now_ms: int) -> ErpFault:
 def retry_after_s(reply: Reply, now_ms: int) -> float:
     """Retry-After in either form, seconds or a date; 0 when there is none or it can't be read."""
     value = reply.header("retry-after").strip()
-    if value.isdigit():
+    if value.isdecimal():
         return _bounded(float(value))
     try:
         until = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # a year of twelve digits is one, too
         return 0.0
     until = until if until.tzinfo else until.replace(tzinfo=UTC)
     return _bounded((until - datetime.fromtimestamp(now_ms / 1000, UTC)).total_seconds())

@@ -57,7 +57,15 @@ def test_dialect_delay_in_seconds_or_as_a_date_is_the_same(status: int) -> None:
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [("", 0.0), ("soon", 0.0), ("-5", 0.0), ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0), ("9" * 12, RETRY_AFTER_S_MAX)],
+    [
+        ("", 0.0),
+        ("soon", 0.0),
+        ("-5", 0.0),
+        ("²", 0.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+        ("Thu, 01 Jan 999999999999 00:00:00 GMT", 0.0),
+        ("9" * 12, RETRY_AFTER_S_MAX),
+    ],
 )
 def test_dialect_delay_that_makes_no_sense_is_bounded(value: str, seconds: float) -> None:
     """A delay that can't be read or lies in the past is none, and one beyond a day is a day."""
