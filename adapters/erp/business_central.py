@@ -12,7 +12,7 @@ What the vendor's documents do not state is taken the safe way: operations of a 
 own, `[erp.limits]` may say otherwise; accounts are numbers.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -91,6 +91,7 @@ class _LedgerEntry(msgspec.Struct):
 
 class _LedgerEntries(msgspec.Struct):
     value: list[_LedgerEntry]
+    more: str = msgspec.field(default="", name="@odata.nextLink")
 
 
 class _Journal(NamedTuple):
@@ -207,14 +208,19 @@ class BusinessCentralGateway(HttpGateway):
     # finding
 
     def _posted_keys(self, company: str, names: dict[str, str]) -> Iterable[str]:
-        wanted = " or ".join(f"documentNumber eq '{document}'" for document in names)
-        params = {"$filter": wanted, "$select": "documentNumber,description"}
-        for entry in self._read(f"/companies({company})/generalLedgerEntries", params, _LedgerEntries).value:
-            key = names.get(entry.documentNumber, "")
-            if key and entry.description.partition(" ")[0] != key:
-                raise ErpFault("unavailable", f"document {entry.documentNumber} is not the one of entry {key}")
-            if key:
-                yield key
+        """A page that is not the last one says nothing of documents that it lacks: they are asked for again."""
+        left = dict(names)
+        while left:
+            wanted = " or ".join(f"documentNumber eq '{document}'" for document in left)
+            params = {"$filter": wanted, "$select": "documentNumber,description"}
+            page = self._read(f"/companies({company})/generalLedgerEntries", params, _LedgerEntries)
+            found = {key for entry in page.value if (key := _key_of(entry, left))}
+            yield from found
+            if not page.more:
+                return
+            if not found:
+                raise ErpFault("unavailable", "a page of ledger entries holds none that were asked for")
+            left = {document: key for document, key in left.items() if key not in found}
 
     def _remove_drafts(self, company: str, documents: set[str]) -> None:
         params = {"$filter": f"startswith(code,'{CODE_PREFIX}')", "$expand": "journalLines($select=documentNumber)"}
@@ -267,6 +273,14 @@ class BusinessCentralGateway(HttpGateway):
 def document_number(key: str) -> str:
     """The 20 characters that an entry's document is called by."""
     return short_name(key, DOCUMENT_CHARS)
+
+
+def _key_of(entry: _LedgerEntry, names: Mapping[str, str]) -> str:
+    """The key among these whose document a ledger entry belongs to, "" for none. Raises ErpFault for a foreign one."""
+    key = names.get(entry.documentNumber, "")
+    if key and entry.description.partition(" ")[0] != key:
+        raise ErpFault("unavailable", f"document {entry.documentNumber} is not the one of entry {key}")
+    return key
 
 
 def _journal_path(company: str, journal: str) -> str:

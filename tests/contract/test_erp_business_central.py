@@ -62,6 +62,16 @@ def test_business_central_draft_left_behind_is_removed_by_the_lookup(erp: ErpBen
     assert erp.booked() == {1: 1, 2: 1}
 
 
+def test_business_central_lookup_of_more_lines_than_a_page_has_finds_every_document(
+    erp: ErpBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a full page leaves out is not taken for absent, as it would be booked again."""
+    monkeypatch.setattr("adapters.erp.doubles.business_central.PAGE_ROWS_MAX", 3)
+    entries = [of_total(n) for n in range(1, 6)]
+    erp.post(*entries)
+    assert sorted(erp.gateway.lookup([entry.key for entry in [*entries, of_total(9)]])) == [e.key for e in entries]
+
+
 def test_business_central_lookup_leaves_other_drafts_alone(erp: ErpBench) -> None:
     """Only journals with one of the keys asked for are removed: another call may be at work on the others."""
     erp.trouble("none", "lose_request")

@@ -253,7 +253,9 @@ class BusinessCentralDouble(Double):
             rows = [row for row in rows if row["documentNumber"] in wanted]
         else:
             return self.failed(400, "this filter is not supported")
-        return json_answer(200, {"value": rows[: min(int(request.query.get("$top", PAGE_ROWS_MAX)), PAGE_ROWS_MAX)]})
+        wanted = rows[: int(request.query.get("$top", len(rows)))]
+        more = {"@odata.nextLink": f"{request.path}?$skiptoken={PAGE_ROWS_MAX}"} if wanted[PAGE_ROWS_MAX:] else {}
+        return json_answer(200, {"value": wanted[:PAGE_ROWS_MAX], **more})
 
     def _entries(self, company: str) -> list[dict[str, Any]]:
         lines = [(each, line) for each in self.ledger.documents if each.company == company for line in each.lines]
