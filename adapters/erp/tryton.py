@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 from pydantic import Field
 
+from adapters.erp.http.amounts import decimal_text, minor_of
 from adapters.erp.http.fault import ErpFault
 from adapters.erp.http.gateway import ErpConnection, settings_of, with_limits
 from adapters.erp.http.naming import line_text
@@ -104,7 +105,7 @@ class TrytonGateway:
         company = self._companies.of(entity)
         codes = {account: code for code, account in company.accounts.items()}
         return [
-            _move_line(row, codes.get(row["account"], ""), company.digits) for row in self._posted_lines(company.id)
+            _move_line(row, codes.get(row["account"], ""), company.currency) for row in self._posted_lines(company.id)
         ]
 
     def close(self) -> None:
@@ -204,8 +205,8 @@ class TrytonGateway:
                 entity,
                 company.currency,
                 row["code"] or "",
-                _minor(row["debit"], company.digits),
-                _minor(row["credit"], company.digits),
+                minor_of(row["debit"], company.currency),
+                minor_of(row["credit"], company.currency),
             )
             for row in rows
         ]
@@ -275,19 +276,15 @@ def _line_values(entry: JournalEntry, line: JournalLine, company: Company) -> di
     account = company.accounts.get(line.account_code)
     if account is None:
         raise ErpFault("rejected", f"entry {entry.key}: {entry.entity} has no one account {line.account_code}")
-    amount, zero = Decimal(line.amount_minor).scaleb(-company.digits), Decimal(0)
+    amount, zero = Decimal(decimal_text(line.amount_minor, entry.currency)), Decimal(0)
     debit, credit = (amount, zero) if line.side == "D" else (zero, amount)
     return {"account": account, "debit": debit, "credit": credit, "description": line_text(line)}
 
 
-def _move_line(row: dict[str, Any], account_code: str, digits: int) -> MoveLine:
-    debit, credit = _minor(row["debit"], digits), _minor(row["credit"], digits)
+def _move_line(row: dict[str, Any], account_code: str, currency: str) -> MoveLine:
+    debit, credit = minor_of(row["debit"], currency), minor_of(row["credit"], currency)
     key, text = row["move."]["description"] or "", row["description"] or ""
     return MoveLine(key, account_code, "C" if credit else "D", debit + credit, text)
-
-
-def _minor(amount: Decimal, digits: int) -> int:
-    return int(amount.scaleb(digits))
 
 
 def _pages(keys: Sequence[str]) -> Iterable[Sequence[str]]:

@@ -24,11 +24,14 @@ class Period(NamedTuple):
 
 
 class Company(NamedTuple):
-    """What is needed of a company to write its moves; `accounts` has no code that stands for several accounts."""
+    """What is needed of a company to write its moves; `accounts` has no code that stands for several accounts.
+
+    A currency's digits at Tryton are not asked for: they are how many it shows, two for yen unless somebody has set
+    them, and say nothing of what a minor unit is.
+    """
 
     id: int
     currency: str
-    digits: int
     accounts: dict[str, int]
     periods: list[Period]
 
@@ -71,9 +74,8 @@ class Companies:
         if company is None:
             raise ErpFault("rejected", f"no Tryton company carries the identifier {IDENTIFIER_PREFIX}{entity}")
         self._refuse_unseen(company)
-        fields = ["currency.code", "currency.digits"]
-        currency = self._session.read("model.company.company.read", [company], fields)[0]["currency."]
-        return Company(company, currency["code"], currency["digits"], self._accounts(company), self._periods(company))
+        currency = self._session.read("model.company.company.read", [company], ["currency.code"])[0]["currency."]
+        return Company(company, currency["code"], self._accounts(company), self._periods(company))
 
     def _refuse_without_key_field(self) -> None:
         if self._key_field not in self._session.read("model.account.move.fields_get", None):

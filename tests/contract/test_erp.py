@@ -516,6 +516,22 @@ def test_move_lines_give_back_what_was_posted(tryton: RealTryton, key: str) -> N
     ]
 
 
+def test_amounts_are_the_currency_s_own_whatever_digits_tryton_shows(tryton: RealTryton, key: str) -> None:
+    """Tryton's own list of currencies gives each two digits, also yen and dinar: a cent stays a cent nevertheless."""
+    [dollar] = tryton.session.read("model.currency.currency.search", [["code", "=", "USD"]], 0, None, None)
+    tryton.session.call("model.currency.currency.write", [dollar], {"digits": 3})
+    try:
+        shown = tryton.another()
+        before = sums(shown.trial_balance())
+        assert codes_of(shown.post([entry(key)])) == ["posted"]
+        domain = [["move.description", "=", key], ["debit", ">", Decimal(0)]]
+        [line] = tryton.session.read("model.account.move.line.search_read", domain, 0, None, None, ["debit"])
+        assert line["debit"] == Decimal("100.01")
+        assert (sums(shown.trial_balance()) - before)["north", "USD", "1200", "D"] == 10_001
+    finally:
+        tryton.session.call("model.currency.currency.write", [dollar], {"digits": 2})
+
+
 def test_fault_of_a_refused_amount_does_not_quote_it(tryton: RealTryton) -> None:
     """Tryton quotes values in its errors; what we keep of them does not."""
     line = {"account": 1, "debit": Decimal("424.242"), "credit": Decimal(0)}
