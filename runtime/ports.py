@@ -451,8 +451,8 @@ class Books(Protocol):
 
     def settle_entry(self, key: str, erp_ref: str, by: str) -> None:
         """Take a parked entry as posted under this number of the ERP, as somebody has seen it there. Ends its
-        erp_unknown_outcome. Raises GovernanceError when it is in another state or unknown, or a name or the number is
-        empty."""
+        erp_unknown_outcome, and tells "posted" as `record_outcomes` does. Raises GovernanceError when it is in another
+        state or unknown, or a name or the number is empty."""
         ...
 
     def replace_entry(self, key: str, replacement: JournalEntry, by: str) -> str:

@@ -17,7 +17,7 @@ from actors.cli import corrections
 from actors.cli.installation import Installation
 from actors.cli.second_person import By, ChangeNo, Note, add_refuse
 from actors.cli.terminal import AsJson, ConfigFile, load, out, print_json, print_table, told
-from actors.cli.workplace import opened_books
+from actors.cli.workplace import opened_books, rulebook_of
 from actors.wiring import check_erp, open_erp
 from adapters.clock import WallClock
 from adapters.erp.conformance import Subject, findings
@@ -102,8 +102,10 @@ def settle(
     json: AsJson = False,
 ) -> None:
     """Say that a parked entry is in the ERP. What is not there goes on with: penstock erp retry."""
-    with told(), opened_books(load(config)) as books:
-        books.settle_entry(key, number, by)
+    with told():
+        settled = load(config)
+        with opened_books(settled, rulebook_of(settled).told_kinds()) as books:
+            books.settle_entry(key, number, by)
     if json:
         print_json({"settled": {key: number}})
     else:

@@ -63,12 +63,13 @@ class Decided(NamedTuple):
 
 
 @contextlib.contextmanager
-def opened_books(config: Config) -> Iterator[SqlBooks]:
-    """The books of this configuration, closed at the end. ConfigError when there are none yet."""
+def opened_books(config: Config, told_kinds: Mapping[str, str] | None = None) -> Iterator[SqlBooks]:
+    """The books of this configuration, closed at the end; `told_kinds` where something is told of a delivery.
+    ConfigError when there are none yet."""
     url = books_url(config)
     if url.startswith(_SQLITE) and not Path(url.removeprefix(_SQLITE)).exists():
         raise ConfigError("books: there are none yet; they are made by: penstock up")
-    books = SqlBooks(url)
+    books = SqlBooks(url, told_kinds=told_kinds)
     try:
         yield books
     finally:

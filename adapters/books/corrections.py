@@ -4,7 +4,7 @@ Owns the posting sets of the shard CORRECTIONS, which form commits of a chain li
 entry that was wrong. Decides neither whether an entry is wrong nor what stands instead.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import polars as pl
 from sqlalchemy import Connection, select, update
@@ -17,10 +17,11 @@ from adapters.books.deliveries import hold, refuse_closed
 from adapters.books.exceptions import By, remember, resolve
 from adapters.books.governed import check_correctable, check_settleable
 from adapters.books.outcomes import exception_id
+from adapters.books.outgoing import tell
 from adapters.books.posting_rows import posting_rows, unpacked
 from runtime.ledger.compensation import totals_of
 from runtime.ledger.governance import signer
-from runtime.ports import CORRECTIONS, JournalEntry
+from runtime.ports import CORRECTIONS, JournalEntry, Outcome
 
 _entries, _sets = tables.entries.c, tables.posting_sets.c
 
@@ -30,6 +31,7 @@ class SqlCorrections:
 
     _database: Database
     _now_ms: Callable[[], int]
+    _told_kinds: Mapping[str, str]
 
     def retry_rejected(self, owner: str, epoch: int, keys: Sequence[str]) -> int:
         """See Books."""
@@ -58,6 +60,7 @@ class SqlCorrections:
             chain.append(self._database, connection, ledger, acts, now_ms)
             stood_under = [exception_id("erp_unknown_outcome", key)]
             resolve(self._database, connection, stood_under, settler, f"found at the ERP as {erp_ref.strip()}")
+            tell(connection, ledger, [Outcome(key, "posted", erp_ref.strip())], self._told_kinds, now_ms)
 
     def postings_of(self, entry: JournalEntry) -> pl.DataFrame:
         """See Books."""

@@ -73,6 +73,7 @@ class _PostingSet:
 @dataclass
 class _Entry:
     entry: JournalEntry
+    owner: str
     state: EntryState = "sealed"
     attempts: int = 0
     erp_ref: str = ""
@@ -182,7 +183,7 @@ class MemoryBooks(MemoryExceptions, MemoryCorrections, MemoryChanges, MemoryOutg
             raise ValueError(f"{owner}: a posting set is claimed already or does not exist")
         self._claims.update(claims)
         self._unclaimed.difference_update(dict(claims))
-        self._entries.update((entry.key, _Entry(entry)) for entry in entries)
+        self._entries.update((entry.key, _Entry(entry, owner)) for entry in entries)
 
     def entries_in(self, erp_entities: Sequence[str], states: Sequence[EntryState], limit: int) -> list[JournalEntry]:
         """See Books."""
@@ -216,8 +217,7 @@ class MemoryBooks(MemoryExceptions, MemoryCorrections, MemoryChanges, MemoryOutg
         facts = {outcome.key: _facts(self._entries[outcome.key].entry) for outcome in fresh}
         self._resolve(resolved_by(owner, fresh), owner)
         self._raise(raised_by(owner, fresh, facts, self._now_ms()), owner)
-        sets = {outcome.key: self._told_sets(outcome.key) for outcome in told_outcomes(fresh, self._told_kinds)}
-        self._tell(statuses_of(owner, fresh, sets, self._told_kinds, self._now_ms()))
+        self._tell_of(owner, fresh)
 
     def release_entry(self, key: str, by: str) -> None:
         """See Books."""
@@ -237,7 +237,7 @@ class MemoryBooks(MemoryExceptions, MemoryCorrections, MemoryChanges, MemoryOutg
             raise ValueError(f"{key}: a posting set is claimed already or does not exist")
         self._entry_nos += 1
         entry = msgspec.structs.replace(replacement, key=entry_key(replacement.entity, self._entry_nos))
-        self._entries[entry.key] = _Entry(entry)
+        self._entries[entry.key] = _Entry(entry, held.owner)
         self._claims.update(dict.fromkeys(places, entry.key))
         held.state, held.detail = "replaced", f"replaced by {entry.key}"
         self._resolve([exception_id("erp_rejected", key)], replacer, held.detail)
@@ -354,6 +354,10 @@ class MemoryBooks(MemoryExceptions, MemoryCorrections, MemoryChanges, MemoryOutg
             sums = self._totals.setdefault(tuple(key), Counter())
             sums["events"] += events
             sums["amount_minor"] += amount_minor
+
+    def _tell_of(self, owner: str, outcomes: Sequence[Outcome]) -> None:
+        sets = {outcome.key: self._told_sets(outcome.key) for outcome in told_outcomes(outcomes, self._told_kinds)}
+        self._tell(statuses_of(owner, outcomes, sets, self._told_kinds, self._now_ms()))
 
     def _told_sets(self, key: str) -> list[ToldSet]:
         """The posting sets of an immediate entry, as statuses speak of them."""

@@ -10,7 +10,7 @@ from adapters.books.governed import check_correctable, check_settleable
 from adapters.books.outcomes import exception_id
 from runtime.ledger.compensation import totals_of
 from runtime.ledger.governance import signer
-from runtime.ports import CORRECTIONS, JournalEntry, position_key
+from runtime.ports import CORRECTIONS, JournalEntry, Outcome, position_key
 
 
 class MemoryCorrections:
@@ -23,6 +23,8 @@ class MemoryCorrections:
     _resolve: Callable[..., None]
     _add_sets: Callable[[pl.DataFrame, int, str], None]
     _add_totals: Callable[[pl.DataFrame], None]
+    _refuse_closed: Callable[[Iterable[tuple]], None]
+    _tell_of: Callable[[str, Sequence[Outcome]], None]
     approve_change: Callable[[int, str], int]
 
     def __init__(self) -> None:
@@ -44,6 +46,7 @@ class MemoryCorrections:
         check_settleable(key, held and held.state, erp_ref)
         held.state, held.erp_ref, held.detail = "posted", erp_ref.strip(), f"found by {settler}"
         self._resolve([exception_id("erp_unknown_outcome", key)], settler, f"found at the ERP as {held.erp_ref}")
+        self._tell_of(held.owner, [Outcome(key, "posted", held.erp_ref)])
 
     def postings_of(self, entry: JournalEntry) -> pl.DataFrame:
         """See Books."""
@@ -57,6 +60,7 @@ class MemoryCorrections:
         corrector, held = signer(by), self._entries.get(key)
         documents = {posting.get("document") for place, posting in self._sets.items() if place[0] == CORRECTIONS}
         check_correctable(key, held and held.state, documents, deltas)
+        self._refuse_closed(deltas.select("entity", "period").iter_rows())
         if change_no:
             self.approve_change(change_no, by)
         self._corrections += 1

@@ -17,7 +17,7 @@ from adapters.books.database import Database, Write, nothing
 from adapters.books.deliveries import hold
 from adapters.books.frames import NUMBERED_STATUSES, frame_of, stored_statuses
 from adapters.books.posting_rows import read_lines
-from adapters.books.told import ToldSet, told_outcomes
+from adapters.books.told import ToldSet, statuses_of, told_outcomes
 from runtime.flow.frames import decode_sealed, encode
 from runtime.ledger.compensation import replaced_by
 from runtime.ports import OutboxFrame, Outcome, position_key
@@ -80,12 +80,13 @@ def insert_of_statuses(statuses: pl.DataFrame) -> Write:
     return lambda connection: connection.execute(insert(tables.status_frames), rows)
 
 
-def told_sets(
-    connection: Connection, outcomes: Sequence[Outcome], told_kinds: Mapping[str, str]
-) -> dict[str, list[ToldSet]]:
-    """The posting sets of told kinds in the entries of these outcomes, by key."""
+def tell(
+    connection: Connection, owner: str, outcomes: Sequence[Outcome], told_kinds: Mapping[str, str], now_ms: int
+) -> None:
+    """Store what consumers are told of these outcomes."""
     keys = {outcome.key for outcome in told_outcomes(outcomes, told_kinds)}
-    return _sets_of(connection, keys, told_kinds) if keys else {}
+    sets = _sets_of(connection, keys, told_kinds) if keys else {}
+    insert_of_statuses(statuses_of(owner, outcomes, sets, told_kinds, now_ms))(connection)
 
 
 def _number(database: Database, connection: Connection, limit: int) -> int:

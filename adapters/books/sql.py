@@ -22,10 +22,9 @@ from adapters.books.deliveries import SqlDeliveries, hold, keep_governor, note_o
 from adapters.books.exceptions import By, SqlExceptions, raise_all, raised_rows, remember, resolve
 from adapters.books.governed import check_releasable, check_replaceable
 from adapters.books.outcomes import DONE, STATE_AFTER, EntryFacts, debit_minor, exception_id, raised_by, resolved_by
-from adapters.books.outgoing import SqlOutgoing, insert_of_derived, insert_of_statuses, told_sets
+from adapters.books.outgoing import SqlOutgoing, insert_of_derived, insert_of_statuses, tell
 from adapters.books.owners import SqlOwners, place_of
 from adapters.books.posting_rows import ROWS_AT_ONCE, balances_of, posting_rows, unpacked
-from adapters.books.told import statuses_of
 from adapters.clock import utc_now_ms
 from runtime.effects import Effects
 from runtime.errors import Fenced
@@ -178,9 +177,7 @@ class SqlBooks(SqlOwners, SqlDeliveries, SqlCorrections, SqlExceptions, SqlChang
             resolve(self._database, connection, resolved_by(owner, fresh), By(owner, now_ms))
             if len(raised := raised_by(owner, fresh, facts, now_ms)):
                 raise_all(self._database, connection, raised_rows(raised), By(owner, now_ms))
-            sets = told_sets(connection, fresh, self._told_kinds)
-            told = statuses_of(owner, fresh, sets, self._told_kinds, now_ms)
-            insert_of_statuses(told)(connection)
+            tell(connection, owner, fresh, self._told_kinds, now_ms)
 
     def release_entry(self, key: str, by: str) -> None:
         """See Books."""

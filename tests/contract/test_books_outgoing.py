@@ -204,6 +204,15 @@ def test_rejected_document_is_told_and_then_posted(books: Books) -> None:
     ]
 
 
+def test_document_of_an_entry_that_a_person_has_seen_at_the_erp_is_told(books: Books) -> None:
+    """Who waits for a document's posting hears of it the same, whether the ERP said so or somebody who looked."""
+    assert delivered(books, ("parked", "no answer")) == []
+    books.settle_entry("J1", " ERP-7 ", "ana")
+    number_all(books)
+    told_ = books.statuses(0, 10).select("status", "document", "amount_minor", "source", "detail").rows()
+    assert told_ == [("posted", "INV-1", 250, ERP, "ERP-7")]
+
+
 @pytest.mark.parametrize(
     "changed",
     [{"kind": "charge_posted"}, {"document": ""}, {"mode": "summary"}],

@@ -5,7 +5,7 @@ from datetime import date
 
 import polars as pl
 import pytest
-from books_builders import ERP, Data, change, commit_sets, entry, posting
+from books_builders import ERP, NOW_MS, Data, change, commit_openings, commit_sets, entry, posting
 
 from adapters.books.chain_check import check
 from runtime.effects import DELTAS, empty
@@ -127,6 +127,21 @@ def test_entry_of_unknown_fate_is_not_corrected(books: Books, state: str) -> Non
         books.record_outcomes(ERP, epoch, [Outcome("J1", "unknown")])
     with pytest.raises(GovernanceError, match=f"is {state}"):
         books.correct_entry("J1", corrected(books, "J1", "4010", back=False), "ana")
+
+
+def test_close_that_is_declared_takes_no_correction_of_an_entry(books: Books) -> None:
+    """The reversal of a posted entry may not fall into a closed period; into an open one it may."""
+    ended(books, "J1", "posted")
+    held = books.delivery_of("J1").entry
+    books.order_close("north", held.period, NOW_MS, "ana")
+    books.cut_off("north", held.period, NOVEMBER, "ana")
+    commit_openings(books, NOVEMBER)
+    books.declare_closed("north", held.period, 1)
+    with pytest.raises(GovernanceError, match=f"{held.period}: closed"):
+        books.correct_entry("J1", reversal(held, books.postings_of(held), OCTOBER), "ben")
+    assert books.unclaimed_count(["north"]) == 0
+    books.correct_entry("J1", reversal(held, books.postings_of(held), NOVEMBER), "ben")
+    assert books.unclaimed_count(["north"]) == 1
 
 
 def test_corrections_are_in_the_audit_trail(data: Data) -> None:
