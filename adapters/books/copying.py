@@ -88,10 +88,11 @@ def _restore_file(copy: Path, target: Path, now_ms: int, by: str) -> None:
 def _make_safe(database: Database, connection: Connection, now_ms: int, by: str) -> None:
     """What the ERP may have been sent after the copy was made is in doubt: it is looked up before it is sent.
 
-    An entry that was sealed may have been posted since: it counts as in flight, first sent nobody knows when. New
-    entries get numbers far from those that were given since.
+    An entry that was sealed may have been posted since, and one that was rejected may have been mended: both count as
+    in flight, first sent nobody knows when. New entries get numbers far from those that were given since.
     """
     entries, sendings, counters = tables.entries.c, tables.sendings.c, tables.counters.c
+    _release_rejected(database, connection, now_ms, by)
     waiting = select(entries.key, literal(0), literal(now_ms)).where(entries.state == "sealed")
     doubted = database.insert(tables.sendings).from_select(["entry_key", "first_sent_ms", "sent_ms"], waiting)
     again = {"first_sent_ms": 0, "sent_ms": now_ms}
@@ -104,6 +105,17 @@ def _make_safe(database: Database, connection: Connection, now_ms: int, by: str)
     connection.execute(insert(tables.counters), numbers)
     told = [chain.Act("restored", f"entry_no:{given}", chain.hash_of(given, by))]
     chain.append(database, connection, chain.GOVERNANCE, told, now_ms)
+
+
+def _release_rejected(database: Database, connection: Connection, now_ms: int, by: str) -> None:
+    """Let rejected entries wait like those that were never sent; their exceptions stand until the ERP has answered."""
+    rejected = update(tables.entries).where(tables.entries.c.state == "rejected")
+    released = connection.scalars(rejected.values(state="sealed").returning(tables.entries.c.key)).all()
+    by_ledger: dict[str, list[str]] = {}
+    for key in sorted(released):
+        by_ledger.setdefault(chain.ledger_of(connection, key), []).append(key)
+    for ledger, keys in by_ledger.items():
+        chain.append(database, connection, ledger, [chain.released(key, by) for key in keys], now_ms)
 
 
 def _stands(connection: Connection) -> list[CopiedShard]:

@@ -27,11 +27,16 @@ def alike(rejected: Iterable[Delivery]) -> dict[Reason, list[Delivery]]:
 
 def due_ms(group: Sequence[Delivery]) -> int | None:
     """When the next one of a reason is sent again; None when it was tried long enough."""
-    first_ms = min(delivery.first_sent_ms for delivery in group)
     last_ms = max(delivery.sent_ms for delivery in group)
+    first_ms = min(delivery.first_sent_ms or _first_at_the_latest_ms(delivery) for delivery in group)
     if last_ms - first_ms > TRIED_FOR_S * 1000:
         return None
     return last_ms + round(min(LONGEST_S, max(FIRST_S, (last_ms - first_ms) / 1000)) * 1000)
+
+
+def _first_at_the_latest_ms(delivery: Delivery) -> int:
+    """Of an entry of restored books nobody knows when it was sent first: as if once in the longest time between two."""
+    return delivery.sent_ms - round(delivery.attempts * LONGEST_S * 1000)
 
 
 def probe(groups: dict[Reason, list[Delivery]], now_ms: int) -> tuple[Reason, Delivery] | None:

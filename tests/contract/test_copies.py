@@ -20,7 +20,7 @@ from adapters.books.sql import SqlBooks
 from adapters.log import copying as log_copying
 from adapters.log.redis_streams import RedisLogReader, RedisLogWriter, create
 from runtime.errors import ConfigError, LogUnavailable
-from runtime.ports import CopiedShard, LogEntry
+from runtime.ports import CopiedShard, LogEntry, Outcome
 
 NOW_MS = 1_790_000_999_000
 
@@ -131,6 +131,38 @@ def test_entry_sealed_at_the_copy_and_posted_since_is_looked_up(
     assert len(sent) == len(set(sent)) == 3
     assert SqlBooks(target).entry_counts() == {"posted": 3}
     assert verify(again.sources(), again.erp).right
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_entry_rejected_at_the_copy_is_looked_up_before_it_is_tried_again(
+    recorded: Recorded, tmp_path: Path, target: str, mended: bool
+) -> None:
+    """A rejection that was mended between the copy and the loss is not tried again beside what was posted then; one
+    that was not is rejected still, and the audit trail tells of both."""
+    recorded.append(events(0, event("n1", "charge_posted", 11)))
+    recorded.work()
+    recorded.erp.state = "stopped"
+    recorded.post()
+    books = SqlBooks(recorded.url)
+    [key] = [delivery.entry.key for delivery in books.deliveries(["mercy"], ["sealed"], 10)]
+    books.record_outcomes("erp:main", books.take_epoch("erp:main", "test").epoch, [Outcome(key, "rejected")])
+    stands = books_copying.copy(recorded.url, tmp_path / "copy" / "books")
+    recorded.erp.state = "up"
+    recorded.erp.plan(*([] if mended else [f"reject:{key}"]))
+    books.release_entry(key, "ana")
+    recorded.clock.sleep(3600)
+    recorded.post()
+    sent = [entry.key for _, entry in recorded.erp.moves]
+    again = restored(recorded, tmp_path / "copy", target, stands)
+
+    again.clock.sleep(3600)
+    again.post()
+
+    assert [entry.key for _, entry in again.erp.moves] == sent
+    assert sent.count(key) == mended
+    assert SqlBooks(target).delivery_of(key).state == ("posted" if mended else "rejected")
+    assert SqlBooks(target).exception_counts().get("erp_rejected", 0) == (not mended)
+    assert chain_check.check(target).breaks == []
 
 
 def test_entry_sealed_after_the_copy_gets_another_number_and_is_named(
