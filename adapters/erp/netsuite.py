@@ -234,7 +234,10 @@ class NetSuiteGateway(HttpGateway):
         names = {plain_name(key): key for key in keys}
         listed = ", ".join(map(_quoted, names))
         rows = self._query(f"SELECT id, externalid FROM transaction WHERE externalid IN ({listed}) ORDER BY id")
-        keyed = [(names[row["externalid"]], str(row["id"])) for row in rows]
+        try:
+            keyed = [(names[row["externalid"]], str(row["id"])) for row in rows]
+        except (KeyError, TypeError):  # it must not look like keys that are not there
+            raise ErpFault("unavailable", "the answer to a query by external ids does not name them") from None
         return {key: Outcome(key, "posted", number) for key, number in keyed}
 
     def _query(self, text: str) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from erp_vendors import VENDORS, ErpBench, codes_of, entry, of_total
 
+from adapters.erp.doubles.exchange import json_answer
 from adapters.erp.doubles.netsuite import JOB_S
 from adapters.erp.doubles.trouble import TROUBLE_S
 
@@ -27,6 +28,18 @@ def test_netsuite_same_batch_again_is_the_same_job(erp: ErpBench) -> None:
     assert [outcome.erp_ref.partition("/")[0] for outcome in again] == ["1", "1"]
     assert codes_of(erp.ended(again)) == ["posted", "posted"]
     assert erp.booked() == {1: 1, 2: 1}
+
+
+@pytest.mark.parametrize("row", [{"id": "7"}, {"id": "7", "externalid": "another"}, {"externalid": of_total(1).key}])
+def test_netsuite_query_that_does_not_name_its_keys_is_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: dict
+) -> None:
+    """Rows without the external ids that were asked for prove nothing, and make no lookup fail in another way."""
+    vendor = next(vendor for vendor in VENDORS if vendor.name == "netsuite-suiteql")
+    bench = ErpBench(vendor, tmp_path)
+    monkeypatch.setattr(type(bench.double), "query", lambda *_: json_answer(200, {"items": [row], "hasMore": False}))
+    assert bench.gateway.lookup([of_total(1).key]) is None
+    bench.close()
 
 
 def test_netsuite_same_batch_after_its_job_refused_it_is_a_new_job(erp: ErpBench) -> None:
