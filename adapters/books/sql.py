@@ -332,10 +332,11 @@ def _claim(connection: Connection, owner: str, entries: Sequence[JournalEntry], 
 
 
 def _facts_of_undecided(connection: Connection, outcomes: Sequence[Outcome]) -> dict[str, EntryFacts]:
-    """Facts of those entries that may still change; ValueError when one was never sealed."""
+    """Facts of those entries that may still change, which nobody else changes until the transaction ends; ValueError
+    when one was never sealed."""
     keys = {outcome.key for outcome in outcomes}
     facts = select(_entries.key, _entries.state, _entries.entity, _entries.currency, _entries.debit_minor)
-    rows = connection.execute(facts.where(_entries.key.in_(keys))).all()
+    rows = connection.execute(facts.where(_entries.key.in_(keys)).with_for_update()).all()
     if len(rows) != len(keys):
         raise ValueError("an outcome is of an entry that was never sealed")
     return {key: EntryFacts(*rest) for key, state, *rest in rows if state not in DONE}

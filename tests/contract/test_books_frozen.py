@@ -4,17 +4,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from books_builders import commit_sets, posting
+from books_builders import ERP, commit_sets, posting, sealed
 from sqlalchemy import text
 
 from adapters.books import database
 from adapters.books.sql import SqlBooks
 from runtime.errors import BooksUnavailable
-from runtime.ports import START
+from runtime.ports import START, Outcome
 
 ROOT = Path(__file__).parents[2]
 
@@ -111,3 +113,21 @@ def test_reader_of_a_snapshot_may_take_its_time(url: str, monkeypatch: pytest.Mo
     with reader.snapshot() as connection:
         assert connection.scalar(text(shown)) == "0"
     reader.close()
+
+
+def test_outcome_that_is_recorded_again_waits_for_who_replaces_the_entry(books: SqlBooks, url: str) -> None:
+    """What somebody replaces just now is not rejected again by an outcome that looked before: it could else be sent
+    beside what stands in its place."""
+    epoch = sealed(books, "J1")
+    books.mark_in_flight(ERP, epoch, ["J1"])
+    books.record_outcomes(ERP, epoch, [Outcome("J1", "rejected")])
+    again = threading.Thread(target=books.record_outcomes, args=(ERP, epoch, [Outcome("J1", "rejected")]))
+    person = database.Database(url)
+    with person.writing() as connection:
+        connection.execute(text("UPDATE entries SET state = 'replaced' WHERE key = 'J1'"))
+        again.start()
+        while again.is_alive() and not person.rows(text("SELECT 1 FROM pg_locks WHERE NOT granted")):
+            time.sleep(0.01)
+    again.join(timeout=10)
+    person.close()
+    assert books.delivery_of("J1").state == "replaced"
