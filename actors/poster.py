@@ -29,7 +29,7 @@ IDLE_S = 0.2  # between looks for new postings
 BOOKS_RETRY_S = 1.0
 DOUBTS_MAX = 1_000  # entries of unknown outcome at which nothing more is sent until some are resolved
 ACCEPTED_MAX = 5_000  # entries in jobs at which nothing more is sent until some have ended
-HELD_MAX = 20_000  # entries in flight or unknown that a successor takes over; more than the two above can leave
+HELD_MAX = 20_000  # entries in flight or unknown that are taken over at once; only restored books can hold more
 CLOSE_WAIT_S = 10.0  # for calls under way, when the poster is stopped
 CLOSES_EVERY_S = 1.0  # between looks for ordered closes
 SILENCE_TOLD_S = 4 * 3_600.0  # without an answer from the ERP, after which somebody is asked to look
@@ -105,7 +105,11 @@ class Poster:
         )
         self._retrier = Retrier(self._books, OWNER, self._epoch, entities=self._entities, metrics=self._metrics)
         self._jitter = random.Random(f"{self._holder}/{self._epoch}")
+        self._recall(now_ms)
+
+    def _recall(self, now_ms: int) -> None:
         left = self._books.deliveries(self._entities, ["in_flight", "unknown"], HELD_MAX)
+        self._more_held = len(left) == HELD_MAX
         self._record(self._desk.recall(left, now_ms))
 
     def step(self) -> float:
@@ -181,6 +185,10 @@ class Poster:
         if isinstance(action, LookUp | Ask):
             return action
         hand = self._desk.progress()
+        if self._more_held:  # nothing new is sent beside what nobody has in hand yet
+            if not (hand.in_calls or hand.in_jobs or hand.unknown):
+                self._recall(now_ms)
+            return action
         if hand.unknown >= DOUBTS_MAX or hand.in_jobs >= ACCEPTED_MAX:
             return action
         return action or self._next_send(now_ms)

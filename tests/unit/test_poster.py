@@ -339,6 +339,20 @@ def test_death_around_the_call_is_taken_as_unknown(edge: str, at_erp: int) -> No
     assert bench.booked_once()
 
 
+def test_more_doubts_than_are_taken_over_at_once_are_all_resolved(monkeypatch) -> None:
+    """Restored books may hold more in doubt than a poster takes in hand: it takes the rest when it is done with those,
+    and sends nothing new before."""
+    monkeypatch.setattr("actors.poster.HELD_MAX", 20)
+    bench = Bench("lose_answer_after_commit")
+    bench.commit(*FIFTY)
+    with pytest.raises(KilledError):
+        bench.run(edged(bench, Edges("after post", KilledError)))
+    bench.commit("R-later")
+    bench.run(bench.poster())
+    assert bench.booked_once()
+    assert [entry.document for _, entry in bench.erp.moves][-1] == "R-later"
+
+
 def test_death_at_any_edge_leaves_everything_to_be_posted_once() -> None:
     """Killed before or after any call to the books or the ERP, a successor brings the same end about."""
     for edge in count(1):
