@@ -118,8 +118,8 @@ class Consumer:
         self._tell_going_on()
 
     def _is_ours(self, newest: int) -> bool:
-        """Whether the books have given this number, or none is there yet."""
-        return newest == 0 or self._books.statuses(newest - 1, 1)["status_no"].to_list() == [newest]
+        """Whether the books have given this number, or pass it over, or none is there yet."""
+        return newest <= self._books.newest_status_no()
 
     def _fail(self, why: str) -> None:
         """Wait, ever longer, before the next call; in the end somebody is asked to look."""

@@ -348,6 +348,11 @@ class Books(Protocol):
         """Statuses numbered above `after`, in order: columns status_no (1, 2, 3 ...) and STATUSES."""
         ...
 
+    def newest_status_no(self) -> int:
+        """The highest number that a status was given, or that restored books pass over, as it may have been given
+        after their copy was made; 0 before the first."""
+        ...
+
     # what people change: prepared by one person, approved by another
 
     def mapping_versions(self) -> list[MappingVersion]:

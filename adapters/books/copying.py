@@ -14,12 +14,14 @@ from sqlalchemy import Connection, Table, insert, literal, make_url, select, tex
 from adapters.books import chain, tables
 from adapters.books.database import Database
 from adapters.books.migrations import upgrade
+from adapters.books.outgoing import PASSED_OVER, newest_number
 from adapters.books.queries import shard_owners
 from runtime.errors import ConfigError
 from runtime.ports import CopiedShard
 
 SQLITE_FILE = "books.sqlite"
-ENTRY_NO_GAP = 1_000_000  # numbers that a restored database does not give: the ERP may hold entries under them
+ENTRY_NO_GAP = 1_000_000  # numbers that a restored database does not give: the ERP may hold entries under them,
+STATUS_NO_GAP = 10**9  # ... and consumers statuses
 RESTORED = "restored_entry_no"  # the counter that keeps the last number given before a restore
 COPY_BYTES = 2**20
 _REVISION = "revision"
@@ -89,7 +91,7 @@ def _make_safe(database: Database, connection: Connection, now_ms: int, by: str)
     """What the ERP may have been sent after the copy was made is in doubt: it is looked up before it is sent.
 
     An entry that was sealed may have been posted since, and one that was rejected may have been mended: both count as
-    in flight, first sent nobody knows when. New entries get numbers far from those that were given since.
+    in flight, first sent nobody knows when. New entries and statuses get numbers far from those that were given since.
     """
     entries, sendings, counters = tables.entries.c, tables.sendings.c, tables.counters.c
     _release_rejected(database, connection, now_ms, by)
@@ -100,9 +102,10 @@ def _make_safe(database: Database, connection: Connection, now_ms: int, by: str)
     in_doubt = update(tables.entries).where(entries.state == "sealed")
     connection.execute(in_doubt.values(state="in_flight", attempts=entries.attempts + 1, updated_at_ms=now_ms))
     given = connection.scalar(select(counters.value).where(counters.name == "entry_no")) or 0
-    connection.execute(tables.counters.delete().where(counters.name.in_([RESTORED, "entry_no"])))
-    numbers = [{"name": RESTORED, "value": given}, {"name": "entry_no", "value": given + ENTRY_NO_GAP}]
-    connection.execute(insert(tables.counters), numbers)
+    passed = newest_number(connection) + STATUS_NO_GAP
+    values = {RESTORED: given, "entry_no": given + ENTRY_NO_GAP, PASSED_OVER: passed}
+    connection.execute(tables.counters.delete().where(counters.name.in_(values)))
+    connection.execute(insert(tables.counters), [{"name": name, "value": value} for name, value in values.items()])
     told = [chain.Act("restored", f"entry_no:{given}", chain.hash_of(given, by))]
     chain.append(database, connection, chain.GOVERNANCE, told, now_ms)
 

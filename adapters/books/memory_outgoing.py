@@ -45,6 +45,10 @@ class MemoryOutgoing:
         rows = [(after + i, *row) for i, row in enumerate(self._statuses[after : after + limit], 1)]
         return frames.frame_of(rows, frames.NUMBERED_STATUSES)
 
+    def newest_status_no(self) -> int:
+        """See Books."""
+        return len(self._statuses)
+
     def _put_out(self, derived: pl.DataFrame) -> None:
         if len(derived):
             self._outbox_nos += 1

@@ -23,9 +23,10 @@ from runtime.ledger.compensation import replaced_by
 from runtime.ports import OutboxFrame, Outcome, position_key
 
 FRAME_STATUSES_MAX = 1_000  # as many as the relay numbers at once
+PASSED_OVER = "passed_status_no"  # the counter that keeps the last number that restored books do not give
 
 _statuses, _outbox, _entries = tables.statuses.c, tables.outbox.c, tables.entries.c
-_told = tables.status_frames.c
+_told, _counters = tables.status_frames.c, tables.counters.c
 
 
 class _Folded(msgspec.Struct):
@@ -63,6 +64,11 @@ class SqlOutgoing:
         told = select(*columns).where(_statuses.status_no > after).order_by(_statuses.status_no).limit(limit)
         return frame_of(self._database.rows(told), NUMBERED_STATUSES)
 
+    def newest_status_no(self) -> int:
+        """See Books."""
+        with self._database.reading() as connection:
+            return newest_number(connection)
+
 
 def insert_of_derived(derived: pl.DataFrame, place: Mapping[str, int]) -> Write:
     """What puts a commit's derived events into the outbox, as one frame. `place`: shard and position."""
@@ -89,9 +95,16 @@ def tell(
     insert_of_statuses(statuses_of(owner, outcomes, sets, told_kinds, now_ms))(connection)
 
 
+def newest_number(connection: Connection) -> int:
+    """The highest number of a status, or the last one that is passed over."""
+    passed = select(_counters.value).where(_counters.name == PASSED_OVER)
+    given = connection.scalar(select(func.coalesce(func.max(_statuses.status_no), 0)))
+    return max(given, connection.scalar(passed) or 0)
+
+
 def _number(database: Database, connection: Connection, limit: int) -> int:
     """Give numbers to the oldest that have none; how many. The caller holds its owner's row, so it is alone here."""
-    newest = connection.scalar(select(func.coalesce(func.max(_statuses.status_no), 0)))
+    newest = newest_number(connection)
     oldest = select(_told.number, _told.body).order_by(_told.number).limit(1)
     given = 0
     while given < limit and (found := connection.execute(oldest).first()):

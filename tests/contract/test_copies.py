@@ -2,25 +2,33 @@
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
+import polars as pl
 import pytest
 import redis
-from books_builders import Data
+from books_builders import Data, effects
 from recorded import Recorded, filled
 from small_log import event, events
 from valkey_fixture import running_valkey
 
 from actors.cli.verification import verify
+from actors.consumer import Consumer
 from adapters.archive import copying as archive_copying
 from adapters.archive.parquet import ParquetArchive
 from adapters.books import chain_check
 from adapters.books import copying as books_copying
 from adapters.books.sql import SqlBooks
+from adapters.clock import WallClock
 from adapters.log import copying as log_copying
 from adapters.log.redis_streams import RedisLogReader, RedisLogWriter, create
+from adapters.outlets.memory import MemoryOutlet
+from runtime.effects import STATUSES
 from runtime.errors import ConfigError, LogUnavailable
-from runtime.ports import CopiedShard, LogEntry, Outcome
+from runtime.ports import CopiedShard, LogEntry, NoMetrics, Outcome
 
 NOW_MS = 1_790_000_999_000
 
@@ -163,6 +171,45 @@ def test_entry_rejected_at_the_copy_is_looked_up_before_it_is_tried_again(
     assert SqlBooks(target).delivery_of(key).state == ("posted" if mended else "rejected")
     assert SqlBooks(target).exception_counts().get("erp_rejected", 0) == (not mended)
     assert chain_check.check(target).breaks == []
+
+
+def test_status_after_a_restore_has_a_number_that_no_consumer_has_seen(
+    recorded: Recorded, tmp_path: Path, target: str
+) -> None:
+    """What was told since the copy is not mistaken for what is told later: consumers go on behind it, and miss
+    nothing."""
+    outlet, calls, books = MemoryOutlet(), ThreadPoolExecutor(1), SqlBooks(recorded.url)
+    tell(books, "s1", "s2")
+    books_copying.copy(recorded.url, tmp_path / "copy" / "books")
+    tell(books, "s3", "s4", "s5")
+    hear(outlet, books, calls)
+    books_copying.restore(tmp_path / "copy" / "books", target, NOW_MS, "test")
+    again = SqlBooks(target)
+    tell(again, "n1", "n2", "n3", "n4")
+    hear(outlet, again, calls)
+    told = [msgspec.json.decode(status.body)["status_id"] for status in outlet.entries]
+    assert told == ["s1", "s2", "s3", "s4", "s5", "n1", "n2", "n3", "n4"]
+    assert again.exception_counts().get("consumer_stopped", 0) == 0
+    calls.shutdown()
+
+
+def tell(books: SqlBooks, *ids: str) -> None:
+    """Commit these statuses, and give them numbers."""
+    row = dict.fromkeys(STATUSES, "") | {"status": "received", "amount_minor": 5, "occurred_at": datetime.now(UTC)}
+    statuses = pl.DataFrame([row | {"status_id": id} for id in ids], schema=STATUSES)
+    lease = books.take_epoch("shard:9", "w")
+    position = f"{int(lease.position.partition('-')[0]) + 1}-0"
+    books.commit(9, lease.epoch, lease.position, position, 1, effects(statuses=statuses))
+    books.number_statuses("relay", books.take_epoch("relay", "r").epoch, 100)
+
+
+def hear(outlet: MemoryOutlet, books: SqlBooks, calls: ThreadPoolExecutor) -> None:
+    """Bring a consumer all that is new."""
+    parts = {"calls": calls, "books": books, "clock": WallClock(), "metrics": NoMetrics()}
+    consumer = Consumer("payables", [], outlet, **parts)
+    for _ in range(3):
+        consumer.advance(lambda after: books.statuses(after, 100))
+        calls.submit(int).result()  # behind the call that was begun
 
 
 def test_entry_sealed_after_the_copy_gets_another_number_and_is_named(
