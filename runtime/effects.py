@@ -40,8 +40,9 @@ DELTAS: dict[str, pl.DataType] = {
     "events": pl.Int64(),
 }
 
-# Signed changes of the control totals. `state`: accepted | booked | pending | excepted | excluded | duplicate.
-# accepted = booked + pending + excepted + excluded holds in every step, count and cents (cents: absolute amounts).
+# Signed changes of the control totals. `state`: accepted | booked | pending | excepted | excluded | duplicate | posted.
+# accepted = booked + pending + excepted + excluded holds in every step, count and cents (cents: absolute amounts);
+# posted stands beside them: what was debited for booked events, where their kind alone does not tell.
 TOTALS: dict[str, pl.DataType] = {
     "source": pl.String(),
     "entity": pl.String(),

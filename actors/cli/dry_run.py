@@ -14,6 +14,7 @@ from adapters import settings
 from adapters.clock import utc_now_ms
 from adapters.sources import Source, open_source
 from runtime.config import Config
+from runtime.effects import CONSERVED
 from runtime.flow import frames
 from runtime.ledger.governance import rows_json
 from runtime.ledger.rule_file import parse_rulebook
@@ -85,7 +86,8 @@ class Rehearsal:
 
     def findings(self) -> dict[str, Any]:
         """What would be accepted, waiting, held and posted."""
-        totals = pl.concat(self._totals).group_by("state").agg(pl.col("events").sum()).sort("state")
+        fates = pl.concat(self._totals).filter(pl.col("state").is_in(("accepted", "duplicate", *CONSERVED)))
+        totals = fates.group_by("state").agg(pl.col("events").sum()).sort("state")
         types = list(self._exceptions.values())
         return {
             "rejected": self._rejected,

@@ -19,7 +19,7 @@ from runtime.ledger.classes import rules
 from runtime.ledger.crosswalk import Crosswalk
 from runtime.ledger.registers import Finding
 from runtime.ledger.routes import Routes
-from runtime.ledger.rules import Rulebook
+from runtime.ledger.rules import Rule, Rulebook
 from runtime.schema import among, tuples_of, where
 
 _NUMBERS = ["amount_minor", "quantity", "attributes"]
@@ -64,6 +64,7 @@ class PostingRules:
             if rule.measured
         }
         self._is_measured = among(self._pairs, "rule")
+        self._plainly = _plainly(_turned(rulebook, named))
         self._inverting = set(rulebook.inverting())
         self._looked_at = self._dimensions()
         self.open(opens_on)
@@ -105,15 +106,15 @@ class PostingRules:
 
     def measured(self, cells: Cells, events: pl.DataFrame, findings: Mapping[int, Finding]) -> Cells:
         """Cells (with their `rule`) with what they post: measures m0, m1, ..., which of them there are (`drawn`), and
-        `turnover_minor`, what is debited where that is not simply the amount.
+        `turnover_minor`, what is debited where their kind alone does not tell.
 
         `findings`: what registers found of events, by id_hash. Rules with measures draw on them, so their cells are
         divided by what was found.
         """
         concerned = where(cells.frame, self._is_measured)
         if not concerned.any():
-            return cells._replace(frame=_drawn_plainly(cells.frame))
-        plain = _drawn_plainly(cells.frame.filter(~concerned))
+            return cells._replace(frame=cells.frame.with_columns(self._plainly))
+        plain = cells.frame.filter(~concerned).with_columns(self._plainly)
         rows = cells.rows(concerned)
         place = cells.of[rows]
         found = self._found(events[["id_hash", *_NUMBERS]].filter(rows), cells.frame["rule"].gather(place), findings)
@@ -209,16 +210,25 @@ class PostingRules:
 
 
 _UNFOUND = Finding()
-_PLAINLY = [
-    pl.col("amount_minor").alias("m0"),
-    pl.when(NEGATIVE).then(pl.lit("-")).otherwise(pl.lit("+")).alias("drawn"),
-    *(pl.lit(None, dtype).alias(name) for name, dtype in {**_FOUND, "turnover_minor": pl.Int64()}.items()),
-]
+_NOT_FOUND = [pl.lit(None, dtype).alias(name) for name, dtype in _FOUND.items()]
 
 
-def _drawn_plainly(cells: pl.DataFrame) -> pl.DataFrame:
-    """Cells whose rule takes the events' own amount: one measure, told apart by its sign."""
-    return cells.with_columns(_PLAINLY)
+def _turned(rulebook: Rulebook, named: Mapping[str, Rule]) -> dict[str, int]:
+    """Rules that take the events' own amount while the kind alone does not tell how often: name -> pairs."""
+    pairs = rulebook.pairs()
+    plain = {name: len(rule.post) for name, rule in named.items() if rule.post and not rule.measured}
+    return {name: count for name, count in plain.items() if not pairs[name.partition("/")[0]]}
+
+
+def _plainly(turned: Mapping[str, int]) -> list[pl.Expr]:
+    """What cells post whose rule takes the events' own amount: one measure, told apart by its sign."""
+    often = pl.col("rule").replace_strict(dict(turned), default=None, return_dtype=pl.Int64())
+    return [
+        pl.col("amount_minor").alias("m0"),
+        pl.when(NEGATIVE).then(pl.lit("-")).otherwise(pl.lit("+")).alias("drawn"),
+        *_NOT_FOUND,
+        (often * pl.col("amount_minor").abs()).alias("turnover_minor"),
+    ]
 
 
 @cache

@@ -4,6 +4,7 @@ Owns their forms and what can be asked of them. Never reads or checks a file (`r
 rule: `posting` and `matching` do.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -180,12 +181,9 @@ class Rulebook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return frozenset(named - set(self.role) | chosen) - known
 
     def pairs(self) -> dict[str, int]:
-        """How many pairs of its own amount each kind posts; 0 for those that post other amounts."""
-        every = {name: (kind, *kind.case.values()) for name, kind in self.kind.items()}
-        return {
-            name: 0 if any(rule.measured for rule in rules) else max(len(rule.post) for rule in rules)
-            for name, rules in every.items()
-        }
+        """How many pairs of its own amount each kind posts; 0 for those that post other amounts, or whose cases differ
+        in that."""
+        return {name: _pairs((kind, *kind.case.values())) for name, kind in self.kind.items()}
 
     def told_kinds(self) -> dict[str, str]:
         """kind -> flow, for kinds whose documents consumers are told of: those that tell, and the lines of such."""
@@ -210,6 +208,11 @@ class Rulebook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def by_code(self) -> frozenset[str]:
         """Roles of which each code that no case lists is mapped by itself, as NAME/CODE."""
         return frozenset(name for name, role in self.role.items() if role.by == REASON and not role.default)
+
+
+def _pairs(rules: Sequence[Rule]) -> int:
+    counts = {0 if rule.measured else len(rule.post) for rule in rules if rule.post}
+    return counts.pop() if len(counts) == 1 else 0
 
 
 def uncoded(role: str) -> str:

@@ -68,6 +68,7 @@ class AuditedShard:
         self.told: set[tuple] = set()  # status, source, event_id of what consumers must be told of events
         self._now_ms = 0  # the latest time that came through the log
         self._measured: dict[int, bool] = {}  # by the identity of a rule
+        self._pairs = rulebook.pairs()
         self._gone: Counter[tuple] = Counter()  # control totals of rows that were let go
 
     def take(self, records: Sequence[LogRecord]) -> None:
@@ -197,7 +198,7 @@ class AuditedShard:
         if fault:
             return self._hold(number, fault)
         self._book(place, rule, on, lines)
-        if measured:
+        if rule.post and not self._pairs[row["kind"]]:
             self._count(self.turnover, row, "posted", sum(map(abs, amounts)))
         self._follow(number)
         self.matching.booked(row)

@@ -8,15 +8,17 @@ them, `pytest tests/golden --record` writes the .json files anew and prints the 
 
 import difflib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import date, datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
-from unit.engine.builders import Run, control, event, events, relayed, tick
+from unit.engine.builders import RULEBOOK, Run, control, event, events, relayed, tick
 
-from runtime.effects import Effects
+from runtime.effects import TOTALS, Effects
+from runtime.ledger.reconciliation import expected
 from runtime.ports import LogRecord
 
 FOLDER = Path(__file__).parent
@@ -110,3 +112,17 @@ def test_golden_journal_is_readable_json(name):
     """A recorded journal can be read by any JSON reader."""
     recorded = json.loads((FOLDER / f"{name}.json").read_text())
     assert recorded["balances in the end"]
+
+
+@pytest.mark.parametrize("name", HISTORIES)
+def test_golden_journal_debits_what_its_control_totals_say(name):
+    """What the totals say should be booked is what was debited, so that `penstock reconcile` finds no difference."""
+    recorded = json.loads((FOLDER / f"{name}.json").read_text())
+    rows = [row for section in recorded.values() for row in section if isinstance(row, dict)]
+    totals = pl.DataFrame([row["total"] for row in rows if "total" in row], schema=TOTALS, orient="row")
+    debits, side = Counter(), ("", "")
+    for row in rows:
+        side = (row["set"]["entity"], row["set"]["currency"]) if "set" in row else side
+        if "line" in row and row["line"][4] == "D":
+            debits[side] += row["line"][5]
+    assert Counter(expected(totals, RULEBOOK.pairs())) == debits

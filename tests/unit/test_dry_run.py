@@ -41,6 +41,7 @@ def test_dry_run_control_total_counts_every_set_that_could_be_read(tmp_path):
         "provider_adjusted": 1,
         "remittance_received": 3,
     }
+    assert set(found["states"]) == {"accepted", "booked", "excluded"}
     assert found["quarantined"] == [{"transaction": 4, "segment": 2, "element": 2, "code": "transaction_unbalanced"}]
     clearing = [row for row in found["postings"] if row["role"] == "REMIT_CLEARING"]
     assert sum(row["debit_minor"] - row["credit_minor"] for row in clearing) == 54_000 - 8_000 + 7_500

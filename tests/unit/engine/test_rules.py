@@ -5,7 +5,9 @@ from unit.engine.builders import RULEBOOK, STANDARD
 
 from runtime import schema
 from runtime.errors import RulebookError
+from runtime.ledger.links import Pair
 from runtime.ledger.rule_file import parse_rulebook
+from runtime.ledger.rules import Kind, Rule, Rulebook
 
 PLAIN = 'flow = "x"\nscope = "entity"\nmode = "summary"\n'
 NONE = PLAIN.replace("summary", "none")
@@ -283,3 +285,12 @@ def test_rulebook_scopes_send_cards_to_the_entity():
     assert {scopes[name] for name, kind in RULEBOOK.kind.items() if kind.flow == "card"} == {"entity"}
     billing = {name for name, kind in RULEBOOK.kind.items() if kind.flow == "billing" and scopes[name] == "entity"}
     assert billing == {"true_up_requested", "true_up_approved"}
+
+
+def test_pairs_of_a_kind_whose_cases_post_differently_are_none():
+    """A kind's control totals are worth its amount times its pairs only where each of its cases posts as many."""
+    pair = Pair(debit="CASH", credit="AR")
+    cases = {"nothing": Rule(), "one": Rule(post=(pair,)), "two": Rule(post=(pair, pair))}
+    alike, mixed = ({name: cases[name] for name in names} for names in (("nothing", "two"), ("one", "two")))
+    kinds = {name: Kind(flow="x", scope="entity", case=case) for name, case in {"alike": alike, "mixed": mixed}.items()}
+    assert Rulebook(kind=kinds).pairs() == {"alike": 2, "mixed": 0}
