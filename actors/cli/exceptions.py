@@ -167,9 +167,16 @@ def close(id: Id, by: By, note: Note, config: ConfigFile = "", json: AsJson = Fa
 
 @app.command()
 def note(
-    id: Id, by: By, text: Annotated[str, typer.Option("--note", help="What to write.")], config: ConfigFile = ""
+    id: Id,
+    by: By,
+    text: Annotated[str, typer.Option("--note", help="What to write.")],
+    config: ConfigFile = "",
+    json: AsJson = False,
 ) -> None:
     """Write into an exception's history."""
     with told(), opened_books(load(config)) as books:
         workplace.add_note(books, id, by, text)
-    out.print(f"noted under exception {id}")
+    if json:
+        print_json({"exception_id": id, "note": text})
+    else:
+        out.print(f"noted under exception {id}")

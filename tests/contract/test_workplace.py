@@ -201,7 +201,8 @@ def test_texts_of_people_are_shown_as_they_are(commands: Commands, books: Books)
 
 def test_denial_that_was_worked_is_noted_and_closed(commands: Commands, books: Books) -> None:
     """What holds nothing ends by hand, with name and reason."""
-    commands.run("exceptions", "note", NOTED, "--by", "ada", "--note", "appeal sent")
+    noted = commands.json("exceptions", "note", NOTED, "--by", "ada", "--note", "appeal sent")
+    assert noted == {"exception_id": NOTED, "note": "appeal sent"}
     commands.run("exceptions", "close", NOTED, "--by", "ada", "--note", "payer paid")
     found = commands.json("exceptions", "show", NOTED)
     assert (found["state"], [row["note"] for row in found["history"]]) == (
