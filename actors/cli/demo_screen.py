@@ -63,7 +63,7 @@ def _show_proof(out: Console, report: dict[str, Any]) -> None:
     for name in ("sources", "Penstock's books", "Tryton's trial balance"):
         table.add_column(name, justify="right")
     for row in report["totals"]:
-        figures = (money(row[name]) for name in ("source_minor", "books_minor", "erp_minor"))
+        figures = (money(row[name], row["currency"]) for name in ("source_minor", "books_minor", "erp_minor"))
         table.add_row(row["entity"], row["currency"], *figures)
     out.print(table)
     out.print("[green]balanced to the cent[/green]" if report["balanced"] else "[red]NOT balanced[/red]")

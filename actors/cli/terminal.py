@@ -33,7 +33,7 @@ def told() -> Iterator[None]:
     try:
         yield
     except PenstockError as error:
-        err.print(f"[red]error:[/red] {escape(str(error))}", highlight=False)
+        err.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
 
 
