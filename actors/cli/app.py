@@ -157,6 +157,8 @@ def submit(
         )
         counts = "accepted", "duplicate", "rejected", "quarantined"
         out.print("   ".join(f"{name}: {sent[name]:,}" for name in counts) + f"   durability: {sent['durability']}")
+        if sent["quarantined"]:
+            out.print(f"set aside: {sent['quarantined']:,}, each under an exception; see: penstock exceptions list")
         if "payload" in sent:
             out.print(f"kept as payload {sent['payload']}")
         if sent["rejects"]:
@@ -177,7 +179,7 @@ def _entity(config: Config, entity: str, file: Path, format: str) -> str:
         _check_entity(config, entity)
     named = format or recognise(file)
     fitting = [entity] if entity else [name for name in config.entities if name == named] or list(config.entities)
-    if len(fitting) > 1 and named not in NAMES_ENTITIES:
+    if len(fitting) > 1 and named in FORMATS and named not in NAMES_ENTITIES:
         raise ConfigError(
             f"--entity: a {named} file does not name its entity; give one of {', '.join(config.entities)}"
         )
