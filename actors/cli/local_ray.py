@@ -68,6 +68,8 @@ def _start_head(folder: Path, config: Config, record: RunRecord) -> tuple[subpro
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
     command += ["--node-ip-address", "127.0.0.1", "--port", str(port), "--temp-dir", str(home)]
     command += ["--include-dashboard", "true", "--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard)]
+    # Ray's own range for workers, 10002 to 19999, would keep configured ports out of it.
+    command += ["--min-worker-port", "0", "--max-worker-port", "0"]
     command += ["--metrics-export-port", str(metrics), "--object-store-memory", str(100 * 2**20)]
     with (folder / "ray.out").open("ab") as output:
         process = subprocess.Popen(
@@ -120,7 +122,9 @@ def end_ray(folder: Path, part: embedded.EmbeddedPart) -> None:
 
 def ray_is_up(record: RunRecord) -> bool:
     """Whether there is a Ray to talk to: looking for one that is gone would take it minutes."""
-    return embedded.is_running(record.ray) if record.ray else listens(record.ray_address)
+    if record.ray:
+        return embedded.is_running(record.ray)
+    return record.ray_address == "auto" or listens(record.ray_address)
 
 
 def ray_environment(record: RunRecord) -> dict[str, str]:

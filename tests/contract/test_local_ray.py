@@ -72,3 +72,14 @@ def test_head_that_never_comes_up_says_what_ray_said(folder, taken, monkeypatch)
     with pytest.raises(ConfigError, match=f"Failed to bind to 127.0.0.1:{taken}"):
         local_ray.start_ray(folder, CONFIG, record)
     assert not local_ray.ray_is_up(record)
+
+
+def test_head_takes_a_dashboard_port_from_the_range_that_rays_workers_have_by_default(folder):
+    """Any free port may be configured: Ray refuses one that it has set aside for its workers."""
+    asked, record = next(port for port in range(18265, 19999) if FREE_PORT(port) == port), RunRecord(host="here")
+    runtime = CONFIG.runtime.model_copy(update={"dashboard_port": asked})
+    try:
+        local_ray.start_ray(folder, CONFIG.model_copy(update={"runtime": runtime}), record)
+        assert record.dashboard_url == f"http://127.0.0.1:{asked}"
+    finally:
+        local_ray.end_ray(folder, record.ray)
