@@ -188,8 +188,10 @@ class Installation:
 
     @contextlib.contextmanager
     def stage(self, record: RunRecord | None = None) -> Iterator:
-        """A connection to Ray, closed at the end."""
+        """A connection to Ray, closed at the end. NotRunning where there is none any more."""
         record = record or self.record()
+        if not ray_is_up(record):
+            raise NotRunning(f"Ray does not run any more, at {record.ray_address}; start all again with: penstock up")
         os.environ.update(ray_environment(record))
         # Ray reads its environment when it is imported, and some only then.
         import ray

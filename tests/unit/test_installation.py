@@ -1,0 +1,30 @@
+"""What runs from a data folder, by its record: what is told of it when its Ray has died."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from actors.cli.installation import Installation, NotRunning
+from actors.cli.local_ray import ray_is_up
+from actors.cli.run_record import RunRecord
+from adapters.embedded import EmbeddedPart
+from runtime.config import parse
+
+ENDED = EmbeddedPart("ray", 2**22 + 1, 1.0, "127.0.0.1:1")  # a pid that no process has
+
+
+def test_stage_of_a_ray_that_died_is_not_waited_for(tmp_path: Path):
+    """Ray itself would look for the one that is gone for minutes; the error says what to do."""
+    entity = {"name": "Mercy", "opens_on": "2026-07-01"}
+    config = parse({"runtime": {"data_dir": str(tmp_path)}, "entities": {"mercy": entity}})
+    record = RunRecord(host="here", ray=ENDED, ray_address="127.0.0.1:1")
+    (tmp_path / "run.json").write_bytes(msgspec.json.encode(record))
+    with pytest.raises(NotRunning, match="penstock up"), Installation(config).stage():
+        pytest.fail("there is no Ray to talk to")
+
+
+def test_ray_that_was_joined_without_an_address_is_taken_to_be_there():
+    """Ray finds that one by itself, so that `penstock down` ends the actors on it."""
+    assert ray_is_up(RunRecord(host="here", ray_address="auto"))
+    assert not ray_is_up(RunRecord(host="here", ray=ENDED, ray_address="auto"))
