@@ -85,7 +85,7 @@ class Installation:
                 raise ConfigError(f"already running from {self.config.runtime.data_dir}; stop it with: penstock down")
             self.down()
         check_erp(self.config)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._make_folder()
         record = RunRecord(host=socket.gethostname())
         try:
             self._start_parts(record, say)
@@ -95,6 +95,13 @@ class Installation:
             self.down()
             raise
         return record
+
+    def _make_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            given = self.config.runtime.data_dir
+            raise ConfigError(f"runtime.data_dir: {given}: {error.strerror}; name a folder that can be made") from None
 
     def _start_parts(self, record: RunRecord, say: Callable[[str], None]) -> None:
         """Log, books, ERP and Ray side by side: each takes seconds and none needs another."""

@@ -30,9 +30,9 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, InterfaceError, InternalError, OperationalError
 
-from runtime.errors import BooksUnavailable
+from runtime.errors import BooksUnavailable, ConfigError
 
 BUSY_TIMEOUT_S = 30.0  # how long a SQLite writer waits for another one
 TURN_EVERY_S = 0.002  # how often it looks whether that one has ended
@@ -156,11 +156,18 @@ def _sqlite_bulk(table: str, columns: str, frame: pl.DataFrame, conflict: str) -
 
 
 def _open_engine(url: str) -> Engine:
-    address = make_url(url)
+    """Nothing of the address is told: it may hold a password."""
+    try:
+        return _engine_at(make_url(url))
+    except ArgumentError:
+        raise ConfigError("books.url: no such address; it looks like postgresql+psycopg://user@host/penstock") from None
+
+
+def _engine_at(address: URL) -> Engine:
     if address.drivername == "postgresql":
         address = address.set(drivername="postgresql+psycopg")
     if address.get_backend_name() not in _INSERTS:
-        raise ValueError(f"books.url: {address.get_backend_name()} is neither sqlite nor postgresql")
+        raise ConfigError(f"books.url: {address.get_backend_name()} is neither sqlite nor postgresql")
     if address.get_backend_name() == "postgresql":
         return create_engine(_bounded(address), hide_parameters=True)
     engine = create_engine(address, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S})

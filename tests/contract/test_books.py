@@ -32,7 +32,7 @@ from adapters.books.migrations import upgrade
 from adapters.books.outcomes import exception_id
 from adapters.books.sql import SqlBooks
 from runtime.effects import DELTAS, EXCEPTIONS, TOTALS
-from runtime.errors import BooksUnavailable, Fenced
+from runtime.errors import BooksUnavailable, ConfigError, Fenced
 from runtime.ports import START, Books, Checkpoint, CommitMark, Outcome
 
 # ── leases, fencing, commits ──
@@ -747,7 +747,7 @@ def test_error_texts_hold_no_values(sql_data: Data) -> None:
 
 def test_other_databases_are_refused() -> None:
     """A URL of a database that was never tried is refused by name."""
-    with pytest.raises(ValueError, match="mysql"):
+    with pytest.raises(ConfigError, match="mysql"):
         SqlBooks("mysql://localhost/books")
 
 

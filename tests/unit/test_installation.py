@@ -8,8 +8,10 @@ import pytest
 from actors.cli.installation import Installation, NotRunning
 from actors.cli.local_ray import ray_is_up
 from actors.cli.run_record import RunRecord
+from adapters.books.sql import SqlBooks
 from adapters.embedded import EmbeddedPart
 from runtime.config import parse
+from runtime.errors import ConfigError
 
 ENDED = EmbeddedPart("ray", 2**22 + 1, 1.0, "127.0.0.1:1")  # a pid that no process has
 
@@ -28,3 +30,21 @@ def test_ray_that_was_joined_without_an_address_is_taken_to_be_there():
     """Ray finds that one by itself, so that `penstock down` ends the actors on it."""
     assert ray_is_up(RunRecord(host="here", ray_address="auto"))
     assert not ray_is_up(RunRecord(host="here", ray=ENDED, ray_address="auto"))
+
+
+def test_data_folder_that_can_not_be_made_is_named_by_its_key(tmp_path: Path):
+    """Where a file stands in its place, the error says which setting to change."""
+    (tmp_path / "taken").write_text("")
+    entity = {"name": "Mercy", "opens_on": "2026-07-01"}
+    runtime = {"data_dir": str(tmp_path / "taken")}
+    config = parse({"runtime": runtime, "erp": {"kind": "none"}, "entities": {"mercy": entity}})
+    with pytest.raises(ConfigError, match=r"runtime\.data_dir: .*taken"):
+        Installation(config).up(print)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "mysql://user:secret@host/books", "postgresql+nothing://host/books"])
+def test_books_url_that_is_no_database_is_named_by_its_key(url: str):
+    """The error names the setting, and nothing of the address, which may hold a password."""
+    with pytest.raises(ConfigError, match=r"books\.url") as refused:
+        SqlBooks(url)
+    assert "secret" not in str(refused.value)
