@@ -155,16 +155,15 @@ def submit(
         print_table(
             f"{file.name}: control total", sent["kinds"], ["entity", "currency", "kind", "events", "amount_minor"]
         )
-        counts = "accepted", "duplicate", "rejected", "quarantined"
+        counts = "accepted", "duplicate", "rejected"
         out.print("   ".join(f"{name}: {sent[name]:,}" for name in counts) + f"   durability: {sent['durability']}")
-        if sent["quarantined"]:
-            out.print(f"set aside: {sent['quarantined']:,}, each under an exception; see: penstock exceptions list")
         if "payload" in sent:
             out.print(f"kept as payload {sent['payload']}")
         if sent["rejects"]:
             print_table("rejected", sent["rejects"][:20], ["place", "column", "code", "message"])
         if sent["set_aside"]:
-            print_table("quarantined", sent["set_aside"][:20], SET_ASIDE)
+            out.print(f"set aside: {sent['quarantined']:,}, each under an exception; see: penstock exceptions list")
+            print_table("set aside", sent["set_aside"][:20], SET_ASIDE)
     raise typer.Exit(1 if sent["rejected"] else 0)
 
 

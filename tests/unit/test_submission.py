@@ -53,7 +53,7 @@ def test_submit_names_the_parts_that_are_set_aside(tmp_path: Path) -> None:
     path = write(tmp_path, interchange(GOOD, WRONG))
     status, answer = submitted(path)
     assert status == 0
-    assert "quarantined: 1" in answer and "transaction_unbalanced" in answer
+    assert "set aside: 1" in answer and "penstock exceptions list" in answer and "transaction_unbalanced" in answer
     told = json.loads(submitted(path, "--json")[1])
     assert (told["accepted"], told["rejected"], told["quarantined"]) == (5, 0, 1)
     assert told["set_aside"] == [{"transaction": 2, "segment": 2, "element": 2, "code": "transaction_unbalanced"}]
@@ -74,3 +74,13 @@ def test_submit_fails_when_what_is_set_aside_is_refused(tmp_path: Path, monkeypa
     monkeypatch.setattr(Gateway, "refuses", ("document_quarantined",))
     status, answer = submitted(write(tmp_path, interchange(GOOD, WRONG)), "--json")
     assert (status, json.loads(answer)["rejected"]) == (1, 1)
+
+
+def test_submit_in_a_format_that_is_unknown_names_the_known_ones(tmp_path: Path) -> None:
+    """A misspelt format is what is wrong, not the entity that such a file would not name."""
+    with (tmp_path / "penstock.toml").open("a") as config:
+        config.write('[entities.south]\nname = "South"\nopens_on = 2024-01-01\n')
+    path = write(tmp_path, interchange(WRONG))
+    done = CliRunner().invoke(app, ["submit", str(path), "--format", "853", "--target", "nowhere:1"])
+    assert done.exit_code == 2
+    assert "853" in done.stderr and "835" in done.stderr and "--entity" not in done.stderr
