@@ -14,7 +14,8 @@ class DecidedMatching(Matching):
     """Matching with people's decisions, by the numbers of rows."""
 
     def retry(self, number: int, now_ms: int) -> None:
-        """Try a row at fault once more, if it waits still. It keeps its place among those that wait."""
+        """Try a row at fault once more, if it waits still. It keeps its place among those that wait, unless it has had
+        its turn."""
         if number not in self.waiting:
             return
         wait = self.waiting[number]
@@ -22,6 +23,8 @@ class DecidedMatching(Matching):
         if wait["fault"] in {FULL, *twice}:
             self.take(number, wait["row"], now_ms)
             return
+        if wait["item"] and wait["tried"] and not self._is_growing(wait["item"][0]):
+            wait["order"] = self._next_turn()
         wait["fault"], wait["since"], wait["tried"] = "", now_ms, False
         self._stirred.add(number)
         self._freed.add(number)

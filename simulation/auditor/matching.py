@@ -159,11 +159,14 @@ class Matching(HeldItems):
 
     def _try_again(self, key: Key) -> None:
         """Who did not fit one of several items may fit another one, and who did not fit may when there is more."""
-        rule = self._rulebook.item[key[0]]
-        if rule.apart_by or rule.awaits_more:
+        if self._is_growing(key[0]):
             self._stir(key)
             for number in self._waiting_for.get(common(key), ()):
                 self.waiting[number]["tried"] = False
+
+    def _is_growing(self, item: str) -> bool:
+        rule = self._rulebook.item[item]
+        return bool(rule.apart_by or rule.awaits_more)
 
     def _forget(self, key: Key) -> None:
         del self.items[key]
