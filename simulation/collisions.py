@@ -1,4 +1,4 @@
-"""One shard beside its naive model, over rows that get in each other's way. No process dies here and no port fails.
+"""One shard beside its naive model, over crowds and stories of rows. No process dies here and no port fails.
 
 Owns what a seed stands for: frames, how they are cut into steps, and what people and time do between them. The model
 and the comparison are those of `penstock verify`: postings and states after each step, open exceptions, what waits and
@@ -23,11 +23,14 @@ from simulation.simulator import standard_rulebook
 from simulation.workload.crowd import Crowd
 from simulation.workload.mappings import Mappings
 from simulation.workload.rows import CURRENCIES, ENTITIES, OPENS_ON, Row
+from simulation.workload.stories import Stories
 
 DAY_MS = 86_400_000
 ROWS = (4, 6, 8, 12, 20, 40, 120)
 FRAME_ROWS_MAX = (2, 5, 50)
 CUT = (0.1, 0.4, 1.0)  # after a frame: the step ends
+CROWDED = 0.5  # of seeds; the others tell stories
+APART = (0, 3, 10, 100)  # how far rows of stories get out of their order
 ITEMS_MAX = (1_000, 1_000, 1_000, 3, 8)
 PAUSES_MS = (DAY_MS // 10, 3 * DAY_MS, 20 * DAY_MS)
 TICK, DECIDED, CLOSED, RESTARTED, MAPPED, RELAYED = 0.15, 0.12, 0.05, 0.05, 0.2, 0.3  # after a frame
@@ -67,7 +70,7 @@ class _Run:
 
     def steps(self) -> Iterator[list[str]]:
         """What differs after each step."""
-        rng, rows = self._rng, Crowd(self._rulebook, self._rng).rows(self._rng.choice(ROWS))
+        rng, rows = self._rng, self._rows()
         most, cut = rng.choice(FRAME_ROWS_MAX), rng.choice(CUT)
         self._map()
         while rows:
@@ -84,6 +87,16 @@ class _Run:
         yield self._restart()
         self._proof.finish(self._books.totals())
         yield self._differing()
+
+    def _rows(self) -> list[Row]:
+        """A crowd, or stories whose rows come more or less out of their order."""
+        rng, count = self._rng, self._rng.choice(ROWS)
+        if rng.random() < CROWDED:
+            return Crowd(self._rulebook, rng).rows(count)
+        rows = [row for story in Stories(self._rulebook, rng).tell(count) for row in story]
+        apart = rng.choice(APART)
+        place = {row["event_id"]: at + rng.random() * apart for at, row in enumerate(rows)}
+        return sorted(rows, key=lambda row: place[row["event_id"]])
 
     def _something_happens(self) -> Iterator[list[str]]:
         rng = self._rng

@@ -1,4 +1,4 @@
-"""Engine and naive model agree over fresh seeds of rows that get in each other's way, and such rows really do."""
+"""Engine and naive model agree over fresh seeds of rows that get in each other's way."""
 
 import os
 import secrets
