@@ -1,15 +1,28 @@
 """What the configuration file brings into the books: the installation's own mapping.
 
-Owns when that is put in force and when it is only proposed.
+Owns that it is as sound as a proposal of people must be, when it is put in force and when it is only proposed.
 """
 
 import polars as pl
 
 from runtime.config import Config
-from runtime.ledger.governance import rows_json
+from runtime.errors import ConfigError, GovernanceError
+from runtime.ledger.governance import mapping_rows, master_data, rows_json
+from runtime.ledger.rules import Rulebook
 from runtime.ports import Books
 
 CONFIGURATION = "configuration"  # who prepares what the configuration file holds
+
+
+def check_mapping(config: Config, rulebook: Rulebook) -> None:
+    """ConfigError for a row that answers nothing that a rule asks, or contradicts another one; it names row and
+    field."""
+    rows = [row.model_dump(mode="json") for row in config.mapping]
+    try:
+        if rows:
+            mapping_rows(rows, master_data(rulebook, config.entities))
+    except GovernanceError as error:
+        raise ConfigError(f"[[mapping]]: {error}") from None
 
 
 def bring_mapping(books: Books, config: Config) -> int:

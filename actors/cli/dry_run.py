@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import polars as pl
 
+from actors.cli.configured import check_mapping
 from actors.cli.control_totals import shown_totals
 from adapters import settings
 from adapters.clock import utc_now_ms
@@ -32,7 +33,9 @@ def dry_run(config: Config, file: Path, format: str, entity: str) -> dict[str, A
     currency = config.entities[entity].currency
     told = {"entity": entity, "currency": currency, "payees": config.payees()}
     source = open_source(file, format or None, token_key=TOKEN_KEY, **told)
-    rehearsal = Rehearsal(config, parse_rulebook(settings.load_rulebook_text(config)))
+    rulebook = parse_rulebook(settings.load_rulebook_text(config))
+    check_mapping(config, rulebook)
+    rehearsal = Rehearsal(config, rulebook)
     for frame in source.frames():
         rehearsal.take(frame)
     return {**_control_total(config, source), **rehearsal.findings()}

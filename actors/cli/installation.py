@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from actors.cli.configured import bring_mapping
+from actors.cli.configured import bring_mapping, check_mapping
 from actors.cli.local_ray import READY_TIMEOUT_S, end_ray, free_port, listens, ray_environment, ray_is_up, start_ray
 from actors.cli.run_record import RunRecord
 from actors.wiring import SUPERVISOR, Wiring, archive_root, check_erp, wiring_from
@@ -85,6 +85,7 @@ class Installation:
                 raise ConfigError(f"already running from {self.config.runtime.data_dir}; stop it with: penstock down")
             self.down()
         check_erp(self.config)
+        check_mapping(self.config, parse_rulebook(settings.load_rulebook_text(self.config)))
         self._make_folder()
         record = RunRecord(host=socket.gethostname())
         try:

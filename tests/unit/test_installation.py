@@ -48,3 +48,13 @@ def test_books_url_that_is_no_database_is_named_by_its_key(url: str):
     with pytest.raises(ConfigError, match=r"books\.url") as refused:
         SqlBooks(url)
     assert "secret" not in str(refused.value)
+
+
+def test_mapping_row_that_no_rule_asks_for_is_refused_before_anything_starts(tmp_path: Path):
+    """A misspelt role would be taken, and its events held for want of it."""
+    rows = [{"role": "CASH", "account": "1010"}, {"role": "CAHS", "account": "1020"}]
+    given = {"runtime": {"data_dir": str(tmp_path / "new")}, "erp": {"kind": "none"}, "mapping": rows}
+    config = parse(given | {"entities": {"mercy": {"name": "Mercy", "opens_on": "2026-07-01"}}})
+    with pytest.raises(ConfigError, match=r"mapping.*row 2: role: 'CAHS'"):
+        Installation(config).up(pytest.fail)
+    assert not (tmp_path / "new").exists()
