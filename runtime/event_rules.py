@@ -59,6 +59,7 @@ UNKNOWN_ENTITY = Broken("unknown_entity", "entity", "not configured")
 UNKNOWN_CURRENCY = Broken("unknown_currency", "currency", "not a currency of this entity")
 UNKNOWN_FACILITY = Broken("unknown_facility", "facility", "not a facility of this entity")
 AMOUNT_BEYOND = Broken("out_of_range", "amount_minor", f"beyond {limits.AMOUNT_MINOR_MAX} minor units")
+QUANTITY_BEYOND = Broken("out_of_range", "quantity", f"beyond {limits.QUANTITY_MAX} thousandths")
 AMOUNT_NEGATIVE = Broken("negative_amount", "amount_minor", "this kind takes no negative amount")
 UNKNOWN_VERSION = Broken("unknown_version", "schema_version", f"this runtime reads version {SCHEMA_VERSION}")
 

@@ -9,6 +9,7 @@ EVENT_ID_CHARS_MAX = 128
 TEXT_CHARS_MAX = 256
 ATTRIBUTES_CHARS_MAX = 4096
 AMOUNT_MINOR_MAX = 10**12  # ten billion in cents: a larger amount is an error of scale
+QUANTITY_MAX = 10**12  # thousandths: a billion pieces, which are summed like amounts
 SUM_MINOR_MAX = 2**63 - 1  # amounts are summed as 64-bit integers
 OCCURRED_YEAR_MIN = 1900
 FUTURE_DAYS_MAX = 366  # prepaid and scheduled items may lie ahead, not further than a year

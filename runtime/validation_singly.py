@@ -24,6 +24,7 @@ _TEXTS = [(name, _PLACE[name], TEXT_WIDTHS[name]) for name in TEXT_COLUMNS]
 _WITHOUT_CONTROL = [_PLACE[name] for name in TEXT_COLUMNS if name != "attributes"]
 _KIND, _ENTITY, _FACILITY, _CURRENCY = (_PLACE[name] for name in ("kind", "entity", "facility", "currency"))
 _SOURCE, _EVENT_ID, _AMOUNT = (_PLACE[name] for name in ("source", "event_id", "amount_minor"))
+_QUANTITY = _PLACE["quantity"]
 _OCCURRED, _EFFECTIVE, _VERSION = (_PLACE[name] for name in ("occurred_at", "effective_on", "schema_version"))
 _DIGEST_OF_NOTHING = NOTHING * sum(event_rules.DIGEST_FACTORS.values())
 _UINT64 = 2**64
@@ -137,6 +138,8 @@ def _out_of_range(event: Event, vocabulary: Vocabulary, received_at_ms: int) -> 
         return event_rules.AMOUNT_BEYOND
     if event[_AMOUNT] < 0 and event_rules.is_positive(vocabulary, event[_KIND]):
         return event_rules.AMOUNT_NEGATIVE
+    if abs(event[_QUANTITY] or 0) > limits.QUANTITY_MAX:
+        return event_rules.QUANTITY_BEYOND
     newest_ms = event_rules.newest_ms(received_at_ms)
     if event[_OCCURRED] < event_rules.OLDEST_DAY * event_rules.DAY_MS:
         return event_rules.too_early("occurred_at")
