@@ -3,7 +3,7 @@
 Owns looking roles up, and remembering the answers. Never sums an amount.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import NamedTuple
 
@@ -205,8 +205,10 @@ class Routes:
         return self._names
 
 
-def _named(lines: Iterable[Line]) -> str:
-    return "\x1f".join(f"{line.role}\x1f{line.mapped.account}\x1f{line.mapped.version}" for line in lines)
+def _named(lines: Sequence[Line]) -> str:
+    named = "\x1f".join(f"{line.role}\x1f{line.mapped.account}\x1f{line.mapped.version}" for line in lines)
+    # Two rules may post alike but for the variance. It comes last, so that it orders only what is otherwise alike.
+    return f"{named}\x1e{varied}" if (varied := "\x1f".join(line.variance for line in lines).strip("\x1f")) else named
 
 
 def _lines_of(rule: Rule, drawn: str) -> Iterable[tuple[int, str, str, bool]]:

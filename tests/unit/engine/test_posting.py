@@ -10,13 +10,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
-from unit.engine.builders import BILLING_KINDS, MAPPING, OPENS_ON, RULEBOOK, charge, event, stamped
+from unit.engine.builders import (
+    BILLING_KINDS,
+    ENTITIES,
+    MAPPING,
+    OPENS_ON,
+    RULEBOOK,
+    STANDARD,
+    charge,
+    event,
+    stamped,
+)
 
+from runtime import schema
 from runtime.effects import DELTAS
 from runtime.ledger import routes
 from runtime.ledger.cells import celled
 from runtime.ledger.crosswalk import Crosswalk, CrosswalkRow
 from runtime.ledger.posting import PostingRules
+from runtime.ledger.rule_file import parse_rulebook
 
 EVERY_ROLE = [CrosswalkRow(**row) for row in MAPPING]
 
@@ -267,3 +279,41 @@ def test_posting_random_rows_sum_as_one_by_one(rows):
     sums = signed.group_by("entity", "currency", "period", "account_code").agg(pl.col("net").sum())
     assert {tuple(key): net for *key, net in sums.rows() if net} == naive_balances(rows)
     assert sorted(posted.set_of) == list(range(len(rows)))
+
+
+DISPUTED = """
+[table.dispute_reason]
+codes = { price = "short", silence = "unpaid" }
+[kind.claim_disputed]
+flow = "x"
+scope = "entity"
+classify = "dispute_reason"
+[kind.claim_disputed.case.short]
+mode = "summary"
+post = [{ debit = "AR_INS", credit = "AR_INS", variance = "short" }]
+[kind.claim_disputed.case.unpaid]
+mode = "summary"
+post = [{ debit = "AR_INS", credit = "AR_INS", variance = "unpaid" }]
+"""
+
+
+def test_posting_rules_that_differ_in_their_variance_alone_have_a_stable_order():
+    """Sets of the same accounts are numbered by their variances, in whatever order their cells come: a replay must
+    number them alike."""
+    crosswalk = Crosswalk()
+    crosswalk.apply(1, EVERY_ROLE)
+    rulebook = parse_rulebook(STANDARD + DISPUTED)
+    vocabulary = schema.Vocabulary(kinds=rulebook.kind_terms(), entities=ENTITIES)
+    rows = [event(f"e{i}", "claim_disputed", i + 1, reason="price" if i % 2 else "silence") for i in range(2)]
+    found = []
+    for order in (rows, rows[::-1]):
+        by = PostingRules(rulebook, crosswalk, OPENS_ON)
+        events = stamped(*order, vocabulary=vocabulary).with_columns(was=pl.lit(None, pl.String()))
+        case = pl.when(pl.col("reason") == "price").then(pl.lit("short")).otherwise(pl.lit("unpaid"))
+        rule = pl.concat_str(pl.lit("claim_disputed/"), case)
+        cells = celled(events, by.told_apart | {"reason": {"claim_disputed"}})
+        for frame in (cells.frame, cells.frame.reverse()):
+            ruled = cells._replace(frame=frame.with_columns(rule.alias("rule")))
+            found.append(by.post(by.measured(ruled, events, {}).frame, 0).deltas.rows())
+    assert found[1:] == found[:-1]
+    assert [line[list(DELTAS).index("variance")] for line in found[0]] == ["short", "", "unpaid", ""]
