@@ -110,6 +110,7 @@ class ShardWorker:
         self._hosted: dict[int, HostedShard] = {}
         self._failed: dict[int, int] = {}  # shard -> time of the next attempt
         self._failures: dict[int, int] = {}
+        self._unsaved: set[int] = set()  # shards whose last checkpoint could not be written: a commit mends nothing
         self._leased: set[int] = set()  # shards that this worker has owned
         self._lost: set[int] = set()  # shards that another owner took since
         self._going_on: set[int] = set()  # shards that have moved since they were last set aside
@@ -181,8 +182,9 @@ class ShardWorker:
         with contextlib.suppress(BooksUnavailable):  # it is said again after the next attempt
             self._books.raise_exceptions(self._stopped(shard, why))
 
-    def _tell_going_on(self, shard: int) -> None:
-        """End that exception, also one that a predecessor raised."""
+    def _go_on(self, shard: int) -> None:
+        """What failed before counts no more: end that exception, also one that a predecessor raised."""
+        self._failures.pop(shard, None)
         if shard not in self._going_on:
             self._books.resolve_exceptions(self._stopped(shard, "")["exception_id"].to_list())
             self._going_on.add(shard)
@@ -218,6 +220,7 @@ class ShardWorker:
         self._failed.pop(shard, None)
         self._leased.discard(shard)
         self._lost.discard(shard)
+        self._unsaved.discard(shard)
         self._logger.info("shard_let_go", shard=shard)
 
     # ── recovery ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -283,8 +286,8 @@ class ShardWorker:
         position = records[-1].position
         self._books.commit(hosted.shard, hosted.epoch, hosted.position, position, rows, effects)
         hosted.moved(records, effects, step_ms)
-        self._failures.pop(hosted.shard, None)
-        self._tell_going_on(hosted.shard)
+        if hosted.shard not in self._unsaved:
+            self._go_on(hosted.shard)
         self._log_reader.mark_committed(hosted.shard, hosted.rows_total)
         took_ms = self._clock.now_ms() - began_ms
         hosted.busy_ms += max(0, took_ms)
@@ -335,11 +338,18 @@ class ShardWorker:
         2. Trim and clear: dying before leaves only what the next checkpoint clears. While somebody copies log and
            archive, all of it stays.
         """
-        name, position = saving.stored.result(), saving.taken.position
+        try:
+            name, position = saving.stored.result(), saving.taken.position
+        except FAULTS:
+            self._unsaved.add(hosted.shard)
+            raise
         self._books.record_checkpoint(hosted.shard, hosted.epoch, Checkpoint(position, name))
         hosted.saving, hosted.stored = None, frozenset(saving.taken.state.runs)
         hosted.checkpoint_position, hosted.checkpoint_at_ms = position, self._clock.now_ms()
         hosted.saved_in_ms = hosted.checkpoint_at_ms - saving.began_ms
+        if hosted.shard in self._unsaved:
+            self._unsaved.discard(hosted.shard)
+            self._go_on(hosted.shard)
         if not self._log_reader.is_held():
             self._log_reader.trim(hosted.shard, position)
             hosted.clearing = self._saver.submit(clear, self._archive, hosted.shard, name, position)

@@ -471,6 +471,31 @@ def test_worker_whose_shard_keeps_failing_asks_somebody_to_look():
     assert bench.books.exception_counts() == {}
 
 
+def test_worker_whose_checkpoints_fail_asks_somebody_to_look_although_its_shard_commits():
+    """A commit between two failed checkpoints does not make it sound: it tries ever less often, and the exception
+    stands until a checkpoint is written."""
+    bench, room = Bench(history()[:1]), []
+    put = bench.archive.put_snapshot
+
+    def put_snapshot(*given: object) -> str:
+        if not room:
+            raise OSError("no space left on device")
+        return put(*given)
+
+    bench.archive.put_snapshot = put_snapshot
+    worker = bench.worker(shards=(NORTH,))
+    for _ in range(400):
+        bench.append(control(NORTH, {"type": "tick", "now_ms": NOW_MS}))
+        worker.step()
+        bench.clock.sleep(0.25)
+    assert bench.books.exception_counts() == {"shard_stopped": 1}
+    assert bench.epoch(NORTH) < 20
+    room.append(True)
+    bench.clock.sleep(LIMITS.restart_backoff_s_max)
+    bench.run(worker)
+    assert bench.books.exception_counts() == {}
+
+
 def test_worker_checkpoints_by_age_when_commits_are_few():
     """One commit alone is checkpointed once it is old enough, and not again while nothing moves."""
     bench = Bench(history()[:3])
