@@ -8,6 +8,7 @@ import msgspec
 EVENT_ID_CHARS_MAX = 128
 TEXT_CHARS_MAX = 256
 ATTRIBUTES_CHARS_MAX = 4096
+ATTRIBUTES_DEPTH_MAX = 100  # values within each other; deeper ones are read by nobody
 AMOUNT_MINOR_MAX = 10**12  # ten billion in cents: a larger amount is an error of scale
 QUANTITY_MAX = 10**12  # thousandths: a billion pieces, which are summed like amounts
 SUM_MINOR_MAX = 2**63 - 1  # amounts are summed as 64-bit integers

@@ -6,15 +6,18 @@ register found, or a whole number among the event's attributes; what is absent c
 
 import re
 from collections.abc import Mapping
+from itertools import accumulate
 
 import msgspec
 
 from runtime.errors import RulebookError
-from runtime.limits import AMOUNT_MINOR_MAX
+from runtime.limits import AMOUNT_MINOR_MAX, ATTRIBUTES_DEPTH_MAX
 
 AMOUNT = "amount_minor"
 
 _SUM = re.compile(r"\s*([+-]?)\s*([a-z][a-z0-9_]*)")
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_DEEPER = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 Terms = tuple[tuple[int, str], ...]  # (1 or -1, name)
 
@@ -35,13 +38,22 @@ def terms(text: str) -> Terms:
 
 def attributes_of(text: str | None) -> Mapping[str, object]:
     """An event's attributes; empty when there are none, or none that can be read."""
-    if not text:
+    if not text or _is_too_deep(text):
         return {}
     try:
         read = msgspec.json.decode(text)
     except msgspec.DecodeError:
         return {}
     return read if isinstance(read, dict) else {}
+
+
+def _is_too_deep(text: str) -> bool:
+    """Whether values stand within each other too often. How deep the parser itself goes depends on the stack of its
+    caller: it would raise in one process what it reads in another."""
+    if text.count("[") + text.count("{") <= ATTRIBUTES_DEPTH_MAX:
+        return False
+    steps = (_DEEPER.get(sign, 0) for sign in _STRING.sub("", text))
+    return max(accumulate(steps, initial=0)) > ATTRIBUTES_DEPTH_MAX
 
 
 def whole(value: object) -> int:

@@ -2,19 +2,50 @@
 
 import json
 from functools import cache
+from math import isfinite
 from typing import Any
 
 Row = dict[str, Any]
 LARGEST = 10**12
+DEEPEST = 100
 
 
 def attributes_of(row: Row) -> Row:
     """The attributes of a row, none where they can't be read."""
+    text = row["attributes"] or "{}"
+    readers = {"parse_constant": _finite, "parse_float": _finite, "object_pairs_hook": _object}
     try:
-        read = json.loads(row["attributes"] or "{}")
+        read = {} if _depth(text) > DEEPEST else json.loads(text, **readers)
     except ValueError:
         return {}
     return read if isinstance(read, dict) else {}
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Row:
+    """An object; half of a pair of surrogates is no text, and raises."""
+    json.dumps(pairs, ensure_ascii=False).encode()
+    return dict(pairs)
+
+
+def _finite(text: str) -> float:
+    if not isfinite(number := float(text)):
+        raise ValueError("no number")
+    return number
+
+
+def _depth(text: str) -> int:
+    """How many lists and objects stand within each other, at most."""
+    depth = deepest = 0
+    is_text = is_escaped = False
+    for sign in text:
+        if is_text:
+            is_text, is_escaped = is_escaped or sign != '"', sign == "\\" and not is_escaped
+        elif sign == '"':
+            is_text = True
+        else:
+            depth += (sign in "[{") - (sign in "]}")
+            deepest = max(deepest, depth)
+    return deepest
 
 
 def sum_of(text: str, row: Row, measures: Row | None = None) -> int:

@@ -501,6 +501,17 @@ def test_shard_every_kind_of_the_rulebook_can_be_taken():
     assert run.total("accepted") == len(RULEBOOK.kind)
 
 
+@pytest.mark.parametrize("attributes", ["[" * 4_000, '{"person":' + "[" * 2_000 + "]" * 2_000 + "}"])
+def test_shard_takes_attributes_that_no_parser_gets_to_the_end_of(attributes: str):
+    """A valid event of any kind never stops its shard, however deep its attributes are."""
+    run = Run()
+    columns = {"reason": "x", "correlation_id": "k", "counterparty": "grace", "quantity": 1000}
+    links = {name: {"document": f"d-{name}", "reference": f"r-{name}"} for name in RULEBOOK.kind}
+    rows = [event(f"e-{name}", name, **columns, **links[name], attributes=attributes) for name in RULEBOOK.kind]
+    run.step(relayed(*rows))
+    assert run.total("accepted") == len(rows)
+
+
 def test_shard_denial_is_raised_beside_what_the_remittance_posts():
     """A denied line posts nothing, counts as excluded, and stands as an exception for revenue cycle."""
     run = Run()

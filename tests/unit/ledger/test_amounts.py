@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from runtime.errors import RulebookError
 from runtime.ledger import amounts
 from runtime.limits import AMOUNT_MINOR_MAX
+from simulation.auditor.amounts import attributes_of as modelled
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
 
@@ -67,6 +68,28 @@ def test_attribute_counts_only_as_a_whole_number_in_range(value, counted):
 def test_attributes_that_are_no_table_are_none(text):
     """Attributes that can't be read, or are no object, are as good as absent."""
     assert amounts.attributes_of(text) == {}
+
+
+@pytest.mark.parametrize("text", ['{"a":' + "[" * 4_000, '{"a":' + "[" * 100 + "]" * 100 + ', "b": "]]"}'])
+def test_attributes_deeper_than_any_stack_are_none(text):
+    """Too many lists within each other are not read at all, so that it never depends on whose stack has room."""
+    assert amounts.attributes_of(text) == modelled({"attributes": text}) == {}
+
+
+def test_attributes_with_many_brackets_are_read_when_they_are_not_deep():
+    """What stands beside each other, or in a text, is not deep."""
+    text = '{"a": "\\"' + "[" * 500 + '", "b": [' + ",".join(["[{}]"] * 300) + '], "tax_minor": 5}'
+    assert amounts.attributes_of(text)["tax_minor"] == 5
+    assert amounts.attributes_of(text) == modelled({"attributes": text})
+
+
+@pytest.mark.parametrize(
+    "odd", ["NaN", "-Infinity", "1e400", '"\\ud800"', '{"a": "\\ud800", "a": 1}', "01", '"\\ud83d\\ude00"']
+)
+def test_attributes_that_readers_differ_on_mean_the_same_to_the_model(odd):
+    """Engine and model of the proof take the same texts for readable: else a proof tells of differences that aren't."""
+    text = f'{{"person": "Ann", "odd": {odd}}}'
+    assert amounts.attributes_of(text) == modelled({"attributes": text})
 
 
 def test_attributes_are_read_as_they_came():
