@@ -109,7 +109,10 @@ class Gateway:
 
     async def submit(self, frame: pl.DataFrame) -> Receipt:
         """Take one frame of any columns that conform. Raises FrameError, Pressure, LogRefused, LogUnavailable."""
-        async with self.hold(frame.estimated_size()):
+        size_bytes = frame.estimated_size()
+        if size_bytes > self.limits.frame_bytes_max:  # to wait would make no room for it
+            raise FrameError("too_large", "", f"at most {self.limits.frame_bytes_max} bytes in one frame")
+        async with self.hold(size_bytes):
             return await self.store(numbered(to_arrow(conform(frame))))
 
     @contextlib.asynccontextmanager

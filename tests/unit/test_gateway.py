@@ -8,6 +8,7 @@ import pytest
 from actors.answers import Receipt
 from actors.gateway import Gateway
 from adapters.log.memory import MemoryLog
+from runtime.errors import FrameError
 from runtime.flow import frames
 from runtime.limits import Limits
 from runtime.ports import START
@@ -116,6 +117,28 @@ def test_gateway_counts_and_leaves_out_what_is_bad_or_known():
     assert receipt.accepted.tolist() == [100, 102]
     assert receipt.rejected["row"].to_list() == [101]
     assert sum(rows for _, _, rows in receipt.stored.positions()) == 2
+
+
+def test_gateway_frame_too_large_for_any_room_is_refused_and_not_told_to_wait():
+    """A frame of more bytes than may ever be under way is an error of its sender: pressure would last for ever."""
+    limits = Limits(frame_bytes_max=10_000, gateway_inflight_bytes_max=20_000)
+
+    async def submit() -> None:
+        gateway = Gateway(
+            MemoryLog(SHARDS),
+            vocabulary=VOCABULARY,
+            split=splitter(SCOPES, SHARDS),
+            limits=limits,
+            clock=StoppedClock(),
+        )
+        try:
+            await gateway.submit(events("a", 100, attributes="x" * 4_000))
+        finally:
+            await gateway.close()
+
+    with pytest.raises(FrameError) as caught:
+        asyncio.run(submit())
+    assert caught.value.code == "too_large"
 
 
 def test_gateway_few_events_are_stored_and_answered_as_those_of_frames():
