@@ -6,7 +6,7 @@ and a column. Never decides whether a value is allowed (`runtime.validation` doe
 
 import re
 from collections.abc import Callable, Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -38,8 +38,7 @@ from runtime.schema import (
 )
 from runtime.words import plain
 
-_INTEGERS = tuple(name for name, dtype in COLUMNS.items() if dtype.is_integer())
-_INT64 = range(-(2**63), 2**63)
+_INTEGERS, _INT64 = tuple(name for name, dtype in COLUMNS.items() if dtype.is_integer()), range(-(2**63), 2**63)
 DAYS_REMEMBERED = 1_024
 
 
@@ -169,7 +168,9 @@ _NO_TEXT = _Unfit("wrong_type", "expected text")
 _NO_INTEGER = _Unfit("wrong_type", "expected an integer")
 _NO_INSTANT = _Unfit("wrong_type", "expected a time with its UTC offset, or integer milliseconds")
 _NO_DAY = _Unfit("wrong_type", "expected a date like 2026-10-31")
+_TOO_DEEP = _Unfit("too_deep", "too many values within each other")
 _OVERFLOW = _Unfit("overflow", "larger than 64-bit signed")
+_START, _MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
 _NO_OBJECT = ("malformed_json", "", "expected a JSON object")
 
 
@@ -265,9 +266,12 @@ def _text(value: Any) -> str | _Unfit:
 
 
 def _attributes(value: Any) -> str | _Unfit:
-    if isinstance(value, dict):
+    if not isinstance(value, dict):
+        return _text(value)
+    try:
         return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
-    return _text(value)
+    except orjson.JSONEncodeError:  # it writes no object as deep as it reads
+        return _TOO_DEEP
 
 
 def _integer(value: Any) -> int | _Unfit:
@@ -288,14 +292,11 @@ def _instant(value: Any) -> int | datetime | _Unfit:
         moment = datetime.fromisoformat(value)
     except (TypeError, ValueError):
         return _NO_INSTANT
-    return _NO_INSTANT if moment.tzinfo is None else int(moment.timestamp() * 1000)
+    return _NO_INSTANT if moment.tzinfo is None else (moment - _START) // _MILLISECOND
 
 
 def _day(value: Any) -> date | _Unfit:
-    try:
-        return date.fromisoformat(value) if len(value) == 10 else _NO_DAY
-    except (TypeError, ValueError):
-        return _NO_DAY
+    return (_day_of(value) if isinstance(value, str) else None) or _NO_DAY
 
 
 # How a value is read, and the types of a column that needs no reading.

@@ -175,6 +175,30 @@ def test_wire_json_takes_times_with_offset_and_attributes_as_object():
     assert frame["attributes"][0] == '{"a":1,"b":2}'
 
 
+@pytest.mark.parametrize(
+    "time", ["2004-06-01T12:00:00.{:03}Z", "2038-06-01T12:00:00.{:03}Z", "1969-06-01T12:00:00.{:03}9Z"]
+)
+def test_wire_json_times_are_exact_to_the_millisecond(time: str):
+    """A time of a text is the millisecond that it is in, as it is of a frame's finer time: no float comes between."""
+    texts = [time.format(ms) for ms in range(1_000)]
+    rows = [ROW | {"event_id": text, "occurred_at": text} for text in texts]
+    read, _ = wire.from_json(orjson.dumps(rows), LIMITS)
+    finer = pl.Series([datetime.fromisoformat(text) for text in texts], dtype=pl.Datetime("us", "UTC"))
+    assert (
+        read["occurred_at"].to_list()
+        == conform(read.drop("row").with_columns(occurred_at=finer))["occurred_at"].to_list()
+    )
+    assert [moment.microsecond // 1000 for moment in read["occurred_at"]] == list(range(1_000))
+
+
+def test_wire_json_attributes_too_deep_to_write_are_a_fault_of_their_own():
+    """An object of so many within each other that it can be read and not written spoils no other row."""
+    deep = b'{"attributes":' + b'{"a":' * 400 + b"1" + b"}" * 401
+    frame, faults = wire.from_redis(feed({b"event": deep}, flat(ROW)))
+    assert frame["row"].to_list() == [1]
+    assert [(fault.row, fault.code, fault.column) for fault in faults] == [(0, "too_deep", "attributes")]
+
+
 def test_wire_empty_texts_mean_nothing():
     """An empty text is a missing one, in whatever form it came."""
     blank = ROW | {"department": "", "facility": ""}
@@ -199,6 +223,7 @@ def test_wire_empty_texts_mean_nothing():
         ({"occurred_at": "yesterday"}, "wrong_type", "occurred_at"),
         ({"effective_on": "31.10.2026"}, "wrong_type", "effective_on"),
         ({"effective_on": 20391}, "wrong_type", "effective_on"),
+        ({"effective_on": "2026-W44-6"}, "wrong_type", "effective_on"),
         ({"patient_name": "x"}, "unknown_column", "patient_name"),
         ({"Jane Doe": "x"}, "unknown_column", "column 12"),
     ],
