@@ -9,7 +9,7 @@ row by row, and what can't be sent at all is named. Never sends anything.
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from itertools import chain, islice
 from operator import attrgetter
@@ -37,6 +37,7 @@ _WORDS = frozenset(("source", "kind", "entity", "facility", "counterparty", "dep
 _NONE = type(None)
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _NO_TEXT = pa.scalar(None, pa.string())
+_START, _MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
 
 Row = Mapping[str, Any]
 Events = Union[Iterable[Row | v1.FinancialEvent], "polars.DataFrame", pa.Table]  # noqa: F821
@@ -200,7 +201,8 @@ def _table(given: Mapping[str, Sequence], rows: int) -> pa.Table:
 
 
 def _texts(values: Sequence) -> pa.Array:
-    return _array([value or None for value in values] if "" in values else values, {str, _NONE}, pa.string())
+    blanks_gone = [None if value == "" else value for value in values] if "" in values else values
+    return _array(blanks_gone, {str, _NONE}, pa.string())
 
 
 def _integers(values: Sequence) -> pa.Array:
@@ -276,7 +278,7 @@ def _milliseconds(value: Any, number: int) -> Any:
         return value
     if value.tzinfo is None:
         raise SubmitError(number, "occurred_at", "a time needs its zone, or be integer milliseconds since 1970 in UTC")
-    return round(value.timestamp() * 1000)
+    return (value - _START) // _MILLISECOND  # as a frame's finer times are cut, and exact: a float is not
 
 
 def _culprit(given: Row, number: int) -> SubmitError:

@@ -71,6 +71,18 @@ def test_packing_times_and_dates_of_python_are_read_as_they_are():
     assert events["effective_on"].to_list() == [date(2026, 10, 30), None]
 
 
+@pytest.mark.parametrize("before_ms", [0, 86_400_000 * 365 * 60])
+def test_packing_times_finer_than_milliseconds_are_those_of_a_frame(before_ms: int):
+    """A row's time is the millisecond that it is in, never the next one, which may be another day's."""
+    last = datetime(2026, 10, 31, 23, 59, 59, 999_600, UTC) - timedelta(milliseconds=before_ms)
+    (piece,) = pieces(pl.DataFrame([ROW | {"occurred_at": last}]), None)
+    framed = wire.from_arrow(piece.request.arrow_frame, LIMITS).column("occurred_at").to_pylist()
+    (few,) = pieces([ROW | {"occurred_at": last}], None)
+    singly = wire.from_rows(few.request.rows.events, LIMITS).events.column("occurred_at").to_pylist()
+    assert read([ROW | {"occurred_at": last}])["occurred_at"].to_list() == singly == framed
+    assert framed[0].date() == last.date()
+
+
 @pytest.mark.parametrize(
     ("changes", "column"),
     [
@@ -88,6 +100,14 @@ def test_packing_names_the_row_and_column_that_no_event_can_hold(changes: dict, 
     with pytest.raises(SubmitError) as caught:
         list(pieces([*[ROW] * before, ROW | changes], before // 2 + 1))
     assert (caught.value.row, caught.value.column) == (before, column)
+
+
+@pytest.mark.parametrize("value", [0, False])
+def test_packing_value_that_is_no_text_is_named_also_among_blanks(value: object):
+    """Only a blank text means nothing: whatever else is false is not left out in silence."""
+    with pytest.raises(SubmitError) as caught:
+        list(pieces([*[ROW | {"account": ""}] * 100, ROW | {"account": value}], None))
+    assert (caught.value.row, caught.value.column) == (100, "account")
 
 
 @pytest.mark.parametrize("odd", [{"effective_on": "31.10.2026"}, {"effective_on": "2026-W44-6"}])
