@@ -86,6 +86,11 @@ def arrow_frame(table: pa.Table) -> bytes:
 
 def _packed(column: pa.ChunkedArray, name: str) -> pa.Array:
     whole = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+    # Views and dictionaries of a slice are sent with all texts of the table, so that no slice would be small enough.
+    if pa.types.is_dictionary(whole.type) and len(whole.dictionary) > len(whole):
+        whole = whole.dictionary_decode()
+    if pa.types.is_string_view(whole.type):
+        whole = whole.cast(pa.large_string())
     if name in _WORDS and (pa.types.is_string(whole.type) or pa.types.is_large_string(whole.type)):
         return whole.dictionary_encode()
     return whole

@@ -1,8 +1,10 @@
 """Packing: whatever form a producer's events have, the gateway reads the same events."""
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
 
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -139,6 +141,19 @@ def test_packing_cuts_rows_into_requests_that_say_where_they_start():
     """Each request says which rows of the submission it holds."""
     cut = list(pieces((ROW for _ in range(ROWS_PER_REQUEST + 1)), None))
     assert [(piece.start, piece.rows) for piece in cut] == [(0, ROWS_PER_REQUEST), (ROWS_PER_REQUEST, 1)]
+
+
+@pytest.mark.parametrize("form", [lambda texts: texts.cast(pa.string_view()), pa.Array.dictionary_encode])
+def test_packing_table_is_sent_once_however_its_texts_are_held(form: Callable[[pa.Array], pa.Array]):
+    """Each request holds the texts of its own rows, also where the table's rows share their buffers."""
+    texts = [f"a text of some length, number {i}" for i in range(1_000)]
+    columns = {"event_id": form(pa.array(texts))}
+    columns |= {name: pa.repeat(ROW[name], len(texts)) for name in ("source", "kind", "entity", "currency")}
+    columns |= {name: pa.repeat(5, len(texts)) for name in ("amount_minor", "occurred_at")}
+    parts = [piece.request.arrow_frame for piece in pieces(pa.table(columns), 100)]
+    read = [text for part in parts for text in wire.from_arrow(part, LIMITS).column("event_id").to_pylist()]
+    assert read == texts
+    assert max(map(len, parts)) < len("".join(texts))
 
 
 def test_packing_frame_has_its_words_in_dictionaries():
