@@ -196,16 +196,17 @@ async def build_feed_reader(wiring: Wiring, name: str) -> FeedReader:
     """A feed reader with a gateway of its own, so that both doors check and append alike."""
     _begin(wiring, f"feed-{name}")
     section = next(feed for feed in wiring.config.feeds if feed.name == name)
-    gateway = _gateway(wiring)
+    gateway, books = _gateway(wiring), SqlBooks(wiring.books_url)
     return FeedReader(
         RedisFeed(section.url or wiring.log_url, section.stream, section.group, f"{name}-{os.getpid()}"),
         gateway.submit,
-        SqlBooks(wiring.books_url),
+        books,
         clock=WallClock(),
         limits=wiring.config.bounds(),
         name=name,
         parse=wire.from_redis,
         metrics=RayMetrics(),
+        own=(gateway.close, partial(asyncio.to_thread, books.close)),
     )
 
 

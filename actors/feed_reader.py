@@ -37,6 +37,7 @@ class Submitted(Protocol):
 
 
 Submit = Callable[[pl.DataFrame], Awaitable[Submitted]]
+Close = Callable[[], Awaitable[None]]
 Parse = Callable[[Sequence[FeedMessage]], Parsed]  # `row` counts the messages
 
 
@@ -85,10 +86,11 @@ class FeedReader:
         name: str,
         parse: Parse,
         metrics: Metrics,
+        own: Sequence[Close] = (),
     ) -> None:
         self._feed, self._submit, self._books = feed, submit, books
         self._clock, self._limits, self._metrics = clock, limits, metrics
-        self._name, self._parse = name, parse
+        self._name, self._parse, self._own = name, parse, own
         self._held: Batch | None = None
 
     def __repr__(self) -> str:
@@ -105,8 +107,8 @@ class FeedReader:
                 await asyncio.sleep(pause_s)
 
     async def close(self) -> None:
-        """Close the feed."""
-        await self._feed.close()
+        """Close the feed, and what was opened for this reader: its successor opens all anew."""
+        await asyncio.gather(self._feed.close(), *(close() for close in self._own))
 
     def health(self) -> FeedHealth:
         """How far it is; `held` messages are read and not yet acknowledged."""

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import polars as pl
 import pytest
 
-from actors.feed_reader import FeedHealth, FeedReader
+from actors.feed_reader import Close, FeedHealth, FeedReader
 from runtime.effects import EXCEPTIONS
 from runtime.errors import BooksUnavailable, FrameError, LogRefused, LogUnavailable, Pressure
 from runtime.limits import Limits
@@ -82,9 +82,9 @@ class Way:
     def now_ms(self) -> int:
         return NOW_MS
 
-    def reader(self) -> FeedReader:
+    def reader(self, *own: Close) -> FeedReader:
         return FeedReader(
-            self, self.submit, self, clock=self, limits=Limits(), name="card", parse=self.parse, metrics=self
+            self, self.submit, self, clock=self, limits=Limits(), name="card", parse=self.parse, metrics=self, own=own
         )
 
     def did(self, what: str) -> list[tuple]:
@@ -224,3 +224,14 @@ def test_feed_reader_cancelled_in_a_later_step_has_kept_its_word():
     asyncio.run(reader.close())
     assert way.done == [("append", "1"), ("acknowledge", "0-0"), ("close",)]
     assert reader.health() == FeedHealth("card", 1) and repr(reader) == "feed-reader card"
+
+
+def test_feed_reader_closes_what_was_opened_for_it():
+    """A reader that fails is built anew, door and all: the door of the one before must not go on following the log."""
+    way = Way()
+
+    async def close() -> None:
+        way.done.append(("close", "door"))
+
+    asyncio.run(way.reader(close).close())
+    assert sorted(way.done) == [("close",), ("close", "door")]
