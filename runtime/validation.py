@@ -238,12 +238,13 @@ def _unknown(words: Mapping[str, Words], vocabulary: Vocabulary) -> Iterator[_Te
 
 
 def _out_of_range(events: pa.RecordBatch, kinds: Words, vocabulary: Vocabulary, received_at_ms: int) -> Iterator[_Test]:
-    amounts = events.column("amount_minor")
-    yield from _beyond(amounts, limits.AMOUNT_MINOR_MAX, event_rules.AMOUNT_BEYOND)
-    if _extremes(amounts)[0] < 0:
+    amounts, quantities = events.column("amount_minor"), events.column("quantity")
+    extremes = _extremes(amounts)
+    yield from _beyond(amounts, extremes, limits.AMOUNT_MINOR_MAX, event_rules.AMOUNT_BEYOND)
+    if extremes[0] < 0:
         positive = {kind for kind in kinds.words if event_rules.is_positive(vocabulary, kind)}
         yield _Test(kinds.are(positive) & _true(pc.less(amounts, 0)), event_rules.AMOUNT_NEGATIVE)
-    yield from _beyond(events.column("quantity"), limits.QUANTITY_MAX, event_rules.QUANTITY_BEYOND)
+    yield from _beyond(quantities, _extremes(quantities), limits.QUANTITY_MAX, event_rules.QUANTITY_BEYOND)
     newest_ms = event_rules.newest_ms(received_at_ms)
     yield from _out_of_days(events, "occurred_at", event_rules.OLDEST_DAY * DAY_MS, newest_ms)
     yield from _out_of_days(events, "effective_on", event_rules.OLDEST_DAY, newest_ms // DAY_MS)
@@ -252,8 +253,8 @@ def _out_of_range(events: pa.RecordBatch, kinds: Words, vocabulary: Vocabulary, 
         yield _Test(~_true(pc.equal(versions, SCHEMA_VERSION)), event_rules.UNKNOWN_VERSION)
 
 
-def _beyond(numbers: pa.Array, largest: int, rule: Broken) -> Iterator[_Test]:
-    lowest, highest = _extremes(numbers)
+def _beyond(numbers: pa.Array, extremes: tuple[int, int], largest: int, rule: Broken) -> Iterator[_Test]:
+    lowest, highest = extremes
     if lowest < -largest or highest > largest:
         yield _Test(_true(pc.or_(pc.less(numbers, -largest), pc.greater(numbers, largest))), rule)
 

@@ -17,6 +17,7 @@ from runtime.flow import frames
 from runtime.ports import START, ArchivedStep, LogRecord
 from runtime.shard import ShardEngine
 from simulation.auditor.books import EXCEPTIONS_MAX, Auditor, differences
+from simulation.auditor.keys import DAY_MS
 from simulation.auditor.proof import CommitPostings, ShardProof
 from simulation.scenario import AT_ONCE, START_MS
 from simulation.simulator import standard_rulebook
@@ -25,7 +26,6 @@ from simulation.workload.mappings import Mappings
 from simulation.workload.rows import CURRENCIES, ENTITIES, OPENS_ON, Row
 from simulation.workload.stories import Stories
 
-DAY_MS = 86_400_000
 ROWS = (4, 6, 8, 12, 20, 40, 120)
 FRAME_ROWS_MAX = (2, 5, 50)
 CUT = (0.1, 0.4, 1.0)  # after a frame: the step ends
@@ -66,6 +66,11 @@ class _Run:
         self._epoch = self._books.take_epoch("shard:0", "here").epoch
         self._versions = list(enumerate(Mappings(self._rulebook, self._rng).versions(2), 1))
         self._derived: list[pl.DataFrame] = []
+        entities = {name: schema.EntityTerms(currencies=frozenset(CURRENCIES)) for name in ENTITIES}
+        self._vocabularies = {
+            is_derived: schema.Vocabulary(kinds=self._rulebook.kind_terms(derived=is_derived), entities=entities)
+            for is_derived in (False, True)
+        }
         self.history: list[str] = []
 
     def steps(self) -> Iterator[list[str]]:
@@ -127,8 +132,7 @@ class _Run:
         self._append(derived, is_derived=True)
 
     def _append(self, rows: pl.DataFrame, *, is_derived: bool) -> None:
-        entities = {name: schema.EntityTerms(currencies=frozenset(CURRENCIES)) for name in ENTITIES}
-        vocabulary = schema.Vocabulary(kinds=self._rulebook.kind_terms(derived=is_derived), entities=entities)
+        vocabulary = self._vocabularies[is_derived]
         valid = validation.validate(schema.conform(rows), vocabulary, self._now_ms).accepted.drop("row")
         if len(valid):
             self._records.append(LogRecord(self._next_position(), "events", len(valid), frames.encode(valid)))

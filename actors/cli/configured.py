@@ -3,6 +3,8 @@
 Owns that it is as sound as a proposal of people must be, when it is put in force and when it is only proposed.
 """
 
+from typing import Any
+
 import polars as pl
 
 from runtime.config import Config
@@ -14,12 +16,16 @@ from runtime.ports import Books
 CONFIGURATION = "configuration"  # who prepares what the configuration file holds
 
 
+def configured_rows(config: Config) -> list[dict[str, Any]]:
+    """The configured crosswalk, row by row."""
+    return [row.model_dump(mode="json") for row in config.mapping]
+
+
 def check_mapping(config: Config, rulebook: Rulebook) -> None:
     """ConfigError for a row that answers nothing that a rule asks, or contradicts another one; it names row and
     field."""
-    rows = [row.model_dump(mode="json") for row in config.mapping]
     try:
-        if rows:
+        if rows := configured_rows(config):
             mapping_rows(rows, master_data(rulebook, config.entities))
     except GovernanceError as error:
         raise ConfigError(f"[[mapping]]: {error}") from None
@@ -32,7 +38,7 @@ def bring_mapping(books: Books, config: Config) -> int:
     """
     if not config.mapping:
         return 0
-    configured = rows_json([row.model_dump(mode="json") for row in config.mapping])
+    configured = rows_json(configured_rows(config))
     proposed = books.changes().filter(pl.col("type") == "mapping", pl.col("prepared_by") == CONFIGURATION)
     brought = [v.rows_json for v in books.mapping_versions() if v.author == CONFIGURATION and not v.approved_by]
     brought += proposed["body_json"].to_list()

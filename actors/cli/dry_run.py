@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from actors.cli.configured import check_mapping
+from actors.cli.configured import check_mapping, configured_rows
 from actors.cli.control_totals import shown_totals
 from adapters import settings
 from adapters.clock import utc_now_ms
@@ -101,7 +101,7 @@ class Rehearsal:
 
 
 def _mapping(config: Config) -> dict[str, Any]:
-    rows = rows_json([row.model_dump(mode="json") for row in config.mapping])
+    rows = rows_json(configured_rows(config))
     return {"type": "mapping", "version": 1, "rows": msgspec.json.decode(rows)}
 
 

@@ -7,6 +7,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from datetime import date, datetime
+from decimal import Decimal
 from typing import Annotated, Any
 
 import msgspec
@@ -75,6 +76,4 @@ def _cell(name: str, value: Any, currency: str) -> str:
 
 def money(minor: int, currency: str = "") -> str:
     """Minor units for people: 1,234.56, or as many decimals as the currency has."""
-    places = currency_digits(currency)
-    whole, fraction = divmod(abs(minor), 10**places)
-    return f"{'-' if minor < 0 else ''}{whole:,}" + (f".{fraction:0{places}d}" if places else "")
+    return f"{Decimal(minor).scaleb(-currency_digits(currency)):,f}"

@@ -5,7 +5,6 @@ what is not booked yet must be. Reads no clock: times are arguments.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from itertools import chain
 
 import msgspec
 import numpy as np
@@ -37,8 +36,8 @@ class OpenItems(StepMatching):
     def comes_between(self, events: Iterable[Event]) -> bool:
         """Whether these events touch an item that somebody awaits who only lacks that it is booked, or, in whatever
         order they come, may change one that is not booked yet before others of them use it."""
-        touched = (self._touched(event) for event in events)
-        return any(self._is_unbooked(key) and (changes or self._is_asked_for(key)) for key, changes in chain(*touched))
+        touched = (one for event in events for one in self._touched(event))
+        return any(self._is_unbooked(key) and (changes or self._is_asked_for(key)) for key, changes in touched)
 
     def _touched(self, event: Event) -> Iterator[tuple[Key, bool]]:
         """The items, of those that are used only when they are booked, that an event links to in whatever way, or that

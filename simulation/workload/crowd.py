@@ -7,8 +7,9 @@ comes together by chance.
 import json
 import random
 from collections.abc import Mapping
+from typing import get_args
 
-from runtime.ledger.links import Links
+from runtime.ledger.links import KeyColumn, Links
 from runtime.ledger.rules import Rulebook
 from simulation.auditor.registers import unmodelled
 from simulation.workload.rows import ENTITIES, Row, RowMaker
@@ -18,6 +19,7 @@ PARTIES = (("acme",), ("acme",), ("acme", "blue", None))
 AMOUNTS = ((100,), (100, 200), (100, 101, 200, 300), (0, 50, 100, 200))
 QUANTITIES = (1_000, 1_000, 2_000)
 KINDS_MIN = 3
+KEY_COLUMNS = get_args(KeyColumn)
 OFTEN, SELDOM = 0.97, 0.15
 _SORTS = ("item", "group", "register")
 _Place = tuple[str, str]  # a sort, and the name of one
@@ -61,7 +63,7 @@ class Crowd:
         amount = rng.choice(self._amounts)
         is_negative = terms.sign == "any" and rng.random() < SELDOM
         columns = {
-            **{column: f"x-{rng.randrange(max(KEYS))}" for column in terms.requires if column in _KEY_COLUMNS},
+            **{column: f"x-{rng.randrange(max(KEYS))}" for column in terms.requires if column in KEY_COLUMNS},
             **{column: f"{name}-{rng.randrange(self._keys)}" for column, name in self._names[kind].items()},
             "entity": self._entity if rng.random() < OFTEN else rng.choice(tuple(ENTITIES)),
             "currency": "USD" if rng.random() < OFTEN else "EUR",
@@ -79,9 +81,6 @@ class Crowd:
         if any(derive.to == "counterparty" for derive in terms.derives):
             return self._rng.choice(tuple(ENTITIES))
         return self._rng.choice(self._parties) or ("acme" if "counterparty" in terms.requires else None)
-
-
-_KEY_COLUMNS = ("document", "reference", "correlation_id")
 
 
 def _names(linked: Mapping[str, Links]) -> dict[str, dict[str, str]]:
