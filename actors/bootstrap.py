@@ -32,6 +32,7 @@ from adapters.clock import WallClock
 from adapters.feeds.redis_feed import RedisFeed
 from adapters.log.redis_streams import RedisLogReader, RedisLogWriter
 from adapters.outlets.redis_outlet import RedisOutlet
+from adapters.tls import server_credentials
 from runtime.config import Config
 from runtime.ports import LogEntry, ShardLag
 from runtime.routing import splitter
@@ -189,7 +190,8 @@ async def build_gateway(wiring: Wiring, index: int) -> GatewayServer:
     """A gateway and its gRPC server."""
     _begin(wiring, f"gateway-{index}")
     section = wiring.config.gateway
-    return GatewayServer(_gateway(wiring), wire, host=section.host, port=wiring.gateway_port)
+    credentials = server_credentials(section.tls)
+    return GatewayServer(_gateway(wiring), wire, host=section.host, port=wiring.gateway_port, credentials=credentials)
 
 
 async def build_feed_reader(wiring: Wiring, name: str) -> FeedReader:

@@ -162,11 +162,14 @@ class EventServicer:
 
 
 class GatewayServer:
-    """The gRPC server of one gateway. Several share a port, each in a process of its own."""
+    """The gRPC server of one gateway. Several share a port, each in a process of its own. Without credentials nothing
+    is encrypted."""
 
-    def __init__(self, gateway: Gateway, wire: Wire, *, host: str, port: int) -> None:
+    def __init__(
+        self, gateway: Gateway, wire: Wire, *, host: str, port: int, credentials: grpc.ServerCredentials | None = None
+    ) -> None:
         self._gateway, self._servicer = gateway, EventServicer(gateway, wire)
-        self._host, self._port = host, port
+        self._address, self._credentials = f"{host}:{port}", credentials
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
         self._reporting: asyncio.Task | None = None
@@ -185,12 +188,17 @@ class GatewayServer:
         self._server.add_generic_rpc_handlers((_handler(self._servicer),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
-        port = self._server.add_insecure_port(f"{self._host}:{self._port}")
+        port = self._bind(self._server)
         await self._report_health()
         self._reporting = asyncio.create_task(self._keep_reporting())
         await self._server.start()
         gc.freeze()  # what was imported stays: looking through it again and again would hold up every answer
         return port
+
+    def _bind(self, server: grpc.aio.Server) -> int:
+        if self._credentials is None:
+            return server.add_insecure_port(self._address)
+        return server.add_secure_port(self._address, self._credentials)
 
     async def run(self) -> None:
         """Return when the server has ended."""

@@ -66,6 +66,29 @@ class ArchiveSection(Section):
     root: str = ""
 
 
+class TlsSection(Section):
+    """Certificates of the gRPC door, as PEM files; without `cert_file` nothing is encrypted. The last three are for
+    Penstock's own commands, which call it, too."""
+
+    cert_file: str = Field(default="", description="the gateways' certificate, and those between it and its CA")
+    key_file: str = ""
+    client_ca_file: str = Field(default="", description="who signs producers' certificates; empty: they need none")
+    ca_file: str = Field(default="", description="who signed cert_file; empty: it is trusted itself")
+    client_cert_file: str = ""
+    client_key_file: str = ""
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> "TlsSection":
+        for cert, key in (("cert_file", "key_file"), ("client_cert_file", "client_key_file")):
+            if bool(getattr(self, cert)) != bool(getattr(self, key)):
+                raise ValueError(f"{key}: {cert} and {key} go together; name both or neither")
+        if self.client_ca_file and not self.cert_file:
+            raise ValueError("client_ca_file: without a cert_file nobody is asked for a certificate; name one")
+        if self.client_ca_file and not self.client_cert_file:
+            raise ValueError("client_cert_file: Penstock's own commands need one, too, where client_ca_file is set")
+        return self
+
+
 class GatewaySection(Section):
     """The gRPC door."""
 
@@ -73,6 +96,11 @@ class GatewaySection(Section):
     advertise: str = Field(default="", description="the host that clients are told; empty means host")
     port: Port = 7717
     count: int = Field(default=1, ge=1, le=64, description="gateway actors that share the port")
+    tls: TlsSection = TlsSection()
+
+    def called(self) -> str:
+        """The host that clients call."""
+        return self.advertise or self.host
 
 
 class FeedSection(Section):

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 import polars as pl
-from penstock import Client
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
@@ -126,7 +125,7 @@ def _billing(installation: Installation, progress: Progress, events: int) -> Sen
     """Door 1: a month of three hospitals' billing over gRPC, as Arrow frames; some of it sent twice."""
     month, duplicate, rejected = billing_month(SEED, MONTH, events), 0, 0
     bar = progress.add_task("gRPC: a month of billing", total=events)
-    with Client(installation.record().gateway) as client:
+    with installation.client() as client:
         for number, frame in enumerate(month.frames()):
             for part in (frame, frame.head(REPEATED_ROWS) if number == 0 else frame.clear()):
                 if part.is_empty():
@@ -153,7 +152,7 @@ def _ledger(installation: Installation, progress: Progress, synthea: Path | None
     source = open_source(path, "synthea", token_key=settings.token_key(installation.config))
     bar = progress.add_task("file: Synthea's patient ledger", total=None)
     duplicate = rejected = 0
-    with Client(installation.record().gateway) as client:
+    with installation.client() as client:
         for frame in source.frames():
             answer = submit(client, frame)
             duplicate, rejected = duplicate + answer.duplicate, rejected + answer.rejected

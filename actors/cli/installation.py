@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+from penstock import Client
 
 from actors.cli.configured import bring_mapping, check_mapping
 from actors.cli.local_ray import READY_TIMEOUT_S, end_ray, free_port, listens, ray_environment, ray_is_up, start_ray
@@ -29,6 +30,7 @@ from adapters.erp.http.gateway import settings_of
 from adapters.erp.tryton import TrytonSettings
 from adapters.erp.tryton_setup import CompanySpec
 from adapters.log import redis_streams
+from adapters.tls import check_tls, client_credentials
 from runtime.config import Config
 from runtime.errors import ConfigError, PenstockError
 from runtime.ledger.rule_file import parse_rulebook
@@ -76,6 +78,10 @@ class Installation:
             raise NotRunning("the last start was cut short; run: penstock down")
         return wiring_from(record.wiring)
 
+    def client(self, target: str = "") -> Client:
+        """A connection to the gateway of what runs, or to that one, as `[gateway.tls]` says."""
+        return Client(target or self.record().gateway, credentials=client_credentials(self.config.gateway.tls))
+
     # ── up ──
 
     def up(self, say: Callable[[str], None]) -> RunRecord:
@@ -85,6 +91,7 @@ class Installation:
                 raise ConfigError(f"already running from {self.config.runtime.data_dir}; stop it with: penstock down")
             self.down()
         check_erp(self.config)
+        check_tls(self.config.gateway.tls, self.config.gateway.called())
         check_mapping(self.config, parse_rulebook(settings.load_rulebook_text(self.config)))
         self._make_folder()
         record = RunRecord(host=socket.gethostname())
@@ -172,7 +179,7 @@ class Installation:
             run_folder=str(self.folder),
         )
         wiring.check()
-        record.gateway = f"{self.config.gateway.advertise or self.config.gateway.host}:{port}"
+        record.gateway = f"{self.config.gateway.called()}:{port}"
         record.wiring = wiring.plain()
         self._write(record)
         with self.stage(record) as stage:

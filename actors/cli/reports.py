@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 import polars as pl
-from penstock import Client
 from penstock.v1.events_pb2 import StatusResponse
 
 from actors.cli.installation import Installation
@@ -36,7 +35,7 @@ def status(installation: Installation) -> dict[str, Any]:
         health = stage.ping(stage.names, PARTS_TIMEOUT_S)
         parts = [_part(name, health.get(name)) for name in stage.names]
     relay = next((part["detail"] for part in parts if part["name"] == "relay"), None) or {}
-    with Client(record.gateway) as client:
+    with installation.client() as client:
         log = _log_state(client.status())
     books = SqlBooks(installation.wiring().books_url)
     try:

@@ -27,14 +27,14 @@ def send_file(
 
     With `keep_raw` its bytes are kept first, whether they can be read as events or not, and `payload` is their id.
     """
-    target = target or Installation(config).record().gateway
-    kept = payload.keep_file(config, file) if keep_raw else None
-    currency = config.entities[entity].currency if entity in config.entities else "USD"
-    told = {"entity": entity, "currency": currency, "payees": config.payees()}
-    source = open_source(file, format or None, token_key=settings.token_key(config), **told)
-    sent = send(source, target, quiet=quiet, label=file.name)
-    aside = quarantine_events(file, source.format, source.quarantined, entity, currency)
-    refused = _send_quarantined(aside, target)
+    with Installation(config).client(target) as client:
+        kept = payload.keep_file(config, file) if keep_raw else None
+        currency = config.entities[entity].currency if entity in config.entities else "USD"
+        told = {"entity": entity, "currency": currency, "payees": config.payees()}
+        source = open_source(file, format or None, token_key=settings.token_key(config), **told)
+        sent = send(source, client, quiet=quiet, label=file.name)
+        aside = quarantine_events(file, source.format, source.quarantined, entity, currency)
+        refused = _send_quarantined(aside, client)
     sent["rejected"] += len(refused)
     sent["rejects"] += refused
     sent["quarantined"] = aside.height
@@ -45,15 +45,14 @@ def send_file(
     return sent | ({"payload": kept.payload_id} if kept else {})
 
 
-def _send_quarantined(aside: pl.DataFrame, target: str) -> list[dict[str, Any]]:
+def _send_quarantined(aside: pl.DataFrame, client: Client) -> list[dict[str, Any]]:
     """Send what was set aside, as events that become exceptions; those that were refused."""
     if aside.is_empty():
         return []
-    with Client(target) as client:
-        return [_reject(result) for result in submit(client, aside).results]
+    return [_reject(result) for result in submit(client, aside).results]
 
 
-def send(source: Source, target: str, *, quiet: bool, label: str) -> dict[str, Any]:
+def send(source: Source, client: Client, *, quiet: bool, label: str) -> dict[str, Any]:
     """Send a source's frames, showing progress; how many of its rows came to what."""
     counts = {"accepted": 0, "duplicate": 0, "rejected": 0}
     rejects: list[dict[str, Any]] = []
@@ -64,7 +63,7 @@ def send(source: Source, target: str, *, quiet: bool, label: str) -> dict[str, A
         TextColumn("{task.completed:,} events"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, disable=quiet, transient=True) as progress, Client(target) as client:
+    with Progress(*columns, disable=quiet, transient=True) as progress:
         bar = progress.add_task(label, total=None)
         for frame in source.frames():
             sent = submit(client, frame)

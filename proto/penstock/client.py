@@ -147,9 +147,10 @@ class Client:
                 response = sent.call.result()
                 break
             except grpc.RpcError as error:
-                delay_s = _delay_s(error, sent.piece, attempt)
+                delay_s, why = _delay_s(error, sent.piece, attempt), f"{error.code().name.lower()}: {error.details()}"
             if time.monotonic() + delay_s >= until_s:
-                raise SubmitTimeout(f"row {sent.piece.start} and later ones were not answered in time", summary)
+                unanswered = f"row {sent.piece.start} and later ones were not answered in time"
+                raise SubmitTimeout(f"{unanswered}; the last try ended with {why}", summary)
             time.sleep(delay_s)
             attempt += 1
             sent = self._send(sent.piece, until_s)

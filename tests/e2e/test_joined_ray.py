@@ -9,8 +9,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+import trustme
 from installed import Installed, Marked, until
 from penstock import Client
+
+from adapters.tls import client_credentials
 
 RAY_TIMEOUT_S = 60.0
 
@@ -61,22 +64,39 @@ def without_erp(demo_on_free_ports: str) -> str:
     return demo_on_free_ports.replace('kind = "tryton"', 'kind = "none"')
 
 
+@pytest.fixture(scope="module")
+def encrypted(folder: Path, without_erp: str) -> str:
+    """The same with a gateway that lets in only who shows a certificate."""
+    authority, files = trustme.CA(), {"client_ca_file": folder / "ca.pem"}
+    authority.cert_pem.write_to_path(str(files["client_ca_file"]))
+    for who in ("", "client_"):
+        signed = authority.issue_cert("127.0.0.1")
+        files |= {f"{who}cert_file": folder / f"{who}cert.pem", f"{who}key_file": folder / f"{who}key.pem"}
+        signed.cert_chain_pems[0].write_to_path(str(files[f"{who}cert_file"]))
+        signed.private_key_pem.write_to_path(str(files[f"{who}key_file"]))
+    tls = ", ".join(f'{setting} = "{path}"' for setting, path in files.items())
+    assert "[gateway]" in without_erp
+    return without_erp.replace("[gateway]", f"[gateway]\ntls = {{ {tls} }}", 1)
+
+
 def parts_in(marked: Marked) -> list[psutil.Process]:
     """Processes of that Ray which run one of Penstock's parts."""
     names = [(process, " ".join(process.cmdline())) for process in marked.running()]
     return [process for process, name in names if "Shell" in name]
 
 
-def test_joined_ray_runs_the_parts_and_outlives_them(folder, ray, without_erp):
-    """`penstock up --address` runs its parts on that Ray; `down` ends them and nothing that it did not start."""
+def test_joined_ray_runs_the_parts_and_outlives_them(folder, ray, encrypted):
+    """`penstock up --address` runs its parts on that Ray; `down` ends them and nothing that it did not start. Producers
+    and commands come in with certificates."""
     theirs, port = ray
-    penstock = Installed(folder, "joined", without_erp)
+    penstock = Installed(folder, "joined", encrypted)
     try:
         where = penstock.json("up", "--address", f"127.0.0.1:{port}")
         assert where["dashboard"] == "" and len(parts_in(theirs)) == 6
         row = {"event_id": "e1", "source": "ehr", "kind": "charge_posted", "entity": "lakeside"}
         row |= {"facility": "lakeside-main", "account": "token-1", "currency": "USD", "amount_minor": 100}
-        with Client(where["gateway"]) as client:
+        credentials = client_credentials(penstock.wiring().config.gateway.tls)
+        with Client(where["gateway"], credentials=credentials) as client:
             assert client.submit([row | {"occurred_at": 1_790_000_000_000}]).durability == "fsync_always"
         assert penstock.json("status")["healthy"] is True
         with penstock.books() as books:

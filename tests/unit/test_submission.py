@@ -9,7 +9,7 @@ from penstock.client import Rejected
 from typer.testing import CliRunner
 from unit.sources.x12_texts import claim, interchange, remittance, write
 
-from actors.cli import app, submission
+from actors.cli import app, installation
 
 GOOD = remittance("540", *claim("A1", "1", "1000*540*160", "CO*45*300", "PR*1*160"))
 WRONG = remittance("11", *claim("D4", "1", "10*10"), trace="T4")
@@ -20,7 +20,7 @@ class Gateway:
 
     refuses: tuple[str, ...] = ()
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, *, credentials: object) -> None:
         self.target = target
 
     def __enter__(self) -> "Gateway":
@@ -39,7 +39,7 @@ class Gateway:
 def _configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "penstock.toml").write_text('[entities.north]\nname = "North"\nopens_on = 2024-01-01\n')
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(submission, "Client", Gateway)
+    monkeypatch.setattr(installation, "Client", Gateway)
 
 
 def submitted(path: Path, *more: str) -> tuple[int, str]:
