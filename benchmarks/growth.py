@@ -1,8 +1,9 @@
 """Cost as work grows: events a second against workers, frame size, facilities, remembered ids, accounts, open items.
 
-`python -m benchmarks.growth [AXIS ...] [--short]` writes a plot and its figures for each axis to benchmarks/plots. Each
-point is measured in a process of its own, which also bounds its memory. All but `workers` measure one engine on one
-core; a point that this machine's free memory does not allow is left out, and said so.
+`python -m benchmarks.growth [AXIS ...] [--short]` writes a plot and its figures for each axis to benchmarks/plots, a
+short trial to benchmarks/out. Each point is measured in a process of its own, which also bounds its memory. All but
+`workers` measure one engine on one core; a point that this machine's free memory does not allow is left out, and said
+so.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -27,7 +29,7 @@ from runtime.config import Config
 from runtime.ports import LogRecord
 from runtime.shard import ShardEngine
 
-PLOTS = measure.ROOT / "benchmarks" / "plots"
+PLOTS, TRIALS = measure.ROOT / "benchmarks" / "plots", measure.ROOT / "benchmarks" / "out"
 EVENTS, SEED, STEP_ROWS, PASSES = 800_000, 1, 65_536, 2
 STEPS_MAX = 60  # of small frames: enough to know their cost
 WORKERS_S, POINT_S_MAX = 20.0, 1_800.0
@@ -64,14 +66,14 @@ def main() -> int:
         values = AXES[axis][:SHORT_VALUES] if asked.short else AXES[axis]
         found, left_out = _points(axis, sorted(values))
         failed += len(found) < len(values) - len(left_out)
-        _write(axis, found, left_out)
+        _write(TRIALS if asked.short else PLOTS, axis, found, left_out)
     return 1 if failed else 0
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description="Events a second as work grows.")
     parser.add_argument("axes", nargs="*", help=f"some of: {', '.join(AXES)} (default: all)")
-    parser.add_argument("--short", action="store_true", help=f"the first {SHORT_VALUES} values of each axis")
+    parser.add_argument("--short", action="store_true", help=f"{SHORT_VALUES} values of each axis, a trial")
     parser.add_argument("--point", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if unknown := set(asked.axes) - set(AXES):
@@ -99,14 +101,16 @@ def _points(axis: str, values: Sequence[int]) -> tuple[list[tuple[int, float]], 
     return found, left_out
 
 
-def _write(axis: str, found: list[tuple[int, float]], left_out: list[int]) -> None:
+def _write(folder: Path, axis: str, found: list[tuple[int, float]], left_out: list[int]) -> None:
     xs, ys = [value for value, _ in found], [rate for _, rate in found]
     machine = measure.machine()
     title = f"events/s · {machine.cores} cores, {machine.memory_gib} GiB, commit {measure.commit()}"
     if left_out:
         title += f" · not enough memory for {', '.join(f'{value:,}' for value in left_out)}"
     line = {"the whole way" if axis == "workers" else "engine, one core": (xs, ys)}
-    write(PLOTS / f"growth_{axis}", [Panel(title, line, "events/s")], X[axis], log_x=axis != "workers")
+    folder.mkdir(exist_ok=True)
+    write(folder / f"growth_{axis}", [Panel(title, line, "events/s")], X[axis], log_x=axis != "workers")
+    err.print(f"  {axis}: {(folder / f'growth_{axis}.png').relative_to(measure.ROOT)}", highlight=False)
 
 
 # ── points ─────────────────────────────────────────────────────────────────────────────────────────────────────────
