@@ -115,6 +115,18 @@ def test_dispute_takes_the_money_and_gives_it_back_or_bills_again(ending, accoun
     assert run.open == {}
 
 
+@pytest.mark.parametrize("account", ["token-1", None], ids=["named", "nobody's"])
+def test_dispute_lost_is_owed_by_the_account_again(account):
+    """Who pays what a lost dispute took back has not paid too much; where no account is named, none owes it."""
+    run = Run()
+    run.take(event("e1", "charge_posted", 25000), *sale("x", 25000, "po1"), *payout("po1", 25000))
+    run.take(*DISPUTE, LOST[0] | {"account": account})
+    assert ("account_charged", "mercy") in run.relay() or account is None
+    run.take(event("e2", "payment_received", 25000))
+    run.step(tick(NOW_MS + 6 * DAY_MS))
+    assert ("credit_balance" in run.open_types()) == (account is None)
+
+
 def test_dispute_that_ends_before_it_is_known_leaves_no_exception():
     """A dispute whose end comes first is never open."""
     run = Run()
