@@ -802,6 +802,7 @@ class ErpTerms(msgspec.Struct, frozen=True, kw_only=True):
     lookup: bool = True  # whether an entry can be found by its key
     lookup_keys_max: int = 50
     settle_s: float  # how long after a lost answer a negative lookup proves nothing
+    begins_s: float = 5.0  # how long after a call began a request of it may begin that books something
     atomicity: Literal["all_or_nothing", "per_item", "job"]  # "job": accepted first, its report comes later
     lines_max: int  # lines of one call
     entries_max: int  # entries of one call
@@ -835,6 +836,8 @@ class ErpGateway(Protocol):
         Where calls are all-or-nothing, one bad entry makes all `rejected` with the same detail: the caller isolates
         it. Where a call makes a job, its entries are `accepted` with the job's id in erp_ref: ask `progress` for them.
         An entry whose key the ERP refuses because it holds it already (`native_key`) is `posted`, with its number.
+        No request that may book something begins later than `begins_s` after the call did, whatever came before it
+        (a log-in, another company's part): whoever took over looks up after that, and sends again what is not there.
         """
         ...
 

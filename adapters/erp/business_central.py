@@ -12,7 +12,7 @@ What the vendor's documents do not state is taken the safe way: operations of a 
 own, `[erp.limits]` may say otherwise; accounts are numbers.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -127,7 +127,7 @@ class BusinessCentralGateway(HttpGateway):
         for done, journal in enumerate(journals):
             try:
                 path = _journal_path(journal.company, journal.id)
-                self.http.send(Request("POST", f"{path}/Microsoft.NAV.post"))
+                self.http.send(Request("POST", f"{path}/Microsoft.NAV.post", late=True))
             except ErpFault as fault:
                 return outcomes + self._unposted(fault, journals[done:], first=not done)
             outcomes += [Outcome(entry.key, "posted", document_number(entry.key)) for entry in journal.entries]
@@ -137,15 +137,14 @@ class BusinessCentralGateway(HttpGateway):
 
     def find(self, keys: Sequence[str]) -> dict[str, Outcome]:
         names = {document_number(key): key for key in keys}
-        found = {
+        # Journals first: what is left of them then was posted before, or never will be.
+        for company in self.companies.values():
+            self._remove_drafts(company, names.keys())
+        return {
             key: Outcome(key, "posted", document_number(key))
             for company in self.companies.values()
             for key in self._posted_keys(company, names)
         }
-        missing = {document for document, key in names.items() if key not in found}
-        for company in self.companies.values() if missing else ():
-            self._remove_drafts(company, missing)
-        return found
 
     def turnover(self) -> list[ErpAccount]:
         return [account for entity, company in self.companies.items() for account in self._turnover(entity, company)]
@@ -222,7 +221,7 @@ class BusinessCentralGateway(HttpGateway):
                 raise ErpFault("unavailable", "a page of ledger entries holds none that were asked for")
             left = {document: key for document, key in left.items() if key not in found}
 
-    def _remove_drafts(self, company: str, documents: set[str]) -> None:
+    def _remove_drafts(self, company: str, documents: Set[str]) -> None:
         params = {"$filter": f"startswith(code,'{CODE_PREFIX}')", "$expand": "journalLines($select=documentNumber)"}
         for draft in self._read(f"/companies({company})/journals", params, _Drafts).value:
             holds = {line.documentNumber for line in draft.journalLines}
@@ -264,7 +263,7 @@ class BusinessCentralGateway(HttpGateway):
         return {"code": code, "displayName": f"Penstock {code}", "journalLines": lines}
 
     def _remove(self, company: str, journal: str) -> None:
-        self.http.send(Request("DELETE", _journal_path(company, journal)), also=(404,))
+        self.http.send(Request("DELETE", _journal_path(company, journal), late=True), also=(404,))
 
     def _read(self, path: str, params: dict[str, str], type: type) -> Any:
         return self.http.send(Request("GET", API + path, params=params, reads=True)).read(type)

@@ -31,7 +31,7 @@ from pydantic import Field
 from adapters.erp.http.amounts import decimal_text
 from adapters.erp.http.dialect import Dialect, Reply, Rule, VendorError
 from adapters.erp.http.fault import ErpFault, shortened
-from adapters.erp.http.gateway import ErpConnection, HttpGateway, PatternText, settings_of
+from adapters.erp.http.gateway import MANY_BEGIN_S, ErpConnection, HttpGateway, PatternText, settings_of
 from adapters.erp.http.naming import line_text, short_name
 from adapters.erp.http.transport import Request
 from runtime.config import Section
@@ -59,6 +59,7 @@ TERMS = ErpTerms(
     native_key="none",
     lookup_keys_max=20,  # a request for each
     settle_s=3600.0,  # not stated by the vendor; a job that was made must have ended
+    begins_s=MANY_BEGIN_S,  # a file for each ledger
     atomicity="job",
     lines_max=5000,
     entries_max=50,

@@ -14,7 +14,7 @@ vendor's documents do not state is a setting, with the safe value as its default
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from hashlib import blake2b
 from typing import Annotated, Any, Literal
@@ -25,7 +25,7 @@ from pydantic import Field
 from adapters.erp.http.amounts import json_amount, minor_of
 from adapters.erp.http.dialect import Dialect, Reply, Rule, VendorError, fault_of
 from adapters.erp.http.fault import ErpFault
-from adapters.erp.http.gateway import ErpConnection, HttpGateway, settings_of
+from adapters.erp.http.gateway import MANY_BEGIN_S, ErpConnection, HttpGateway, settings_of
 from adapters.erp.http.naming import line_text, short_name
 from adapters.erp.http.transport import HttpTransport, Request
 from runtime.config import ErpSection, Section
@@ -164,7 +164,7 @@ class QuickBooksGateway(HttpGateway):
 
     def _terms_stated(self, realms: int) -> ErpTerms:
         if self._batch:
-            return _BATCH_TERMS
+            return _BATCH_TERMS if realms < 2 else msgspec.structs.replace(_BATCH_TERMS, begins_s=MANY_BEGIN_S)
         life_s = self._settings.requestid_life_s
         known = {"native_key": "windowed", "key_life_s": life_s} if life_s else {}
         # A lookup asks each realm.
@@ -197,10 +197,8 @@ class QuickBooksGateway(HttpGateway):
             raise ErpFault("unavailable", "several entities share a company; their turnover can't be told apart")
         return [account for entity, realm in self.companies.items() for account in self._turnover(entity, realm)]
 
-    def close(self) -> None:
-        super().close()
-        for transport in self._transports.values():
-            transport.close()
+    def transports(self) -> Iterable[HttpTransport]:
+        return (self.http, *self._transports.values())
 
     def _turnover(self, entity: str, realm: str) -> list[ErpAccount]:
         sums: dict[tuple[str, str], list[int]] = {}

@@ -74,8 +74,7 @@ class TrytonGateway:
 
     def post(self, entries: Sequence[JournalEntry]) -> list[Outcome]:
         try:
-            moves = [self._move(entry, self._companies.of(entry.entity)) for entry in entries]
-            ids = self._session.call("model.account.move.create", moves)
+            ids = self._made("model.account.move.create", entries)
         except ErpFault as fault:
             self._companies.forget_after(fault)
             return fault.outcomes(entries)
@@ -124,6 +123,12 @@ class TrytonGateway:
             undone = self._undone(list(drafts), fault)
             return [undone.outcome(key) for key in drafts.values()]
         return self._posted(drafts)
+
+    def _made(self, method: str, entries: Sequence[JournalEntry]) -> list[Any]:
+        """What this method makes of the entries' moves, if it begins in time: what is left as a draft is found."""
+        latest_ms = self._session.now_ms() + round(self._terms.begins_s * 1000)
+        moves = [self._move(entry, self._companies.of(entry.entity)) for entry in entries]
+        return self._session.call(method, moves, latest_ms=latest_ms)
 
     def _move(self, entry: JournalEntry, company: Company) -> dict[str, Any]:
         if entry.currency != company.currency:
@@ -237,8 +242,7 @@ class TrytonRefGateway(TrytonGateway):
 
     def post(self, entries: Sequence[JournalEntry]) -> list[Outcome]:
         try:
-            moves = [self._move(entry, self._companies.of(entry.entity)) for entry in entries]
-            booked = self._session.call("model.account.move.post_batch", moves)
+            booked = self._made("model.account.move.post_batch", entries)
         except ErpFault as fault:
             self._companies.forget_after(fault)
             return fault.outcomes(entries)

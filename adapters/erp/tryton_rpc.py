@@ -16,7 +16,7 @@ import httpx
 from adapters.clock import WallClock
 from adapters.erp.http.dialect import Reply, retry_after_s
 from adapters.erp.http.fault import ErpFault, shortened
-from adapters.erp.http.transport import http_client
+from adapters.erp.http.transport import http_client, refuse_after
 from runtime.config import ErpHttpSection
 from runtime.ports import Clock, OutcomeCode
 
@@ -78,6 +78,10 @@ class TrytonSession:
     def user(self) -> str:
         return self._credentials.user
 
+    def now_ms(self) -> int:
+        """The time that `latest_ms` is told by."""
+        return self._clock.now_ms()
+
     def preferences(self) -> dict[str, Any]:
         """The user's context: companies, company_filter, language. Raises ErpFault."""
         if not self._authorization:
@@ -88,15 +92,18 @@ class TrytonSession:
         """Read the user's context again after it was changed."""
         self._preferences = self._invoke("model.res.user.get_preferences", [True, {}])
 
-    def call(self, method: str, *params: Any, **context: Any) -> Any:
-        """Call a method, its context being the user's plus `context`. Raises ErpFault."""
+    def call(self, method: str, *params: Any, latest_ms: int | None = None, **context: Any) -> Any:
+        """Call a method, its context being the user's plus `context`. With `latest_ms` it is not called later, however
+        long a log-in took. Raises ErpFault."""
         preferences = self.preferences()
         try:
+            refuse_after(latest_ms, self._clock)
             return self._invoke(method, [*params, {**preferences, **context}])
         except ErpFault as fault:
             if fault.code != "unauthorised":
                 raise
         self._login()
+        refuse_after(latest_ms, self._clock)
         return self._invoke(method, [*params, {**self._preferences, **context}])
 
     def read(self, method: str, *params: Any, **context: Any) -> Any:

@@ -16,7 +16,7 @@ import msgspec
 from adapters.erp.http.amounts import json_amount, signed_minor
 from adapters.erp.http.dialect import Dialect, Reply, Rule, VendorError
 from adapters.erp.http.fault import ErpFault, shortened
-from adapters.erp.http.gateway import ErpConnection, HttpGateway
+from adapters.erp.http.gateway import MANY_BEGIN_S, ErpConnection, HttpGateway
 from adapters.erp.http.naming import line_text
 from adapters.erp.http.transport import Request
 from runtime.ports import ErpTerms, JournalEntry, Outcome
@@ -73,7 +73,9 @@ class XeroGateway(HttpGateway):
     """One connection to Xero; each entity is a tenant, by `erp.companies` (the tenant's id)."""
 
     def __init__(self, connection: ErpConnection) -> None:
-        terms = msgspec.structs.replace(TERMS, requests_max=max(1, len(connection.section.companies)))
+        tenants = max(1, len(connection.section.companies))
+        terms = msgspec.structs.replace(TERMS, requests_max=tenants)
+        terms = terms if tenants < 2 else msgspec.structs.replace(terms, begins_s=MANY_BEGIN_S)
         super().__init__(connection, dialect=DIALECT, terms=terms)
 
     def deliver(self, entries: Sequence[JournalEntry]) -> list[Outcome]:

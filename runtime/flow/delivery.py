@@ -168,10 +168,11 @@ class Desk:
     def recall(self, deliveries: Sequence[Delivery], now_ms: int) -> list[Outcome]:
         """Take over what the books hold in flight and unknown; the outcomes to record.
 
-        Who was sending may be doing so still, though no call starts later than its deadline: doubts settle from then.
-        Instants of another process say nothing of the time that elapsed since, as clocks may be set in between.
+        Who was sending may be doing so still, though no call starts later than its deadline, and no part of it that
+        books later than the ERP's terms say: doubts settle from then. Instants of another process say nothing of the
+        time that elapsed since, as clocks may be set in between.
         """
-        lost_ms = now_ms + round(CALL_START_WITHIN_S * 1000)
+        lost_ms = now_ms + round((CALL_START_WITHIN_S + self._terms.begins_s) * 1000)
         outcomes, jobs = [], {}
         for delivery in deliveries:
             key = delivery.entry.key

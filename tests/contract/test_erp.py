@@ -541,6 +541,30 @@ def test_fault_of_a_refused_amount_does_not_quote_it(tryton: RealTryton) -> None
     assert "424" not in refused.value.detail
 
 
+class SlowFirst:
+    """A clock on which the first log-in takes a minute."""
+
+    def __init__(self) -> None:
+        self.passed_ms = 0
+
+    def now_ms(self) -> int:
+        return self.passed_ms
+
+    def sleep(self, seconds: float) -> None:
+        self.passed_ms += round(seconds * 1000)
+
+
+def test_tryton_post_after_a_slow_login_creates_nothing(tryton: RealTryton, key: str) -> None:
+    """What comes before the moves are created may take so long that somebody else has sent the entry meanwhile."""
+    gateway, clock = tryton.another(), SlowFirst()
+    session = gateway._session
+    login, session._clock = session._login, clock
+    session._login = lambda: (clock.sleep(60), login())
+    [outcome] = gateway.post([entry(key)])
+    assert (outcome.code, gateway.lookup([key])) == ("unavailable", {})
+    assert codes_of(gateway.post([entry(key)])) == ["posted"]
+
+
 # ── the twin alone ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 

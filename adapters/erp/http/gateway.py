@@ -5,7 +5,7 @@ are sent, outcomes stand in the entries' order. Never paces, repeats or remember
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, ClassVar, NamedTuple, TypeVar
 
 import msgspec
@@ -19,6 +19,8 @@ from adapters.erp.http.transport import HttpTransport
 from runtime.config import ErpSection, Section, wrong_of
 from runtime.errors import ConfigError
 from runtime.ports import Clock, ErpAccount, ErpTerms, JournalEntry, Outcome
+
+MANY_BEGIN_S = 60.0  # `begins_s` of calls that make one request after another
 
 _SETTINGS = TypeVar("_SETTINGS", bound=BaseModel)
 
@@ -90,6 +92,10 @@ class HttpGateway:
         """The trial balance. Leave it out where the vendor has none."""
         raise NoTrialBalance
 
+    def transports(self) -> Iterable[HttpTransport]:
+        """All connections that this one is made of, where there are more than `self.http`."""
+        return (self.http,)
+
     # ErpGateway
 
     def terms(self) -> ErpTerms:
@@ -100,6 +106,9 @@ class HttpGateway:
         if refused and self._terms.atomicity == "all_or_nothing":
             return ErpFault("rejected", next(iter(refused.values()))).outcomes(entries)
         sent = [entry for entry in entries if entry.key not in refused]
+        latest_ms = self.clock.now_ms() + round(self._terms.begins_s * 1000)
+        for transport in self.transports():
+            transport.books_until_ms = latest_ms
         outcomes = [Outcome(key, "rejected", detail=reason) for key, reason in refused.items()]
         by_key = {outcome.key: outcome for outcome in (*outcomes, *self._delivered(sent))}
         untold = Outcome("", "unknown", detail="the ERP's answer does not name this entry")
@@ -122,7 +131,8 @@ class HttpGateway:
         return self.turnover()
 
     def close(self) -> None:
-        self.http.close()
+        for transport in self.transports():
+            transport.close()
 
     def _delivered(self, entries: Sequence[JournalEntry]) -> list[Outcome]:
         try:

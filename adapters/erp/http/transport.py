@@ -27,7 +27,8 @@ _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, http
 
 class Request(NamedTuple):
     """What to send. `path` follows the ERP's address, wherever it may point: credentials go nowhere else. `body` is
-    encoded as JSON unless it is bytes. `reads` says that it changes nothing, so a lost answer is no doubt."""
+    encoded as JSON unless it is bytes. `reads` says that it changes nothing, so a lost answer is no doubt. `late`: it
+    may begin however late, as what it works on is gone once a lookup has not found it."""
 
     method: str
     path: str
@@ -36,14 +37,16 @@ class Request(NamedTuple):
     params: Mapping[str, str] = {}
     content_type: str = JSON
     reads: bool = False
+    late: bool = False
 
 
 class HttpTransport:
-    """Sends requests to one ERP as one user. Threads may share it."""
+    """Sends requests to one ERP as one user. After `books_until_ms` none is sent that may book something."""
 
     def __init__(self, section: ErpSection, clock: Clock, dialect: Dialect, auth: Auth | None = None) -> None:
         self._base, self._clock, self._dialect = _address(section.url), clock, dialect
         self._http = http_client(section.http)
+        self.books_until_ms: int | None = None
         self._auth = auth or auth_of(section.auth, clock, self.post_form)
 
     def send(self, request: Request, also: Collection[int] = ()) -> Reply:
@@ -85,6 +88,8 @@ class HttpTransport:
             built.headers.update(self._auth.headers(request.method, str(built.url)))
         except (httpx.InvalidURL, UnicodeError) as error:
             raise ErpFault("unavailable", f"{request.method}: no request can be made: {type(error).__name__}") from None
+        if not (request.reads or request.late):
+            refuse_after(self.books_until_ms, self._clock)
         return self._exchanged(built)
 
     def _exchanged(self, built: httpx.Request) -> Reply:
@@ -95,6 +100,12 @@ class HttpTransport:
         except httpx.HTTPError as error:
             raise ErpFault("unknown", f"{built.method} {built.url.path}: {type(error).__name__}") from None
         return Reply(response.status_code, response.headers, response.content)
+
+
+def refuse_after(latest_ms: int | None, clock: Clock) -> None:
+    """Raise ErpFault when it is too late to book anything: somebody may have looked it up, and sent it again."""
+    if latest_ms is not None and clock.now_ms() > latest_ms:
+        raise ErpFault("unavailable", "not sent: its call began too long ago")
 
 
 def _address(url: str) -> str:
