@@ -1,4 +1,4 @@
-"""Turns what producers send into frames: protobuf rows, JSON, feed messages, Arrow.
+"""Turns what producers send into frames: protobuf rows, feed messages, Arrow.
 
 Owns types and shapes: afterwards every column has its canonical type, or the row or the frame was refused with a code
 and a column. Never decides whether a value is allowed (`runtime.validation` does), and never repeats one.
@@ -17,7 +17,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from adapters import arrow_metadata
+from adapters import arrow_metadata, arrow_views
 from runtime.errors import FrameError
 from runtime.limits import Limits
 from runtime.ports import FeedMessage
@@ -38,7 +38,8 @@ from runtime.schema import (
 )
 from runtime.words import plain
 
-_INTEGERS, _INT64 = tuple(name for name, dtype in COLUMNS.items() if dtype.is_integer()), range(-(2**63), 2**63)
+_INTEGERS = tuple(name for name, dtype in COLUMNS.items() if dtype.is_integer())
+_INT64 = range(-(2**63), 2**63)
 DAYS_REMEMBERED = 1_024
 
 
@@ -149,7 +150,7 @@ def _check_bytes(size: int, limits: Limits) -> None:
         raise FrameError("too_large", "", f"at most {limits.frame_bytes_max} bytes in one frame")
 
 
-# ── JSON and feed messages ─────────────────────────────────────────────────────────────────────────────────────────
+# ── feed messages ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 Record = dict[str, Any]
 
@@ -174,32 +175,6 @@ _START, _MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=
 _NO_OBJECT = ("malformed_json", "", "expected a JSON object")
 
 
-def from_json(data: bytes, limits: Limits) -> Parsed:
-    """A frame of one JSON object, a list of objects, or JSON lines. A bad object or line does not spoil the others."""
-    _check_bytes(len(data), limits)
-    found = _json_records(data)
-    _check_rows(len(found), limits)
-    return _from_records(found)
-
-
-def _json_records(data: bytes) -> list[Any]:
-    try:
-        found = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        lines = [_json_or_none(line) for line in data.splitlines() if line.strip()]
-        if all(line is None for line in lines):
-            raise FrameError("malformed_json", "", "neither JSON nor JSON lines") from None
-        return lines
-    return found if isinstance(found, list) else [found]
-
-
-def _json_or_none(data: bytes) -> Any:
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return None
-
-
 def from_redis(messages: Sequence[FeedMessage]) -> Parsed:
     """A frame of feed messages: a field `event` with a JSON object, or one field a column, numbers as decimal text."""
     return _from_records([_feed_record(message.fields) for message in messages])
@@ -216,6 +191,13 @@ def _feed_record(fields: dict[bytes, bytes]) -> Record | Fault | None:
         if re.fullmatch(r"-?\d{1,19}", record.get(name) or "", re.ASCII):
             record[name] = int(record[name])
     return {name: value for name, value in record.items() if value != ""}
+
+
+def _json_or_none(data: bytes) -> Any:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None
 
 
 def _from_records(found: Sequence[Any]) -> Parsed:
@@ -362,9 +344,9 @@ def _written_out(table: pa.Table, limits: Limits) -> pa.Table:
     """The table with plain texts for dictionaries, but for those of words, and with sound views, none larger than a
     frame may be when written out."""
     for place, field in enumerate(table.schema):
-        sound = _decoded if pa.types.is_dictionary(field.type) else _sound_views
+        read = _decoded if pa.types.is_dictionary(field.type) else _sound
         if pa.types.is_dictionary(field.type) or pa.types.is_string_view(field.type):
-            chunks = [sound(chunk, field.name, limits) for chunk in table.column(place).chunks]
+            chunks = [read(chunk, field.name, limits) for chunk in table.column(place).chunks]
             one = len(chunks) == 1 and field.name in WORD_COLUMNS
             table = table.set_column(place, field.name, pa.chunked_array(chunks if one else map(plain, chunks)))
     return table
@@ -374,7 +356,7 @@ def _decoded(texts: pa.DictionaryArray, column: str, limits: Limits) -> pa.Array
     """Coded as events are coded, or written out where the dictionary is not as it has to be."""
     words = texts.dictionary
     if pa.types.is_string_view(words.type):
-        words = _sound_views(words, column, limits)
+        words = _sound(words, column, limits)
     words = words.cast(pa.large_string())
     lengths = pc.binary_length(words)
     shortest, longest = pc.min_max(lengths).as_py().values()
@@ -386,13 +368,10 @@ def _decoded(texts: pa.DictionaryArray, column: str, limits: Limits) -> pa.Array
     return pa.DictionaryArray.from_arrays(texts.indices.cast(pa.int32()), words)
 
 
-def _sound_views(texts: pa.StringViewArray, column: str, limits: Limits) -> pa.StringViewArray:
-    """The same texts, nulls pointing nowhere: what stands behind a null is checked by nobody, and read by Polars."""
-    validity, given, *data = texts.buffers()
-    views = np.frombuffer(given, np.int32).reshape(-1, 4)[: len(texts)].copy()
-    views[~texts.is_valid().to_numpy(zero_copy_only=False)] = 0
-    _check_written_size(int(views[:, 0].sum(dtype=np.int64)), column, limits)
-    return pa.Array.from_buffers(texts.type, len(texts), [validity, pa.py_buffer(views), *data])
+def _sound(texts: pa.StringViewArray, column: str, limits: Limits) -> pa.StringViewArray:
+    texts = arrow_views.sound(texts)
+    _check_written_size(arrow_views.written_bytes(texts), column, limits)
+    return texts
 
 
 def _check_written_size(size: int, column: str, limits: Limits) -> None:

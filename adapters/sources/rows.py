@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
-import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from adapters.arrow_views import sound
 from adapters.sources.delimited import header_of, read_text
 from adapters.sources.source import Chunk, Reader, RowTest, SourceFault, SourceSettings, divide
 from runtime.errors import FrameError
@@ -174,23 +174,8 @@ def _batches(file: pa.MemoryMappedFile) -> Iterator[pa.RecordBatch]:
 def _conformed(batch: pa.RecordBatch) -> pl.DataFrame:
     # Only Arrow checks the lengths that a file claims; Polars would trust them.
     batch.validate(full=True)
-    sound = pa.RecordBatch.from_arrays([_sound(column) for column in batch.columns], schema=batch.schema)
-    return conform(pl.DataFrame(pl.from_arrow(sound)))
-
-
-def _sound(column: pa.Array) -> pa.Array:
-    """The same values. Nulls among views point nowhere: what stands behind one is checked by nobody, and read by Polars
-    wherever it points."""
-    if pa.types.is_dictionary(column.type):
-        return pa.DictionaryArray.from_arrays(column.indices, _sound(column.dictionary), ordered=column.type.ordered)
-    if not pa.types.is_string_view(column.type) or not column.null_count:
-        return column
-    _, given, *texts = column.buffers()
-    held = column.is_valid().to_numpy(zero_copy_only=False)
-    views = np.frombuffer(given, np.int32, 4 * (column.offset + len(column))).reshape(-1, 4)[column.offset :].copy()
-    views[~held] = 0
-    validity = np.packbits(held, bitorder="little")
-    return pa.Array.from_buffers(column.type, len(column), [pa.py_buffer(validity), pa.py_buffer(views), *texts])
+    read = pa.RecordBatch.from_arrays([sound(column) for column in batch.columns], schema=batch.schema)
+    return conform(pl.DataFrame(pl.from_arrow(read)))
 
 
 @contextmanager

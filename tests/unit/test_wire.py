@@ -16,7 +16,7 @@ from adapters import wire
 from runtime.errors import FrameError
 from runtime.limits import Limits
 from runtime.ports import FeedMessage
-from runtime.schema import ARROW_COLUMNS, CODED, COLUMNS, Fault, conform, with_plain_words
+from runtime.schema import ARROW_COLUMNS, CODED, COLUMNS, Fault, Parsed, conform, with_plain_words
 from runtime.validation_singly import events_of
 
 LIMITS = Limits()
@@ -70,6 +70,11 @@ def flat(row: dict) -> dict[bytes, bytes]:
     return {name.encode(): str(value).encode() for name, value in row.items()}
 
 
+def parsed_json(*rows: dict) -> Parsed:
+    """What rows as JSON objects of a feed become."""
+    return wire.from_redis(feed(*({b"event": orjson.dumps(row)} for row in rows)))
+
+
 def feed(*fields: dict[bytes, bytes]) -> list[FeedMessage]:
     return [FeedMessage(f"{i}-0", given) for i, given in enumerate(fields)]
 
@@ -93,15 +98,13 @@ def table(*rows: dict) -> pa.Table:
     "parsed",
     [
         lambda rows: parsed_rows(*rows),
-        lambda rows: wire.from_json(orjson.dumps(rows), LIMITS),
-        lambda rows: wire.from_json(b"\n".join(map(orjson.dumps, rows)), LIMITS),
         lambda rows: wire.from_redis(feed(*map(flat, rows))),
-        lambda rows: wire.from_redis(feed(*({b"event": orjson.dumps(row)} for row in rows))),
+        lambda rows: parsed_json(*rows),
     ],
-    ids=["protobuf", "json_list", "json_lines", "redis_fields", "redis_event"],
+    ids=["protobuf", "redis_fields", "redis_event"],
 )
 def test_wire_row_forms_give_the_canonical_frame(parsed):
-    """Protobuf, JSON and feed messages of the same events give the same numbered frame; zero is not nothing."""
+    """Protobuf and feed messages, as fields or as JSON, give the same numbered frame; zero is not nothing."""
     frame, faults = parsed([ROW, REQUIRED_ONLY])
     assert faults == []
     assert frame.drop("row").equals(expected(ROW, REQUIRED_ONLY))
@@ -169,7 +172,7 @@ def test_wire_arrow_dictionary_of_few_words_stays_one():
 def test_wire_json_takes_times_with_offset_and_attributes_as_object():
     """An ISO time with its offset is the same as milliseconds, an object is the same as its sorted text."""
     row = ROW | {"occurred_at": "2026-10-31T08:30:00-04:00", "attributes": {"b": 2, "a": 1}}
-    frame, faults = wire.from_json(orjson.dumps(row), LIMITS)
+    frame, faults = parsed_json(row)
     assert faults == []
     assert frame["occurred_at"][0] == MOMENT
     assert frame["attributes"][0] == '{"a":1,"b":2}'
@@ -182,7 +185,7 @@ def test_wire_json_times_are_exact_to_the_millisecond(time: str):
     """A time of a text is the millisecond that it is in, as it is of a frame's finer time: no float comes between."""
     texts = [time.format(ms) for ms in range(1_000)]
     rows = [ROW | {"event_id": text, "occurred_at": text} for text in texts]
-    read, _ = wire.from_json(orjson.dumps(rows), LIMITS)
+    read, _ = parsed_json(*rows)
     finer = pl.Series([datetime.fromisoformat(text) for text in texts], dtype=pl.Datetime("us", "UTC"))
     assert (
         read["occurred_at"].to_list()
@@ -202,7 +205,7 @@ def test_wire_json_attributes_too_deep_to_write_are_a_fault_of_their_own():
 def test_wire_empty_texts_mean_nothing():
     """An empty text is a missing one, in whatever form it came."""
     blank = ROW | {"department": "", "facility": ""}
-    for frame, _ in (parsed_rows(blank), wire.from_json(orjson.dumps(blank), LIMITS)):
+    for frame, _ in (parsed_rows(blank), parsed_json(blank)):
         assert frame["department"].to_list() == frame["facility"].to_list() == [None]
 
 
@@ -230,18 +233,10 @@ def test_wire_empty_texts_mean_nothing():
 )
 def test_wire_json_row_that_can_not_be_read_is_a_fault_of_its_own(change: dict, code: str, column: str):
     """One unreadable object is left out and named; the objects around it are read."""
-    frame, faults = wire.from_json(orjson.dumps([ROW, ROW | change, ROW]), LIMITS)
+    frame, faults = parsed_json(ROW, ROW | change, ROW)
     assert frame["row"].to_list() == [0, 2]
     assert [(fault.row, fault.code, fault.column) for fault in faults] == [(1, code, column)]
     assert not any(str(value) in fault.message for fault in faults for value in change.values())
-
-
-def test_wire_json_line_that_is_no_object_is_a_fault_of_its_own():
-    """Broken lines and lines of other things are left out and named."""
-    lines = [orjson.dumps(ROW), b'{"event_id": ', b"[1]", orjson.dumps(ROW)]
-    frame, faults = wire.from_json(b"\n".join(lines), LIMITS)
-    assert frame["row"].to_list() == [0, 3]
-    assert [(fault.row, fault.code) for fault in faults] == [(1, "malformed_json"), (2, "malformed_json")]
 
 
 @pytest.mark.parametrize(
@@ -255,6 +250,7 @@ def test_wire_json_line_that_is_no_object_is_a_fault_of_its_own():
         (flat(ROW | {"shoe_size": "44"}), "unknown_column", "shoe_size"),
         ({b"source": b"\xff\xfe"}, "malformed_text", ""),
         ({b"event": b"{"}, "malformed_json", ""),
+        ({b"event": b"[1]"}, "malformed_json", ""),
         ({b"event": b"{}", b"source": b"x"}, "unknown_column", "event"),
     ],
 )
@@ -294,10 +290,6 @@ def test_wire_protobuf_amount_that_was_not_set_is_missing_not_zero():
     [
         (lambda: wire.from_rows([], SMALL), "empty_frame"),
         (lambda: wire.from_rows([message(ROW)] * 4, SMALL), "too_many_rows"),
-        (lambda: wire.from_json(orjson.dumps([ROW] * 4), SMALL), "too_many_rows"),
-        (lambda: wire.from_json(b" " * 20_001, SMALL), "too_large"),
-        (lambda: wire.from_json(b"", SMALL), "malformed_json"),
-        (lambda: wire.from_json(b"{\n]\n", SMALL), "malformed_json"),
         (lambda: wire.from_arrow(arrow(table(*[ROW] * 4)), SMALL), "too_many_rows"),
         (lambda: wire.from_arrow(bytes(20_001), SMALL), "too_large"),
         (lambda: wire.from_arrow(b"", SMALL), "malformed_frame"),
