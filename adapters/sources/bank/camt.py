@@ -13,77 +13,82 @@ event in the notification and in the statement.
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from datetime import date
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO
 
 from lxml import etree
 
 from adapters.sources.amounts import exact_minor
+from adapters.sources.bank.camt_fields import (
+    Fields,
+    Money,
+    Part,
+    Unfit,
+    all_text,
+    as_day,
+    children,
+    count_of,
+    is_booked,
+    part_of,
+    signed,
+    summary_of,
+    type_code_of,
+)
 from adapters.sources.bank.entries import Entry, Item, SetAside, Totals
 from adapters.sources.source import Quarantined, SourceSettings
 from runtime.errors import FrameError
 
 PARTS_MAX = 50_000  # details of one batch entry that are kept until it ends
-TEXTS_MAX = 64  # remittance lines of one detail that are searched
+HELD_BYTES_MAX = 8 * 2**20  # of an entry without its details, and of whatever stands between entries
 
 _NAMESPACE = re.compile(r"urn:iso:std:iso:20022:tech:xsd:camt\.05[34]\.001\.\d\d")
-_CURRENCY = re.compile("[A-Z]{3}")
-_CODE = re.compile(r"(?=.{1,35}$)[A-Z0-9]+([-+./][A-Z0-9]+)*")
 _REPORTS = ("Stmt", "Ntfctn")
+_FORGOTTEN = (*_REPORTS, "Ntry", "TxDtls")  # what is not looked at again, nor what stands before it
 _TAGS = [f"{{*}}{name}" for name in ("Document", "GrpHdr", *_REPORTS, "Bal", "TxsSummry", "Ntry", "Btch", "TxDtls")]
 _OPENING, _CLOSING = ("OPBD", "PRCD"), ("CLBD",)
-_DIRECTIONS = {"CRDT": 1, "DBIT": -1}
-_STATUSES = {"BOOK": True, "PDNG": False, "INFO": False, "FUTR": False}  # whether it is on the account
-_PARTIES = {1: "Dbtr", -1: "Cdtr"}  # who is at the other end of a credit, of a debit
-
-_Fields = Mapping[str, etree._Element]
-
-
-class _Money(NamedTuple):
-    minor: int
-    currency: str
-
-
-class _Part(NamedTuple):
-    """One detail of an entry. `money` is None when it names no readable amount."""
-
-    money: _Money | None
-    end_to_end: str
-    originators: tuple[str, str]  # debtor's, creditor's
-    texts: tuple[str, ...]
-
-
-class _Unfit(Exception):
-    """An entry that can't be read; its argument is the code."""
 
 
 def scan(path: Path, settings: SourceSettings) -> Iterator[Item]:
     """Entries and verdicts in file order. Raises FrameError for what is no such message, or not well-formed."""
     try:
         with path.open("rb") as file:
-            yield from _Message().items(
-                etree.iterparse(
-                    file, ("start", "end"), tag=_TAGS, resolve_entities=False, load_dtd=False, no_network=True
-                )
-            )
+            yield from _Message(_Bounded(file)).items()
     except etree.XMLSyntaxError as error:
         raise FrameError("malformed", "", f"line {error.position[0]}: not well-formed XML") from None
+
+
+class _Bounded:
+    """A file of which the parser keeps what was not forgotten yet: so many bytes are held, and no more than may be."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.held = 0
+
+    def read(self, size: int) -> bytes:
+        """Some more of the file. FrameError where more would be held than may be."""
+        chunk = self._file.read(size)
+        self.held += len(chunk)
+        if self.held > HELD_BYTES_MAX:
+            raise FrameError("too_large", "", f"more than {HELD_BYTES_MAX} bytes without the end of an entry")
+        return chunk
 
 
 class _Message:
     """The parser's events, handed to the report that is open."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: _Bounded) -> None:
+        self._file, self._before_details = file, 0
         self._name_start = 0
         self._created = ""
         self._reports = 0
         self._report: _Report | None = None
 
-    def items(self, events: etree.iterparse) -> Iterator[Item]:
+    def items(self) -> Iterator[Item]:
         """Everything that the message holds."""
-        for event, element in events:
+        safe = {"resolve_entities": False, "load_dtd": False, "no_network": True}
+        lean = {"remove_comments": True, "remove_pis": True}
+        for event, element in etree.iterparse(self._file, ("start", "end"), tag=_TAGS, **safe, **lean):
             if not self._name_start:
                 self._check_root(element)
             name = element.tag[self._name_start :]
@@ -91,9 +96,7 @@ class _Message:
                 self._start(name)
             elif self._report:
                 yield from self._report.take(name, element)
-                if name in _REPORTS:
-                    self._report = None
-                    _forget(element)
+                self._forget(name, element)
             elif name == "GrpHdr":
                 self._created = element.findtext("{*}CreDtTm", "")
         if not self._name_start:
@@ -114,6 +117,18 @@ class _Message:
             self._report = _Report(self._reports, self._created)
         elif name == "Ntry" and self._report:
             self._report.open_entry()
+        elif name == "TxDtls":
+            self._before_details = self._file.held
+
+    def _forget(self, name: str, element: etree._Element) -> None:
+        """Free what has been read, and whatever stands before it."""
+        if name in _FORGOTTEN:
+            element.clear(keep_tail=True)
+            for elder in element.itersiblings(preceding=True):
+                elder.getparent().remove(elder)
+            self._file.held = self._before_details if name == "TxDtls" else 0
+        if name in _REPORTS:
+            self._report = None
 
 
 class _Report:
@@ -124,12 +139,12 @@ class _Report:
         self._totals = Totals()
         self._entries = self._unbooked = 0
         self._currencies: set[str] = set()
-        self._balances: dict[str, _Money] = {}
+        self._balances: dict[str, Money] = {}
         self._summary: dict[str, str] = {}
         self._summed = Totals()  # over all entries, booked or not
         self._unreadable = False
         self._key: tuple[str, str] | None = None
-        self._parts: list[_Part] = []
+        self._parts: list[Part] = []
         self._part_count = self._announced = 0
 
     def open_entry(self) -> None:
@@ -141,43 +156,42 @@ class _Report:
         if name == "TxDtls":
             self._take_part(element)
         elif name == "Btch":
-            self._announced += _count(element.findtext("{*}NbOfTxs"))
+            self._announced += count_of(element.findtext("{*}NbOfTxs"))
         elif name == "Ntry":
             yield from self._take_entry(element)
-            _forget(element)
         elif name == "Bal":
             yield from self._take_balance(element)
         elif name == "TxsSummry":
-            self._summary = _summary(element)
+            self._summary = summary_of(element)
         elif name in _REPORTS:
             yield from self._end()
 
     def _take_part(self, element: etree._Element) -> None:
         self._part_count += 1
         if self._part_count <= PARTS_MAX:
-            self._parts.append(_part(element))
-        _forget(element)
+            self._parts.append(part_of(element))
 
     def _take_balance(self, element: etree._Element) -> Iterator[Item]:
         try:
-            self._balances.setdefault(element.findtext("{*}Tp/{*}CdOrPrtry/{*}Cd", ""), _signed(_children(element)))
-        except _Unfit as unfit:
+            self._balances.setdefault(element.findtext("{*}Tp/{*}CdOrPrtry/{*}Cd", ""), signed(children(element)))
+        except Unfit as unfit:
             self._unreadable = True
             yield self._refused(0, str(unfit), whole=True)
 
     def _take_entry(self, element: etree._Element) -> Iterator[Item]:
         self._entries += 1
-        fields = _children(element)
+        self._names(element)
+        fields = children(element)
         try:
-            money = _signed(fields)
+            money = signed(fields)
             self._summed.add(money.minor)
-            if not _is_booked(fields):
+            if not is_booked(fields):
                 self._unbooked += 1
                 return
             self._totals.add(money.minor)
             self._currencies.add(money.currency)
             entry = self._entry(element, fields, money)
-        except _Unfit as unfit:
+        except Unfit as unfit:
             self._unreadable = True
             yield self._refused(self._entries, str(unfit), whole=True)
             return
@@ -186,27 +200,27 @@ class _Report:
         else:
             yield from self._movements(entry)
 
-    def _entry(self, element: etree._Element, fields: _Fields, money: _Money) -> Entry:
+    def _entry(self, element: etree._Element, fields: Fields, money: Money) -> Entry:
         account, statement_key = self._names(element)
-        value_on = _as_day(_all_text(fields, "ValDt"))
-        booked_on = _as_day(_all_text(fields, "BookgDt")) or value_on or _as_day(self._created)
+        value_on = as_day(all_text(fields, "ValDt"))
+        booked_on = as_day(all_text(fields, "BookgDt")) or value_on or as_day(self._created)
         if booked_on is None:
-            raise _Unfit("booking_date")
+            raise Unfit("booking_date")
         ends = {part.end_to_end for part in self._parts}
         return Entry(
             statement=self._ordinal,
             statement_key=statement_key,
             account=account,
-            bank_reference=_all_text(fields, "AcctSvcrRef"),
+            bank_reference=all_text(fields, "AcctSvcrRef"),
             amount_minor=money.minor,
             currency=money.currency,
             booked_on=booked_on,
             value_on=value_on or booked_on,
-            type_code=_type_code(fields.get("BkTxCd")),
+            type_code=type_code_of(fields.get("BkTxCd")),
             customer_reference=ends.pop() if len(ends) == 1 else "",
             originator=self._parts[0].originators[money.minor < 0] if len(self._parts) == 1 else "",
-            texts=(_all_text(fields, "AddtlNtryInf"), *(text for part in self._parts for text in part.texts)),
-            returned=_all_text(fields, "RvslInd") in ("true", "1"),
+            texts=(all_text(fields, "AddtlNtryInf"), *(text for part in self._parts for text in part.texts)),
+            returned=all_text(fields, "RvslInd") in ("true", "1"),
         )
 
     def _names(self, entry: etree._Element) -> tuple[str, str]:
@@ -219,7 +233,7 @@ class _Report:
             self._key = (account, report.findtext("{*}Id", "").strip())
         return self._key
 
-    def _batch_fault(self, money: _Money) -> str:
+    def _batch_fault(self, money: Money) -> str:
         """What is wrong with the entry's details, or nothing."""
         if self._part_count > PARTS_MAX:
             return "too_many_details"
@@ -229,7 +243,7 @@ class _Report:
             return "batch_total"
         return ""
 
-    def _splits(self, money: _Money) -> bool:
+    def _splits(self, money: Money) -> bool:
         """Whether the details say how the entry is made up: more than one, each with an amount in its currency."""
         return len(self._parts) > 1 and all(
             part.money and part.money.currency == money.currency for part in self._parts
@@ -237,7 +251,7 @@ class _Report:
 
     def _movements(self, entry: Entry) -> Iterator[Entry]:
         """The entry itself, or its details where they tell the amounts."""
-        if not self._splits(_Money(entry.amount_minor, entry.currency)):
+        if not self._splits(Money(entry.amount_minor, entry.currency)):
             yield entry
             return
         for number, part in enumerate(self._parts, 1):
@@ -257,10 +271,10 @@ class _Report:
         more |= {} if not closing else {"closing_minor": closing.minor}
         yield self._totals.figures(unbooked=self._unbooked, **more)
 
-    def _balance(self, codes: tuple[str, ...]) -> _Money | None:
+    def _balance(self, codes: tuple[str, ...]) -> Money | None:
         return next((self._balances[code] for code in codes if code in self._balances), None)
 
-    def _balance_fault(self, opening: _Money | None, closing: _Money | None) -> str:
+    def _balance_fault(self, opening: Money | None, closing: Money | None) -> str:
         """A notification has no balances, and an interim report only one: nothing can be checked then."""
         if not opening or not closing:
             return ""
@@ -281,120 +295,3 @@ class _Report:
 
     def _refused(self, entry: int, code: str, whole: bool) -> SetAside:
         return SetAside(Quarantined(self._ordinal, entry, 0, code), whole)
-
-
-def _children(element: etree._Element) -> _Fields:
-    """The children by their names; of several of a name the first."""
-    return {child.tag.rpartition("}")[2]: child for child in element.iterchildren(etree.Element, reversed=True)}
-
-
-def _all_text(fields: _Fields, name: str, default: str = "") -> str:
-    """A child's text, wherever in it it stands: newer versions nest what older ones wrote plainly."""
-    child = fields.get(name)
-    if child is None:
-        return default
-    return (child.text if not len(child) else "".join(child.itertext())).strip() if child.text or len(child) else ""
-
-
-def _is_booked(fields: _Fields) -> bool:
-    """Raises _Unfit for a status that the standard doesn't know."""
-    is_booked = _STATUSES.get(_all_text(fields, "Sts", "BOOK"))
-    if is_booked is None:
-        raise _Unfit("entry_status")
-    return is_booked
-
-
-def _signed(fields: _Fields) -> _Money:
-    """An amount with its direction. Raises _Unfit."""
-    money = _money(fields.get("Amt"))
-    direction = _DIRECTIONS.get(_all_text(fields, "CdtDbtInd"))
-    if direction is None:
-        raise _Unfit("direction")
-    if money is None or money.minor < 0:
-        raise _Unfit("amount")
-    return money._replace(minor=direction * money.minor)
-
-
-def _money(amount: etree._Element | None) -> _Money | None:
-    if amount is None:
-        return None
-    currency = amount.get("Ccy", "")
-    minor = exact_minor(amount.text or "", currency)
-    return None if minor is None or not _CURRENCY.fullmatch(currency) else _Money(minor, currency)
-
-
-def _part(details: etree._Element) -> _Part:
-    fields = _children(details)
-    amount, parties, references = fields.get("Amt"), fields.get("RltdPties"), fields.get("Refs")
-    if amount is None and "AmtDtls" in fields:
-        amount = fields["AmtDtls"].find("{*}TxAmt/{*}Amt")
-    money = _money(amount)
-    if money:
-        direction = _all_text(fields, "CdtDbtInd") or next(details.iterancestors("{*}Ntry")).findtext(
-            "{*}CdtDbtInd", ""
-        )
-        money = money._replace(minor=_DIRECTIONS.get(direction.strip(), 1) * money.minor)
-    return _Part(
-        money=money,
-        end_to_end="" if references is None else references.findtext("{*}EndToEndId", "").strip(),
-        originators=(_organisation(parties, _PARTIES[1]), _organisation(parties, _PARTIES[-1])),
-        texts=_texts(fields),
-    )
-
-
-def _organisation(parties: etree._Element | None, role: str) -> str:
-    """An organisation's id; a private person's is never read."""
-    if parties is None:
-        return ""
-    for place in (f"{{*}}{role}/{{*}}Id/{{*}}OrgId", f"{{*}}{role}/{{*}}Pty/{{*}}Id/{{*}}OrgId"):
-        for name in ("{*}Othr/{*}Id", "{*}LEI", "{*}AnyBIC", "{*}BICOrBEI"):
-            if found := parties.findtext(f"{place}/{name}"):
-                return found.strip()
-    return ""
-
-
-def _texts(fields: _Fields) -> tuple[str, ...]:
-    """What may hold a trace: remittance lines, plain or beside a structured one, and the bank's own words."""
-    remittance = fields.get("RmtInf")
-    nodes = () if remittance is None else remittance.iter("{*}Ustrd", "{*}AddtlRmtInf")
-    lines = [node.text.strip() for node, _ in zip(nodes, range(TEXTS_MAX), strict=False) if node.text]
-    return (*lines, _all_text(fields, "AddtlTxInf"))
-
-
-def _type_code(code: etree._Element | None) -> str:
-    """Domain, family and sub-family, or the bank's own code. What does not look like a code is free text, and stays."""
-    if code is None:
-        return ""
-    places = ("{*}Domn/{*}Cd", "{*}Domn/{*}Fmly/{*}Cd", "{*}Domn/{*}Fmly/{*}SubFmlyCd")
-    domain = "-".join(text.strip() for place in places if (text := code.findtext(place)))
-    proposed = domain or code.findtext("{*}Prtry/{*}Cd", "").strip()
-    return proposed if _CODE.fullmatch(proposed) else ""
-
-
-def _summary(element: etree._Element) -> dict[str, str]:
-    places = {
-        "count": "{*}TtlNtries/{*}NbOfNtries",
-        "credit": "{*}TtlCdtNtries/{*}Sum",
-        "debit": "{*}TtlDbtNtries/{*}Sum",
-    }
-    return {name: text.strip() for name, place in places.items() if (text := element.findtext(place))}
-
-
-def _as_day(text: str) -> date | None:
-    """The day as it is written, without its time."""
-    try:
-        return date.fromisoformat(text[:10])
-    except ValueError:
-        return None
-
-
-def _count(text: str | None) -> int:
-    return int(text) if text and text.strip().isdecimal() else 0
-
-
-def _forget(element: etree._Element) -> None:
-    """Free what has been read: this element's content, and its elder of the same name."""
-    element.clear(keep_tail=True)
-    elder = element.getprevious()
-    if elder is not None and elder.tag == element.tag:
-        element.getparent().remove(elder)

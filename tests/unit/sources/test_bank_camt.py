@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from adapters.sources import bank
+from adapters.sources.bank import camt, camt_fields
 from adapters.sources.source import Source, SourceSettings
 from runtime.errors import ConfigError, FrameError
 from runtime.schema import COLUMNS
@@ -301,6 +302,45 @@ def test_camt_what_is_no_such_message_is_refused(tmp_path: Path, content: str) -
     path.write_text(content)
     with pytest.raises(FrameError, match="not a|not well-formed"):
         list(opened(path).frames())
+
+
+UNKNOWN = "<Xtra>" + "<Deep>text</Deep>" * 100 + "</Xtra>"
+
+
+def test_camt_elements_that_nobody_knows_do_not_stay(tmp_path: Path, monkeypatch) -> None:
+    """What stands between entries is forgotten with each of them, and details of a batch are while it is read."""
+    monkeypatch.setattr(camt, "HELD_BYTES_MAX", 200_000)
+    siblings = []
+
+    def children(element):
+        siblings.append(len(list(element.itersiblings(preceding=True))))
+        return camt_fields.children(element)
+
+    monkeypatch.setattr(camt, "children", children)
+    many = [f"<!-- a note -->{UNKNOWN}{entry(amount('1.00'), f'B{i}')}" for i in range(1_000)]
+    batch = entry(amount("1000.00"), "B", details(amount("1.00")).replace("<RmtInf>", f"{UNKNOWN}<RmtInf>") * 1_000)
+    assert events_of(opened(message(tmp_path, statement(*many, batch)))).height == 2_000
+    assert max(siblings) < 10
+
+
+@pytest.mark.parametrize("inside", ["statement", "entry", "details"])
+def test_camt_part_without_end_is_refused_before_it_fills_memory(tmp_path: Path, monkeypatch, inside: str) -> None:
+    """Of anything that does not end within the limit no more is held: the file is refused, and nothing of it sent."""
+    monkeypatch.setattr(camt, "HELD_BYTES_MAX", 100_000)
+    endless = UNKNOWN * 200
+    forms = {
+        "statement": statement(endless),
+        "entry": statement(entry(amount("1.00"), "B1", more=endless)),
+        "details": statement(entry(amount("1.00"), "B1", details(endless))),
+    }
+    with pytest.raises(FrameError, match="too_large"):
+        list(opened(message(tmp_path, forms[inside])).frames())
+
+
+def test_camt_count_of_too_many_digits_is_none(tmp_path: Path) -> None:
+    """A count that no batch can have is not read, and ends nothing."""
+    batch = f"<Btch><NbOfTxs>{'9' * 5_000}</NbOfTxs></Btch>{details()}"
+    assert events_of(opened(message(tmp_path, statement(entry(amount("1.00"), "B1", batch))))).height == 1
 
 
 def test_camt_people_and_free_text_stay_inside(tmp_path: Path) -> None:
