@@ -17,7 +17,7 @@ from actors.cli.terminal import AsJson, ConfigFile, load, out, print_json, print
 from actors.cli.workplace import now_ms, opened_books
 from runtime.config import Config
 from runtime.errors import ConfigError, PenstockError
-from runtime.flow.closing import Forecast, Pace, due_at, first_day_after, forecast
+from runtime.flow.closing import Forecast, Pace, due_at, first_day_after, first_day_of, forecast
 from runtime.ports import Books, PeriodClose
 
 HEALTH_TIMEOUT_S = 5.0
@@ -48,7 +48,7 @@ def close(
     """
     with told():
         settled = load(config)
-        _check(settled, entity)
+        _check(settled, entity, period)
         opening = _day(opens_on) if opens_on else first_day_after(period)
         pace, refusal = present_pace(settled), ""
         with opened_books(settled) as books:
@@ -115,7 +115,8 @@ def pace_of(detail: dict[str, Any] | None, configured: Pace) -> Pace:
     )
 
 
-def _check(config: Config, entity: str) -> None:
+def _check(config: Config, entity: str, period: str) -> None:
+    first_day_of(period)
     if entity not in config.erp_entities():
         raise ConfigError(f"--entity: {entity!r} posts to no ERP; known are {', '.join(config.erp_entities())}")
 

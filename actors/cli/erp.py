@@ -27,6 +27,7 @@ from adapters.erp.http.gateway import ErpConnection
 from adapters.erp.registry import open_gateway_of
 from runtime.config import Config, ErpSection
 from runtime.errors import ConfigError
+from runtime.flow.closing import first_day_of
 from runtime.ports import ErpGateway
 
 app = typer.Typer(help="The ERP: check its connection, put entries right.", no_args_is_help=True)
@@ -79,8 +80,12 @@ def retry(
     with told():
         settled = load(config)
         with opened_books(settled) as books:
-            entities = (entity,) if entity else settled.erp_entities()
+            entities = [_posting(settled, entity)] if entity else settled.erp_entities()
             chosen = list(keys or [])
+            if not chosen and not rejected:
+                raise ConfigError("name entries by their keys, or all of them: --rejected")
+            if period:
+                first_day_of(period)
             if rejected:
                 found = books.deliveries(entities, ["rejected"], RETRIES_MAX, period)
                 chosen += [delivery.entry.key for delivery in found if delivery.entry.key not in chosen]
@@ -190,15 +195,19 @@ def _day(text: str) -> date:
         raise ConfigError(f"--opens-on: {text!r} is no day (2026-11-01)") from None
 
 
+def _posting(config: Config, entity: str) -> str:
+    """The entity itself, if it posts to the ERP."""
+    if entity not in config.erp_entities():
+        known = ", ".join(config.erp_entities())
+        raise ConfigError(f"--entity: {entity!r} does not post to this ERP; known are {known}")
+    return entity
+
+
 @contextlib.contextmanager
 def _configured(config: Config, name: str, entity: str, account: str) -> Iterator[Subject]:
     if config.erp.kind != name:
         raise ConfigError(f"erp.kind: {config.erp.kind!r} is configured, not {name!r}; leave out --live to rehearse")
-    chosen = entity or config.erp_entities()[0]
-    if chosen not in config.erp_entities():
-        raise ConfigError(
-            f"--entity: {chosen!r} does not post to this ERP; known are {', '.join(config.erp_entities())}"
-        )
+    chosen = _posting(config, entity or config.erp_entities()[0])
     check_erp(config)
     gateway = open_erp(Installation(config).wiring()) if not config.erp.url else _opened(config)
     try:

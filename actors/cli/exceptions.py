@@ -45,8 +45,10 @@ def list_exceptions(
     choice = Choice([type] if type else [], owner, [entity] if entity else [], state, overdue)
     with told():
         settled = load(config)
+        rulebook = rulebook_of(settled)
         with opened_books(settled) as books:
-            found = workplace.listed(books, rulebook_of(settled), choice, limit, workplace.now_ms())
+            choice = workplace.checked(books, rulebook, settled.entities, choice)
+            found = workplace.listed(books, rulebook, choice, limit, workplace.now_ms())
     if json:
         print_json(found)
     else:
@@ -111,8 +113,10 @@ def _all_of(type: str, entities: list[str] | None) -> Choice:
 def _decide(wish: Wish, ids: list[str] | None, choice: Choice, config: str, json: bool) -> None:
     with told():
         settled = load(config)
+        rulebook = rulebook_of(settled)
         with opened_books(settled) as books:
-            decided = workplace.decide(books, rulebook_of(settled), wish, ids or [], choice)
+            choice = workplace.checked(books, rulebook, settled.entities, choice)
+            decided = workplace.decide(books, rulebook, wish, ids or [], choice)
     if json:
         print_json(decided._asdict())
     else:

@@ -5,7 +5,7 @@ decided here is only stored: the supervisor brings it into the log, and the engi
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -28,6 +28,7 @@ from runtime.ports import Books, ChangeType, DecisionAction
 
 CHOSEN_MAX = 100_000  # exceptions that one command decides on; it says when there are more
 _SQLITE = "sqlite:///"
+_STATES = ("open", "resolved")
 _COMMANDS: dict[ChangeType, str] = {
     "mapping": "penstock mapping",
     "decision": "penstock exceptions",
@@ -84,6 +85,32 @@ def rulebook_of(config: Config) -> Rulebook:
 def now_ms() -> int:
     """The present, by which ages are told."""
     return WallClock().now_ms()
+
+
+# ── choosing ──
+
+
+def checked(books: Books, rulebook: Rulebook, entities: Iterable[str], choice: Choice) -> Choice:
+    """The choice itself. ConfigError for a word that neither the rulebook, nor the configuration, nor any exception
+    has: "none" would be no answer to a word that was misspelt."""
+    owners = {rule.owner for rule in rulebook.exception.values()}
+    for option, words, known in (
+        ("--type", choice.types, rulebook.exception),
+        ("--owner", [choice.owner], owners),
+        ("--entity", choice.entities, entities),
+        ("--state", [choice.state], _STATES),
+    ):
+        unknown = next((word for word in words if word and word not in known), "")
+        if unknown and not _is_kept(books, option, unknown):
+            raise ConfigError(f"{option}: {unknown!r} is unknown; known are {', '.join(sorted(known))}")
+    return choice
+
+
+def _is_kept(books: Books, option: str, word: str) -> bool:
+    """Whether an exception has the word from before, when it was a type or an entity."""
+    if option == "--type":
+        return not books.exceptions("", [word], 1).is_empty()
+    return option == "--entity" and not books.exceptions("", limit=1, entities=[word]).is_empty()
 
 
 # ── reading ──

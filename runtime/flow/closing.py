@@ -5,6 +5,7 @@ nothing, reads no clock, and closes nothing: the books refuse to declare a perio
 """
 
 import math
+import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 
@@ -12,6 +13,8 @@ import msgspec
 
 from runtime.errors import ConfigError
 from runtime.ports import PeriodClose, PeriodLeft
+
+_PERIOD = re.compile(r"\d{4}-\d\d", re.ASCII)
 
 MOVING = ("sealed", "in_flight", "unknown")  # entry states that end by themselves
 STUCK = ("rejected", "parked")  # those that need somebody
@@ -99,9 +102,17 @@ def forecast(close: PeriodClose, left: PeriodLeft, pace: Pace, now_ms: int, open
     )
 
 
+def first_day_of(period: str) -> date:
+    """The day on which it begins. ConfigError when `period` is none: of 2026-9 nothing would be left."""
+    try:
+        return date.fromisoformat(f"{period}-01" if _PERIOD.fullmatch(period) else "")
+    except ValueError:
+        raise ConfigError(f"--period: {period!r} is no month (2026-10)") from None
+
+
 def first_day_after(period: str) -> date:
     """The day on which the next period begins. ConfigError when `period` is none."""
-    first = _first_day(period)
+    first = first_day_of(period)
     return (first + timedelta(days=32)).replace(day=1)
 
 
@@ -119,10 +130,3 @@ def due_at(text: str, now_ms: int) -> int:
     except ValueError:
         raise ConfigError(f"--by: {text!r} is neither a time (17:00) nor an instant (2026-11-03T17:00)") from None
     return round(instant.timestamp() * 1000)
-
-
-def _first_day(period: str) -> date:
-    try:
-        return datetime.strptime(period, "%Y-%m").date()
-    except ValueError:
-        raise ConfigError(f"--period: {period!r} is no month (2026-10)") from None

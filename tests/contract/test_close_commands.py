@@ -108,6 +108,8 @@ def test_close_of_a_drained_period_is_declared(commands: Commands, books: Books)
     [
         (("close", "--entity", "south", "--period", "2026-10"), "--entity"),
         (("close", "--entity", "north", "--period", "Q4"), "--period"),
+        (("close", "--entity", "north", "--period", "2026-9"), "--period"),
+        (("close", "--entity", "north", "--period", "2026-9", "--opens-on", "2026-10-01"), "--period"),
         ((*CLOSE, "--by", "teatime"), "--by"),
         ((*CLOSE, "--opens-on", "soon"), "--opens-on"),
     ],
@@ -125,6 +127,19 @@ def test_retry_sends_rejected_entries_again(commands: Commands, books: Books) ->
     assert commands.json("erp", "retry", "--rejected", "--period", "2026-10", "--by", "ana") == {"released": ["J1"]}
     assert [d.entry for d in books.deliveries(["north"], ["sealed"], 9)] == [before]
     commands.run("erp", "retry", "J1", "--by", "ana", status=2)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "--rejected"),
+        (("--rejected", "--entity", "nroth"), "known are north"),
+        (("--rejected", "--period", "2026-9"), "--period"),
+    ],
+)
+def test_retry_names_what_is_wrong(commands: Commands, books: Books, words: tuple, said: str) -> None:
+    """Whoever names no entry, or none that can be, is told so and not that 0 entries will be sent."""
+    assert said in " ".join(commands.run("erp", "retry", *words, "--by", "ana", status=2).split())
 
 
 def test_repost_moves_a_rejected_entry_into_the_open_period(commands: Commands, books: Books) -> None:

@@ -103,7 +103,7 @@ def test_list_tells_owner_age_and_standing(commands: Commands, books: Books) -> 
         (["--entity", "mercy"], [NOTED, HELD]),
         (["--owner", "revenue_cycle"], [NOTED]),
         (["--owner", "finance_operations", "--type", "denial"], []),
-        (["--owner", "nobody"], []),
+        (["--owner", "integration_support"], []),
         (["--overdue"], [HELD]),
         (["--overdue", "--owner", "revenue_cycle"], []),
         (["--state", "resolved"], []),
@@ -113,6 +113,35 @@ def test_list_tells_owner_age_and_standing(commands: Commands, books: Books) -> 
 def test_list_can_be_narrowed(commands: Commands, books: Books, filters: list[str], expected: list[str]) -> None:
     """Filters choose together."""
     assert ids(commands.json("exceptions", "list", *filters)) == expected
+
+
+@pytest.mark.parametrize(
+    ("filters", "known"),
+    [
+        (["--type", "deniel"], "denial"),
+        (["--owner", "nobody"], "revenue_cycle"),
+        (["--entity", "merci"], "mercy"),
+        (["--state", "opne"], "resolved"),
+    ],
+)
+def test_list_refuses_a_word_that_nothing_has(commands: Commands, books: Books, filters: list[str], known: str) -> None:
+    """A misspelt word is answered with the known ones, and not with "none"."""
+    said = " ".join(commands.run("exceptions", "list", *filters, status=2).split())
+    assert f"{filters[0]}: '{filters[1]}' is unknown" in said and known in said
+
+
+def test_list_takes_words_that_only_exceptions_from_before_have(commands: Commands, books: Books) -> None:
+    """A type or an entity that was taken out of the rules since is asked for as before."""
+    former = exception("e" * 16, "former_type", "e-4", 1).with_columns(entity=pl.lit("former"))
+    books.raise_exceptions(former)
+    for filters in (["--type", "former_type"], ["--entity", "former"]):
+        assert ids(commands.json("exceptions", "list", *filters)) == ["e" * 16]
+
+
+@pytest.mark.parametrize("filters", [["--type", "deniel"], ["--type", "mapping_missing", "--entity", "merci"]])
+def test_decision_on_a_word_that_nothing_has_is_refused(commands: Commands, books: Books, filters: list[str]) -> None:
+    """What is decided on is spelt as it is known, too."""
+    assert "is unknown" in commands.run("exceptions", "retry", *filters, "--by", "ada", status=2)
 
 
 def test_exception_that_ended_in_time_was_not_overdue(commands: Commands, books: Books) -> None:
