@@ -23,7 +23,7 @@ from runtime.limits import Limits
 from runtime.ports import Delivery, ErpTerms, JournalEntry, Outcome
 
 ENTRY_BYTES, LINE_BYTES = 1_024, 512  # more than any ERP's form of an entry and of a line takes
-ASK_FIRST_S, ASK_MAX_S = 2.0, 60.0  # between two questions after one job
+ASK_FIRST_S, ASK_MAX_S = 2.0, 60.0  # between two questions after one job, and two lookups of one key in vain
 ASK_JOBS_MAX = 20  # jobs in one question
 JOB_SILENCE_S = 6 * 3600.0  # a job that says nothing for so long leaves its entries in doubt
 RESEND_FIRST_S, RESEND_MAX_S = 1.0, 300.0  # before a call in doubt is sent again, doubling
@@ -135,11 +135,14 @@ class Isolation:
 
 
 class _Doubted(NamedTuple):
-    """An entry in doubt, and the call that it was sent with: sent again, it goes with the same."""
+    """An entry in doubt, and the call that it was sent with: sent again, it goes with the same. `asked`: how often it
+    was looked up in vain, as the ERP could not be asked; it is again at `ask_ms`."""
 
     doubt: Doubt
     entry: JournalEntry
     sent_ms: int
+    asked: int = 0
+    ask_ms: int = 0
 
 
 class _Job(NamedTuple):
@@ -237,15 +240,20 @@ class Desk:
             step = next_step(self._terms, held.doubt, now_ms)
             if step in ripe and key not in self._busy and key not in suspects:
                 ripe[step].append(held)
-        if ripe["look_up"]:
-            oldest = sorted(ripe["look_up"], key=lambda held: held.doubt.lost_ms)[: self._terms.lookup_keys_max]
-            return LookUp(tuple(held.doubt.key for held in oldest))
+        if lookup := self._next_lookup([held for held in ripe["look_up"] if held.ask_ms <= now_ms]):
+            return lookup
         again = [held for held in ripe["send_again"] if _resend_ms(held.doubt) <= now_ms]
         if again:
             first = min(again, key=lambda held: held.doubt.lost_ms)
             together = [held.entry for held in again if held.sent_ms == first.sent_ms]
             return Send(next_call(together, self._bounds))
         return None
+
+    def _next_lookup(self, ripe: Sequence[_Doubted]) -> LookUp | None:
+        """The oldest ones together. After a lookup in vain by halves, as one key may be what can't be asked for."""
+        oldest = sorted(ripe, key=lambda held: held.doubt.lost_ms)[: self._terms.lookup_keys_max]
+        together = max(1, self._terms.lookup_keys_max >> max((held.asked for held in oldest), default=0))
+        return LookUp(tuple(held.doubt.key for held in oldest[:together])) if oldest else None
 
     def choose(self, sealed: Sequence[Delivery], now_ms: int) -> Send | None:
         """The next call of entries that may be sent, or that must be tried apart."""
@@ -294,8 +302,12 @@ class Desk:
         return self._learn(action.call, judged, now_ms)
 
     def looked_up(self, action: LookUp, found: Mapping[str, Outcome] | None, now_ms: int) -> list[Outcome]:
-        """The lookup was answered, or not (None); outcomes to record."""
+        """The lookup was answered, or not (None): then others go on, and it is made again later. Outcomes to record."""
         self._busy.difference_update(action.keys)
+        for key in action.keys if found is None else ():
+            held = self._doubts[key]
+            ask_ms = now_ms + _ask_wait_ms(held.asked)
+            self._doubts[key] = held._replace(asked=held.asked + 1, ask_ms=ask_ms)
         outcomes = after_lookup(action.keys, found)
         for outcome in outcomes:
             if outcome.code == "unknown":
@@ -318,8 +330,7 @@ class Desk:
                 self._isolation.learn(job.call, judged)
                 outcomes += self._learn(job.call, judged, now_ms)
             else:
-                wait_s = min(ASK_MAX_S, ASK_FIRST_S * 2 ** min(job.asked, 16))
-                self._jobs[name] = job._replace(ask_ms=now_ms + round(wait_s * 1000), asked=job.asked + 1)
+                self._jobs[name] = job._replace(ask_ms=now_ms + _ask_wait_ms(job.asked), asked=job.asked + 1)
         return outcomes
 
     def _learn(self, call: Call, judged: Judged, now_ms: int) -> list[Outcome]:
@@ -366,6 +377,10 @@ def _names(action: Action) -> Iterable[str]:
     if isinstance(action, Send):
         return [entry.key for entry in action.call]
     return action.keys if isinstance(action, LookUp) else action.jobs
+
+
+def _ask_wait_ms(asked: int) -> int:
+    return round(1000 * min(ASK_MAX_S, ASK_FIRST_S * 2 ** min(asked, 16)))
 
 
 def _resend_ms(doubt: Doubt) -> int:

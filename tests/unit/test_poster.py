@@ -181,6 +181,18 @@ def test_lost_answer_is_looked_up_after_settling_and_never_doubled(fault: str) -
     assert bench.books.exception_counts() == {}
 
 
+def test_lookup_that_never_succeeds_holds_up_nobody_else() -> None:
+    """An ERP that books but can't be asked keeps what is in doubt unknown, under its exception; all else goes on."""
+    bench = Bench("lose_answer_after_commit")
+    bench.erp.lookup = lambda keys: None
+    bench.commit("R-0")
+    poster = bench.poster()
+    bench.run(poster, lambda: bench.metrics.counts["erp_calls", "unavailable"] > 2)
+    bench.commit(*FIFTY)
+    bench.run(poster, lambda: bench.books.entry_counts() == {"unknown": 1, "posted": 50})
+    assert bench.books.exception_counts() == {"erp_unknown_outcome": 1}
+
+
 def test_lookup_that_leaves_a_doubt_is_recorded_as_one_and_made_again() -> None:
     """What a lookup found counts at once; of what it left in doubt the books say so, and the ERP counts as troubled."""
     bench = Bench("lose_answer_after_commit")

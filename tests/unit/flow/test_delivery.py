@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from runtime.flow.delivery import (
     ASK_FIRST_S,
+    ASK_MAX_S,
     JOB_SILENCE_S,
     Ask,
     CallBounds,
@@ -225,6 +226,26 @@ def test_desk_asks_for_no_more_keys_than_one_lookup_takes() -> None:
     sent(at, "late", code="unknown", now_ms=after(1))
     sent(at, "early", code="unknown", now_ms=T0)
     assert at.due(after(9)) == LookUp(("early",))
+
+
+def test_desk_makes_a_lookup_in_vain_again_later_and_by_halves() -> None:
+    """A key that can't be asked for is found apart from the others, and holds up none of them."""
+    at, now, left, lookups = desk(lookup_keys_max=4), T0, set("abcd"), 0
+    sent(at, *"abcd", code="unknown")
+    while left != {"c"}:
+        now += 1_000
+        if action := at.due(now):
+            lookups += 1
+            at.began(action, now)
+            found = {key: Outcome(key, "posted", "JE") for key in action.keys}
+            left -= {o.key for o in at.looked_up(action, None if "c" in action.keys else found, now)}
+    assert lookups < 10
+    assert at.progress().unknown == 1
+    asked = at.due(after(9_999))
+    at.began(asked, after(9_999))
+    at.looked_up(asked, None, after(9_999))
+    assert at.due(after(9_999)) is None
+    assert at.due(after(9_999 + ASK_MAX_S)) == LookUp(("c",))
 
 
 def test_desk_under_a_permanent_key_sends_the_same_call_again_without_a_lookup() -> None:
