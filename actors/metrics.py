@@ -52,7 +52,7 @@ METRICS: dict[str, Declared] = {
     "feed_messages": Declared("counter", "Messages read from a feed.", ("feed",)),
     "feed_dead_letters": Declared("counter", "Messages moved to a feed's dead-letter stream.", ("feed",)),
     "outbox_frames": Declared(
-        "gauge", "Frames of derived events in the outbox, at most one round's and those held there."
+        "gauge", "Frames of derived events in the outbox, at most one round's and those passed over."
     ),
     "derived_relayed": Declared("counter", "Derived events brought to the log of the shard that they belong to."),
     "derived_rejected": Declared("counter", "Derived events that no door would let in, each an exception."),

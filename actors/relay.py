@@ -73,7 +73,7 @@ class Opened(NamedTuple):
 
 
 class RelayHealth(msgspec.Struct, frozen=True):
-    """What a ping tells: frames seen in the outbox (one round's, and those that stay there), and each consumer."""
+    """What a ping tells: frames seen in the outbox (one round's, and those passed over before), and each consumer."""
 
     outbox_frames: int
     consumers: list[ConsumerHealth]
@@ -103,6 +103,8 @@ class Relay:
         self._clock, self._limits, self._metrics = clock, limits, metrics
         self._holder = holder
         self._held: set[int] = set()  # frames that stay in the outbox, each under an exception
+        self._looked = 0  # up to this frame the outbox was looked through; what waits there comes up again from its end
+        self._left_behind = 0  # frames that wait there
         self._standing: dict[tuple[str, str], str] = {}  # source and event id -> the exception that stands about it
         self._log_again_ms = 0
         self._waiting = 0
@@ -126,37 +128,45 @@ class Relay:
     # ── derived events ──
 
     def _relay(self) -> bool:
-        """Relay what fits into one round. While the log does not take it, it waits in the outbox; the rest goes on."""
+        """Relay what fits into one round. While the log does not take it, it waits in the outbox; the rest goes on,
+        however much of it waits."""
         if self._clock.now_ms() < self._log_again_ms:
             return False
-        found = self._books.outbox(OUTBOX_FRAMES_MAX + len(self._held))
-        waiting = [frame for frame in found if frame.number not in self._held]
-        self._waiting = len(found)
-        self._metrics.gauge("outbox_frames", len(found))
+        frames_max = OUTBOX_FRAMES_MAX + len(self._held)
+        found = self._books.outbox(frames_max, self._looked)
+        self._waiting = self._left_behind + len(found)
+        self._metrics.gauge("outbox_frames", self._waiting)
         try:
-            batch = self._fitting(waiting, self._full_shards()) if waiting else []
+            batch, looked = self._fitting(found, self._full_shards() if found else set())
             self._append(batch)
         except LogError as error:
             self._logger.warning("derived_events_wait", error_type=type(error).__name__)
-            batch = []
-        if found and not batch:
-            self._log_again_ms = self._clock.now_ms() + int(LOG_RETRY_S * 1000)
+            self._wait_for_log()
+            return False
         self._settle(batch)
-        return bool(batch)
+        is_end = looked == len(found) < frames_max
+        if is_end and self._waiting and not batch:
+            self._wait_for_log()
+        self._left_behind = 0 if is_end else self._left_behind + looked - len(batch)
+        self._looked = 0 if is_end else found[looked - 1].number
+        return bool(batch) or not is_end
+
+    def _wait_for_log(self) -> None:
+        self._log_again_ms = self._clock.now_ms() + int(LOG_RETRY_S * 1000)
 
     def _full_shards(self) -> set[int]:
         return {shard for shard, lag in self._log_line.lag().items() if lag.held >= self._limits.log_rows_pause_at}
 
-    def _fitting(self, waiting: Sequence[OutboxFrame], full: set[int]) -> list[Opened]:
-        """The oldest frames whose shards have room, about as many rows as one step takes."""
+    def _fitting(self, found: Sequence[OutboxFrame], full: set[int]) -> tuple[list[Opened], int]:
+        """The oldest frames whose shards have room, about as many rows as one step takes; how many were looked at."""
         batch: list[Opened] = []
-        for frame in waiting:
-            opened = self._open(frame)
+        for looked, frame in enumerate(found, 1):
+            opened = self._open(frame) if frame.number not in self._held else None
             if opened is not None and not full & opened.parts.keys():
                 batch.append(opened)
             if sum(one.rows for one in batch) >= self._limits.frame_rows_max:
-                break
-        return batch
+                return batch, looked
+        return batch, len(found)
 
     def _open(self, frame: OutboxFrame) -> Opened | None:
         """Check a frame as a gateway does. One that can't be read stays where it is, and somebody is asked to look."""

@@ -329,8 +329,9 @@ class Books(Protocol):
 
     # events for other shards, and statuses for consumers outside
 
-    def outbox(self, limit: int) -> list[OutboxFrame]:
-        """Derived events that are not yet relayed, oldest first. One read twice is relayed twice, which is harmless."""
+    def outbox(self, limit: int, after: int = 0) -> list[OutboxFrame]:
+        """Derived events that are not yet relayed, oldest first, of frames with higher numbers than `after`. One read
+        twice is relayed twice, which is harmless."""
         ...
 
     def mark_relayed(self, numbers: Sequence[int]) -> None:

@@ -24,9 +24,10 @@ class MemoryOutgoing:
         self._unnumbered: list[tuple] = []
         self._statuses: list[tuple] = []  # the first one has number 1
 
-    def outbox(self, limit: int) -> list[OutboxFrame]:
+    def outbox(self, limit: int, after: int = 0) -> list[OutboxFrame]:
         """See Books."""
-        return [OutboxFrame(number, body) for number, body in islice(self._outbox.items(), limit)]
+        waiting = (OutboxFrame(number, body) for number, body in self._outbox.items() if number > after)
+        return list(islice(waiting, limit))
 
     def mark_relayed(self, numbers: Sequence[int]) -> None:
         """See Books."""

@@ -42,9 +42,10 @@ class SqlOutgoing:
 
     _database: Database
 
-    def outbox(self, limit: int) -> list[OutboxFrame]:
+    def outbox(self, limit: int, after: int = 0) -> list[OutboxFrame]:
         """See Books."""
-        oldest = select(_outbox.number, _outbox.body).order_by(_outbox.number).limit(limit)
+        waiting = select(_outbox.number, _outbox.body).where(_outbox.number > after)
+        oldest = waiting.order_by(_outbox.number).limit(limit)
         return [OutboxFrame(number, bytes(body)) for number, body in self._database.rows(oldest)]
 
     def mark_relayed(self, numbers: Sequence[int]) -> None:

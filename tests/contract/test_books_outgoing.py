@@ -59,6 +59,7 @@ def test_derived_events_wait_until_they_are_relayed(data: Data) -> None:
     assert_frame_equal(decode_sealed(first.body), derived("d1", "d2"))
     assert decode_sealed(second.body)["event_id"].to_list() == ["d3"]
     assert books.outbox(1) == [first]
+    assert books.outbox(10, first.number) == [second]
 
     for _ in range(2):
         books.mark_relayed([first.number])

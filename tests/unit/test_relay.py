@@ -13,7 +13,7 @@ import structlog
 from small_log import NOW_MS, VirtualClock
 
 from actors.consumer import FAILURES_TOLD, Consumer
-from actors.relay import IDLE_S, Relay
+from actors.relay import IDLE_S, OUTBOX_FRAMES_MAX, Relay
 from adapters.books.memory import MemoryBooks
 from adapters.log.memory import MemoryLog
 from adapters.outlets.memory import MemoryOutlet
@@ -276,6 +276,26 @@ def test_relay_to_a_full_shard_waits_without_holding_up_others() -> None:
     assert bench.line.ids(NORTH) == ["a"] and bench.books.outbox(10) == []
 
 
+def test_relay_looks_past_any_number_of_frames_for_a_full_shard() -> None:
+    """However many of the oldest frames wait for one shard, those for others are found behind them, again and again,
+    and it is told how many wait."""
+    bench, stuck = Bench(), [f"a{n}" for n in range(2 * OUTBOX_FRAMES_MAX + 3)]
+    bench.line.append([LogEntry(NORTH, "events", LOG_ROWS_MAX, frames.encode(derived("x")))])
+    for id in stuck:
+        bench.commit(derived(id))
+    relay = bench.relay()
+    for id in ("b", "c"):
+        bench.commit(derived(id, facility="south"))
+        bench.run(relay)
+        assert bench.line.ids(SOUTH)[-1] == id and relay.health().outbox_frames >= len(stuck)
+    came: list[str] = []
+    while bench.books.outbox(1):
+        bench.line.log.trim(NORTH, "99999-0")
+        bench.run(relay)
+        came += bench.line.ids(NORTH)
+    assert sorted(came) == sorted(stuck)
+
+
 def test_relay_to_a_shard_that_pauses_producers_goes_on() -> None:
     """A derived event is the second half of work that has begun: only the log's hard bound holds it back."""
     bench = Bench()
@@ -325,9 +345,9 @@ def test_relay_with_a_row_that_no_door_would_let_in_keeps_it_under_an_exception(
 class DamagedBooks(MemoryBooks):
     """Books whose first frame of derived events lost its end."""
 
-    def outbox(self, limit: int) -> list[OutboxFrame]:
+    def outbox(self, limit: int, after: int = 0) -> list[OutboxFrame]:
         """See Books."""
-        found = super().outbox(limit)
+        found = super().outbox(limit, after)
         return [frame._replace(body=frame.body[:-1]) if frame.number == 1 else frame for frame in found]
 
 
