@@ -173,7 +173,7 @@ class BusinessCentralGateway(HttpGateway):
             raise fault_of(Reply(failed[0].status, {}, bytes(failed[0].body)), DIALECT, self.clock.now_ms())
         try:
             ids = [msgspec.json.decode(answered[part["id"]].body, type=_Created).id for part in parts]
-        except (KeyError, msgspec.MsgspecError):
+        except (KeyError, ValueError):
             raise ErpFault("unknown", "the batch's answer does not name its journals") from None
         return [
             _Journal(company, id, tuple(group)) for id, (company, group) in zip(ids, by_company.items(), strict=True)

@@ -33,7 +33,7 @@ class Reply(NamedTuple):
         """
         try:
             return msgspec.json.decode(self.body, type=type, strict=False)
-        except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        except (ValueError, RecursionError) as error:  # what is no UTF-8 is another ValueError than msgspec's own
             raise ErpFault("unknown", f"HTTP {self.status}: the answer can't be read: {_place(error)}") from None
 
     def header(self, name: str) -> str:
@@ -100,7 +100,8 @@ def fault_of(reply: Reply, dialect: Dialect, now_ms: int) -> ErpFault:
             return ErpFault(rule.meaning, detail or f"HTTP {reply.status}", delay_s or rule.retry_after_s)
     if reply.status == 503 and delay_s:
         return ErpFault("throttled", said or "HTTP 503", delay_s)
-    code: OutcomeCode = "unavailable" if 300 <= reply.status < 400 else "unknown"
+    # To be sent elsewhere applied nothing; but 303 names where the result of what was done is to be read.
+    code: OutcomeCode = "unavailable" if 300 <= reply.status < 400 and reply.status != 303 else "unknown"
     return ErpFault(code, f"HTTP {reply.status} {said}".rstrip(), delay_s)
 
 

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Any
 
 import msgspec
 import pytest
@@ -34,6 +35,8 @@ def reply(status: int, body: object = None, **headers: str) -> Reply:
         (422, "rejected"),
         (429, "throttled"),
         (302, "unavailable"),
+        (303, "unknown"),
+        (308, "unavailable"),
         (500, "unknown"),
         (502, "unknown"),
         (503, "unknown"),
@@ -145,6 +148,17 @@ def test_reply_that_is_not_its_type_is_unknown_and_names_no_value() -> None:
     assert caught.value.code == "unknown"
     assert "$.id" in caught.value.detail
     assert "secret-account" not in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"id":"\xe9t\xe9"}', b'{"id":"x", "more":' + b"[" * 100_000], ids=["latin-1", "deep"]
+)
+@pytest.mark.parametrize("kind", ["named", "any"])
+def test_reply_that_is_not_even_a_text_is_unknown(body: bytes, kind: str) -> None:
+    """Bytes of another encoding, or lists without end, are a body that can't be read, and end no sender."""
+    with pytest.raises(ErpFault) as caught:
+        Reply(200, {}, body).read(_Named if kind == "named" else dict[str, Any])
+    assert caught.value.code == "unknown"
 
 
 class _Named(msgspec.Struct):
