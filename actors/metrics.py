@@ -36,6 +36,8 @@ METRICS: dict[str, Declared] = {
     "events_committed": Declared("counter", "Events whose effects are in the books."),
     "open_items": Declared("gauge", "Items that wait for their counterpart.", ("shard",)),
     "waiting_events": Declared("gauge", "Events held until a counterpart or a mapping arrives.", ("shard",)),
+    "parts_down": Declared("gauge", "Parts that should run and did not answer the supervisor's last question."),
+    "exceptions_open": Declared("gauge", "Exceptions that are open.", ("type",)),
     "deltas_waiting": Declared("gauge", "Posting sets that no journal entry has claimed."),
     "entries_restated": Declared("counter", "Rejected entries replaced by postings under a newer mapping."),
     "entries_retried": Declared("counter", "Rejected entries sent again by themselves."),

@@ -26,6 +26,7 @@ from runtime.ports import Books, Clock, Delivery, ErpGateway, Metrics, Outcome, 
 
 OWNER = "erp:main"
 IDLE_S = 0.2  # between looks for new postings
+REST_S_MAX = 10.0  # between looks while the ERP must rest; Ray forgets a gauge that nobody has set for half a minute
 BOOKS_RETRY_S = 1.0
 DOUBTS_MAX = 1_000  # entries of unknown outcome at which nothing more is sent until some are resolved
 ACCEPTED_MAX = 5_000  # entries in jobs at which nothing more is sent until some have ended
@@ -150,6 +151,7 @@ class Poster:
         self._hear_all()
         self._record(self._desk.give_up(self._clock.now_ms()))
         self._tell_silence()
+        self._sealer.count(self._clock.now_ms())
         self._show()
         idle_s = self._go_on()
         # What was posted is recorded while the next call is under way, so that the ERP does not wait for the books.
@@ -174,7 +176,7 @@ class Poster:
     def _rest(self, seconds: float) -> float:
         """Wait here for calls under way, as their end may be the next thing to do; else let the shell wait."""
         if not seconds or not self._under_way():
-            return seconds
+            return min(seconds, REST_S_MAX)
         self._callers.wait(min(seconds, IDLE_S))
         return 0.0
 

@@ -56,7 +56,6 @@ class Sealer:
         While sealed entries wait beside that call, only immediate ones are worth sealing; while many wait, only those
         of a more urgent lane than the last of them.
         """
-        self._count(now_ms)
         closing = frozenset((close.entity, close.period) for close in closes)
         policy = self._policy._replace(closing=closing)
         room = _room(self._bounds, call, waiting)
@@ -80,8 +79,9 @@ class Sealer:
         """When the oldest set of an entry sealed here was committed; asked once, when the entry is done with."""
         return self._committed_ms.pop(key, None)
 
-    def _count(self, now_ms: int) -> None:
-        """See how much waits, ever less often the more it is: counting takes time in proportion."""
+    def count(self, now_ms: int) -> None:
+        """See how much waits, ever less often the more it is: counting takes time in proportion. Told again and again,
+        whether anything may be sealed or not: while an ERP is away it is what one wants to know."""
         every_ms = COUNT_EVERY_S * 1000 * (1 + self.sets_waiting / COUNT_SETS_FREE)
         if now_ms - self._counted_ms >= every_ms:
             self.sets_waiting, self._counted_ms = self._books.unclaimed_count(self._entities), now_ms

@@ -24,6 +24,7 @@ PATIENCE_MS_MAX = 60_000  # beyond the usual silence, for a part that was starte
 DECISIONS_A_ROUND = 20
 CUT_OFF_AGAIN_S = 10.0
 RELIEF_EVERY_S = 15.0  # between looks whether a worker has too much to do: at most one shard moves in that time
+EXCEPTIONS_EVERY_S = 10.0  # between counts; Ray forgets a gauge that nobody has set for half a minute
 CONSERVATION_EVERY_S = 60.0
 CONSERVATION_SETS_MAX = 100_000  # new posting sets of a shard that one look takes; more wait for the next
 BROKEN = "conservation_break"
@@ -82,7 +83,8 @@ class Supervisor:
         self._tries: dict[str, int] = {}  # how often each part was started since it last answered
         self._health: dict[str, object] = {}
         self._lacking: dict[str, int] = {}  # workers that lost a shard which nobody runs now, and since when
-        self._ticked_ms, self._mapping_sent, self._conserved_ms = 0, 0, 0
+        self._ticked_ms, self._mapping_sent, self._conserved_ms, self._counted_ms = 0, 0, 0, 0
+        self._types: set[str] = set()  # of exceptions that were open at some time
         self._busy_ms: dict[int, int] = {}  # of each shard, when it was last looked whether a worker needs relief
         self._steps: dict[int, int] = {}  # the same of how many steps it took
         self._relieved_ms = 0
@@ -98,6 +100,7 @@ class Supervisor:
         """Ping, plan, act; then let in what every shard must know."""
         self._mend()
         observed = self._observe()
+        self._metrics.gauge("parts_down", len(self._target) - len(self._health))
         for action in plan(self._target, observed, self._clock.now_ms(), self._silence_ms):
             self._act(action)
         try:
@@ -202,6 +205,14 @@ class Supervisor:
     def _measure(self) -> None:
         for shard, lag in self._log.lag().items():
             self._metrics.gauge("shard_lag_rows", lag.waiting, shard=str(shard))
+        now_ms = self._clock.now_ms()
+        if now_ms - self._counted_ms < EXCEPTIONS_EVERY_S * 1000:
+            return
+        counts = self._books.exception_counts()
+        self._types |= counts.keys()
+        for name in self._types:
+            self._metrics.gauge("exceptions_open", counts.get(name, 0), type=name)
+        self._counted_ms = now_ms
 
     def _relieve(self) -> None:
         """Have a shard of a worker that has too much to do hosted by the one that has least, if all shards run where

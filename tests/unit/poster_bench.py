@@ -161,6 +161,10 @@ class Bench:
             self.clock.sleep(poster.step())
         raise AssertionError(f"not there after {STEPS_MAX} steps: {self.books.entry_counts()}")
 
+    def rests_s(self, poster: Poster) -> float:
+        """How long the poster's ERP is to rest from now on."""
+        return (poster.health().governor.paused_until_ms - self.clock.now_ms()) / 1000
+
     def settled(self) -> bool:
         """Whether nothing waits any more."""
         return not self.books.unclaimed_count(["mercy"]) and self.books.entry_counts().keys() <= ENDED

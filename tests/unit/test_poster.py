@@ -11,8 +11,8 @@ import pytest
 from unit.poster_bench import Bench, VirtualCallers
 
 from actors.erp_calls import InlineCallers
-from actors.poster import IDLE_S, Poster
-from actors.sealer import LOOKS_MAX
+from actors.poster import IDLE_S, REST_S_MAX, Poster
+from actors.sealer import COUNT_EVERY_S, LOOKS_MAX
 from adapters.books.memory import MemoryBooks
 from adapters.erp.memory import TERMS
 from runtime.config import GatheringSection
@@ -270,7 +270,8 @@ def test_unauthorised_pauses_raises_an_exception_and_goes_on_when_mended() -> No
     bench.erp.state = "locked"
     bench.commit(*FIFTY)
     poster = bench.poster()
-    assert poster.step() == UNAUTHORISED_PAUSE_S
+    poster.step()
+    assert bench.rests_s(poster) == UNAUTHORISED_PAUSE_S
     assert poster.health().governor.health == "unauthorised"
     assert bench.books.exception_counts() == {"erp_unauthorised": 1}
     bench.erp.state = "up"
@@ -418,6 +419,23 @@ def test_metrics_tell_calls_latency_and_what_waits() -> None:
     assert latency_s >= 3
 
 
+def test_metrics_tell_what_waits_while_the_erp_must_rest() -> None:
+    """However long that is: it is then that somebody asks."""
+    bench = Bench(calls_per_minute=1 / 60)
+    bench.commit("R-1")
+    poster = bench.poster()
+    bench.run(poster)
+    bench.commit("R-2", "R-3")
+    bench.clock.sleep(COUNT_EVERY_S)
+    levels = bench.metrics.levels["deltas_waiting"]
+    for _ in range(20):
+        told = len(levels)
+        waited_s = poster.step()
+        assert waited_s <= REST_S_MAX and levels[told:] == [2]
+        bench.clock.sleep(waited_s)
+    assert len(bench.erp.calls) == 1
+
+
 # ── several calls at once, frozen senders, jobs ──
 
 
@@ -562,7 +580,8 @@ def test_pause_that_an_erp_asked_for_survives_a_restart() -> None:
     bench.run(poster := bench.poster(), until=lambda: len(bench.erp.calls) == UNANSWERED_MAX)
     assert poster.health().governor.health == "circuit_open"
     successor = bench.poster()
-    assert successor.step() > CIRCUIT_OPEN_S - 1
+    successor.step()
+    assert bench.rests_s(successor) >= CIRCUIT_OPEN_S - REST_S_MAX
     assert successor.health().governor.health == "circuit_open"
 
 

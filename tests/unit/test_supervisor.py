@@ -10,10 +10,10 @@ import pytest
 import structlog
 
 from actors.parts import PartHealth
-from actors.supervisor import CUT_OFF_AGAIN_S, PATIENCE_MS_MAX, RELIEF_EVERY_S, Supervisor
+from actors.supervisor import CUT_OFF_AGAIN_S, EXCEPTIONS_EVERY_S, PATIENCE_MS_MAX, RELIEF_EVERY_S, Supervisor
 from adapters.books.memory import MemoryBooks
 from adapters.log.memory import MemoryLog
-from runtime.effects import DELTAS, EXCEPTIONS, OUTCOMES, TOTALS, Effects, StepCounts, empty
+from runtime.effects import DELTAS, EXCEPTIONS, OUTCOMES, TOTALS, Effects, StepCounts, empty, of_the_runtime
 from runtime.errors import BooksUnavailable
 from runtime.flow import frames
 from runtime.ports import START, ConservationBreak, LogEntry, NoMetrics, ShardLag
@@ -426,7 +426,32 @@ def test_supervisor_measures_how_far_each_shard_lags(bench):
     bench.line.append([LogEntry(1, "events", 7, b"x")])
     bench.line.log.mark_committed(1, 3)
     bench.supervisor().step()
-    assert bench.metrics.levels == {("shard_lag_rows", str(shard)): lag for shard, lag in enumerate((0, 4, 0))}
+    shown = {key[1]: lag for key, lag in bench.metrics.levels.items() if key[0] == "shard_lag_rows"}
+    assert shown == {str(shard): lag for shard, lag in enumerate((0, 4, 0))}
+
+
+def test_supervisor_measures_how_many_parts_are_down(bench):
+    """Those that should run and do not answer, whether they are there or not."""
+    supervisor = bench.supervisor()
+    supervisor.step()
+    assert bench.metrics.levels["parts_down",] == len(TARGET)
+    supervisor.step()
+    assert bench.metrics.levels["parts_down",] == 0
+    bench.stage.hung.add("worker-0")
+    supervisor.step()
+    assert bench.metrics.levels["parts_down",] == 1
+
+
+def test_supervisor_measures_how_many_exceptions_are_open_of_each_type(bench):
+    """Of a type that was seen once, none is told as well."""
+    told = of_the_runtime([("erp_timeout", "one", ""), ("erp_timeout", "two", "")], "poster", bench.clock.now_ms())
+    bench.books.raise_exceptions(told)
+    supervisor = bench.supervisor()
+    supervisor.step()
+    assert bench.metrics.levels["exceptions_open", "erp_timeout"] == 2
+    bench.books.resolve_exceptions(told["exception_id"].to_list())
+    bench.run(supervisor, EXCEPTIONS_EVERY_S + 1)
+    assert bench.metrics.levels["exceptions_open", "erp_timeout"] == 0
 
 
 def test_supervisor_health_names_silent_parts(bench):
