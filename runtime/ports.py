@@ -521,7 +521,8 @@ class Books(Protocol):
         ...
 
     def raise_exceptions(self, exceptions: pl.DataFrame) -> None:
-        """Raise exceptions (columns EXCEPTIONS) that do not come from a step. Raising an open one again is nothing."""
+        """Raise exceptions (columns EXCEPTIONS) that do not come from a step. One that is open keeps its age, and takes
+        the amount and the detail that are told now."""
         ...
 
     def resolve_exceptions(self, ids: Sequence[str], by: str = "", note: str = "") -> None:
@@ -563,8 +564,9 @@ class Books(Protocol):
         ...
 
     def exception_history(self, exception_id: str) -> pl.DataFrame:
-        """exception_id, change, changed_by, changed_at, note, oldest first. `change`: raised, resolved, noted, or an
-        action and what became of it ("release proposed"); `changed_by`: a person, or an owner like "shard:3"."""
+        """exception_id, change, changed_by, changed_at, note, oldest first. `change`: raised, changed (its amount or
+        detail), resolved, noted, or an action and what became of it ("release proposed"); `changed_by`: a person, or
+        an owner like "shard:3"."""
         ...
 
     def exception_ages(self, edges_ms: Sequence[int]) -> pl.DataFrame:

@@ -12,11 +12,14 @@ from sqlalchemy import Connection, func, insert, literal, select, update
 
 from adapters.books import frames, queries, tables
 from adapters.books.database import Database
+from runtime.effects import EXCEPTIONS
 
-_AGAIN = ("state", "detail", "raised_at_ms", "resolved_at_ms")
-_OPEN_AGAIN = (
-    f"(exception_id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _AGAIN)} "
-    "WHERE exceptions.state = 'resolved'"
+_TOLD = ("amount_minor", "detail")  # what may change of one that is open
+_AGAIN = ("state", "raised_at_ms", "resolved_at_ms")
+_TOLD_ANEW, _OPEN_AGAIN = (
+    f"(exception_id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in names)} "
+    f"WHERE exceptions.state = '{state}'"
+    for names, state in ((_TOLD, "open"), ((*_TOLD, *_AGAIN), "resolved"))
 )
 
 _exceptions = tables.exceptions.c
@@ -90,14 +93,17 @@ def raised_rows(raised: pl.DataFrame) -> pl.DataFrame:
 
 
 def raise_all(database: Database, connection: Connection, rows: pl.DataFrame, by: By) -> None:
-    """Insert what is new, open again what had ended, leave what is open as it is."""
+    """Insert what is new, open again what had ended; what is open keeps its age, and takes the amount and detail that
+    are told now."""
     if rows.is_empty():
         return
-    open_already = _open_among(database, connection, rows["exception_id"].to_list())
-    fresh = rows.filter(~pl.col("exception_id").is_in(open_already)) if open_already else rows
-    database.bulk(tables.exceptions, fresh, _OPEN_AGAIN)(connection)
-    told = fresh.select("exception_id", pl.col("detail").fill_null("").alias("note"))
-    _write_history(database, connection, told, "raised", by)
+    known = _open_among(database, connection, rows["exception_id"].to_list())
+    is_open = rows["exception_id"].is_in(known["exception_id"].implode())
+    changed = rows.filter(is_open).join(known, on=known.columns, how="anti", nulls_equal=True)
+    for some, conflict, change in ((rows.filter(~is_open), _OPEN_AGAIN, "raised"), (changed, _TOLD_ANEW, "changed")):
+        database.bulk(tables.exceptions, some, conflict)(connection)
+        told = some.select("exception_id", pl.col("detail").fill_null("").alias("note"))
+        _write_history(database, connection, told, change, by)
 
 
 def resolve(database: Database, connection: Connection, ids: Sequence[str], by: By, note: str = "") -> None:
@@ -121,9 +127,11 @@ def remember(
     connection.execute(insert(tables.exception_history).from_select(["exception_id", *said], known))
 
 
-def _open_among(database: Database, connection: Connection, ids: Sequence[str]) -> Sequence[str]:
-    wanted = select(_exceptions.exception_id).where(database.among(_exceptions.exception_id, ids), _IS_OPEN)
-    return connection.scalars(wanted).all()
+def _open_among(database: Database, connection: Connection, ids: Sequence[str]) -> pl.DataFrame:
+    """Those of these that are open, and what is told of them."""
+    wanted = select(_exceptions.exception_id, *(_exceptions[name] for name in _TOLD))
+    found = connection.execute(wanted.where(database.among(_exceptions.exception_id, ids), _IS_OPEN)).all()
+    return pl.DataFrame(found, schema={name: EXCEPTIONS[name] for name in ("exception_id", *_TOLD)}, orient="row")
 
 
 def _write_history(database: Database, connection: Connection, changed: pl.DataFrame, change: str, by: By) -> None:

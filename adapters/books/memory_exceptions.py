@@ -93,12 +93,15 @@ class MemoryExceptions:
         return frames.frame_of(rows, frames.AGES)
 
     def _raise(self, raised: pl.DataFrame, by: str) -> None:
-        """Insert what is new, open again what had ended, leave what is open as it is."""
+        """Insert what is new, open again what had ended; what is open keeps its age."""
         for row in raised.with_columns(pl.col("raised_at").cast(pl.Int64())).iter_rows():
             id, known = row[0], self._exceptions.get(row[0])
-            if known is None or known.state == "resolved":
+            is_open = known is not None and known.state == "open"
+            if is_open:
+                row = (*row[: _AT["raised_at"]], known.get("raised_at"))
+            if not is_open or row != known.row:
                 self._exceptions[id] = HeldException(row)
-                self._remember([id], "raised", by, row[_AT["detail"]] or "")
+                self._remember([id], "changed" if is_open else "raised", by, row[_AT["detail"]] or "")
 
     def _resolve(self, ids: Sequence[str], by: str, note: str = "") -> None:
         for id in ids:

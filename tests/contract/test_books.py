@@ -3,6 +3,7 @@
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
@@ -12,6 +13,7 @@ from alembic.migration import MigrationContext
 from books_builders import (
     ERP,
     NOW_MS,
+    RAISED_AT,
     Data,
     commit_sets,
     effects,
@@ -34,6 +36,7 @@ from adapters.books.sql import SqlBooks
 from runtime.effects import DELTAS, EXCEPTIONS, TOTALS
 from runtime.errors import BooksUnavailable, ConfigError, Fenced
 from runtime.ports import START, Books, Checkpoint, CommitMark, Outcome
+from runtime.schema import UTC_MS
 
 # ── leases, fencing, commits ──
 
@@ -660,6 +663,23 @@ def test_attempts_are_counted(sql_data: Data) -> None:
 
     stored = read(sql_data.url, select(tables.entries.c.attempts, tables.entries.c.state, tables.entries.c.detail))
     assert stored == [(2, "sealed", "429")]
+
+
+def test_exception_raised_with_another_amount_tells_it_and_keeps_its_age(books: Books) -> None:
+    """What is still missing of a payment is less when a part has come; the exception is as old as before."""
+    lease = books.take_epoch("shard:0", "w1")
+    later = RAISED_AT + timedelta(days=3)
+    told = {"amount_minor": pl.lit(70, pl.Int64()), "detail": pl.lit("less"), "raised_at": pl.lit(later, UTC_MS)}
+    books.commit(0, lease.epoch, START, "1-0", 1, effects(exceptions=raised("a" * 16)))
+    for after, position in (("1-0", "2-0"), ("2-0", "3-0")):
+        books.commit(0, lease.epoch, after, position, 1, effects(exceptions=raised("a" * 16).with_columns(**told)))
+    named = ("state", "amount_minor", "detail", "raised_at")
+    assert books.exceptions().select(named).rows() == [("open", 70, "less", RAISED_AT)]
+    assert books.exception_history("a" * 16)["change"].to_list() == ["raised", "changed"]
+
+    books.resolve_exceptions(["a" * 16])
+    books.raise_exceptions(raised("a" * 16).with_columns(raised_at=pl.lit(later, UTC_MS)))
+    assert books.exceptions().select(named).rows() == [("open", 500, "role AR_SELF", later)]
 
 
 def test_exception_history_holds_every_change(books: Books) -> None:
