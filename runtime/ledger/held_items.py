@@ -18,6 +18,7 @@ UNBOOKED = "unbooked"  # the hold of what is not recorded yet
 UNMATCHED = "unmatched"  # the hold of what was opened by an event that has not what it needs: one for each such event
 FIRM = (UNBOOKED, UNMATCHED)  # holds that nobody lets go
 QUANTITY = "quantity"
+ANNOUNCED = "open since this event"  # the detail of an exception that lasts as long as its item is open
 _NUMBER = ":"  # what follows it in a hold's name tells apart the holds of one plain name
 
 
@@ -212,6 +213,14 @@ class HeldItems:
         """What consumers are to be told since the last call."""
         told, self._told = self._told, []
         return told
+
+    def _tell_left(self, key: Key, item: OpenItem, rule: Item) -> None:
+        """What is left of an item has changed: its exceptions tell how much, and end when that is nothing."""
+        if item.flagged:
+            item.flagged = not item.is_used_up
+            self._flag(rule.unused, key, item, raised=item.flagged)
+        if rule.announces:
+            self._flag(rule.announces, key, item, raised=not item.is_used_up, detail=ANNOUNCED)
 
     def _flag(
         self, fault: str, key: Key, item: OpenItem, *, raised: bool, detail: str = ItemFlag._field_defaults["detail"]

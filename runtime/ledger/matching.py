@@ -7,7 +7,7 @@ times are arguments.
 
 from runtime.ledger.beside import Beside, apart, shared
 from runtime.ledger.crosswalk import Place
-from runtime.ledger.held_items import REFUSED, HeldItems
+from runtime.ledger.held_items import ANNOUNCED, REFUSED, HeldItems
 from runtime.ledger.item_table import HashedKey, key_of
 from runtime.ledger.links import ItemRef, Links, Release
 from runtime.ledger.registers import Policy, unanswered, usual_name
@@ -105,6 +105,7 @@ class Matching(HeldItems):
         item = self.items.get(key)
         if item:  # one that adds to it, or a second one that a person let go: both are one from here on
             item.amount_minor += amount_minor
+            self._tell_left(key, item, rule)
             self.items.put(key, item)
             self._hold_unbooked(key, rule)
             return
@@ -118,7 +119,7 @@ class Matching(HeldItems):
             terms.holds = [*terms.holds, *(hold for hold in rule.held_by if hold not in terms.released)]
         self._hold_unbooked(key, rule)
         if rule.announces:
-            self._flag(rule.announces, key, item, raised=True, detail="open since this event")
+            self._flag(rule.announces, key, item, raised=True, detail=ANNOUNCED)
         for expected in self._expected.pop(key, ()):
             self._use_expected(key, item, rule, expected)
 
@@ -221,12 +222,7 @@ class Matching(HeldItems):
         if rule.use == "exists":
             return
         item.used_minor += amount_minor
-        if item.is_used_up:
-            if item.flagged:
-                item.flagged = False
-                self._flag(rule.unused, key, item, raised=False)
-            if rule.announces:
-                self._flag(rule.announces, key, item, raised=False)
+        self._tell_left(key, item, rule)
         self.items.put(key, item)
 
     def _use_expected(self, key: Key, item: OpenItem, rule: Item, expected: Expected) -> None:

@@ -169,6 +169,7 @@ class OpenItems(StepMatching):
         if not item or item.residual_minor < amount_minor:
             return
         item.amount_minor -= amount_minor
+        self._tell_left(key, item, self._rules.item[key[0]])
         self.items.put(key, item)
 
     def _close_item(self, event: Event, key: Key) -> None:
@@ -199,9 +200,8 @@ class OpenItems(StepMatching):
         item, rule = self.items.get(key), self._rules.item[key[0]]
         if not item or rule.use == "exists" or not amount_minor:
             return
-        if rule.announces and not item.residual_minor:
-            self._flag(rule.announces, key, item, raised=True, detail="open again")
         item.used_minor -= amount_minor
+        self._tell_left(key, item, rule)
         self.items.put(key, item)
 
     def _forget_consumer(self, key: Key, id: int) -> None:

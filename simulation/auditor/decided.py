@@ -75,7 +75,8 @@ class DecidedMatching(Matching):
             item, rule = self.items.get(key), self._rulebook.item[ref.item]
             several = rule.adds or rule.once_matched
             if item and several and item["left"] >= (added := sum_of(ref.amount, row)):
-                item["left"], item["amount"] = item["left"] - added, item["amount"] - added
+                item["amount"] -= added
+                self._leave(key, item, -added)
             if item and several and item["amount"]:
                 continue
             own = item and (item["row"]["source"], item["row"]["event_id"]) == (row["source"], row["event_id"])
@@ -95,14 +96,11 @@ class DecidedMatching(Matching):
         if expected["used"] and expected["amount"] > 0:
             self._give_back(key, expected["amount"])
         elif expected["used"] and item and item["left"] + expected["amount"] >= 0:
-            self._use(self._rulebook.item[key[0]], item, -expected["amount"])
+            self._use(key, item, -expected["amount"])
         self._expected[key] = [one for one in waiting if one is not expected]
         if expected["flagged"] and not expected["used"] and len(self._expected[key]) < len(waiting):
             self._end(self._rulebook.item[key[0]].unopened, expected["row"])
 
     def _give_back(self, key: Key, amount: int) -> None:
-        item, rule = self.items.get(key), self._rulebook.item[key[0]]
-        if item and rule.use != "exists" and amount:
-            if rule.announces and not item["left"]:
-                self._raise(rule.announces, item["row"], key, item["left"])
-            item["left"] += amount
+        if key in self.items:
+            self._use(key, self.items[key], -amount)

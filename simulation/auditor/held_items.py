@@ -29,7 +29,7 @@ class HeldItems:
         self._groups: dict[tuple[str, str, str, str], Row] = {}  # by currency, too
         self._waiting_for: dict[tuple, set[int]] = {}  # by item or sum
         self._stirred: set[int] = set()  # whose item came or was let go
-        self.flags: dict[FlagKey, tuple[str, str, int]] = {}  # -> entity, currency, residual when it was told
+        self.flags: dict[FlagKey, tuple[str, str, int]] = {}  # -> entity, currency, what is left of it
         self.told: set[tuple[str, str, str]] = set()  # status, source, event_id of what opened an item
         self.marked: dict[FlagKey, Any] = {}  # exceptions of registers, which end when their holds are let go
 

@@ -7,7 +7,7 @@ exceptions that items stand under by themselves. What holds items is in `held_it
 from collections.abc import Iterable
 from typing import Any
 
-from runtime.ledger.rules import Item, Rulebook
+from runtime.ledger.rules import Rulebook
 from simulation.auditor.accounts import Accounts
 from simulation.auditor.amounts import sum_of
 from simulation.auditor.held_items import HeldItems
@@ -138,7 +138,7 @@ class Matching(HeldItems):
         rule = self._rulebook.item[key[0]]
         if key in self.items:
             self.items[key]["amount"] += amount
-            self.items[key]["left"] += amount
+            self._leave(key, self.items[key], amount)
             self._hold_unbooked(key)
             self._try_again(key)
             return
@@ -205,7 +205,7 @@ class Matching(HeldItems):
         if expected["flagged"]:
             self._end(rule.unopened, expected["row"])
         if self._fits(key[0], item, expected["amount"], expected["row"]):
-            self._use(rule, item, expected["amount"])
+            self._use(key, item, expected["amount"])
             expected["used"] = True
         elif rule.differs:
             self._raise(rule.differs, expected["row"], key, expected["amount"])
@@ -216,17 +216,19 @@ class Matching(HeldItems):
             return False
         return {"exists": True, "part": amount <= item["left"], "whole": amount == item["amount"] == item["left"]}[use]
 
-    def _use(self, rule: Item, item: Row, amount: int) -> None:
-        if rule.use == "exists":
-            return
-        item["left"] -= amount
-        if not _is_spent(item):
-            return
-        if item["flagged"]:
-            item["flagged"] = False
-            self._end(rule.unused, item["row"])
-        if rule.announces:
-            self._end(rule.announces, item["row"])
+    def _use(self, key: Key, item: Row, amount: int) -> None:
+        if self._rulebook.item[key[0]].use != "exists":
+            self._leave(key, item, -amount)
+
+    def _leave(self, key: Key, item: Row, change: int) -> None:
+        """More or less is left of an item: what is told of it ends, or is told anew."""
+        rule = self._rulebook.item[key[0]]
+        item["left"] += change
+        for type in [rule.unused] * item["flagged"] + [rule.announces] * bool(rule.announces):
+            self._end(type, item["row"])
+            if not _is_spent(item):
+                self._raise(type, item["row"], key, item["left"])
+        item["flagged"] = item["flagged"] and not _is_spent(item)
 
     # ── looking through everything that waits ──────────────────────────────────────────────────────────────────────
 
@@ -304,7 +306,7 @@ class Matching(HeldItems):
             is_spent = is_spent and wait["row"]["currency"] == item["row"]["currency"]
             wait["fault"] = rule.spent if rule.spent and is_spent else rule.differs
         else:
-            self._use(rule, item, wait["amount"])
+            self._use(found, item, wait["amount"])
             wait["fault"], wait["used"] = "", found
             self._wait_no_more(wait, "item")
 

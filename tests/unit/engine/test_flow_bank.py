@@ -2,6 +2,7 @@
 
 from itertools import permutations
 
+import polars as pl
 import pytest
 from unit.engine.builders import DAY_MS, MAPPING, NOW_MS, Run, decision, event, mapping, tick
 
@@ -76,6 +77,19 @@ def test_bank_money_that_nobody_applies_is_told_after_three_business_days(row, t
     assert run.open == {}
     later(run, 4)
     assert run.open_types() == [told]
+
+
+def test_bank_money_that_is_applied_in_part_is_told_with_what_is_left():
+    """What somebody has still to apply is the exception's amount, also when another part of the deposit is told."""
+    run = taken(credit(350))
+    later(run, 4)
+    told = [run.take(applied("a1", "Tera1", 100)), run.take(credit(30, name="more") | {"document": "dep1"})]
+    exceptions = pl.concat(effects.exceptions for effects in told)
+    assert exceptions.select("type", "event_id", "amount_minor").rows() == [
+        ("unidentified_deposit", "dep1", 250),
+        ("unidentified_deposit", "dep1", 280),
+    ]
+    assert run.open_types() == ["unidentified_deposit"]
 
 
 @pytest.mark.parametrize("kind", ["bank_credit_received", "untraced_eft_received"])

@@ -127,6 +127,16 @@ def test_dispute_lost_is_owed_by_the_account_again(account):
     assert ("credit_balance" in run.open_types()) == (account is None)
 
 
+def test_dispute_won_in_part_tells_what_is_still_open():
+    """The exception's amount is what is still disputed, until the rest of it ends, too."""
+    run = Run()
+    run.take(*DISPUTE)
+    part = run.take(*(row | {"amount_minor": 10000} for row in WON))
+    assert part.exceptions.select("type", "amount_minor").rows() == [("chargeback", 15000)]
+    run.take(LOST[0] | {"amount_minor": 15000})
+    assert run.open == {}
+
+
 def test_dispute_that_ends_before_it_is_known_leaves_no_exception():
     """A dispute whose end comes first is never open."""
     run = Run()

@@ -356,15 +356,16 @@ def test_open_items_waiting_longer_than_allowed_is_excepted_once(row, days, faul
     assert register.said == {}
 
 
-def test_open_items_unused_residual_is_flagged_once_and_ends_when_used_up():
-    """What is left of a capture after its time is an exception of that amount, until the last part of it settles."""
+def test_open_items_unused_residual_is_flagged_with_what_is_left_and_ends_when_used_up():
+    """What is left of a capture after its time is an exception of that amount, less with each part that settles, until
+    the last one does."""
     register = arrived((AUTHORISED, CAPTURED, SETTLED._replace(amount_minor=600)))
     expected = ItemFlag("card_unsettled", "mercy", "ehr", "capture", "USD", 400, raised=True, cause="capture")
     assert register.age(7) == []
     assert register.age(7.1) == [expected]
     assert register.age(8) == []
     register.take(Row("half", "card_settled", 300, "c1", "p1"))
-    assert register.items.take_flags() == []
+    assert register.items.take_flags() == [expected._replace(residual_minor=100)]
     register.take(Row("rest", "card_settled", 100, "c1", "p1"))
     assert register.items.take_flags() == [expected._replace(residual_minor=0, raised=False)]
 
