@@ -233,7 +233,7 @@ class Gateway:
         except LogError as error:
             self._doubt = DOUBT_READS
             if isinstance(error, LogUnavailable):
-                self._admission.observe(None)
+                self._observe(None)
             raise
         self._doubt = 0
         shards = tuple(entry.shard for entry in entries)
@@ -263,11 +263,15 @@ class Gateway:
         """Whatever keeps the lag from being read closes the door: better refuse than overrun a shard unseen."""
         try:
             async with asyncio.timeout(LAG_TIMEOUT_S):
-                self._admission.observe(await self._log.lag())
+                self._observe(await self._log.lag())
             self._doubt = max(self._doubt - 1, 0)
         except (LogError, TimeoutError) as error:
-            self._admission.observe(None)
+            self._observe(None)
             _log.warning("lag_unknown", error_type=type(error).__name__)
+
+    def _observe(self, lag: dict[int, ShardLag] | None) -> None:
+        self._admission.observe(lag)
+        self._recent.observe(None if lag is None else {shard: given.appended for shard, given in lag.items()})
 
     @property
     def able(self) -> bool:

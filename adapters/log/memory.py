@@ -1,7 +1,8 @@
 """The event log in memory: LogWriter and LogReader over one object, with faults on demand.
 
 Differs from the real one: positions count 1-0, 2-0, …; `read` never waits; durability is "memory".
-Owns a plan of faults for appends, so that simulations can refuse one or lose its answer. Never sleeps, never locks.
+Owns a plan of faults for appends, so that simulations can refuse one or lose its answer, and a way to lose what was
+stored last. Never sleeps, never locks.
 """
 
 from collections import deque
@@ -93,6 +94,12 @@ class MemoryLog:
         """Forget entries up to and including this position. See LogReader."""
         if not self.held:
             self._records[shard] = self._after(shard, through)
+
+    def lose(self, shard: int, entries: int) -> None:
+        """Come back without the newest entries, as a server does that had not written them to disk."""
+        kept = len(self._records[shard]) - entries
+        self._rows_appended[shard] -= sum(record.rows for record in self._records[shard][kept:])
+        del self._records[shard][kept:]
 
     def close(self) -> "_Closed":
         """Nothing to close; awaitable, as one of the two ports closes with `await`."""

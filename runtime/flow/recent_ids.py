@@ -4,6 +4,8 @@ Owns two tables of fixed size. It may forget any event at any time, so only "kno
 memory decides about everything else.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
 
@@ -17,8 +19,22 @@ class RecentIds:
     """
 
     def __init__(self, ids_max: int) -> None:
-        bits = (ids_max - 1).bit_length()
-        self._tables = _Table(bits, shift=0), _Table(bits, shift=64 - bits)
+        self._bits = (ids_max - 1).bit_length()
+        self._appended: Mapping[int, int] | None = None
+        self._forget()
+
+    def observe(self, appended: Mapping[int, int] | None) -> None:
+        """Take note of the rows that each shard's log ever took; None when that can't be read.
+
+        A server that comes back with fewer, or was away and may have, has lost what it acknowledged and had not yet on
+        disk. Whoever sends that again must not hear that it is known.
+        """
+        before, self._appended = self._appended, appended
+        if appended is not None and (before is None or any(appended.get(s, 0) < rows for s, rows in before.items())):
+            self._forget()
+
+    def _forget(self) -> None:
+        self._tables = _Table(self._bits, shift=0), _Table(self._bits, shift=64 - self._bits)
 
     def known(self, ids: np.ndarray, digests: np.ndarray) -> np.ndarray:
         """For each row whether the same event was remembered before."""

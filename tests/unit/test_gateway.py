@@ -8,10 +8,10 @@ import pytest
 from actors.answers import Receipt
 from actors.gateway import Gateway
 from adapters.log.memory import MemoryLog
-from runtime.errors import FrameError
+from runtime.errors import FrameError, LogUnavailable
 from runtime.flow import frames
 from runtime.limits import Limits
-from runtime.ports import START
+from runtime.ports import START, ShardLag
 from runtime.routing import shard_of, splitter
 from runtime.schema import EntityTerms, Few, KindTerms, Vocabulary, conform, to_arrow
 from runtime.validation import validate
@@ -34,6 +34,21 @@ class StoppedClock:
 
     def sleep(self, seconds: float) -> None:
         raise AssertionError("nobody sleeps here")
+
+
+class WatchedLog(MemoryLog):
+    """A log that tells when its lag is looked at."""
+
+    looked = asyncio.Event()
+
+    async def lag(self) -> dict[int, ShardLag]:
+        self.looked.set()
+        return await super().lag()
+
+    async def next_look(self) -> None:
+        """Return once somebody has looked again."""
+        self.looked = asyncio.Event()
+        await self.looked.wait()
 
 
 def events(name: str, count: int, **changes: object) -> pl.DataFrame:
@@ -117,6 +132,37 @@ def test_gateway_counts_and_leaves_out_what_is_bad_or_known():
     assert receipt.accepted.tolist() == [100, 102]
     assert receipt.rejected["row"].to_list() == [101]
     assert sum(rows for _, _, rows in receipt.stored.positions()) == 2
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_gateway_forgets_what_its_log_has_lost(away: bool):
+    """A log that comes back without its newest entries is sent them again: nobody answers that they are known. Where it
+    was away and has as many rows again by others, whatever was known before is asked anew, too."""
+    log, split = WatchedLog(SHARDS), splitter(SCOPES, SHARDS)
+    first = events("a", 30)
+
+    def lose_all() -> None:
+        for shard, records in log.read(dict.fromkeys(range(SHARDS), START), 10**9, 0).items():
+            log.lose(shard, len(records))
+
+    async def submit() -> list[Receipt]:
+        gateway = Gateway(log, vocabulary=VOCABULARY, split=split, limits=Limits(), clock=StoppedClock())
+        receipts = [await gateway.submit(first), await gateway.submit(first)]
+        await log.next_look()
+        if away:
+            log.plan("lose_call")
+            with pytest.raises(LogUnavailable):
+                await gateway.submit(events("b", 1))
+        else:
+            lose_all()
+        await log.next_look()
+        receipts += [await gateway.submit(first), await gateway.submit(first)]
+        await gateway.close()
+        return receipts
+
+    receipts = asyncio.run(submit())
+    assert [len(receipt.accepted) for receipt in receipts] == [30, 0, 30, 0]
+    assert [len(receipt.duplicates) for receipt in receipts] == [0, 30, 0, 30]
 
 
 def test_gateway_frame_too_large_for_any_room_is_refused_and_not_told_to_wait():

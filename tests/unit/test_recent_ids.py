@@ -26,6 +26,19 @@ def test_recent_ids_with_other_content_are_not_known():
     assert not recent.known(ids, hashes(3, 10)).any()
 
 
+def test_recent_ids_are_forgotten_with_what_a_log_lost():
+    """Rows that grow say nothing; fewer of any shard, or a time in which nobody could tell, forget all."""
+    ids = hashes(1, 10)
+    for appended, known in (({0: 9, 1: 5}, True), ({0: 9, 1: 4}, False), ({0: 9}, False), (None, True)):
+        recent = RecentIds(1_000)
+        recent.observe({0: 8, 1: 5})
+        recent.remember(ids, ids)
+        recent.observe(appended)
+        assert recent.known(ids, ids).all() == known, appended
+    recent.observe({0: 10, 1: 6})
+    assert not recent.known(ids, ids).any()
+
+
 def test_recent_ids_beyond_the_size_forget_the_oldest():
     """Full tables keep the newest events and stay as large as they are."""
     recent, ids = RecentIds(1_000), hashes(1, 20_000)
