@@ -3,7 +3,7 @@
 Owns how an actor is asked for, found, pinged and killed. Never builds a part: it is given a builder for each name.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 import ray
@@ -15,6 +15,7 @@ from runtime.errors import PenstockError
 NAMESPACE = "penstock"
 CALLS_AT_ONCE = 8  # pings and calls that a thread shell answers side by side
 STOP_TIMEOUT_S = 30.0
+CONTROL = "control"  # the resource of the parts that a cluster needs from the start: its head offers it
 
 
 class PartSpec(NamedTuple):
@@ -45,19 +46,16 @@ class RayStage:
     def start(self, name: str) -> None:
         """Ask for the part; one that is there already is left alone."""
         spec = self._specs[name]
-        # Every long-lived actor holds something: the autoscaler removes nodes whose actors hold nothing.
-        placed = {"resources": {spec.resource: 1}} if spec.resource in self._resources else {}
         ray.remote(spec.shell).options(
             name=name,
             namespace=NAMESPACE,
             lifetime="detached",
             get_if_exists=True,
-            num_cpus=0.01,
             max_restarts=-1,
             max_task_retries=0,
             max_concurrency=CALLS_AT_ONCE,
             enable_task_events=False,
-            **placed,
+            **held(spec.resource, self._resources),
         ).remote(name, spec.build)
 
     def kill(self, name: str) -> None:
@@ -93,6 +91,16 @@ class RayStage:
             ray.wait(stopping, num_returns=len(stopping), timeout=STOP_TIMEOUT_S)
         for handle in handles:
             ray.kill(handle, no_restart=True)
+
+
+def held(resource: str, offered: Collection[str]) -> dict[str, object]:
+    """What a part's actor holds of its node; always something, as the autoscaler removes nodes whose actors hold
+    nothing. The part's own resource, and no CPU beside it, as a head has none to give; a little CPU on a Ray that knows
+    no such resources. One that offers CONTROL knows them all: the nodes with the others may still be on their way.
+    """
+    if resource in offered or CONTROL in offered:
+        return {"num_cpus": 0, "resources": {resource: 1}}
+    return {"num_cpus": 0.01}
 
 
 def _result(answer: ray.ObjectRef) -> object:

@@ -1,6 +1,7 @@
 """Joining a Ray cluster that somebody else runs, and leaving it as it was."""
 
 import contextlib
+import json
 import socket
 import subprocess
 import sys
@@ -10,12 +11,20 @@ from pathlib import Path
 import psutil
 import pytest
 import trustme
+import yaml
 from installed import Installed, Marked, until
 from penstock import Client
 
 from adapters.tls import client_credentials
 
 RAY_TIMEOUT_S = 60.0
+CLUSTER = yaml.safe_load((Path(__file__).resolve().parents[2] / "cluster.yaml").read_text())
+RESOURCES = {
+    name: count
+    for node in CLUSTER["available_node_types"].values()
+    for name, count in node["resources"].items()
+    if name != "CPU"
+}
 
 
 def free_port() -> int:
@@ -34,12 +43,12 @@ def listens(port: int) -> bool:
 
 @pytest.fixture(scope="module")
 def ray(folder: Path) -> Iterator[tuple[Marked, int]]:
-    """A plain Ray head, as an administrator starts it: its processes and its port."""
+    """A Ray as cluster.yaml describes it, on one node, of which the head's part has no CPU: its processes, its port."""
     marked, port = Marked(folder, folder / "theirs"), free_port()
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
     command += ["--node-ip-address", "127.0.0.1", "--port", str(port), "--temp-dir", str(folder / "theirs")]
     command += ["--include-dashboard", "false", "--metrics-export-port", str(free_port())]
-    command += ["--num-cpus", "4", "--object-store-memory", str(100 * 2**20)]
+    command += ["--num-cpus", "0", "--resources", json.dumps(RESOURCES), "--object-store-memory", str(100 * 2**20)]
     with (folder / "theirs.out").open("ab") as out:
         head = subprocess.Popen(
             command,
