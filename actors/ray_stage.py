@@ -35,6 +35,15 @@ class RayStage:
         self._asked: dict[str, ray.ObjectRef] = {}  # pings that nobody has answered yet
         self._resources = ray.cluster_resources()
 
+    @property
+    def address(self) -> str:
+        """The host:port of this Ray's head."""
+        return ray.get_runtime_context().gcs_address
+
+    def present(self) -> list[str]:
+        """The parts of whatever Penstock runs here, by name."""
+        return sorted(ray.util.list_named_actors())
+
     def exists(self, name: str) -> bool:
         """Whether an actor of that name is known to Ray, answering or not."""
         try:

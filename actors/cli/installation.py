@@ -179,6 +179,8 @@ class Installation:
             run_folder=str(self.folder),
         )
         wiring.check()
+        if not record.ray:
+            self._take_vacant(record)
         record.gateway = f"{self.config.gateway.called()}:{port}"
         record.wiring = wiring.plain()
         self._write(record)
@@ -186,6 +188,17 @@ class Installation:
             stage.start(SUPERVISOR)
             _wait_until_running(stage, stage.names)
             say(f"actors: {len(stage.names)} running, gRPC at {record.gateway}")
+
+    def _take_vacant(self, record: RunRecord) -> None:
+        """See that a joined Ray lets us in and runs no Penstock, whose parts would pass for ours."""
+        with self.stage(record) as stage:
+            if present := stage.present():
+                raise ConfigError(
+                    f"runtime.ray_address: a Penstock runs on this Ray already ({', '.join(present)}); "
+                    "stop it where it was started, or name another Ray"
+                )
+            if record.ray_address == "auto":
+                record.ray_address = stage.address
 
     def _gateway_port(self) -> int:
         """The port to serve. Gateways of one Penstock share it, so nothing else would notice a second one there."""
@@ -203,7 +216,7 @@ class Installation:
 
     @contextlib.contextmanager
     def stage(self, record: RunRecord | None = None) -> Iterator:
-        """A connection to Ray, closed at the end. NotRunning where there is none any more."""
+        """A connection to Ray, closed at the end. NotRunning where there is none any more, or none for us."""
         record = record or self.record()
         if not ray_is_up(record):
             raise NotRunning(f"Ray does not run any more, at {record.ray_address}; start all again with: penstock up")
@@ -214,13 +227,17 @@ class Installation:
         from actors.bootstrap import part_specs
         from actors.ray_stage import NAMESPACE, RayStage
 
-        ray.init(
-            address=record.ray_address,
-            namespace=NAMESPACE,
-            log_to_driver=False,
-            logging_level="error",
-            configure_logging=False,
-        )
+        try:
+            ray.init(
+                address=record.ray_address,
+                namespace=NAMESPACE,
+                log_to_driver=False,
+                logging_level="error",
+                configure_logging=False,
+            )
+        except ConnectionError:
+            remedy = "if it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+            raise NotRunning(f"Ray takes no connection at {record.ray_address}; {remedy}") from None
         try:
             yield RayStage(part_specs(wiring_from(record.wiring)) if record.wiring else {})
         finally:
@@ -232,9 +249,7 @@ class Installation:
         """Let the actors finish, then end what was started here, the log last."""
         record = self.record()
         if record.wiring and ray_is_up(record):
-            with contextlib.suppress(ConnectionError), self.stage(record) as stage:
-                stage.stop([SUPERVISOR])
-                stage.stop([name for name in stage.names if name != SUPERVISOR])
+            self._stop_actors(record)
         with self._changing_parts():
             record = self.record()  # a part may have been started again while the actors stopped
             if record.ray:
@@ -242,6 +257,12 @@ class Installation:
             for part in reversed(record.parts):
                 embedded.stop(part)
             self._record_path.unlink()
+
+    def _stop_actors(self, record: RunRecord) -> None:
+        """A Ray of ours ends anyway; on somebody else's the actors would stay for good where they are not reached."""
+        with contextlib.suppress(*[NotRunning] if record.ray else []), self.stage(record) as stage:
+            stage.stop([SUPERVISOR])
+            stage.stop([name for name in stage.names if name != SUPERVISOR])
 
     # ── while it runs ──
 

@@ -95,8 +95,8 @@ def parts_in(marked: Marked) -> list[psutil.Process]:
 
 
 def test_joined_ray_runs_the_parts_and_outlives_them(folder, ray, encrypted):
-    """`penstock up --address` runs its parts on that Ray; `down` ends them and nothing that it did not start. Producers
-    and commands come in with certificates."""
+    """`penstock up --address` runs its parts on that Ray, where no second Penstock takes them for its own; `down` ends
+    them and nothing that it did not start. Producers and commands come in with certificates."""
     theirs, port = ray
     penstock = Installed(folder, "joined", encrypted)
     try:
@@ -110,6 +110,10 @@ def test_joined_ray_runs_the_parts_and_outlives_them(folder, ray, encrypted):
         assert penstock.json("status")["healthy"] is True
         with penstock.books() as books:
             until(lambda: books.balances().height == 2, RAY_TIMEOUT_S, "the event is booked")
+        other = Installed(folder, "second", without_erp)
+        other.run("up", "--address", f"127.0.0.1:{port}", status=2)
+        assert not (other.data / "run.json").exists() and other.marked.names() == []
+        assert penstock.json("status")["healthy"] is True
     finally:
         penstock.end()
     assert listens(port)

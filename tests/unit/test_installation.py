@@ -32,6 +32,25 @@ def test_ray_that_was_joined_without_an_address_is_taken_to_be_there():
     assert not ray_is_up(RunRecord(host="here", ray=ENDED, ray_address="auto"))
 
 
+class LockedOut(Installation):
+    """An installation whose Ray takes no connection, for want of a token."""
+
+    def stage(self, record: RunRecord | None = None):
+        """Refuse."""
+        raise NotRunning("Ray takes no connection")
+
+
+def test_down_that_is_not_let_into_a_joined_ray_forgets_nothing(tmp_path: Path):
+    """The actors run on: whoever comes with the token must find what to end."""
+    entity = {"name": "Mercy", "opens_on": "2026-07-01"}
+    config = parse({"runtime": {"data_dir": str(tmp_path)}, "entities": {"mercy": entity}})
+    record = RunRecord(host="here", ray_address="auto", wiring={"log_url": "redis://log"})
+    (tmp_path / "run.json").write_bytes(msgspec.json.encode(record))
+    with pytest.raises(NotRunning, match="takes no connection"):
+        LockedOut(config).down()
+    assert Installation(config).record() == record
+
+
 def test_data_folder_that_can_not_be_made_is_named_by_its_key(tmp_path: Path):
     """Where a file stands in its place, the error says which setting to change."""
     (tmp_path / "taken").write_text("")
