@@ -17,11 +17,15 @@ THREADS_VARIABLE = "POLARS_MAX_THREADS"  # one core a process, so that cores don
 @contextmanager
 def pool(processes: int, begin: Callable[..., object] | None = None, *given: object) -> Iterator[ProcessPoolExecutor]:
     """So many processes, each of which calls `begin(*given)` first. When the block ends, what has not begun is dropped,
-    and what runs is waited for."""
+    and what runs is waited for, unless whoever asked is told to end."""
     os.environ.setdefault(THREADS_VARIABLE, "1")
     executor = ProcessPoolExecutor(processes, mp_context=SPAWN, initializer=_begun, initargs=(begin, given))
     try:
         yield executor
+    except (KeyboardInterrupt, SystemExit):
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
 

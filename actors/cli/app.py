@@ -26,8 +26,19 @@ from adapters.sources import FORMATS, NAMES_ENTITIES, recognise
 from runtime.config import Config
 from runtime.errors import ConfigError
 
+ENDS = (signal.SIGTERM, signal.SIGHUP)
+
+
+def _end_in_order() -> None:
+    """Let a command that is told to end take back what it began, as Ctrl-C does; a signal that is ignored stays so."""
+    for number in ENDS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda given, _frame: sys.exit(128 + given))
+
+
 app = typer.Typer(
     name="penstock",
+    callback=_end_in_order,
     help="Takes the money events of a health system and feeds its ERPs balanced journals, each event once.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -302,7 +313,6 @@ def demo(
     json: AsJson = False,
 ) -> None:
     """Run the whole way once: four doors, durable log, books, a real ERP, and the proof that they agree."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what it started is ended
     with told():
         result = demonstration.run(Console(quiet=True) if json else out, events=events, keep=keep, synthea=synthea)
     if report:

@@ -1,0 +1,22 @@
+"""Commands that are told to end before they are done: what they began is taken back."""
+
+import signal
+import subprocess
+
+import pytest
+from installed import PENSTOCK, Installed
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_start_that_is_told_to_end_leaves_nothing_running(folder, demo_on_free_ports, number):
+    """`penstock up` ends what it has started, as after Ctrl-C, and says so by its exit status."""
+    penstock = Installed(folder, f"cut-{number}", demo_on_free_ports.replace('kind = "tryton"', 'kind = "none"'))
+    try:
+        command = [PENSTOCK, "up", "-c", str(penstock.config)]
+        with subprocess.Popen(command, env=penstock.marked.environment, stdout=subprocess.PIPE, text=True) as up:
+            assert "log:" in up.stdout.readline()
+            up.send_signal(number)
+        assert up.returncode == 128 + number
+        assert penstock.marked.names() == [] and not (penstock.data / "run.json").exists()
+    finally:
+        penstock.end()
