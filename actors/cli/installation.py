@@ -86,21 +86,26 @@ class Installation:
 
     def up(self, say: Callable[[str], None]) -> RunRecord:
         """Start everything and wait until it answers. `say` is told each thing that is ready."""
-        if self._record_path.exists():
-            if self.is_up():
-                raise ConfigError(f"already running from {self.config.runtime.data_dir}; stop it with: penstock down")
-            self.down()
         check_erp(self.config)
         check_tls(self.config.gateway.tls, self.config.gateway.called())
         check_mapping(self.config, parse_rulebook(settings.load_rulebook_text(self.config)))
         self._make_folder()
+        with self._alone():
+            if self._record_path.exists():
+                if self.is_up():
+                    given = self.config.runtime.data_dir
+                    raise ConfigError(f"already running from {given}; stop it with: penstock down")
+                self._stop()
+            return self._start(say)
+
+    def _start(self, say: Callable[[str], None]) -> RunRecord:
         record = RunRecord(host=socket.gethostname())
         try:
             self._start_parts(record, say)
             self._start_actors(record, say)
         except BaseException:
             self._write(record)
-            self.down()
+            self._stop()
             raise
         return record
 
@@ -247,6 +252,11 @@ class Installation:
 
     def down(self) -> None:
         """Let the actors finish, then end what was started here, the log last."""
+        self.record()
+        with self._alone():
+            self._stop()
+
+    def _stop(self) -> None:
         record = self.record()
         if record.wiring and ray_is_up(record):
             self._stop_actors(record)
@@ -283,6 +293,20 @@ class Installation:
         if part.name == "valkey":
             return embedded.start_valkey(self.folder / "log", part.port, self.config.log.fsync)
         return self._start_tryton(part.port)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Only one command at a time starts or stops this installation: a second one would take a start that is under
+        way for one that was cut short. ConfigError for the second."""
+        with (self.folder / "command.lock").open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                given = self.config.runtime.data_dir
+                raise ConfigError(
+                    f"another penstock up or down is at work on {given}; wait until it has ended"
+                ) from None
+            yield
 
     @contextlib.contextmanager
     def _changing_parts(self) -> Iterator[None]:

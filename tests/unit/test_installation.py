@@ -1,5 +1,6 @@
 """What runs from a data folder, by its record: what is told of it when its Ray has died."""
 
+import fcntl
 from pathlib import Path
 
 import msgspec
@@ -48,6 +49,20 @@ def test_down_that_is_not_let_into_a_joined_ray_forgets_nothing(tmp_path: Path):
     (tmp_path / "run.json").write_bytes(msgspec.json.encode(record))
     with pytest.raises(NotRunning, match="takes no connection"):
         LockedOut(config).down()
+    assert Installation(config).record() == record
+
+
+def test_second_command_that_starts_or_stops_is_refused_while_one_is_at_work(tmp_path: Path):
+    """It would end what the first has started so far, and both would go on with half a Penstock each."""
+    entity = {"name": "Mercy", "opens_on": "2026-07-01"}
+    config = parse({"runtime": {"data_dir": str(tmp_path)}, "erp": {"kind": "none"}, "entities": {"mercy": entity}})
+    record = RunRecord(host="here")
+    (tmp_path / "run.json").write_bytes(msgspec.json.encode(record))
+    with (tmp_path / "command.lock").open("ab") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        for command in (lambda: Installation(config).up(pytest.fail), Installation(config).down):
+            with pytest.raises(ConfigError, match="another penstock up or down is at work"):
+                command()
     assert Installation(config).record() == record
 
 
