@@ -117,19 +117,20 @@ class AccountBalances:
         return sums
 
     def age(self, now_ms: int) -> list[ItemFlag]:
-        """Once a day: suspects that stand in credit for too long become exceptions, and others end."""
+        """Once a day: suspects that stand in credit for too long become exceptions, told with what they are in credit
+        now, and others end."""
         if now_ms // DAY_MS <= self._looked_day or not self._suspects:
             return []
         self._looked_day = now_ms // DAY_MS
         suspects = pl.concat(self._suspects).unique("key", keep="first", maintain_order=True)
         balances = pl.Series("balance", self._balances(suspects["key"].to_numpy()))
         overdue = (balances < 0) & (now_ms - suspects["since_ms"] > self._terms.wait_days * DAY_MS)
-        told = suspects["flagged_minor"] > 0
-        raised, ended = suspects.filter(overdue & ~told), suspects.filter((balances >= 0) & told)
+        anew = overdue & (suspects["flagged_minor"] != -balances)
+        raised, ended = suspects.filter(anew), suspects.filter((balances >= 0) & (suspects["flagged_minor"] > 0))
         flags = [self._flag(row, minor, raised=False) for *row, minor in _stood(ended)]
-        credits = -balances.filter(overdue & ~told)
+        credits = -balances.filter(anew)
         flags += [self._flag(row, minor, raised=True) for (*row, _), minor in zip(_stood(raised), credits, strict=True)]
-        flagged = pl.when(overdue & ~told).then(-balances).otherwise(suspects["flagged_minor"])
+        flagged = pl.when(anew).then(-balances).otherwise(suspects["flagged_minor"])
         self._suspects = [suspects.with_columns(flagged.alias("flagged_minor")).filter(balances < 0)]
         return flags
 

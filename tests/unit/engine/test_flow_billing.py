@@ -2,6 +2,7 @@
 
 from datetime import date
 
+import polars as pl
 import pytest
 from unit.engine.builders import DAY_MS, NOW_MS, Run, charge, decision, event, mapping, tick
 
@@ -248,6 +249,24 @@ def test_account_in_credit_is_told_after_its_time_and_ends_when_it_is_moved():
     run.step(tick(NOW_MS + 7 * DAY_MS))
     assert run.open == {}
     assert (run.balance("PT_CREDIT"), run.balance("AR_SELF")) == (-30, 0)
+
+
+def test_account_in_credit_is_told_with_what_it_is_in_credit_now():
+    """What a patient may get back is more when more was paid too much, and less when some of it was moved."""
+    run = Run()
+    run.take(charge("e1", 100), event("e2", "payment_received", 130))
+    told = [run.step(tick(NOW_MS + 6 * DAY_MS))]
+    run.take(event("e3", "payment_received", 50))
+    told += [run.step(tick(NOW_MS + days * DAY_MS)) for days in (7, 8)]
+    run.take(event("e4", "credit_balance_moved", 60))
+    told += [run.step(tick(NOW_MS + 9 * DAY_MS))]
+    exceptions = pl.concat(effects.exceptions for effects in told)
+    assert exceptions.select("type", "event_id", "amount_minor").rows() == [
+        ("credit_balance", "e2", 30),
+        ("credit_balance", "e2", 80),
+        ("credit_balance", "e2", 20),
+    ]
+    assert run.open_types() == ["credit_balance"]
 
 
 def test_account_paid_by_card_is_settled_where_it_was_charged():
