@@ -141,13 +141,12 @@ class OrderLine(Touched, array_like=True):
         return _in_minor(quantity, *_rate(self.price))
 
     def standing(self) -> Standing:
-        """What the line is worth now. A line of level 2 accrues nothing."""
-        used = self.value(self.used)
+        """What the line is worth now. A line of level 2 accrues nothing, and has no stock that could be used."""
         if self.level == 2:
-            return Standing(0, 0, 0, used)
+            return Standing(0, 0, 0, 0)
         billed, at_hand = sum([entry.quantity for entry in self.bills]), self.at_hand
         cleared = max(0, min(billed, at_hand))
-        return Standing(self.value(at_hand), self.value(billed), self.value(cleared), used)
+        return Standing(*map(self.value, (at_hand, billed, cleared, self.used)))
 
     def is_square(self) -> bool:
         """Whether everything received is billed, everything billed received, and nothing at fault."""

@@ -11,7 +11,7 @@ Parts, by `Fact.part`, and their measures; all keys but "ordered" name a line th
     accepted            {}
     billed, credited    cleared, unreceived, variance, expense: their sum is the amount, negative when credited;
                         a credit without a quantity is one of the price. Without a key (no order) all is expense.
-    used                cost
+    used                cost, none of what was expense before
 """
 
 from collections.abc import Callable
@@ -41,6 +41,7 @@ from runtime.ledger.tolerances import UNLIMITED, Check, most_fault, percent_faul
 
 DAY_MS = 86_400_000
 LEVELS = ("2", "3", "4")
+EXPENSE = "EXPENSE"
 TWICE = "duplicate_open_item"
 _BILLING = {"billed": 1, "credited": -1}
 _FREE = (UNLIMITED, UNLIMITED)
@@ -54,7 +55,8 @@ class OrderTerms(
 ):
     """How order lines are matched.
 
-    `level`: the ways of the match where the policy gives none. `payable`: the item that a bill opens, which is held.
+    `level`: the ways of the match where the policy gives none. `goods_policy`: says whether goods are EXPENSE when they
+    are received, and then not once more when they are used. `payable`: the item that a bill opens, which is held.
     `usage`: the exception of a bill of more than was used, where the order says `bill_only` (a consignment).
     `supplier`: the exception of another supplier or currency than the order's. `used`: of a use of more than was
     received. `unordered`: of what answers a line that is not there, or no longer. `keep_days`: a line that is square
@@ -68,6 +70,7 @@ class OrderTerms(
 
     level: Literal["2", "3", "4"]
     level_policy: str
+    goods_policy: str = ""
     alias_policy: str
     payable: str
     price: Check
@@ -100,7 +103,7 @@ class OrderTerms(
     def policies(self) -> set[str]:
         """Every policy that the register asks for."""
         tolerances = {name for check in self.checks for name in (check.percent, check.most)}
-        return {self.level_policy, self.alias_policy, *tolerances}
+        return {self.level_policy, self.alias_policy, *tolerances, *filter(None, [self.goods_policy])}
 
     def check_policy(self, name: str, value: str) -> str:
         """What is wrong with a policy's value, "" when nothing is or the policy is none of these."""
@@ -134,12 +137,12 @@ class OrderLines:
         fault = self._fault(fact, line)
         if fault:
             return Finding(fault=fault)
-        before = line.standing()
+        before, is_expensed = line.standing(), fact.part == "used" and self._is_expensed(fact, line)
         _keep(line, fact)
         line.touched_ms = now_ms
         self._tell(fact.entity, line)
         return Finding(
-            _measures(fact, line.level, before, line.standing()),
+            {"cost": 0} if is_expensed else _measures(fact, line.level, before, line.standing()),
             facility="" if fact.facility else line.facility,
             department="" if fact.department else line.department,
         )
@@ -201,6 +204,11 @@ class OrderLines:
         """Fixed when the line is ordered, as what is accrued hangs on it. What can't be read is the strictest."""
         asked = self._policy(self._terms.level_policy, place) or self._terms.level
         return int(asked if asked in LEVELS else LEVELS[-1])
+
+    def _is_expensed(self, fact: Fact, line: OrderLine) -> bool:
+        """Whether what is used was expense when it was received, and has never been in stock."""
+        place = Place(fact.entity, line.facility, line.department, fact.effective_on, line.supplier)
+        return self._policy(self._terms.goods_policy, place) == EXPENSE
 
     def _fault(self, fact: Fact, line: OrderLine | None) -> str:
         """The exception that holds a fact, "" when it fits its line."""

@@ -54,6 +54,8 @@ class OrderLines:
         line["touched"] = now_ms
         self._reflag(line)
         found = {"measures": _measures(line, part, row["amount_minor"], before, _worths(line))}
+        if part == "used" and self._is_expensed(line, row):
+            found = {"measures": {"cost": 0}}
         return found | {name: "" if row[name] else line["order"][name] or "" for name in ("facility", "department")}
 
     def _order(self, key: str, row: Row, now_ms: int) -> Row:
@@ -74,6 +76,12 @@ class OrderLines:
             "touched": now_ms,
         }
         return {}
+
+    def _is_expensed(self, line: Row, row: Row) -> bool:
+        """Whether goods are expense when they are received."""
+        place = line["order"] | {"effective_on": row["effective_on"]}
+        goods = self._accounts.policy(self._terms.goods_policy, place, row["effective_on"])
+        return goods == "EXPENSE"
 
     def _fault(self, line: Row, part: str, quantity: Fraction, row: Row) -> str:
         order, on = line["order"], row["effective_on"]
@@ -237,14 +245,14 @@ def _dues(line: Row) -> dict[str, Fraction]:
 
 
 def _worths(line: Row) -> dict[str, int]:
-    """The line in money, at the order's price. Two ways accrue nothing."""
-    price, used = line["price"], _worth(_sum(line, "used"), line["price"])
+    """The line in money, at the order's price. Two ways accrue nothing, and stock nothing."""
+    price = line["price"]
     if line["level"] == 2:
-        return {"received": 0, "billed": 0, "cleared": 0, "used": used}
+        return dict.fromkeys(("received", "billed", "cleared", "used"), 0)
     billed = _sum(line, "billed") + _sum(line, "credited")
     cleared = max(Fraction(0), min(billed, _at_hand(line)))
-    worths = {"received": _at_hand(line), "billed": billed, "cleared": cleared}
-    return {name: _worth(quantity, price) for name, quantity in worths.items()} | {"used": used}
+    worths = {"received": _at_hand(line), "billed": billed, "cleared": cleared, "used": _sum(line, "used")}
+    return {name: _worth(quantity, price) for name, quantity in worths.items()}
 
 
 def _measures(line: Row, part: str, amount: int, before: Row, after: Row) -> dict[str, int]:

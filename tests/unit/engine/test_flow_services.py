@@ -3,7 +3,7 @@
 from itertools import permutations
 
 import pytest
-from unit.engine.builders import DAY_MS, NOW_MS, Run, decision, event, tick
+from unit.engine.builders import DAY_MS, NOW_MS, Run, decision, event, mapping, tick
 
 PIECE = 1000
 
@@ -53,6 +53,26 @@ def test_implant_is_received_used_and_charged_in_any_order(order, together):
         "GROSS_REV": -90_000,
     }
     assert later(run, 5) == []
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["one step", "a step each"])
+@pytest.mark.parametrize(
+    ("policy", "answer", "accounts"),
+    [
+        ("POLICY_RECEIVED_GOODS", "EXPENSE", {"GRNI": -50_000, "SUPPLY_EXPENSE": 50_000}),
+        ("POLICY_MATCH_LEVEL", "2", {}),
+    ],
+    ids=["when received", "when billed"],
+)
+def test_implant_that_is_expense_before_its_use_costs_once_and_leaves_no_inventory(policy, answer, accounts, together):
+    """What was never in stock can't leave it: the use posts nothing, and still awaits its charge."""
+    for order in permutations(IMPLANT):
+        run = Run()
+        run.step(mapping(2, [{"role": policy, "account": answer}]))
+        for step in [order] if together else [[row] for row in order]:
+            run.take(*step)
+        assert run.balances_of("mercy") == accounts | {"AR_SELF": 90_000, "GROSS_REV": -90_000}
+        assert later(run, 5) == []
 
 
 def test_implant_used_and_never_charged_is_lost_revenue_until_it_is_charged():

@@ -226,6 +226,7 @@ def test_order_lines_of_level_two_expense_their_bills_and_accrue_nothing():
     books = Books({"POLICY_MATCH_LEVEL": "2"})
     assert books.take(ordered(), fact("r1", "received", "5")).measures == {"received": 0, "cleared": 0}
     books.take(fact("b1", "billed", "100", 100_000), fact("c1", "credited", "10", 10_000))
+    assert books.take(fact("u1", "used", "3")).measures == {"cost": 0}
     assert books.end() == ({"EXPENSE": 90_000, "AP": -90_000}, [], [])
 
 
