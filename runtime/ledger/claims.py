@@ -80,6 +80,7 @@ class Claim(_Outline, array_like=True, gc=False):
     unapplied_minor: int = 0  # paid while nobody had submitted it
     expected_minor: int | None = None
     payment: tuple[str, str, str] = ("", "", "")  # source, event and currency of the least payment by name
+    promise: tuple[int, str, str] = (_NEVER, "", "")  # milliseconds, source and event of the newest promise
 
 
 class _Rejection(NamedTuple):
@@ -126,7 +127,7 @@ class Claims:
         elif fact.part == "adjusted" and fact.reason.startswith(self._terms.patient_codes):
             claim.patient_minor += fact.amount_minor
         elif fact.part == "expected":
-            claim.expected_minor = fact.amount_minor
+            _promise(claim, fact)
         now = _wanting(claim)
         if claim.flagged or now != _NOTHING:
             self._reflag(claim, fact.entity)
@@ -268,6 +269,13 @@ class Claims:
 _STATE = tuple[int, list[bytes], list[tuple[_Key, list[_Rejection]]]]
 _NOTHING = (0, "", 0)
 _UNCHANGED = Finding(dict.fromkeys(("unapplied", "identified", *VARIANCES), 0))
+
+
+def _promise(claim: Claim, fact: Fact) -> None:
+    """What the contract promises, as it was told last in time, whichever came last."""
+    promise = (fact.occurred_ms, fact.source, fact.event_id)
+    if promise >= claim.promise:
+        claim.promise, claim.expected_minor = promise, fact.amount_minor
 
 
 def _group(entity: str, batch: str) -> _Key:

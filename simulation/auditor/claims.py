@@ -93,7 +93,8 @@ class Claims:
 
     def _missing(self, facts: list[tuple[str, Row, bool]]) -> tuple[str, int]:
         """What a payer that has paid still owes of the contract's promise, and the name of such a shortfall."""
-        expected = [row["amount_minor"] for part, row, _ in facts if part == "expected"]
+        promises = sorted((row for part, row, _ in facts if part == "expected"), key=_told_at)
+        expected = [row["amount_minor"] for row in promises]
         payments = [row["amount_minor"] for part, row, _ in facts if part == "paid"]
         patient = [row["amount_minor"] for part, row, _ in facts if part == "adjusted" and self._is_patient(row)]
         if not expected or not payments or sum(payments) + sum(patient) >= expected[-1]:
@@ -113,6 +114,10 @@ class Claims:
         for key, claim in list(self._claims.items()):
             if now_ms - self._terms.keep_days * DAY_MS > claim["touched"] and not claim["flagged"]:
                 del self._claims[key]
+
+
+def _told_at(row: Row) -> tuple:
+    return row["occurred_at"], row["source"], row["event_id"]
 
 
 def _unapplied(facts: list[tuple[str, Row, bool]]) -> int:

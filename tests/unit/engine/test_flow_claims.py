@@ -169,6 +169,17 @@ def test_claim_paid_less_than_the_contract_promises_is_an_underpayment(order):
     assert sorted(run.open.values()) == [("underpayment", "paid")]
 
 
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+def test_claim_promised_anew_is_held_to_the_newest_promise_in_any_order(order):
+    """A price that was found to be lower is what counts, also when the first one comes after it."""
+    lower = event("promise2", "claim_expected", 600, **CLAIM) | {"occurred_at": NOW_MS + 1}
+    rows, run = (EXPECTED, lower, HEADER, PAID), Run()
+    for at in order:
+        run.take(rows[at])
+    assert run.open == {}
+    assert not any(net for key, net in run.variances.items() if key[-1])
+
+
 def test_claim_underpayment_tells_its_variance_and_ends_when_the_rest_is_paid():
     """The exception's amount is what is missing now; the payment of the rest ends it."""
     run = Run()
