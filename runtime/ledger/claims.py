@@ -6,16 +6,20 @@ is a denial: code tables do.
 """
 
 from collections.abc import Callable
+from datetime import date
+from functools import lru_cache
 from typing import ClassVar, NamedTuple
 
 import msgspec
 
-from runtime.ledger.registers import Fact, Finding, ItemFlag, Marks, Policy, Told
+from runtime.ledger.crosswalk import NEWEST, Place
+from runtime.ledger.registers import Fact, Finding, ItemFlag, Marks, Policy, Told, usual_name
 from runtime.ledger.resting import Resting
 
 DAY_MS = 86_400_000
 KNOWN, UNAPPLIED = "AR", "UNAPPLIED"  # answers to POLICY_UNMATCHED_CLAIM
 _NEVER = -1
+_PAYERS_REMEMBERED = 4096  # on a day each
 
 # What a payer owes beyond what it paid, by how much of its promise that is: all, a tenth or more, less.
 VARIANCES = UNPAID, SHORT_TENTH, SHORT = "unpaid", "short_tenth", "short"
@@ -75,12 +79,13 @@ class Claim(_Outline, array_like=True, gc=False):
     status: str = ""
     at: _At = (_NEVER, 0, 0, 0, "", "")
     is_submitted: bool = False
-    paid_minor: int = 0
-    patient_minor: int = 0
+    payer: str | None = None  # the first that was heard of
+    settled_minor: int = 0  # what it paid and left to the patient
     unapplied_minor: int = 0  # paid while nobody had submitted it
     expected_minor: int | None = None
     payment: tuple[str, str, str] = ("", "", "")  # source, event and currency of the least payment by name
     promise: tuple[int, str, str] = (_NEVER, "", "")  # milliseconds, source and event of the newest promise
+    others: tuple[tuple[str, int], ...] = ()  # further payers, and what each has settled
 
 
 class _Rejection(NamedTuple):
@@ -125,7 +130,7 @@ class Claims:
         elif fact.part == "paid":
             self._take_payment(claim, fact)
         elif fact.part == "adjusted" and fact.reason.startswith(self._terms.patient_codes):
-            claim.patient_minor += fact.amount_minor
+            self._settle(claim, fact)
         elif fact.part == "expected":
             _promise(claim, fact)
         now = _wanting(claim)
@@ -198,11 +203,24 @@ class Claims:
         self._sent.setdefault(_group(key[0], batch), {})[key] = None
 
     def _take_payment(self, claim: Claim, fact: Fact) -> None:
-        claim.paid_minor += fact.amount_minor
+        self._settle(claim, fact)
         payment = (fact.source, fact.event_id, fact.currency)
         claim.payment = min(claim.payment, payment) if claim.payment[1] else payment
         if self._policy("POLICY_UNMATCHED_CLAIM", fact.place()) == UNAPPLIED:
             claim.unapplied_minor += fact.amount_minor
+
+    def _settle(self, claim: Claim, fact: Fact) -> None:
+        """Add to what a payer, by its usual name, says of the claim."""
+        on, newest = (fact.basis.on, fact.basis.version) if fact.basis else (fact.effective_on, NEWEST)
+        payer = usual_name(self._policy, "PAYER_ALIAS", _anywhere(fact.entity, on, fact.counterparty, newest))
+        if claim.payer is None:
+            claim.payer = payer
+        if payer == claim.payer:
+            claim.settled_minor += fact.amount_minor
+            return
+        others = dict(claim.others)
+        others[payer] = others.get(payer, 0) + fact.amount_minor
+        claim.others = tuple(sorted(others.items()))
 
     def _reflag(self, claim: Claim, entity: str) -> None:
         """Raise what has become wrong, end what is right again. Exceptions name a payment that is always the same one,
@@ -271,6 +289,12 @@ _NOTHING = (0, "", 0)
 _UNCHANGED = Finding(dict.fromkeys(("unapplied", "identified", *VARIANCES), 0))
 
 
+@lru_cache(_PAYERS_REMEMBERED)
+def _anywhere(entity: str, on: date, payer: str, newest: int) -> Place:
+    """Where a payer's usual name is asked for."""
+    return Place(entity, "", "", on, payer, newest)
+
+
 def _promise(claim: Claim, fact: Fact) -> None:
     """What the contract promises, as it was told last in time, whichever came last."""
     promise = (fact.occurred_ms, fact.source, fact.event_id)
@@ -296,11 +320,12 @@ def _standing(name: str, fact: Fact) -> _At:
 
 def _wanting(claim: Claim) -> tuple[int, str, int]:
     """What of a claim's money is not applied; and what of the contract's promise it still lacks if it was paid at all,
-    under its name, "" for nothing."""
+    under its name, "" for nothing. A further payer pays of what the first one has left to the patient, so that no two
+    of them add up: the one that has settled most is held to the promise."""
     unapplied_minor, promised = 0 if claim.is_submitted else claim.unapplied_minor, claim.expected_minor
     if promised is None or not claim.payment[1]:
         return (unapplied_minor, "", 0) if unapplied_minor else _NOTHING
-    received = claim.paid_minor + claim.patient_minor
+    received = max([claim.settled_minor, *(minor for _, minor in claim.others)])
     if received >= promised:
         return unapplied_minor, "", 0
     share = SHORT_TENTH if 10 * received <= 9 * promised else SHORT

@@ -1,5 +1,6 @@
 """Claims by number, told anew from all their facts after each of them."""
 
+from collections import Counter
 from typing import Any
 
 Row = dict[str, Any]
@@ -37,6 +38,7 @@ class Claims:
         claim = self._claims.setdefault((row["entity"], key), {"facts": [], "flagged": {}, "touched": 0})
         claim["touched"], before = now_ms, (_unapplied(claim["facts"]), self._missing(claim["facts"]))
         unapplied = part == "paid" and self._accounts.policy("POLICY_UNMATCHED_CLAIM", row, row["effective_on"])
+        row = row | {"payer": self._accounts.payer(row)}  # by its usual name of now
         claim["facts"].append((part, row, unapplied == "UNAPPLIED"))
         self._tell(claim, part, row)
         change = _unapplied(claim["facts"]) - before[0]
@@ -95,11 +97,14 @@ class Claims:
         """What a payer that has paid still owes of the contract's promise, and the name of such a shortfall."""
         promises = sorted((row for part, row, _ in facts if part == "expected"), key=_told_at)
         expected = [row["amount_minor"] for row in promises]
-        payments = [row["amount_minor"] for part, row, _ in facts if part == "paid"]
-        patient = [row["amount_minor"] for part, row, _ in facts if part == "adjusted" and self._is_patient(row)]
-        if not expected or not payments or sum(payments) + sum(patient) >= expected[-1]:
+        is_paid = any(part == "paid" for part, _, _ in facts)
+        settled: Counter[str] = Counter()
+        for part, row, _ in facts:
+            if part == "paid" or (part == "adjusted" and self._is_patient(row)):
+                settled[row["payer"]] += row["amount_minor"]
+        if not expected or not is_paid or max(settled.values()) >= expected[-1]:
             return "", 0
-        missing = expected[-1] - sum(payments) - sum(patient)
+        missing = expected[-1] - max(settled.values())
         if missing >= expected[-1]:
             return "unpaid", missing
         return ("short_tenth" if 10 * missing >= expected[-1] else "short"), missing

@@ -169,6 +169,29 @@ def test_claim_paid_less_than_the_contract_promises_is_an_underpayment(order):
     assert sorted(run.open.values()) == [("underpayment", "paid")]
 
 
+SECOND = {"document": "clm1", "counterparty": "medigap", "reference": "era2"}
+SECONDARY = (  # of the 200.00 that the first payer left to the patient, 180.00 and the rest
+    event("header2", "remittance_received", 180, document="era2", reference="trn2", counterparty="medigap"),
+    event("paid2", "claim_paid", 180, **SECOND),
+    event("prior2", "claim_adjusted", 900, reason="OA-23", **SECOND),
+    event("part2", "claim_adjusted", 20, reason="PR-2", **SECOND),
+)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+@pytest.mark.parametrize(("alias", "types"), [("", ["underpayment"]), ("blue", [])], ids=["another", "the same"])
+def test_claim_underpayment_is_not_made_good_by_what_another_payer_pays(order, alias, types):
+    """A second payer pays of the patient's part, and not what the first one still owes; the same payer's other name
+    does."""
+    run, rows = Run(), ((EXPECTED,), (HEADER, PAID, PATIENT), SECONDARY)
+    if alias:
+        run.step(mapping(2, [{"role": "PAYER_ALIAS", "counterparty": "medigap", "account": alias}]))
+    for at in order:
+        run.take(*rows[at])
+    assert run.open_types() == types
+    assert sum(net for key, net in run.variances.items() if key[-1]) == (100 if types else 0)
+
+
 @pytest.mark.parametrize("order", list(permutations(range(4))))
 def test_claim_promised_anew_is_held_to_the_newest_promise_in_any_order(order):
     """A price that was found to be lower is what counts, also when the first one comes after it."""
