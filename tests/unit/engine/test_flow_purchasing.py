@@ -657,6 +657,25 @@ def test_payment_returned_opens_the_bill_again():
     assert ("returned", "acme/77", "") in run.statuses
 
 
+@pytest.mark.parametrize("discount_minor", [2_000, 0], ids=["taken again", "lost"])
+@pytest.mark.parametrize("has_cleared", [False, True], ids=["returned", "cleared and returned"])
+def test_payment_with_discount_that_comes_back_leaves_the_whole_bill_owed(discount_minor, has_cleared):
+    """What came back and its discount are owed again: the bill can be paid once more, with a discount or without."""
+    run = Run()
+    run.take(*GOODS, approved(), paid(100_000, attributes={"discount_minor": 2_000}))
+    back = {
+        "document": "rt1",
+        "reference": "PAY1",
+        "correlation_id": "acme/77",
+        "attributes": {"discount_minor": 2_000},
+    }
+    run.take(*[cleared(98_000)] * has_cleared, event("back", "payment_returned", 98_000, **back))
+    assert run.balances_of("mercy") == {"INVENTORY": 100_000, "AP": -100_000}
+    run.take(paid(100_000, payment="PAY2", attributes={"discount_minor": discount_minor}))
+    assert run.state("pay-PAY2") == "booked"
+    assert (run.balance("AP"), run.balance("PURCHASE_DISCOUNT")) == (0, -discount_minor)
+
+
 def test_payment_returned_that_is_told_twice_opens_the_bill_once():
     """The second telling is an exception, and leaves nothing that could be paid once more."""
     run = Run()
