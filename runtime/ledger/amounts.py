@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from itertools import accumulate
 
 import msgspec
+import numpy as np
 
 from runtime.errors import RulebookError
 from runtime.limits import AMOUNT_MINOR_MAX, ATTRIBUTES_DEPTH_MAX
@@ -57,9 +58,15 @@ def _is_too_deep(text: str) -> bool:
 
 
 def whole(value: object) -> int:
-    """A number among attributes; what is no whole number in the range of amounts counts as zero."""
+    """A quantity, or a number among attributes; what is no whole number in the range of amounts counts as zero. No
+    door takes such a quantity, but a log may hold one from before that was so."""
     sound = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= AMOUNT_MINOR_MAX
     return value if sound else 0
+
+
+def wholes(numbers: np.ndarray) -> np.ndarray:
+    """The same of a column of integers."""
+    return np.where((numbers >= -AMOUNT_MINOR_MAX) & (numbers <= AMOUNT_MINOR_MAX), numbers, 0)
 
 
 def evaluate(sum_of: Terms, own: Mapping[str, int], given: Mapping[str, object]) -> int:

@@ -134,7 +134,7 @@ class PostingRules:
         rows = zip(found, tuples_of(events[_NUMBERS]), ruled.to_list(), strict=True)
         for number, (finding, (amount_minor, quantity, attributes), rule) in enumerate(rows):
             if attributes or any(finding.measures.values()):
-                own = {"amount_minor": amount_minor, "quantity": quantity or 0, **finding.measures}
+                own = {"amount_minor": amount_minor, "quantity": amounts.whole(quantity), **finding.measures}
                 given = amounts.attributes_of(attributes)
                 evaluated = [amounts.evaluate(pair, own, given) for pair in self._pairs[rule]]
                 drawn[: len(evaluated), number] = evaluated
@@ -155,7 +155,7 @@ class PostingRules:
         drawn = np.zeros((max(map(len, self._pairs.values())), len(events)), np.int64)
         own = {
             "amount_minor": events["amount_minor"].to_numpy(),
-            "quantity": events["quantity"].fill_null(0).to_numpy(),
+            "quantity": amounts.wholes(events["quantity"].fill_null(0).to_numpy()),
         }
         for rule in ruled.unique():
             rows = np.flatnonzero((ruled == rule).to_numpy())

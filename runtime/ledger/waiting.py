@@ -50,7 +50,7 @@ class Event(NamedTuple):
         if sum_of == amounts.AMOUNT:
             return self.amount_minor
         given = amounts.attributes_of(self.attributes)
-        own = {"amount_minor": self.amount_minor, "quantity": self.quantity or 0}
+        own = {"amount_minor": self.amount_minor, "quantity": amounts.whole(self.quantity)}
         return amounts.evaluate(amounts.terms(sum_of), own, given)
 
     def expects(self, ref: ItemRef, now_ms: int) -> "Expected":

@@ -52,7 +52,9 @@ def sum_of(text: str, row: Row, measures: Row | None = None) -> int:
     """The value of `a - b + c` for a row: its own numbers, then what a register found, then whole attributes."""
     if text == "amount_minor" and not measures:  # what most rules say
         return row["amount_minor"]
-    own = {"amount_minor": row["amount_minor"], "quantity": row["quantity"] or 0, **(measures or {})}
+    quantity = row["quantity"] or 0  # in a log from before it had a bound it may be any number
+    counted = quantity if abs(quantity) <= LARGEST else 0
+    own = {"amount_minor": row["amount_minor"], "quantity": counted, **(measures or {})}
     terms = _terms(text)
     given = {} if all(word in own for _, word in terms) else attributes_of(row)
     total = 0

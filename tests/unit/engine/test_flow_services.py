@@ -5,6 +5,8 @@ from itertools import permutations
 import pytest
 from unit.engine.builders import DAY_MS, NOW_MS, Run, decision, event, mapping, tick
 
+from runtime import limits
+
 PIECE = 1000
 
 
@@ -73,6 +75,18 @@ def test_implant_that_is_expense_before_its_use_costs_once_and_leaves_no_invento
             run.take(*step)
         assert run.balances_of("mercy") == accounts | {"AR_SELF": 90_000, "GROSS_REV": -90_000}
         assert later(run, 5) == []
+
+
+@pytest.mark.parametrize("pieces", [2**62, -(2**62)])
+def test_quantity_that_no_door_takes_any_more_stops_no_shard(monkeypatch, pieces):
+    """A log may hold quantities from before they had a bound: they count as nothing, and their sums end no step."""
+    monkeypatch.setattr(limits, "QUANTITY_MAX", 2**63)
+    run = Run()
+    run.take(*IMPLANT)
+    for name in ("a", "b", "c"):
+        run.take(charged() | {"event_id": name, "document": name, "quantity": pieces})
+    run.engine.freeze().body()
+    assert run.balances_of("mercy")["AR_SELF"] == 4 * 90_000
 
 
 def test_implant_used_and_never_charged_is_lost_revenue_until_it_is_charged():
