@@ -30,6 +30,7 @@ _STARTS = re.compile(rf"\s*(?:{_CODES})(?:,|/|\s*$)")
 _NEXT_ON_LINE = re.compile(rf"/[ \t]+(?=(?:{_CODES}),)")
 _AMOUNT = re.compile(r"[+-]?\d{1,18}")
 _TYPE = re.compile(r"\d{3}")
+_COUNT = re.compile(r"\d{1,6}")  # of funds that become available on further days
 _OPENING, _CLOSING = "010", "015"
 _UPDATE = ("", "1")  # group status; deletions, corrections and tests need a person
 
@@ -338,7 +339,7 @@ def _funds_fields(fields: list[str], position: int) -> int:
         return 4
     if funds == "D":
         count = fields[position + 1] if position + 1 < len(fields) else ""
-        return 2 + 2 * (int(count) if count.isdecimal() else 0)
+        return 2 + 2 * (int(count) if _COUNT.fullmatch(count) else 0)
     return 1
 
 

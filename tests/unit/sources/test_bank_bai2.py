@@ -158,6 +158,12 @@ def test_bai2_value_date_and_currency_are_the_record_s_own(tmp_path: Path) -> No
     assert events["reference"].to_list() == ["CR1", None]
 
 
+def test_bai2_count_of_days_that_is_none_ends_nothing(tmp_path: Path) -> None:
+    """A number of thousands of digits in the place of a count is read as no count."""
+    records = ["03,9,USD,/", f"16,195,500,D,{'9' * 5_000}/", "49,500,3/"]
+    assert events_of(opened(file(tmp_path, records)))["amount_minor"].to_list() == [500]
+
+
 @pytest.mark.parametrize(
     ("total_minor", "counted", "place"),
     [(101, None, (1, 5, 2, "control_total")), (100, 9, (1, 5, 3, "record_count"))],
