@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 from penstock import Client, SubmitError, SubmitFailed, SubmitSummary, SubmitTimeout
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from actors.cli import payload
@@ -18,6 +19,7 @@ from adapters.sources import Source, open_source
 from adapters.sources.quarantine import quarantine_events
 from runtime.config import Config
 from runtime.errors import PenstockError
+from runtime.limits import REJECTS_REPORTED_MAX
 
 
 def send_file(
@@ -64,12 +66,12 @@ def send(source: Source, client: Client, *, quiet: bool, label: str) -> dict[str
         TimeElapsedColumn(),
     )
     with Progress(*columns, disable=quiet, transient=True) as progress:
-        bar = progress.add_task(label, total=None)
+        bar = progress.add_task(escape(label), total=None)
         for frame in source.frames():
             sent = submit(client, frame)
             for name in counts:
                 counts[name] += getattr(sent, name)
-            rejects += [_reject(result) for result in sent.results]
+            rejects += [_reject(result) for result in sent.results[: REJECTS_REPORTED_MAX - len(rejects)]]
             durability = sent.durability or durability
             progress.advance(bar, len(frame))
     rejects += [

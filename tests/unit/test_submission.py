@@ -59,6 +59,14 @@ def test_submit_names_the_parts_that_are_set_aside(tmp_path: Path) -> None:
     assert told["set_aside"] == [{"transaction": 2, "segment": 2, "element": 2, "code": "transaction_unbalanced"}]
 
 
+def test_submit_tells_of_so_many_rejected_rows_and_counts_all(tmp_path: Path, monkeypatch) -> None:
+    """However many rows a gateway rejects, no more of them are kept than an answer may hold; the count is whole."""
+    monkeypatch.setattr(submission, "REJECTS_REPORTED_MAX", 2)
+    monkeypatch.setattr(Gateway, "refuses", ("claim_adjusted", "claim_paid"))
+    status, answer = submitted(write(tmp_path, interchange(GOOD)), "--json")
+    assert (status, json.loads(answer)["rejected"], len(json.loads(answer)["rejects"])) == (1, 3, 2)
+
+
 @pytest.mark.parametrize(("currency", "shown"), [("JPY", " 540 "), ("USD", " 540.00 "), ("KWD", " 540.000 ")])
 def test_submit_shows_money_with_the_decimals_of_its_currency(currency: str, shown: str, tmp_path: Path) -> None:
     """The control total reads as the file does, whichever currency it is in."""
