@@ -65,7 +65,7 @@ class _Odd(Exception):
 
 def pieces(events: Events, rows_per_request: int | None) -> Iterator[Piece]:
     """The events as requests, in order. Raises SubmitError for what can't be sent."""
-    if hasattr(events, "__dataframe__") or hasattr(events, "to_arrow"):
+    if any(hasattr(events, name) for name in ("__arrow_c_stream__", "__dataframe__", "to_arrow")):
         yield from _frame_pieces(events, rows_per_request or FRAME_ROWS_PER_REQUEST)
         return
     start, rest = 0, iter(events)
@@ -97,11 +97,17 @@ def _packed(column: pa.ChunkedArray, name: str) -> pa.Array:
 
 
 def _frame_pieces(frame: Any, rows_per_request: int) -> Iterator[Piece]:
-    table = frame if isinstance(frame, pa.Table) else frame.to_arrow(compat_level=_plain_texts())
+    table = _table_of(frame)
     if "amount_minor" in table.column_names and not pa.types.is_integer(table.schema.field("amount_minor").type):
         raise SubmitError(0 if len(table) else None, "amount_minor", "expected whole minor units as integers")
     for start in range(0, len(table), rows_per_request):
         yield from _fitting(table.slice(start, rows_per_request), start, _arrow_request)
+
+
+def _table_of(frame: Any) -> pa.Table:
+    if hasattr(frame, "to_arrow"):
+        return frame.to_arrow(compat_level=_plain_texts())
+    return frame if isinstance(frame, pa.Table) else pa.table(frame)
 
 
 def _plain_texts() -> Any:

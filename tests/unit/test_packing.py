@@ -156,6 +156,14 @@ def test_packing_table_is_sent_once_however_its_texts_are_held(form: Callable[[p
     assert max(map(len, parts)) < len("".join(texts))
 
 
+@pytest.mark.parametrize("form", [pa.Table.to_reader, lambda table: table.to_batches()[0]])
+def test_packing_batches_of_arrow_are_tables(form: Callable[[pa.Table], object]):
+    """A batch, or a stream of batches, is sent as the table that it makes."""
+    table = pa.table({"event_id": ["a", "b"], "amount_minor": [1, 2]})
+    (piece,) = pieces(form(table), None)
+    assert piece.request == next(pieces(table, None)).request
+
+
 def test_packing_frame_has_its_words_in_dictionaries():
     """Columns of few words go as dictionaries, others as they are."""
     frame = conform(pl.DataFrame([ROW, ROW])).to_arrow(compat_level=pl.CompatLevel.oldest())
