@@ -9,7 +9,7 @@ from penstock.client import Rejected
 from typer.testing import CliRunner
 from unit.sources.x12_texts import claim, interchange, remittance, write
 
-from actors.cli import app, installation
+from actors.cli import app, installation, submission
 
 GOOD = remittance("540", *claim("A1", "1", "1000*540*160", "CO*45*300", "PR*1*160"))
 WRONG = remittance("11", *claim("D4", "1", "10*10"), trace="T4")
