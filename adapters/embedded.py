@@ -328,9 +328,11 @@ def _tryton_environment(folder: Path, url: str = "http://127.0.0.1:0") -> dict[s
 
 
 def _write_password(folder: Path) -> None:
-    opened = os.open(folder / _PASSWORD_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    fresh = folder / f"{_PASSWORD_FILE}.new"  # what is there under its name is whole, also after a full disk
+    opened = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(opened, "w") as file:
         file.write(secrets.token_urlsafe(24))
+    fresh.replace(folder / _PASSWORD_FILE)
 
 
 def _versions() -> str:

@@ -133,7 +133,7 @@ def token_key(config: Config) -> bytes:
     path = Path(config.runtime.data_dir) / TOKEN_KEY_FILE
     try:
         if not path.exists():
-            _create_key(path)
+            create_key(path)
         return _checked(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; or set {TOKEN_KEY_VARIABLE}") from None
@@ -152,7 +152,7 @@ def payload_key(config: Config) -> bytes:
     path = Path(section.key_file or Path(config.runtime.data_dir) / PAYLOAD_KEY_FILE)
     try:
         if not section.key_file and not path.exists():
-            _create_key(path)
+            create_key(path)
         return _hex_key(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
@@ -176,16 +176,17 @@ def _checked(text: str, place: str) -> bytes:
     return key
 
 
-def _create_key(path: Path) -> None:
-    """Complete under its name or not there: of two processes that start together, one makes it and both read it."""
+def create_key(path: Path) -> None:
+    """A random key, complete under its name or not there: of two processes that start together, one makes it and both
+    read it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     made = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(32))
-        file.flush()
-        os.fsync(descriptor)
     try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32))
+            file.flush()
+            os.fsync(descriptor)
         os.link(made, path)
     except FileExistsError:
         pass

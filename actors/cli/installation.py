@@ -23,6 +23,7 @@ from actors.cli.local_ray import READY_TIMEOUT_S, end_ray, free_port, listens, r
 from actors.cli.run_record import RunRecord
 from actors.wiring import SUPERVISOR, Wiring, archive_root, check_erp, wiring_from
 from adapters import embedded, settings
+from adapters.archive.segments import fsync
 from adapters.books.migrations import upgrade
 from adapters.books.sql import SqlBooks
 from adapters.clock import WallClock
@@ -51,15 +52,21 @@ class Installation:
     # ── the record ──
 
     def record(self) -> RunRecord:
-        """What runs; NotRunning when nothing does."""
+        """What runs; NotRunning when nothing does. ConfigError for a record that can't be read."""
+        given = self.config.runtime.data_dir
         if not self._record_path.exists():
-            raise NotRunning(f"nothing runs from {self.config.runtime.data_dir}; start it with: penstock up")
-        return msgspec.json.decode(self._record_path.read_bytes(), type=RunRecord)
+            raise NotRunning(f"nothing runs from {given}; start it with: penstock up")
+        try:
+            return msgspec.json.decode(self._record_path.read_bytes(), type=RunRecord)
+        except msgspec.DecodeError:
+            remedy = "end what runs from there, as after a crash of the machine nothing does; then remove that file"
+            raise ConfigError(f"runtime.data_dir: run.json in {given} can't be read; {remedy}") from None
 
     def _write(self, record: RunRecord) -> None:
         fresh = self._record_path.with_suffix(".new")
         fresh.write_bytes(msgspec.json.encode(record))
         fresh.chmod(0o600)
+        fsync(fresh)
         fresh.replace(self._record_path)
 
     def is_up(self) -> bool:
@@ -95,7 +102,7 @@ class Installation:
                 if self.is_up():
                     given = self.config.runtime.data_dir
                     raise ConfigError(f"already running from {given}; stop it with: penstock down")
-                self._stop()
+                self._stop(self.record())
             return self._start(say)
 
     def _start(self, say: Callable[[str], None]) -> RunRecord:
@@ -104,8 +111,9 @@ class Installation:
             self._start_parts(record, say)
             self._start_actors(record, say)
         except BaseException:
-            self._write(record)
-            self._stop()
+            with contextlib.suppress(OSError):  # a disk that is full, too
+                self._write(record)
+            self._stop(record)
             raise
         return record
 
@@ -254,19 +262,19 @@ class Installation:
         """Let the actors finish, then end what was started here, the log last."""
         self.record()
         with self._alone():
-            self._stop()
+            self._stop(self.record())
 
-    def _stop(self) -> None:
-        record = self.record()
+    def _stop(self, record: RunRecord) -> None:
+        """All that this record names, and what was started again while the actors stopped."""
         if record.wiring and ray_is_up(record):
             self._stop_actors(record)
         with self._changing_parts():
-            record = self.record()  # a part may have been started again while the actors stopped
+            again = self.record().parts if self._record_path.exists() else []
             if record.ray:
                 end_ray(self.folder, record.ray)
-            for part in reversed(record.parts):
+            for part in reversed(dict.fromkeys([*record.parts, *again])):
                 embedded.stop(part)
-            self._record_path.unlink()
+            self._record_path.unlink(missing_ok=True)
 
     def _stop_actors(self, record: RunRecord) -> None:
         """A Ray of ours ends anyway; on somebody else's the actors would stay for good where they are not reached."""

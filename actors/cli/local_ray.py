@@ -17,7 +17,7 @@ import psutil
 import xxhash
 
 from actors.cli.run_record import RunRecord
-from adapters import embedded
+from adapters import embedded, settings
 from runtime.config import Config
 from runtime.errors import ConfigError
 
@@ -60,8 +60,7 @@ def _start_head(folder: Path, config: Config, record: RunRecord) -> tuple[subpro
     home = ray_home(folder)
     token = folder / "ray.token"
     if not token.exists():
-        token.touch(mode=0o600)
-        token.write_text(os.urandom(32).hex())
+        settings.create_key(token)
     record.ray_token_file, record.ray_address = str(token), f"127.0.0.1:{port}"
     record.dashboard_url = f"http://127.0.0.1:{dashboard}"
     record.metrics_url = f"http://127.0.0.1:{metrics}/metrics"

@@ -4,11 +4,12 @@ Owns the look of answers. Knows no command and gathers nothing.
 """
 
 import contextlib
+import errno
 import sys
 from collections.abc import Iterator
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import msgspec
 import orjson
@@ -24,18 +25,28 @@ from runtime.errors import PenstockError
 
 ConfigFile = Annotated[str, typer.Option("--config", "-c", help="Configuration file; ./penstock.toml by default.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 WIDE = 140  # columns where there is no terminal to ask
 out, err = Console(width=None if sys.stdout.isatty() else WIDE), Console(stderr=True)
 
 
 @contextlib.contextmanager
 def told() -> Iterator[None]:
-    """Errors of ours end the command with a sentence and status 2, not with a traceback."""
+    """Errors of ours, and a disk that refuses, end the command with a sentence and status 2, not with a traceback."""
     try:
         yield
     except PenstockError as error:
-        err.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from None
+        _end(str(error))
+    except OSError as error:
+        if error.errno not in DISK_REFUSES:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        _end(f"{place}{error.strerror}; see that there is room, and that this user may read and write there")
+
+
+def _end(sentence: str) -> NoReturn:
+    err.print(f"[red]error:[/red] {escape(sentence)}", highlight=False, soft_wrap=True)
+    raise typer.Exit(2) from None
 
 
 def load(path: str) -> Config:

@@ -1,6 +1,8 @@
 """What runs from a data folder, by its record: what is told of it when its Ray has died."""
 
+import errno
 import fcntl
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -9,6 +11,7 @@ import pytest
 from actors.cli.installation import Installation, NotRunning
 from actors.cli.local_ray import ray_is_up
 from actors.cli.run_record import RunRecord
+from adapters import embedded
 from adapters.books.sql import SqlBooks
 from adapters.embedded import EmbeddedPart
 from runtime.config import parse
@@ -50,6 +53,39 @@ def test_down_that_is_not_let_into_a_joined_ray_forgets_nothing(tmp_path: Path):
     with pytest.raises(NotRunning, match="takes no connection"):
         LockedOut(config).down()
     assert Installation(config).record() == record
+
+
+class OnAFullDisk(Installation):
+    """An installation that has started a server when the disk is full."""
+
+    def _start_parts(self, record: RunRecord, say: Callable[[str], None]) -> None:
+        record.parts.append(ENDED)
+        self._write(record)
+
+    def _write(self, record: RunRecord) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_start_that_could_not_be_recorded_ends_what_it_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Nothing names it but the command itself."""
+    stopped: list[EmbeddedPart] = []
+    monkeypatch.setattr(embedded, "stop", stopped.append)
+    entity = {"name": "Mercy", "opens_on": "2026-07-01"}
+    config = parse({"runtime": {"data_dir": str(tmp_path)}, "erp": {"kind": "none"}, "entities": {"mercy": entity}})
+    with pytest.raises(OSError, match="No space left"):
+        OnAFullDisk(config).up(pytest.fail)
+    assert stopped == [ENDED]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"host":"x","par'])
+def test_record_that_was_cut_off_is_named_with_the_remedy(tmp_path: Path, content: bytes):
+    """As after a crash of the machine: no command can know what ran."""
+    (tmp_path / "run.json").write_bytes(content)
+    entity = {"name": "Mercy", "opens_on": "2026-07-01"}
+    config = parse({"runtime": {"data_dir": str(tmp_path)}, "erp": {"kind": "none"}, "entities": {"mercy": entity}})
+    for command in (Installation(config).down, lambda: Installation(config).up(pytest.fail)):
+        with pytest.raises(ConfigError, match=r"runtime\.data_dir: run\.json in .* remove that file"):
+            command()
 
 
 def test_second_command_that_starts_or_stops_is_refused_while_one_is_at_work(tmp_path: Path):

@@ -1,5 +1,7 @@
 """How answers look: amounts in their currency's decimals, and errors in one piece."""
 
+import errno
+
 import pytest
 import typer
 
@@ -36,3 +38,14 @@ def test_error_stays_on_one_line_where_there_is_no_terminal(capsys):
     with pytest.raises(typer.Exit) as ended, told():
         raise ConfigError(text)
     assert ended.value.exit_code == 2 and f"error: {text}\n" == capsys.readouterr().err
+
+
+def test_full_disk_is_told_in_a_sentence(capsys):
+    """Where it is and what to see to; an error of the system that is no disk's is somebody's fault and keeps its
+    traceback."""
+    with pytest.raises(typer.Exit) as ended, told():
+        raise OSError(errno.ENOSPC, "No space left on device", "/data/run.new")
+    assert ended.value.exit_code == 2
+    assert capsys.readouterr().err.startswith("error: /data/run.new: No space left on device; see that there is room")
+    with pytest.raises(BrokenPipeError), told():
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
