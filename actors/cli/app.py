@@ -110,7 +110,7 @@ def status(config: ConfigFile = "", json: AsJson = False) -> None:
         print_table("parts", found["parts"], ["name", "state", "pid", "steps", "error_type"])
         lag = {shard["shard"]: shard["waiting"] for shard in found["log"]["shards"]}
         shards = [row | {"lag": lag.get(row["shard"])} for row in found["shards"]]
-        print_table("shards", shards, ["shard", "holder", "epoch", "position", "rows_total", "lag"])
+        print_table("shards", shards, ["shard", "state", "holder", "epoch", "position", "rows_total", "lag"])
         print_table("journal entries", _counts(found["journal_entries"]), ["state", "count"])
         print_table("open exceptions", _counts(found["exceptions"], "type"), ["type", "count"])
         if found["consumers"]:
@@ -122,6 +122,8 @@ def status(config: ConfigFile = "", json: AsJson = False) -> None:
             ]
             print_table("ERP", erp, ["ERP", "now"])
         out.print(f"{waiting}   gateway: {found['gateway']}")
+        if found["log"]["refusing"]:
+            out.print(f"[red]events are not taken:[/red] {found['log']['reason']}", highlight=False)
     raise typer.Exit(0 if found["healthy"] else 1)
 
 

@@ -6,11 +6,12 @@ Owns gathering the answers as plain data, the same for tables and for JSON. Neve
 import contextlib
 import threading
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any
 
 import msgspec
 import polars as pl
-from penstock.v1.events_pb2 import StatusResponse
+from penstock import Client, NoAnswer
 
 from actors.cli.installation import Installation
 from actors.wiring import open_erp
@@ -23,6 +24,7 @@ from runtime.ledger.reconciliation import Reconciliation, expected, reconcile
 from runtime.ports import Archive
 
 PARTS_TIMEOUT_S = 5.0
+GATEWAY_TIMEOUT_S = 5.0
 CHECKPOINT_TIMEOUT_S = 60.0
 RECONCILE_TRIES, RECONCILE_PAUSE_S = 50, 0.2
 UNSETTLED = ("sealed", "in_flight", "unknown")  # entry states that end by themselves
@@ -36,10 +38,11 @@ def status(installation: Installation) -> dict[str, Any]:
         parts = [_part(name, health.get(name)) for name in stage.names]
     relay = next((part["detail"] for part in parts if part["name"] == "relay"), None) or {}
     with installation.client() as client:
-        log = _log_state(client.status())
+        log = log_state(client, record.gateway, GATEWAY_TIMEOUT_S)
     books = SqlBooks(installation.wiring().books_url)
     try:
-        shards = books.shard_rows().to_dicts()
+        states = _states(parts)
+        shards = [row | {"state": states.get(row["shard"], "nowhere")} for row in books.shard_rows().to_dicts()]
         waiting = books.unclaimed_count(installation.config.erp_entities())
         entries, exceptions = books.entry_counts(), books.exception_counts()
     finally:
@@ -82,13 +85,24 @@ def erp_state(poster: dict[str, Any] | None) -> dict[str, Any]:
 
 def healthy(parts: list[dict[str, Any]], shards: int) -> bool:
     """Whether every part runs, and every shard in one of the workers."""
-    hosted = [shard for part in parts if isinstance(part["detail"], list) for shard in part["detail"]]
-    running = {shard["shard"] for shard in hosted if shard["state"] == "running"}
+    running = {shard for shard, state in _states(parts).items() if state == "running"}
     return running == set(range(shards)) and all(part["state"] == "running" for part in parts)
 
 
-def _log_state(status: StatusResponse) -> dict[str, Any]:
-    """The gateway's word on the log: whether events are taken, and how far each shard has come."""
+def _states(parts: list[dict[str, Any]]) -> dict[int, str]:
+    """What the workers say of each shard. Of several that know it, the one that runs it counts, then one that recovers
+    it: by the order of the words."""
+    hosted = [shard for part in parts if isinstance(part["detail"], list) for shard in part["detail"]]
+    return {shard["shard"]: shard["state"] for shard in sorted(hosted, key=itemgetter("state"))}
+
+
+def log_state(client: Client, gateway: str, timeout_s: float) -> dict[str, Any]:
+    """The gateway's word on the log: whether events are taken, and how far each shard has come. One that does not
+    answer takes none."""
+    try:
+        status = client.status(timeout_s)
+    except NoAnswer:
+        return {"refusing": True, "reason": f"no gateway answers at {gateway}", "version": "", "shards": []}
     names = ("shard", "appended", "committed", "waiting", "held", "paused")
     shards = [{name: getattr(shard, name) for name in names} for shard in status.shards]
     return {"refusing": status.refusing, "reason": status.reason, "version": status.version, "shards": shards}

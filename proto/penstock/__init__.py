@@ -8,6 +8,6 @@
 Owns what a producer imports. Never imports the runtime.
 """
 
-from penstock.client import Client, Rejected, SubmitError, SubmitFailed, SubmitSummary, SubmitTimeout
+from penstock.client import Client, NoAnswer, Rejected, SubmitError, SubmitFailed, SubmitSummary, SubmitTimeout
 
-__all__ = ["Client", "Rejected", "SubmitError", "SubmitFailed", "SubmitSummary", "SubmitTimeout"]
+__all__ = ["Client", "NoAnswer", "Rejected", "SubmitError", "SubmitFailed", "SubmitSummary", "SubmitTimeout"]

@@ -45,6 +45,10 @@ class SubmitFailed(RuntimeError):
         self.code = code
 
 
+class NoAnswer(TimeoutError):
+    """No gateway answered in time."""
+
+
 class Rejected(NamedTuple):
     """One event that was not taken, `row` counted over the whole submission."""
 
@@ -128,9 +132,12 @@ class Client:
                 left.call.cancel()
         return summary
 
-    def status(self) -> v1.StatusResponse:
-        """How far the shards have come, and whether the gateway takes events."""
-        return self._stub.Status(v1.StatusRequest(), timeout=ANSWER_TIMEOUT_S, wait_for_ready=True)
+    def status(self, timeout_s: float = ANSWER_TIMEOUT_S) -> v1.StatusResponse:
+        """How far the shards have come, and whether the gateway takes events. Raises NoAnswer."""
+        try:
+            return self._stub.Status(v1.StatusRequest(), timeout=timeout_s, wait_for_ready=True)
+        except grpc.RpcError as error:
+            raise NoAnswer(f"no gateway has answered within {timeout_s:g} s ({error.code().name.lower()})") from None
 
     def close(self) -> None:
         """End the connection."""

@@ -1,5 +1,6 @@
 """What goes wrong in operation, and how it ends: clear, owned by somebody, with nothing lost."""
 
+import contextlib
 import json
 import os
 import signal
@@ -146,6 +147,25 @@ def write(file: str, text: str) -> None:
     """Replace what a file holds."""
     with open(file, "w") as opened:
         opened.write(text)
+
+
+# ── gateway ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_status_while_the_gateway_hangs_says_so_and_shows_all_else(installed):
+    """Whoever looks then needs the rest most: parts, shards, entries; and it is replaced by itself."""
+    gateway = installed.pids()["gateway-0"]
+    os.kill(gateway, signal.SIGSTOP)
+    try:
+        status = installed.json("status", status=1)
+        assert (status["log"]["refusing"], status["healthy"]) == (True, False)
+        assert "no gateway answers" in status["log"]["reason"]
+        assert {part["name"] for part in status["parts"] if part["state"] == "silent"} == {"gateway-0"}
+        assert [shard["state"] for shard in status["shards"]] == ["running"] * 4
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(gateway, signal.SIGCONT)
+    until(lambda: installed.json("status", status=None)["healthy"], SEEN_TIMEOUT_S, "the gateway answers")
 
 
 # ── log ────────────────────────────────────────────────────────────────────────────────────────────────────────────

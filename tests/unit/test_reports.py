@@ -27,6 +27,7 @@ CASES = {
     "a part is silent": ([WORKER, part("silent")], False),
     "a shard recovers": ([part("running", (0, "running"), (1, "recovering")), part()], False),
     "a shard is nowhere": ([part("running", (0, "running")), part()], False),
+    "a shard moved": ([part("running", (0, "running")), part("running", (0, "lost"), (1, "running"))], True),
     "a worker is silent": ([part("silent"), part()], False),
 }
 
