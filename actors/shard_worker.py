@@ -15,7 +15,7 @@ import polars as pl
 import structlog
 
 from actors.checkpoint import Saver, Saving, Taken, clear, store
-from runtime.effects import Effects, StepCounts, of_the_runtime
+from runtime.effects import Effects, of_the_runtime
 from runtime.errors import BooksUnavailable, Fenced, LogUnavailable, NonDeterministic
 from runtime.limits import Limits
 from runtime.ports import START, Archive, ArchivedStep, Books, Buffer, Checkpoint, Clock, LogReader, LogRecord, Metrics
@@ -52,7 +52,7 @@ class HostedShard:
         self.checkpoint_at_ms = 0
         self.commits_since, self.replay_ms = 0, 0
         self.busy_ms, self.steps_taken = 0, 0
-        self.counts = StepCounts()
+        self.standing = 0, 0  # open items, events that wait
         self.outcomes: list[pl.DataFrame] = []
         self.steps: list[ArchivedStep] = []
         self.stored: frozenset[str] = frozenset()  # the runs that the checkpoint goes with
@@ -260,6 +260,7 @@ class ShardWorker:
         if hosted.position != lease.position:
             raise NonDeterministic(f"shard {shard}: replay ended at {hosted.position}, the books at {lease.position}")
         hosted.rows_total, hosted.checkpoint_at_ms = lease.rows_total, self._clock.now_ms()
+        hosted.standing = hosted.engine.standing
         self._log_reader.mark_committed(shard, lease.rows_total)
         self._logger.info("shard_recovered", shard=shard, epoch=lease.epoch, position=hosted.position)
         return hosted
@@ -295,7 +296,8 @@ class ShardWorker:
         self._measure(hosted, effects, took_ms / 1000)
 
     def _measure(self, hosted: HostedShard, effects: Effects, seconds: float) -> None:
-        counts = hosted.counts = effects.counts
+        counts = effects.counts
+        hosted.standing = counts.open_items, counts.waiting
         self._metrics.count("commits", 1)
         self._metrics.count("events_committed", counts.accepted)
         self._metrics.count("events_duplicate", counts.duplicate)
@@ -303,8 +305,8 @@ class ShardWorker:
 
     def _show(self, hosted: HostedShard) -> None:
         """Gauges are said again and again: what is not, drops out of what Ray exports."""
-        self._metrics.gauge("open_items", hosted.counts.open_items, shard=str(hosted.shard))
-        self._metrics.gauge("waiting_events", hosted.counts.waiting, shard=str(hosted.shard))
+        for name, count in zip(("open_items", "waiting_events"), hosted.standing, strict=True):
+            self._metrics.gauge(name, count, shard=str(hosted.shard))
 
     # ── checkpoints ────────────────────────────────────────────────────────────────────────────────────────────────
 

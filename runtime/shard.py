@@ -74,6 +74,12 @@ class ShardEngine:
         return len(self.intake.seen)
 
     @property
+    def standing(self) -> tuple[int, int]:
+        """How many items are open, and how many events wait for a counterpart, a mapping or a person."""
+        held = int((self.intake.held["fault"] != CONFLICT).sum())
+        return len(self.intake.items.items), len(self.intake.parked) + held
+
+    @property
     def mapping_version(self) -> int:
         """The newest mapping version that came through the log."""
         return self._crosswalk.version
@@ -92,8 +98,7 @@ class ShardEngine:
                 continue
             for record in taken:
                 self._take_control(frames.decode_control(record.body), step)
-        held = int((intake.held["fault"] != CONFLICT).sum())
-        return step.effects(len(intake.items.items), len(intake.parked) + held)
+        return step.effects(*self.standing)
 
     # ── control ────────────────────────────────────────────────────────────────────────────────────────────────────
 

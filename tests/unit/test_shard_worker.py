@@ -143,7 +143,7 @@ class PureEngine:
     def __init__(self) -> None:
         self._state = _packed(_engine())
 
-    remembered = 0
+    remembered, standing = 0, (0, 0)
 
     def step(self, records: list[LogRecord]) -> Effects:
         """What the real engine says."""
@@ -188,6 +188,7 @@ class Bench:
     def __init__(self, entries: tuple[LogEntry, ...] = ()) -> None:
         self.clock, self.log, self.archive = VirtualClock(), MemoryLog(2), MemoryArchive()
         self.books = MemoryBooks(self.clock.now_ms)
+        self.engine, self.metrics = PureEngine, NoMetrics()
         self.append(*(entries or history()))
 
     def append(self, *entries: LogEntry) -> None:
@@ -204,11 +205,11 @@ class Bench:
         worker = ShardWorker(
             lambda: shards,
             holder=holder,
-            engine=PureEngine,
+            engine=self.engine,
             **{name: edges.around(name, port) if edges else port for name, port in ports.items()},
             clock=self.clock,
             limits=LIMITS,
-            metrics=NoMetrics(),
+            metrics=self.metrics,
             saver=LateCalls(),
         )
         worker.start()
@@ -494,6 +495,31 @@ def test_worker_whose_checkpoints_fail_asks_somebody_to_look_although_its_shard_
     bench.clock.sleep(LIMITS.restart_backoff_s_max)
     bench.run(worker)
     assert bench.books.exception_counts() == {}
+
+
+class Levels(NoMetrics):
+    """Remembers where each gauge stands."""
+
+    def __init__(self) -> None:
+        self.now: dict[tuple[str, str], float] = {}
+
+    def gauge(self, name: str, value: float, **tags: object) -> None:
+        """Keep the newest."""
+        self.now[name, str(tags["shard"])] = value
+
+
+def test_worker_shows_what_its_shards_hold_before_anything_new_has_come():
+    """After a restart or a move the gauges stand where they stood, and not at nothing until the next commit."""
+    bench = Bench()
+    bench.engine = _engine
+    levels = []
+    for _ in range(2):
+        bench.metrics = Levels()
+        worker = bench.worker()
+        bench.run(worker) if not levels else worker.step()
+        levels.append(bench.metrics.now)
+    assert levels[0] == levels[1]
+    assert levels[0]["open_items", str(NORTH)] > 0
 
 
 def test_worker_checkpoints_by_age_when_commits_are_few():
