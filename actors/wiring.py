@@ -63,7 +63,7 @@ def wiring_from(plain: dict) -> Wiring:
 
 def archive_root(config: Config) -> str:
     """Where archive, snapshots and payloads are: as configured, or in the data folder."""
-    return config.archive.root or str(Path(config.runtime.data_dir).absolute() / "archive")
+    return str(Path(config.archive.root or Path(config.runtime.data_dir) / "archive").absolute())
 
 
 def check_erp(config: Config) -> None:

@@ -4,11 +4,12 @@ Owns shapes and checks. Never reads a file or the environment: `adapters.setting
 Errors name the key by its path in the file and what it should be.
 """
 
+import re
 from datetime import date
 from typing import Annotated, Any, Literal
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from runtime.errors import ConfigError
 from runtime.limits import Limits
@@ -17,6 +18,17 @@ from runtime.schema import EntityTerms
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
 Port = Annotated[int, Field(ge=0, le=65535)]
+_HOST = r"(\[[0-9a-fA-F:.]+\]|[^:/@\s\[\]]+)"
+_REDIS = rf"^$|^rediss?://([^/\s]*@)?{_HOST}(:[0-9]{{1,5}})?(/[0-9]*)?(\?\S*)?$|^unix://\S+$"
+
+
+def _redis_url(url: str) -> str:
+    if not re.match(_REDIS, url):
+        raise ValueError("no such address; it looks like redis://host:6379/0")
+    return url
+
+
+RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 
 
 _VALUE_ERROR = "Value error, "  # what pydantic says before a validator's own words
@@ -43,7 +55,7 @@ class RuntimeSection(Section):
 class LogSection(Section):
     """The event log: any Redis or Valkey >= 7 by URL; empty starts the embedded Valkey."""
 
-    url: str = ""
+    url: RedisUrl = ""
     fsync: Literal["always", "everysec"] = "always"
     replicas_min: int = Field(default=0, ge=0, le=9, description="replicas that must hold an event on disk first")
 
@@ -64,6 +76,13 @@ class ArchiveSection(Section):
     """Archive and snapshots: a folder; empty means data_dir/archive."""
 
     root: str = ""
+
+    @field_validator("root")
+    @classmethod
+    def _is_folder(cls, root: str) -> str:
+        if "://" in root:
+            raise ValueError("name a folder; an object store has to be mounted as one")
+        return root
 
 
 class TlsSection(Section):
@@ -107,9 +126,9 @@ class FeedSection(Section):
     """One Redis stream to read events from."""
 
     name: Name
-    stream: str
+    stream: str = Field(min_length=1)
     group: Name = "penstock"
-    url: str = Field(default="", description="another Redis than the log's")
+    url: RedisUrl = Field(default="", description="another Redis than the log's")
 
 
 class ConsumerSection(Section):
@@ -118,7 +137,7 @@ class ConsumerSection(Section):
     name: Name
     flows: tuple[Name, ...] = Field(default=(), description="which flows' statuses; empty: every one")
     stream: str = Field(default="", description="empty: penstock:status:NAME")
-    url: str = Field(default="", description="another Redis than the log's")
+    url: RedisUrl = Field(default="", description="another Redis than the log's")
     length_max: int = Field(default=1_000_000, ge=1, description="entries that the stream keeps, the newest")
 
     def stream_name(self) -> str:

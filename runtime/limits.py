@@ -14,6 +14,7 @@ QUANTITY_MAX = 10**12  # thousandths: a billion pieces, which are summed like am
 SUM_MINOR_MAX = 2**63 - 1  # amounts are summed as 64-bit integers
 OCCURRED_YEAR_MIN = 1900
 FUTURE_DAYS_MAX = 366  # prepaid and scheduled items may lie ahead, not further than a year
+ROUND_S_MAX = 2.0  # of the supervisor, who hears of each part once a round: a shorter patience would end sound ones
 REJECTS_REPORTED_MAX = 10_000  # details in one answer; the counts are always complete
 
 
@@ -50,6 +51,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         assert (self.step_rows_max + self.frame_rows_max) * AMOUNT_MINOR_MAX < SUM_MINOR_MAX
         assert 0 < self.frame_bytes_max <= self.gateway_inflight_bytes_max
         assert 1 < self.entry_lines_max <= self.call_lines_max
+        assert self.ping_timeout_s > ROUND_S_MAX
         assert (
             self.call_entries_max > 0
             and 0 < self.seal_sets_max <= self.seal_backlog_sets_max

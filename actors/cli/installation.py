@@ -19,7 +19,16 @@ import msgspec
 from penstock import Client
 
 from actors.cli.configured import bring_mapping, check_mapping
-from actors.cli.local_ray import READY_TIMEOUT_S, end_ray, free_port, listens, ray_environment, ray_is_up, start_ray
+from actors.cli.local_ray import (
+    READY_TIMEOUT_S,
+    can_not_serve,
+    end_ray,
+    free_port,
+    listens,
+    ray_environment,
+    ray_is_up,
+    start_ray,
+)
 from actors.cli.run_record import RunRecord
 from actors.wiring import SUPERVISOR, Wiring, archive_root, check_erp, wiring_from
 from adapters import embedded, settings
@@ -33,7 +42,7 @@ from adapters.erp.tryton_setup import CompanySpec
 from adapters.log import redis_streams
 from adapters.tls import check_tls, client_credentials
 from runtime.config import Config
-from runtime.errors import ConfigError, PenstockError
+from runtime.errors import BooksUnavailable, ConfigError, LogError, PenstockError
 from runtime.ledger.rule_file import parse_rulebook
 
 
@@ -96,7 +105,7 @@ class Installation:
         check_erp(self.config)
         check_tls(self.config.gateway.tls, self.config.gateway.called())
         check_mapping(self.config, parse_rulebook(settings.load_rulebook_text(self.config)))
-        self._make_folder()
+        self._make_folders()
         with self._alone():
             if self._record_path.exists():
                 if self.is_up():
@@ -117,12 +126,15 @@ class Installation:
             raise
         return record
 
-    def _make_folder(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            given = self.config.runtime.data_dir
-            raise ConfigError(f"runtime.data_dir: {given}: {error.strerror}; name a folder that can be made") from None
+    def _make_folders(self) -> None:
+        folders = {"runtime.data_dir": self.folder, "archive.root": Path(archive_root(self.config))}
+        for key, folder in folders.items():
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ConfigError(f"{key}: {folder}: {error.strerror}; name a folder that can be made") from None
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise ConfigError(f"{key}: {folder}: can't be written to; name another folder, or let this user write")
 
     def _start_parts(self, record: RunRecord, say: Callable[[str], None]) -> None:
         """Log, books, ERP and Ray side by side: each takes seconds and none needs another."""
@@ -140,13 +152,21 @@ class Installation:
             part = embedded.start_valkey(self.folder / "log", 0, section.fsync)
             record.parts.append(part)
             url = part.url
-        redis_streams.create(url, self.config.runtime.shards)
+        try:
+            redis_streams.create(url, self.config.runtime.shards)
+        except LogError as error:
+            raise ConfigError(f"log.url: {error}; see that it runs and takes this user's writes") from None
         self._log_url = url
         return f"log: {'Valkey' if not section.url else 'Redis'}, fsync {section.fsync}"
 
     def _start_books(self, record: RunRecord) -> str:
         self._books_url = books_url(self.config)
-        upgrade(self._books_url)
+        try:
+            upgrade(self._books_url)
+        except BooksUnavailable as error:
+            raise ConfigError(
+                f"books.url: {error}; see that it runs, and is a database that this user may write"
+            ) from None
         return f"books: {self._books_url.split(':', 1)[0]}"
 
     def _start_erp(self, record: RunRecord) -> str:
@@ -178,7 +198,7 @@ class Installation:
     def _start_actors(self, record: RunRecord, say: Callable[[str], None]) -> None:
         if proposed := self._bring_mapping():
             say(f"mapping: the configured one has changed; approve it: penstock mapping approve {proposed} --by NAME")
-        port = self._gateway_port()
+        port = self._gateway_port(is_local=record.ray is not None)
         wiring = Wiring(
             config=self.config,
             rulebook_text=settings.load_rulebook_text(self.config),
@@ -213,9 +233,11 @@ class Installation:
             if record.ray_address == "auto":
                 record.ray_address = stage.address
 
-    def _gateway_port(self) -> int:
+    def _gateway_port(self, *, is_local: bool) -> int:
         """The port to serve. Gateways of one Penstock share it, so nothing else would notice a second one there."""
         section = self.config.gateway
+        if is_local and (wrong := can_not_serve(section.host, section.port)):
+            raise ConfigError(f"gateway.host, gateway.port: {section.host}:{section.port}: {wrong}; choose others")
         if section.port and listens(f"{section.host}:{section.port}"):
             raise ConfigError(f"gateway.port: something serves {section.host}:{section.port} already; choose another")
         return section.port or free_port()

@@ -157,6 +157,18 @@ def listens(address: str) -> bool:
     return True
 
 
+def can_not_serve(host: str, port: int) -> str:
+    """Why nothing could serve there on this machine; empty where something could."""
+    try:
+        for family, kind, *_, place in socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(place)
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
 def free_port(wanted: int = 0) -> int:
     """A free loopback port: the wanted one if it is free."""
     for port in (wanted, 0):

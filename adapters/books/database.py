@@ -30,7 +30,15 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+)
 
 from runtime.errors import BooksUnavailable, ConfigError
 
@@ -170,6 +178,8 @@ def _engine_at(address: URL) -> Engine:
         raise ConfigError(f"books.url: {address.get_backend_name()} is neither sqlite nor postgresql")
     if address.get_backend_name() == "postgresql":
         return create_engine(_bounded(address), hide_parameters=True)
+    if address.database in (None, "", ":memory:"):
+        raise ConfigError("books.url: names no file; SQLite books look like sqlite:////srv/penstock/books.sqlite")
     engine = create_engine(address, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S})
     event.listen(engine, "connect", _tune_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -246,6 +256,10 @@ def _answered(engine: Engine) -> Iterator[None]:
         raise BooksUnavailable(_reason(error)) from None
     except (IntegrityError, DataError) as error:
         raise ValueError(_reason(error.orig)) from None
+    except DatabaseError as error:
+        if type(error.orig) is not sqlite3.DatabaseError:  # what SQLite says of a file that is no database, or damaged
+            raise
+        raise BooksUnavailable(_reason(error.orig)) from None
     except (driver.IntegrityError, driver.DataError) as error:
         raise ValueError(_reason(error)) from None
 

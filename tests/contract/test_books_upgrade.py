@@ -12,6 +12,7 @@ from adapters.books.chain_check import check
 from adapters.books.database import Database
 from adapters.books.migrations import upgrade
 from runtime.effects import DELTAS
+from runtime.errors import BooksUnavailable
 from runtime.ports import Books
 
 PLACE = {"shard": 0, "position_ms": 1, "position_seq": 0}
@@ -86,3 +87,10 @@ def test_upgrade_keeps_control_totals(upgraded: Books) -> None:
 def test_upgrade_numbers_statuses_that_had_none(upgraded: Books) -> None:
     """Statuses keep their numbers; those that waited for one come next, oldest first."""
     assert upgraded.statuses(0, 10).select("status_no", "status_id").rows() == [(1, "s1"), (2, "s3"), (3, "s2")]
+
+
+def test_file_that_is_no_database_is_told_as_books_that_do_not_answer(tmp_path):
+    """So does one that was damaged: a command ends with a sentence."""
+    (tmp_path / "books.sqlite").write_text("not a database, but long enough to look like something" * 50)
+    with pytest.raises(BooksUnavailable, match="file is not a database"):
+        upgrade(f"sqlite:///{tmp_path / 'books.sqlite'}")

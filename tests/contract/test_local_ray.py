@@ -83,3 +83,16 @@ def test_head_takes_a_dashboard_port_from_the_range_that_rays_workers_have_by_de
         assert record.dashboard_url == f"http://127.0.0.1:{asked}"
     finally:
         local_ray.end_ray(folder, record.ray)
+
+
+@pytest.mark.parametrize("host", ["203.0.113.7", "no such host"])
+def test_interface_that_this_machine_has_not_is_known_before_a_gateway_tries_it(host):
+    """A gateway would try again and again, and the command wait for two minutes."""
+    assert local_ray.can_not_serve(host, 0)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost"])
+def test_interface_of_this_machine_is_taken(host, taken):
+    """A port that somebody serves is not."""
+    assert local_ray.can_not_serve(host, 0) == ""
+    assert local_ray.can_not_serve("127.0.0.1", taken) == "Address already in use"

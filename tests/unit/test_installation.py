@@ -112,7 +112,27 @@ def test_data_folder_that_can_not_be_made_is_named_by_its_key(tmp_path: Path):
         Installation(config).up(print)
 
 
-@pytest.mark.parametrize("url", ["nonsense", "mysql://user:secret@host/books", "postgresql+nothing://host/books"])
+def test_archive_folder_that_can_not_be_made_is_named_by_its_key(tmp_path: Path):
+    """Workers would find out at their first checkpoint, long after all seemed to run."""
+    (tmp_path / "taken").write_text("")
+    given = {"runtime": {"data_dir": str(tmp_path / "data")}, "archive": {"root": str(tmp_path / "taken")}}
+    config = parse(
+        given | {"erp": {"kind": "none"}, "entities": {"mercy": {"name": "Mercy", "opens_on": "2026-07-01"}}}
+    )
+    with pytest.raises(ConfigError, match=r"archive\.root: .*taken"):
+        Installation(config).up(pytest.fail)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite://",
+        "sqlite:///:memory:",
+        "nonsense",
+        "mysql://user:secret@host/books",
+        "postgresql+nothing://host/books",
+    ],
+)
 def test_books_url_that_is_no_database_is_named_by_its_key(url: str):
     """The error names the setting, and nothing of the address, which may hold a password."""
     with pytest.raises(ConfigError, match=r"books\.url") as refused:

@@ -74,6 +74,12 @@ def test_checked_part_names_what_is_wrong() -> None:
         ("[gateway]\nprot = 1\n", "gateway.prot"),
         ("[gateway]\nport = 70000\n", "gateway.port"),
         ("[limits]\nframe_rows_max = 0\n", "limits"),
+        ("[limits]\nping_timeout_s = 1\n", "limits"),
+        ('[log]\nurl = "log.example"\n', "log.url: no such address"),
+        ('[log]\nurl = "redis://127.0.0.1:port/0"\n', "log.url: no such address"),
+        ('[archive]\nroot = "s3://bucket/archive"\n', "archive.root: name a folder"),
+        ('[[feeds]]\nname = "card"\nstream = "s"\nurl = "http://host"\n', "feeds.0.url: no such address"),
+        ('[[consumer]]\nname = "card"\nurl = "host:6379"\n', "consumer.0.url: no such address"),
         ('[[mapping]]\nentity = "nobody"\nrole = "CASH"\naccount = "1"\n', "mapping.0.entity"),
     ],
 )
@@ -81,6 +87,20 @@ def test_load_wrong_setting_names_its_key(text: str, place: str) -> None:
     """A wrong setting is named by its path in the file."""
     with pytest.raises(ConfigError, match=place):
         load(written(MINIMAL + text))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://log",
+        "rediss://user:p@ss:word@log.example:6379/0?ssl_cert_reqs=none",
+        "redis://[::1]:6379/1",
+        "unix:///run/log.sock?db=1",
+    ],
+)
+def test_load_takes_every_form_of_a_redis_address(url: str) -> None:
+    """Those that the client takes."""
+    assert load(written(MINIMAL + f'[log]\nurl = "{url}"\n')).log.url == url
 
 
 def test_load_environment_overrides_file(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,4 +57,6 @@ def test_wiring_of_replicas_needs_a_log_of_ones_own() -> None:
 def test_wiring_archive_root_is_configured_or_in_the_data_folder() -> None:
     """Archive and payloads lie under one root."""
     assert archive_root(parse({"entities": ENTITIES, "archive": {"root": "/mnt/archive"}})) == "/mnt/archive"
+    relative = archive_root(parse({"entities": ENTITIES, "archive": {"root": "archive"}}))
+    assert relative == str(Path("archive").absolute()), "actors and later commands run in other folders"
     assert archive_root(parse({"entities": ENTITIES})) == str(Path(".penstock/archive").absolute())
