@@ -12,7 +12,7 @@ from adapters.books.chain_check import check
 from adapters.books.database import Database
 from adapters.books.migrations import upgrade
 from runtime.effects import DELTAS
-from runtime.errors import BooksUnavailable
+from runtime.errors import BooksUnavailable, ConfigError
 from runtime.ports import Books
 
 PLACE = {"shard": 0, "position_ms": 1, "position_seq": 0}
@@ -94,3 +94,18 @@ def test_file_that_is_no_database_is_told_as_books_that_do_not_answer(tmp_path):
     (tmp_path / "books.sqlite").write_text("not a database, but long enough to look like something" * 50)
     with pytest.raises(BooksUnavailable, match="file is not a database"):
         upgrade(f"sqlite:///{tmp_path / 'books.sqlite'}")
+
+
+def test_books_of_a_newer_version_are_left_alone(sql_data: Data) -> None:
+    """An older one can't know what they hold; the error says which to use."""
+    database = Database(sql_data.url)
+    known = "SELECT version_num FROM alembic_version"
+    [(head,)] = database.rows(text(known))
+    change(sql_data.url, "UPDATE alembic_version SET version_num = '9999'")
+    try:
+        with pytest.raises(ConfigError, match="newer version"):
+            upgrade(sql_data.url)
+        assert database.rows(text(known)) == [("9999",)]
+    finally:
+        change(sql_data.url, f"UPDATE alembic_version SET version_num = '{head}'")
+        database.close()

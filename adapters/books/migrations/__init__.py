@@ -8,9 +8,11 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.util.exc import CommandError
 from sqlalchemy import Connection, text
 
 from adapters.books.database import Database
+from runtime.errors import ConfigError
 
 _LOCK = 7_217_317  # any number, as long as every upgrade takes the same
 
@@ -19,7 +21,7 @@ def upgrade(url: str, revision: str = "head") -> None:
     """Bring a database to the newest schema, from nothing or from any earlier one, in one transaction.
 
     `revision` is where to stop, for whoever needs books of an earlier version. Several processes may do so at once: one
-    works, the others wait and find it done. Raises BooksUnavailable.
+    works, the others wait and find it done. Raises BooksUnavailable, and ConfigError for books of a newer version.
     """
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
@@ -30,6 +32,8 @@ def upgrade(url: str, revision: str = "head") -> None:
             _wait_for_others(connection)
             config.attributes["connection"] = connection
             command.upgrade(config, revision)
+    except CommandError:  # its revision is none of ours
+        raise ConfigError("books.url: these books were made by a newer version of penstock; use that one") from None
     finally:
         database.close()
 
