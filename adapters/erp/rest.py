@@ -7,7 +7,7 @@ the safe ones: one entry a call, no key, one call at a time. An ERP whose calls 
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -57,13 +57,12 @@ class RestGateway(HttpGateway):
         if lookup is None:
             raise ErpFault("unavailable", "this ERP can't be asked for a key")
         names = {self._name(key): key for key in keys}
-        asked = [{"keys": lookup.separator.join(names)}] if self._together else [{"key": name} for name in names]
+        ask = self._asked_together if self._together else self._asked_singly
         found: dict[str, list[str]] = {}
-        for values in asked:
-            for item in self._asked(lookup, values):
-                key, state = names.get(text_at(item, lookup.items.key)), text_at(item, lookup.items.state)
-                if key and (not lookup.items.state or state in lookup.items.posted):
-                    found.setdefault(key, []).append(text_at(item, lookup.items.reference))
+        for item in ask(lookup, names):
+            key, state = names.get(text_at(item, lookup.items.key)), text_at(item, lookup.items.state)
+            if key and (not lookup.items.state or state in lookup.items.posted):
+                found.setdefault(key, []).append(text_at(item, lookup.items.reference))
         more = "duplicate key in ERP"
         return {key: Outcome(key, "posted", refs[0], more if refs[1:] else "") for key, refs in found.items()}
 
@@ -115,6 +114,20 @@ class RestGateway(HttpGateway):
         ]
 
     # finding
+
+    def _asked_singly(self, lookup: Lookup, names: Iterable[str]) -> Iterable[Any]:
+        for name in names:
+            yield from self._asked(lookup, {"key": name})
+
+    def _asked_together(self, lookup: Lookup, names: Iterable[str]) -> Iterable[Any]:
+        """An answer may be a page of several, which says nothing of keys that it lacks: they are asked for again, until
+        an answer names none of them."""
+        left = dict.fromkeys(names)
+        while left:
+            items = self._asked(lookup, {"keys": lookup.separator.join(left)})
+            yield from items
+            told = {text_at(item, lookup.items.key) for item in items} & left.keys()
+            left = {name: None for name in left if told and name not in told}
 
     def _asked(self, lookup: Lookup, values: Mapping[str, str]) -> list[Any]:
         params = {name: template(values) for name, template in self._lookup_params.items()}

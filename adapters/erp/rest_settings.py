@@ -80,7 +80,10 @@ class Post(Section):
 
 
 class Lookup(Section):
-    """The request that finds entries: `{key}` asks for one, `{keys}` for many, joined by `separator`."""
+    """The request that finds entries: `{key}` asks for one, `{keys}` for many, joined by `separator`.
+
+    An answer to many may be one page of several: what it lacks is asked for again.
+    """
 
     method: Method = "GET"
     path: Annotated[str, Field(pattern="^/")]

@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from erp_vendors import ErpBench, Vendor, codes_of, entry, of_total
 
 from adapters.erp.doubles.access import REFRESH_TOKEN
+from adapters.erp.doubles.exchange import Answer, Request, json_answer
 from adapters.erp.doubles.fusion import FusionDouble
 from adapters.erp.doubles.quickbooks import REQUEST_ID_LIFE_S
 from adapters.erp.doubles.rest import REFERENCE_SETTINGS
@@ -172,6 +174,22 @@ def test_rest_description_that_is_wrong_is_named_at_the_start(open_bench: Open) 
     settings = {**erp.section.settings, "lookup": {"path": "/api/journals", "items": {"key": "reference"}}}
     with pytest.raises(ConfigError, match=r"erp\.settings\.lookup"):
         erp.connect(erp.section.model_copy(update={"settings": settings}))
+
+
+def test_rest_lookup_whose_answer_is_one_page_of_several_finds_all(
+    open_bench: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that a page lacks may stand on the next one: it is asked for again, and not taken for absent."""
+    erp = open_bench("rest")
+    posted = {outcome.key: outcome for outcome in erp.post(*(of_total(5 + n) for n in range(5)))}
+    whole = erp.double.find
+
+    def paged(request: Request) -> Answer:
+        return json_answer(200, {"data": msgspec.json.decode(whole(request).body)["data"][:2]})
+
+    monkeypatch.setattr(erp.double, "find", paged)
+    assert erp.gateway.lookup([*posted, "PS-north-0000000404"]) == posted
+    assert erp.gateway.lookup(["PS-north-0000000404"]) == {}
 
 
 @pytest.mark.parametrize(
