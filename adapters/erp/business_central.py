@@ -207,15 +207,16 @@ class BusinessCentralGateway(HttpGateway):
     # finding
 
     def _posted_keys(self, company: str, names: dict[str, str]) -> Iterable[str]:
-        """A page that is not the last one says nothing of documents that it lacks: they are asked for again."""
+        """A page that is full says nothing of documents that it lacks: they are asked for again. No more rows are asked
+        for than a page takes, as Business Central refuses an answer that is too large, each time anew."""
         left = dict(names)
         while left:
             wanted = " or ".join(f"documentNumber eq '{document}'" for document in left)
-            params = {"$filter": wanted, "$select": "documentNumber,description"}
+            params = {"$filter": wanted, "$select": "documentNumber,description", "$top": str(PAGE_ROWS)}
             page = self._read(f"/companies({company})/generalLedgerEntries", params, _LedgerEntries)
             found = {key for entry in page.value if (key := _key_of(entry, left))}
             yield from found
-            if not page.more:
+            if len(page.value) < PAGE_ROWS and not page.more:
                 return
             if not found:
                 raise ErpFault("unavailable", "a page of ledger entries holds none that were asked for")

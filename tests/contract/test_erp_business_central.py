@@ -72,6 +72,17 @@ def test_business_central_lookup_of_more_lines_than_a_page_has_finds_every_docum
     assert sorted(erp.gateway.lookup([entry.key for entry in [*entries, of_total(9)]])) == [e.key for e in entries]
 
 
+def test_business_central_lookup_asks_for_no_more_rows_than_it_may_have(
+    erp: ErpBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that is too large is refused whenever it is asked for, so it is asked for in parts."""
+    monkeypatch.setattr("adapters.erp.doubles.business_central.ANSWER_ROWS_MAX", 5)
+    monkeypatch.setattr("adapters.erp.business_central.PAGE_ROWS", 5)
+    entries = [of_total(n) for n in range(1, 6)]
+    erp.post(*entries)
+    assert sorted(erp.gateway.lookup([entry.key for entry in [*entries, of_total(9)]])) == [e.key for e in entries]
+
+
 def test_business_central_lookup_leaves_other_drafts_alone(erp: ErpBench) -> None:
     """Only journals with one of the keys asked for are removed: another call may be at work on the others."""
     erp.trouble("none", "lose_request")

@@ -4,8 +4,9 @@ Written from the vendor's developer documents (dynamics365smb-devitpro-pb): jour
 Microsoft.NAV.post, generalLedgerEntries, use-odata-batch, api-limits, dynamics-error-codes. The environment's own
 $metadata can't be had offline; the types below are its journal and journalLine by those pages, by the API pages 30016
 and 30049 of the vendor's published source, and by the lengths of tables 81 and 232 behind them. Not documented, and
-chosen here: each operation of a batch counts as a request, an OData filter is one of those that the documents show, and
-what posting would ask for (number, date, account, amount) must be there from the beginning.
+chosen here: each operation of a batch counts as a request, an OData filter is one of those that the documents show, an
+answer of more rows than the limits allow is refused (a test may have it in pages instead), and what posting would ask
+for (number, date, account, amount) must be there from the beginning.
 """
 
 import re
@@ -26,7 +27,7 @@ from adapters.erp.doubles.trouble import Trouble
 from runtime.ports import Clock
 
 BATCH_OPERATIONS_MAX = 100
-PAGE_ROWS_MAX = 20_000
+ANSWER_ROWS_MAX = PAGE_ROWS_MAX = 20_000
 REQUESTS = Window("requests in 5 minutes", 300.0, 6000)
 CONCURRENCY = 100  # 5 that run and 95 that wait
 _API = r"/api/v2\.0"
@@ -254,6 +255,8 @@ class BusinessCentralDouble(Double):
         else:
             return self.failed(400, "this filter is not supported")
         wanted = rows[: int(request.query.get("$top", len(rows)))]
+        if len(wanted) > ANSWER_ROWS_MAX:
+            return _error(413, "Application_RequestEntityTooLarge", "the answer would have too many rows")
         more = {"@odata.nextLink": f"{request.path}?$skiptoken={PAGE_ROWS_MAX}"} if wanted[PAGE_ROWS_MAX:] else {}
         return json_answer(200, {"value": wanted[:PAGE_ROWS_MAX], **more})
 
