@@ -286,8 +286,9 @@ class Poster:
             if heard.code in ("posted", "accepted", "rejected"):
                 self._call_s = max((now_ms - began_ms) / 1000, CALL_TIME_KEPT * self._call_s)
         elif isinstance(action, LookUp):
-            heard, outcomes = _of_lookup(answer), self._desk.looked_up(action, answer, now_ms)
-            self._finished(now_ms, heard, "looked_up" if answer is not None else heard.code)
+            found = None if isinstance(answer, Outcome) else answer
+            heard, outcomes = _of_lookup(answer), self._desk.looked_up(action, found, now_ms)
+            self._finished(now_ms, heard, "looked_up" if found is not None else heard.code)
         else:
             heard, outcomes = _of_progress(answer), self._desk.asked(action, answer, now_ms)
             self._finished(now_ms, heard, "asked" if heard.code == "posted" else heard.code)
@@ -361,7 +362,8 @@ def _post(call: Call, clock: Clock, latest_ms: int, gateway: ErpGateway) -> obje
 
 
 def _look_up(keys: Sequence[str], gateway: ErpGateway) -> object:
-    return gateway.lookup(keys)
+    found = gateway.lookup(keys)
+    return gateway.unasked if found is None else found
 
 
 def _ask(jobs: Sequence[str], gateway: ErpGateway) -> object:
@@ -374,9 +376,12 @@ def _answers(call: Call, answered: Sequence[Outcome]) -> list[Outcome]:
     return [outcome for outcome in answered if outcome.key in keys] or [Outcome("", "unknown")]
 
 
-def _of_lookup(found: Mapping[str, Outcome] | None) -> Outcome:
-    """What a lookup says of the ERP: one that finds nothing was answered, too."""
-    return Outcome("", "unavailable") if found is None else gravest([Outcome("", "posted"), *found.values()])
+def _of_lookup(answer: Mapping[str, Outcome] | Outcome) -> Outcome:
+    """What a lookup says of the ERP: one that finds nothing was answered, too. One that was refused is no sign of
+    health; but only a post tells that nothing more may be posted."""
+    if isinstance(answer, Outcome):
+        return answer if answer.code == "throttled" else answer._replace(code="unavailable")
+    return gravest([Outcome("", "posted"), *answer.values()])
 
 
 def _of_progress(answered: Sequence[Outcome]) -> Outcome:

@@ -830,6 +830,8 @@ class ErpAccount(NamedTuple):
 class ErpGateway(Protocol):
     """One ERP connection. Posting never raises for what an ERP or a network can do: it answers with outcomes."""
 
+    unasked: Outcome  # why the last lookup was not answered, with an empty key
+
     def terms(self) -> ErpTerms: ...
 
     def post(self, entries: Sequence[JournalEntry]) -> list[Outcome]:
@@ -852,7 +854,8 @@ class ErpGateway(Protocol):
         ...
 
     def lookup(self, keys: Sequence[str]) -> dict[str, Outcome] | None:
-        """What the ERP holds under these keys: found and posted ones (posted). None when it can't be asked now.
+        """What the ERP holds under these keys: found and posted ones (posted). None when it can't be asked now; then
+        `unasked` tells why, and how long the ERP wants to be left alone.
 
         A draft left by a call that died between creating and posting is posted by this call, or left out if it can't;
         it is `unknown` once more when the answer to that is lost.

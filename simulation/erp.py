@@ -36,6 +36,7 @@ class SimulatedErp:
         # A late call's job, too, must have ended within the time that the ERP states.
         job_s = JOB_SHARE * scenario.erp_terms.settle_s
         self.twin = MemoryErp(scenario.erp_terms, now_ms=lambda: clock.elapsed_ms, job_s=job_s)
+        self.unasked = self.twin.unasked
         self.closed: dict[str, int] = {}  # period -> elapsed_ms at which it opens again
         self.refused: set[str] = set()  # keys that were rejected
         self._quota, self._calls, self._window_ms = QUOTAS[-1], 0, 0

@@ -97,7 +97,7 @@ def _answers_lookup(subject: Subject) -> str:
     entry = subject.entry("absent", ABSENT_ACCOUNT, ABSENT_ACCOUNT)
     found = subject.gateway.lookup([entry.key])
     if found is None:
-        why = getattr(subject.gateway, "unasked", "")
+        why = subject.gateway.unasked.detail
         raise _Broken(f"the ERP can't be asked: {why or 'address, credentials or permissions'}")
     if found:
         raise _Broken("a key that nobody used is found")

@@ -84,6 +84,7 @@ class MemoryErp:
         self._drafts: list[JournalEntry] = []
         self._late: list[tuple[int, Sequence[JournalEntry]]] = []
         self._numbers: dict[str, list[str]] = defaultdict(list)
+        self.unasked = Outcome("", "unavailable", detail="it does not answer")
         self.state: Literal["up", "stopped", "locked"] = "up"
         self.moves: list[tuple[str, JournalEntry]] = []
         self.calls: list[int] = []

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from adapters.erp.http.amounts import decimal_text, minor_of
 from adapters.erp.http.fault import ErpFault
-from adapters.erp.http.gateway import ErpConnection, settings_of, with_limits
+from adapters.erp.http.gateway import UNASKED, ErpConnection, settings_of, with_limits
 from adapters.erp.http.naming import line_text
 from adapters.erp.tryton_company import Companies, Company, period_of
 from adapters.erp.tryton_rpc import Credentials, TrytonSession
@@ -67,7 +67,7 @@ class TrytonGateway:
         self._session, self._entities = session, tuple(entities)
         self._terms = terms or self.stated_terms
         self._companies = Companies(self._session, self.key_field)
-        self.unasked = ""  # why the last lookup had no answer
+        self.unasked = UNASKED
 
     def terms(self) -> ErpTerms:
         return self._terms
@@ -92,7 +92,7 @@ class TrytonGateway:
             moves = [move for page in _pages(keys) for move in self._moves_of(page)]
             posted, left = self._of_keys(moves)
         except ErpFault as fault:
-            self.unasked = fault.detail
+            self.unasked = fault.outcome("")
             return None
         return posted | self._post_left(left)
 

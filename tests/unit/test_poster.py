@@ -193,6 +193,22 @@ def test_lookup_that_never_succeeds_holds_up_nobody_else() -> None:
     assert bench.books.exception_counts() == {"erp_unknown_outcome": 1}
 
 
+def test_lookup_that_is_throttled_keeps_the_delay_that_the_erp_asks_for() -> None:
+    """An ERP's own delay holds for whatever it was asked, and no call is made before it is over."""
+    bench = Bench("lose_answer_after_commit")
+    bench.commit("R-0")
+    poster, whole, asked_ms = bench.poster(), bench.erp.lookup, []
+
+    def throttled(keys: Sequence[str]) -> dict[str, Outcome] | None:
+        asked_ms.append(bench.clock.now_ms())
+        return None if len(asked_ms) == 1 else whole(keys)
+
+    bench.erp.lookup, bench.erp.unasked = throttled, Outcome("", "throttled", retry_after_s=900.0)
+    bench.run(poster)
+    assert bench.booked_once()
+    assert asked_ms[1] - asked_ms[0] >= 900_000
+
+
 def test_lookup_that_leaves_a_doubt_is_recorded_as_one_and_made_again() -> None:
     """What a lookup found counts at once; of what it left in doubt the books say so, and the ERP counts as troubled."""
     bench = Bench("lose_answer_after_commit")

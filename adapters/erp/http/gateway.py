@@ -22,6 +22,8 @@ from runtime.ports import Clock, ErpAccount, ErpTerms, JournalEntry, Outcome
 
 MANY_BEGIN_S = 60.0  # `begins_s` of calls that make one request after another
 
+UNASKED = Outcome("", "unavailable")  # of a gateway that has looked up nothing yet
+
 _SETTINGS = TypeVar("_SETTINGS", bound=BaseModel)
 
 
@@ -51,7 +53,7 @@ class HttpGateway:
     ) -> None:
         section = connection.section
         settings_of(self.own_settings, section)
-        self.unasked = ""  # why the last lookup had no answer
+        self.unasked = UNASKED
         self.companies = {
             entity: section.companies[entity] for entity in connection.entities if entity in section.companies
         }
@@ -118,13 +120,13 @@ class HttpGateway:
         try:
             return self.report(jobs)
         except ErpFault as fault:
-            return [Outcome("", fault.code, "", fault.detail, fault.retry_after_s)]
+            return [fault.outcome("")]
 
     def lookup(self, keys: Sequence[str]) -> dict[str, Outcome] | None:
         try:
             return self.find(keys) if keys else {}
         except ErpFault as fault:
-            self.unasked = fault.detail
+            self.unasked = fault.outcome("")
             return None
 
     def trial_balance(self) -> list[ErpAccount]:
