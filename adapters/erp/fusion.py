@@ -31,7 +31,14 @@ from pydantic import Field
 from adapters.erp.http.amounts import decimal_text
 from adapters.erp.http.dialect import Dialect, Reply, Rule, VendorError
 from adapters.erp.http.fault import ErpFault, shortened
-from adapters.erp.http.gateway import MANY_BEGIN_S, ErpConnection, HttpGateway, PatternText, settings_of
+from adapters.erp.http.gateway import (
+    MANY_BEGIN_S,
+    ErpConnection,
+    HttpGateway,
+    PatternText,
+    settings_of,
+    told_of_each,
+)
 from adapters.erp.http.naming import line_text, short_name
 from adapters.erp.http.transport import Request
 from runtime.config import Section
@@ -162,7 +169,7 @@ class FusionGateway(HttpGateway):
         return {key: _outcome(key, batches) for key, batches in found.items() if batches}
 
     def report(self, jobs: Sequence[str]) -> list[Outcome]:
-        return [outcome for text in jobs for outcome in self._ended(msgspec.json.decode(text, type=_Job))]
+        return told_of_each(jobs, lambda text: self._ended(msgspec.json.decode(text, type=_Job)))
 
     # the job
 

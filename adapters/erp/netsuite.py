@@ -21,7 +21,7 @@ from pydantic import Field
 from adapters.erp.http.amounts import json_amount, minor_of
 from adapters.erp.http.dialect import Dialect, Reply, Rule, VendorError, fault_of
 from adapters.erp.http.fault import ErpFault
-from adapters.erp.http.gateway import ErpConnection, HttpGateway, PatternText, settings_of
+from adapters.erp.http.gateway import ErpConnection, HttpGateway, PatternText, settings_of, told_of_each
 from adapters.erp.http.naming import line_text, plain_name
 from adapters.erp.http.transport import Request
 from runtime.config import Section
@@ -136,15 +136,7 @@ class NetSuiteGateway(HttpGateway):
         for text in jobs:
             job, index, key = text.split("/", 2)
             by_job.setdefault(job, []).append(_Handle(job, int(index), key))
-        outcomes, faults = [], []
-        for job, handles in by_job.items():
-            try:
-                outcomes += self._results(handles) if self._ended(job) else []
-            except ErpFault as fault:
-                faults.append(fault)
-        if faults and not outcomes:
-            raise faults[0]
-        return outcomes
+        return told_of_each(by_job, lambda job: self._results(by_job[job]) if self._ended(job) else [])
 
     def turnover(self) -> list[ErpAccount]:
         entities = {company: entity for entity, company in self.companies.items()}

@@ -14,6 +14,8 @@ from adapters.erp.doubles.fusion import FusionDouble
 from adapters.erp.doubles.quickbooks import REQUEST_ID_LIFE_S
 from adapters.erp.doubles.rest import REFERENCE_SETTINGS
 from adapters.erp.doubles.trouble import TROUBLE_S
+from adapters.erp.fusion import FusionGateway
+from adapters.erp.http.fault import ErpFault
 from runtime.errors import ConfigError
 
 Open = Callable[..., ErpBench]
@@ -203,6 +205,24 @@ def test_rest_lookup_that_is_described_wrongly_proves_no_absence(open_bench: Ope
     erp.post(of_total(5))
     assert gateway.lookup([of_total(5).key]) is None
     gateway.close()
+
+
+def test_fusion_job_that_can_not_be_asked_for_hides_no_other(open_bench: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of jobs that are asked for together, what one answers wrongly says nothing of the others."""
+    erp = open_bench("fusion")
+    jobs = [erp.gateway.post([of_total(5 + n)])[0].erp_ref for n in range(3)]
+    erp.clock.sleep(600)
+    batches = FusionGateway._batches
+    bad = of_total(5).key
+
+    def spoiled(gateway: FusionGateway, key: str) -> list:
+        if key == bad:
+            raise ErpFault("unavailable", "HTTP 400")
+        return batches(gateway, key)
+
+    monkeypatch.setattr(FusionGateway, "_batches", spoiled)
+    assert codes_of(erp.gateway.progress(jobs)) == ["posted", "posted"]
+    assert [(o.key, o.code) for o in erp.gateway.progress(jobs[:1])] == [("", "unavailable")]
 
 
 def test_fusion_job_that_succeeded_without_its_batch_is_in_doubt(open_bench: Open) -> None:

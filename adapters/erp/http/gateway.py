@@ -5,7 +5,7 @@ are sent, outcomes stand in the entries' order. Never paces, repeats or remember
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, ClassVar, NamedTuple, TypeVar
 
 import msgspec
@@ -25,6 +25,7 @@ MANY_BEGIN_S = 60.0  # `begins_s` of calls that make one request after another
 UNASKED = Outcome("", "unavailable")  # of a gateway that has looked up nothing yet
 
 _SETTINGS = TypeVar("_SETTINGS", bound=BaseModel)
+_ASKED = TypeVar("_ASKED")
 
 
 class ErpConnection(NamedTuple):
@@ -141,6 +142,20 @@ class HttpGateway:
             return self.deliver(entries) if entries else []
         except ErpFault as fault:
             return fault.outcomes(entries)
+
+
+def told_of_each(asked: Iterable[_ASKED], ask: Callable[[_ASKED], list[Outcome]]) -> list[Outcome]:
+    """What is told of each of these jobs. One that can't be asked for hides no other; ErpFault when none told anything."""
+    outcomes: list[Outcome] = []
+    faults: list[ErpFault] = []
+    for each in asked:
+        try:
+            outcomes += ask(each)
+        except ErpFault as fault:
+            faults.append(fault)
+    if faults and not outcomes:
+        raise faults[0]
+    return outcomes
 
 
 def with_limits(terms: ErpTerms, section: ErpSection) -> ErpTerms:
