@@ -91,6 +91,7 @@ class _Line(msgspec.Struct, rename="pascal"):
 
 class _Journal(msgspec.Struct, rename="pascal"):
     id: str
+    doc_number: str = ""
     private_note: str = ""
     currency_ref: dict[str, str] = {}
     line: list[_Line] = []
@@ -202,7 +203,9 @@ class QuickBooksGateway(HttpGateway):
 
     def _turnover(self, entity: str, realm: str) -> list[ErpAccount]:
         sums: dict[tuple[str, str], list[int]] = {}
-        for journal in self._query(realm, "select * from JournalEntry where DocNumber like 'PS%'"):
+        found = self._query(realm, "select * from JournalEntry where DocNumber like 'PS%'")
+        # The customer's own numbers may begin so, too, and their lines may have no account.
+        for journal in (each for each in found if each.doc_number == document_number(each.private_note)):
             currency = journal.currency_ref.get("value") or self.currencies[entity]
             for line in journal.line:
                 detail = line.journal_entry_line_detail

@@ -1,6 +1,8 @@
 """What is one vendor's own, beside the contract that all keep: keys of a request, groups of a file, realms' tokens."""
 
 from collections.abc import Callable, Iterator
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from erp_vendors import ErpBench, Vendor, codes_of, entry, of_total
 from adapters.erp.doubles.access import REFRESH_TOKEN
 from adapters.erp.doubles.exchange import Answer, Request, json_answer
 from adapters.erp.doubles.fusion import FusionDouble
+from adapters.erp.doubles.ledger import Line
 from adapters.erp.doubles.quickbooks import REQUEST_ID_LIFE_S
 from adapters.erp.doubles.rest import REFERENCE_SETTINGS
 from adapters.erp.doubles.trouble import TROUBLE_S
@@ -76,6 +79,17 @@ def test_quickbooks_items_beyond_the_limit_are_throttled_one_by_one(open_bench: 
     erp.clock.sleep(61)
     assert set(codes_of(erp.post(*left))) == {"posted"}
     assert erp.booked() == {1_000 + i: 1 for i in range(510)}
+
+
+def test_quickbooks_turnover_is_of_our_own_entries_alone(open_bench: Open) -> None:
+    """A journal entry of the customer's, under a number that begins like ours, is in no sum."""
+    erp = open_bench("quickbooks")
+    erp.post(of_total(5))
+    before = erp.gateway.trial_balance()
+    lines = [Line("1010", Decimal(7), Decimal(0)), Line("1200", Decimal(0), Decimal(7))]
+    theirs = erp.ledger.book("c-north", "for the PS department", date(2026, 3, 5), lines)
+    erp.double._numbers[theirs.number] = "PS-2026"
+    assert erp.gateway.trial_balance() == before
 
 
 def test_quickbooks_document_number_of_two_keys_is_told_apart_by_the_note(open_bench: Open) -> None:

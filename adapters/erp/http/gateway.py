@@ -145,7 +145,7 @@ class HttpGateway:
 
 
 def told_of_each(asked: Iterable[_ASKED], ask: Callable[[_ASKED], list[Outcome]]) -> list[Outcome]:
-    """What is told of each of these jobs. One that can't be asked for hides no other; ErpFault when none told anything."""
+    """What is told of each of these jobs, whatever another one raises. ErpFault when none told anything."""
     outcomes: list[Outcome] = []
     faults: list[ErpFault] = []
     for each in asked:
