@@ -18,7 +18,8 @@ from actors.sealer import Sealer
 from runtime.config import ErpSection
 from runtime.effects import of_the_runtime
 from runtime.errors import BooksUnavailable
-from runtime.flow.delivery import Action, Ask, Desk, LookUp, Send, call_bounds, next_call
+from runtime.flow.calls import call_bounds, next_call
+from runtime.flow.delivery import Action, Ask, Desk, LookUp, Send
 from runtime.flow.governor import Governor, GovernorState, quota_of
 from runtime.flow.outcomes import CALL_START_WITHIN_S, Call, gravest
 from runtime.limits import Limits

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from runtime.config import ErpSection
-from runtime.flow.delivery import CallBounds
+from runtime.flow.calls import CallBounds
 from runtime.ledger.journal import SET, Draft, numbered
 from runtime.ledger.sealing import Gathering, Room, SealPolicy, next_due_ms, plan_entries, whole_commits, within
 from runtime.limits import Limits

@@ -1,40 +1,22 @@
 """What to do next at an ERP: send, send again, look up, ask for a job; and what each answer changes.
 
-Owns packing, the isolation of poisonous entries, doubts and jobs, as memory that may be lost: the books hold each
-entry's state, and `recall` builds the rest from them. Never calls an ERP, and never sends what is in doubt unless the
-ERP's own key protects it.
+Owns doubts, jobs and what is tried apart, as memory that may be lost: the books hold each entry's state, and `recall`
+builds the rest from them. Never calls an ERP, and never sends what is in doubt unless the ERP's own key protects it.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from runtime.flow.outcomes import (
-    CALL_START_WITHIN_S,
-    NOT_APPLIED,
-    Call,
-    Doubt,
-    Judged,
-    after_lookup,
-    judge,
-    next_step,
-    not_sent,
-)
-from runtime.limits import Limits
+from runtime.flow.calls import CallBounds, Isolation, next_call
+from runtime.flow.outcomes import CALL_START_WITHIN_S, Call, Doubt, Judged, after_lookup, judge, next_step, not_sent
 from runtime.ports import Delivery, ErpTerms, JournalEntry, Outcome
 
-ENTRY_BYTES, LINE_BYTES = 1_024, 512  # more than any ERP's form of an entry and of a line takes
 ASK_FIRST_S, ASK_MAX_S = 2.0, 60.0  # between two questions after one job, and two lookups of one key in vain
 ASK_JOBS_MAX = 20  # jobs in one question
 JOB_SILENCE_S = 6 * 3600.0  # a job that says nothing for so long leaves its entries in doubt
 RESEND_FIRST_S, RESEND_MAX_S = 1.0, 300.0  # before a call in doubt is sent again, doubling
-
-
-class CallBounds(NamedTuple):
-    """How much one call may carry. 0 bytes: no limit."""
-
-    lines_max: int
-    entries_max: int
-    bytes_max: int = 0
+LOST_TOGETHER_MAX = 2  # times that entries are lost and not there; then they are tried apart: one may break the ERP
 
 
 class Send(NamedTuple):
@@ -67,73 +49,6 @@ class Progress(NamedTuple):
     suspects: int
 
 
-def call_bounds(terms: ErpTerms, limits: Limits) -> CallBounds:
-    """The tighter of what the ERP takes and what we allow."""
-    return CallBounds(
-        min(terms.lines_max, limits.call_lines_max),
-        min(terms.entries_max, limits.call_entries_max),
-        terms.bytes_max,
-    )
-
-
-def next_call(entries: Iterable[JournalEntry], bounds: CallBounds) -> Call:
-    """As many entries from the front as fit; the first goes even if it alone is too large, as it can't be split."""
-    call, lines, size = [], 0, 0
-    for entry in entries:
-        lines += len(entry.lines)
-        size += ENTRY_BYTES + LINE_BYTES * len(entry.lines)
-        full = lines > bounds.lines_max or len(call) >= bounds.entries_max or 0 < bounds.bytes_max < size
-        if call and full:
-            break
-        call.append(entry)
-    return tuple(call)
-
-
-class Isolation:
-    """Entries of refused calls, to be sent again by halves until each poisonous one stands alone.
-
-    Lost in a crash, it is found again: the same entries are refused together once more.
-    """
-
-    def __init__(self) -> None:
-        self._groups: list[Call] = []
-
-    def suspects(self) -> set[str]:
-        """Keys that wait to be tried apart."""
-        return {entry.key for group in self._groups for entry in group}
-
-    def choose(self, sealed: Sequence[JournalEntry], bounds: CallBounds, busy: Collection[str] = ()) -> Call:
-        """The next call: the newest group that is not under way, unless fresh entries of a more urgent lane wait."""
-        suspects = self.suspects()
-        fresh = [entry for entry in sealed if entry.key not in suspects and entry.key not in busy]
-        group = next((g for g in reversed(self._groups) if g[0].key not in busy), ())
-        if group and not (fresh and fresh[0].lane < group[0].lane):
-            return group
-        return next_call(fresh, bounds)
-
-    def add(self, group: Call) -> None:
-        """Try this group apart from all others."""
-        self._groups.append(group)
-
-    def forget(self, keys: Collection[str]) -> None:
-        """Leave these out of every group."""
-        kept = (tuple(entry for entry in group if entry.key not in keys) for group in self._groups)
-        self._groups = [group for group in kept if group]
-
-    def learn(self, call: Call, judged: Judged) -> None:
-        """Split a refused call; keep of a tried group what was not applied; forget the rest of it."""
-        tried = call in self._groups
-        if tried:
-            self._groups.remove(call)
-        if judged.isolate:
-            half = (len(call) + 1) // 2
-            self._groups += [call[half:], call[:half]]
-        elif tried:
-            codes = {outcome.key: outcome.code for outcome in judged.outcomes}
-            back = tuple(entry for entry in call if codes[entry.key] in NOT_APPLIED)
-            self._groups += [back] if back else []
-
-
 class _Doubted(NamedTuple):
     """An entry in doubt, and the call that it was sent with: sent again, it goes with the same. `asked`: how often it
     was looked up in vain, as the ERP could not be asked; it is again at `ask_ms`."""
@@ -164,6 +79,7 @@ class Desk:
         self._jobs: dict[str, _Job] = {}
         self._doubted: set[str] = set()  # sent before with an answer that was lost, and not proven absent since
         self._first_sent: dict[str, int] = {}
+        self._lost: Counter[str] = Counter()  # by key: how often it was sent, lost, looked up and not there
         self._busy: set[str] = set()  # keys and jobs of calls under way
 
     # ── from the books ──
@@ -245,8 +161,8 @@ class Desk:
         again = [held for held in ripe["send_again"] if _resend_ms(held.doubt) <= now_ms]
         if again:
             first = min(again, key=lambda held: held.doubt.lost_ms)
-            together = [held.entry for held in again if held.sent_ms == first.sent_ms]
-            return Send(next_call(together, self._bounds))
+            together = next_call([held.entry for held in again if held.sent_ms == first.sent_ms], self._bounds)
+            return Send(together[: max(1, len(together) >> max(0, first.doubt.resends - LOST_TOGETHER_MAX))])
         return None
 
     def _next_lookup(self, ripe: Sequence[_Doubted]) -> LookUp | None:
@@ -309,6 +225,7 @@ class Desk:
             ask_ms = now_ms + _ask_wait_ms(held.asked)
             self._doubts[key] = held._replace(asked=held.asked + 1, ask_ms=ask_ms)
         outcomes = after_lookup(action.keys, found)
+        self._try_lost_apart([self._doubts[o.key] for o in outcomes if o.code == "unavailable"])
         for outcome in outcomes:
             if outcome.code == "unknown":
                 held = self._doubts[outcome.key]
@@ -316,6 +233,13 @@ class Desk:
             else:
                 self._settle(outcome.key, over=outcome.code == "posted")
         return outcomes
+
+    def _try_lost_apart(self, absent: Sequence[_Doubted]) -> None:
+        """Entries that were lost together again and again: what breaks the ERP must not hold up the others for ever."""
+        self._lost.update(held.doubt.key for held in absent)
+        often = [held for held in absent if self._lost[held.doubt.key] >= LOST_TOGETHER_MAX]
+        for sent_ms in dict.fromkeys(held.sent_ms for held in often):
+            self._isolation.split(tuple(held.entry for held in often if held.sent_ms == sent_ms))
 
     def asked(self, action: Ask, answered: Sequence[Outcome], now_ms: int) -> list[Outcome]:
         """What is known of the jobs; outcomes to record of those that have ended."""
@@ -371,6 +295,7 @@ class Desk:
         self._doubted.discard(key)
         if over:
             self._first_sent.pop(key, None)
+            self._lost.pop(key, None)
 
 
 def _names(action: Action) -> Iterable[str]:

@@ -22,7 +22,7 @@ from runtime.flow.governor import CIRCUIT_OPEN_S, UNANSWERED_MAX, UNAUTHORISED_P
 from runtime.flow.outcomes import CALL_START_WITHIN_S
 from runtime.ledger.journal import counted
 from runtime.limits import Limits
-from runtime.ports import Outcome
+from runtime.ports import JournalEntry, Outcome
 
 
 class KilledError(Exception):
@@ -179,6 +179,26 @@ def test_lost_answer_is_looked_up_after_settling_and_never_doubled(fault: str) -
     assert bench.clock.now_ms() - lost_ms >= TERMS.settle_s * 1000
     assert bench.booked_once()
     assert bench.books.exception_counts() == {}
+
+
+@pytest.mark.parametrize("native_key", ["none", "permanent"])
+def test_entry_that_breaks_the_erp_each_time_holds_up_nobody_else(native_key: str) -> None:
+    """A call that is lost again and again, and never applied, may hold one entry that the ERP falls over: its entries
+    are tried apart, and all others are posted."""
+    bench = Bench(terms=msgspec.structs.replace(TERMS, native_key=native_key))
+    bench.commit(*FIFTY)
+    whole = bench.erp.post
+
+    def falls_over(entries: Sequence[JournalEntry]) -> list[Outcome]:
+        broken = any(entry.document == "R-7" for entry in entries)
+        return [Outcome(entry.key, "unknown", detail="HTTP 500") for entry in entries] if broken else whole(entries)
+
+    bench.erp.post = falls_over
+    bench.run(bench.poster(), lambda: bench.books.entry_counts().get("posted") == 49)
+    assert set(bench.keys_at_erp().values()) == {1}
+    bench.erp.post = whole
+    bench.run(bench.poster())
+    assert bench.booked_once()
 
 
 def test_lookup_that_never_succeeds_holds_up_nobody_else() -> None:

@@ -7,19 +7,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.flow.delivery import (
-    ASK_FIRST_S,
-    ASK_MAX_S,
-    JOB_SILENCE_S,
-    Ask,
-    CallBounds,
-    Desk,
-    Isolation,
-    LookUp,
-    Send,
-    call_bounds,
-    next_call,
-)
+from runtime.flow.calls import CallBounds, Isolation, call_bounds, next_call
+from runtime.flow.delivery import ASK_FIRST_S, ASK_MAX_S, JOB_SILENCE_S, Ask, Desk, LookUp, Send
 from runtime.flow.outcomes import CALL_START_WITHIN_S, judge
 from runtime.limits import Limits
 from runtime.ports import Delivery, ErpTerms, JournalEntry, JournalLine, Outcome
