@@ -109,7 +109,14 @@ def error_of(reply: Reply) -> VendorError:
 
 
 # 503 in the vendor's own words comes from its queue: the request never ran. A gateway's page has no code.
-DIALECT = Dialect("business_central", (Rule("throttled", 503, error="."),), error_of)
+DIALECT = Dialect(
+    "business_central",
+    (
+        Rule("throttled", 503, error="."),
+        Rule("rejected", 404, error="CompanyNotFound", detail="erp.companies names none of its companies:"),
+    ),
+    error_of,
+)
 
 
 class BusinessCentralGateway(HttpGateway):

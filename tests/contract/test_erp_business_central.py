@@ -49,6 +49,15 @@ def test_business_central_call_whose_later_company_refuses_keeps_what_is_posted(
     assert not erp.double.journals()
 
 
+def test_business_central_company_that_is_gone_refuses_its_own_entries(erp: ErpBench) -> None:
+    """A company that does not exist is no ERP that is away: its entries are refused, and the others go on."""
+    del erp.ledger.companies["c-south"]
+    assert codes_of(erp.gateway.post([of_total(1), of_total(2, "south")])) == ["rejected", "rejected"]
+    [outcome] = erp.gateway.post([of_total(2, "south")])
+    assert outcome.code == "rejected" and "erp.companies" in outcome.detail
+    assert codes_of(erp.post(of_total(1))) == ["posted"]
+
+
 def test_business_central_draft_left_behind_is_removed_by_the_lookup(erp: ErpBench) -> None:
     """A journal whose posting never arrived is found as a draft, removed, and its entries may be sent again."""
     erp.trouble("none", "lose_request")
