@@ -134,7 +134,8 @@ class BusinessCentralGateway(HttpGateway):
         for done, journal in enumerate(journals):
             try:
                 path = _journal_path(journal.company, journal.id)
-                self.http.send(Request("POST", f"{path}/Microsoft.NAV.post", late=True))
+                if self.http.send(Request("POST", f"{path}/Microsoft.NAV.post", late=True)).body:
+                    raise ErpFault("unknown", "the answer to a posting is not Business Central's")
             except ErpFault as fault:
                 return outcomes + self._unposted(fault, journals[done:], first=not done)
             outcomes += [Outcome(entry.key, "posted", document_number(entry.key)) for entry in journal.entries]

@@ -170,6 +170,8 @@ class NetSuiteGateway(HttpGateway):
             if fault.code == "rejected" and self._is_duplicate(fault):
                 return self.find([entry.key]).get(entry.key) or Outcome(entry.key, "unknown", detail=fault.detail)
             raise
+        if not location:
+            raise ErpFault("unknown", "NetSuite names no record")
         return Outcome(entry.key, "posted", location.rpartition("/")[2])
 
     # a job of many

@@ -91,11 +91,14 @@ class RestGateway(HttpGateway):
             return self._refused(entries, reply)
         if post.items is None:
             reference = _reference(reply, post.reference)
+            if post.reference and not reference:  # a success by its status alone: its body may say anything
+                return self._refused(entries, reply)
             return [Outcome(entry.key, "posted", reference) for entry in entries]
         return self._each(entries, post.items, reply)
 
     def _refused(self, entries: Sequence[JournalEntry], reply: Reply) -> list[Outcome]:
-        """A fault; where it says that the key is known, what is there is posted and the rest was not applied."""
+        """A fault, of which nothing is known where neither status nor error tells; where it says that the key is known,
+        what is there is posted and the rest was not applied."""
         fault = fault_of(reply, self._dialect, self.clock.now_ms())
         if self._settings.lookup is None or not fault.mentions(f"^{_KNOWN}"):
             raise fault

@@ -30,7 +30,8 @@ class Meaning(Pattern):
 
 
 class Errors(Section):
-    """Where an error says its code and its text, and what they mean; before the usual meaning of a status."""
+    """Where an error says its code and its text, and what they mean; before the usual meaning of a status. Also of an
+    answer that has the status of a success, but not the reference."""
 
     code: str = ""
     text: str = ""
@@ -75,7 +76,7 @@ class Post(Section):
     csv: Csv | None = None
     content_type: str = ""
     key: str = Field(default="{key}", description="the key as sent; {key} is this elsewhere")
-    reference: str = ""
+    reference: str = Field(default="", description="an answer without it is no success; empty: none is looked for")
     items: Items | None = Field(default=None, description="without: the answer's status holds for all entries")
 
 

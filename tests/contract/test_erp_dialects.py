@@ -192,6 +192,31 @@ def test_rest_description_that_is_wrong_is_named_at_the_start(open_bench: Open) 
         erp.connect(erp.section.model_copy(update={"settings": settings}))
 
 
+@pytest.mark.parametrize(("code", "means"), [("closed_period", "rejected"), ("strange", "unknown")])
+def test_rest_answer_of_a_success_without_its_reference_is_none(
+    open_bench: Open, monkeypatch: pytest.MonkeyPatch, code: str, means: str
+) -> None:
+    """An ERP that says no with the status 200 has booked nothing that it names: its error tells, or nobody knows."""
+    erp = open_bench("rest", errors={"code": "error.code", "meanings": [{"code": "closed", "means": "rejected"}]})
+    monkeypatch.setattr(erp.double, "create", lambda request: json_answer(200, {"error": {"code": code}}))
+    [outcome] = erp.gateway.post([of_total(5)])
+    assert (outcome.code, code in outcome.detail) == (means, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "handler"),
+    [("netsuite", {"mode": "single"}, "create"), ("business_central", {}, "post_journal")],
+)
+def test_page_of_somebody_else_in_the_place_of_an_answer_books_nothing(
+    open_bench: Open, monkeypatch: pytest.MonkeyPatch, name: str, settings: dict, handler: str
+) -> None:
+    """A proxy's page with the status 200 is no word of the ERP's, so nobody knows what became of the call."""
+    erp = open_bench(name, **settings)
+    page = Answer(200, b"<html>The service is being updated</html>")
+    monkeypatch.setattr(erp.double, handler, lambda request, **named: page)
+    assert codes_of(erp.gateway.post([of_total(5)])) == ["unknown"]
+
+
 def test_rest_lookup_whose_answer_is_one_page_of_several_finds_all(
     open_bench: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
