@@ -14,6 +14,7 @@ import polars as pl
 
 from actors.cli.shard_proofs import PAGE_SETS, Progressed, ShardFound, ShardTask, Sources, proved, suitable
 from adapters.books.instant import InstantBooks, StoredEntry, at_one_instant
+from adapters.erp.http.fault import NoTrialBalance
 from runtime.errors import ConfigError, ErpError
 from runtime.event_rules import identity
 from runtime.ledger.journal import entry_key
@@ -21,6 +22,7 @@ from runtime.ports import CORRECTIONS, ErpGateway, JournalEntry
 from simulation.auditor.proof import Difference
 
 KEYS_MAX = 5_000  # posted entries looked up at the ERP, the newest; the trial balance tells of the rest
+BEYOND_NUMBERS = 50  # looked up at a time; so many that the ERP never had end the search
 UNDER_WAY = ("in_flight", "unknown", "parked")  # entries that the ERP may hold, which the books do not know yet
 
 
@@ -167,11 +169,18 @@ class _Run:
         posted at the instant of the books and what is posted or under way just after the ERP was read.
         """
         try:
-            shown = {tuple(account[:3]): account[3:] for account in erp.trial_balance()}
-            self._compare_turnover(shown)
+            self._compare_trial_balance(erp)
             self._compare_keys(erp)
         except (ErpError, ConfigError) as error:
             self.found.uncovered.append(f"the ERP could not be read: {type(error).__name__}")
+
+    def _compare_trial_balance(self, erp: ErpGateway) -> None:
+        try:
+            shown = {tuple(account[:3]): account[3:] for account in erp.trial_balance()}
+        except NoTrialBalance as none:
+            self.found.uncovered.append(none.detail)
+            return
+        self._compare_turnover(shown)
 
     def _compare_turnover(self, shown: dict[tuple, tuple[int, int]]) -> None:
         least = _posted(self._books)
@@ -211,13 +220,18 @@ class _Run:
     def _look_beyond(self, erp: ErpGateway, keys_max: int) -> None:
         """After a restore: entries that the ERP was sent later than the copy was made, under numbers that followed."""
         entities, given = self._sources.config.erp_entities(), self._books.restored_entry_no()
-        page = max(1, keys_max // len(entities))
         while given:
-            numbers = range(given + 1, given + 1 + page)
-            answers = erp.lookup([entry_key(entity, number) for entity in entities for number in numbers])
-            for key, answer in (answers or {}).items():
-                self._differ("ERP document of a lost future: reverse it", key, "none", answer.erp_ref)
-            given = numbers[-1] if answers else 0
+            numbers = range(given + 1, given + 1 + BEYOND_NUMBERS)
+            keys = [entry_key(entity, number) for entity in entities for number in numbers]
+            given = 0
+            for start in range(0, len(keys), keys_max):
+                answers = erp.lookup(keys[start : start + keys_max])
+                if answers is None:
+                    self.found.uncovered.append(f"the ERP did not answer for keys from {keys[start]} on")
+                    return
+                for key, answer in answers.items():
+                    self._differ("ERP document of a lost future: reverse it", key, "none", answer.erp_ref)
+                    given = numbers[-1]
 
     def _compare_key(self, one: StoredEntry, answer: object) -> None:
         shard, position, _ = one.entry.sets[0] if one.entry.sets else (-1, "", 0)

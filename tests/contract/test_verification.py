@@ -12,8 +12,11 @@ from small_log import NOW_MS, control, event, events
 from actors.cli.shard_proofs import ShardTask, proved
 from actors.cli.verification import Verification, verify
 from adapters.books.instant import Standing
+from adapters.erp.http.fault import NoTrialBalance
 from adapters.erp.memory import MemoryErp
 from runtime.errors import BooksUnavailable
+from runtime.ledger.journal import entry_key
+from runtime.ports import ErpAccount
 
 
 @pytest.fixture
@@ -155,6 +158,38 @@ def test_verification_of_an_erp_that_lost_an_entry_names_the_document(recorded: 
     assert [one.expected for one in result.differences if one.what == "ERP document"] == [number]
     assert {one.what for one in result.differences} == {"ERP document", "ERP turnover"}
     assert lost.key in [one.key for one in result.differences]
+
+
+class WithoutTrialBalance(MemoryErp):
+    """An ERP that shows no turnover."""
+
+    def trial_balance(self) -> list[ErpAccount]:
+        raise NoTrialBalance
+
+
+def test_verification_of_an_erp_without_a_trial_balance_still_looks_keys_up(recorded: Recorded) -> None:
+    """What one ERP can't show is named as not covered, and everything else is compared."""
+    kept, (number, lost) = WithoutTrialBalance(), recorded.erp.moves[-1]
+    kept.post([entry for _, entry in recorded.erp.moves[:-1]])
+
+    result = verify(recorded.sources(), kept)
+
+    [difference] = result.differences
+    assert (difference.what, difference.key, difference.expected) == ("ERP document", lost.key, number)
+    assert result.uncovered == ["this adapter reads no trial balance"]
+
+
+def test_verification_after_a_restore_names_documents_behind_numbers_that_were_never_posted(recorded: Recorded) -> None:
+    """An entry of a lost future is found behind others that were refused, however few keys one lookup takes."""
+    change(recorded.url, "INSERT INTO counters (name, value) VALUES ('restored_entry_no', 1000)")
+    later = msgspec.structs.replace(recorded.erp.moves[0][1], key=entry_key("mercy", 1017))
+    recorded.erp.post([later])
+    recorded.erp._terms = msgspec.structs.replace(recorded.erp.terms(), lookup_keys_max=1)
+
+    result = verify(recorded.sources(), recorded.erp)
+
+    told = [one.key for one in result.differences if "lost future" in one.what]
+    assert told == [later.key]
 
 
 def test_verification_of_an_erp_with_an_entry_too_many_finds_its_turnover(recorded: Recorded) -> None:
