@@ -18,7 +18,7 @@ from adapters.erp.http.fault import NoTrialBalance
 from runtime.errors import ConfigError, ErpError
 from runtime.event_rules import identity
 from runtime.ledger.journal import entry_key
-from runtime.ports import CORRECTIONS, ErpGateway, JournalEntry
+from runtime.ports import CORRECTIONS, ErpGateway, JournalEntry, Outcome
 from simulation.auditor.proof import Difference
 
 KEYS_MAX = 5_000  # posted entries looked up at the ERP, the newest; the trial balance tells of the rest
@@ -233,12 +233,16 @@ class _Run:
                     self._differ("ERP document of a lost future: reverse it", key, "none", answer.erp_ref)
                     given = numbers[-1]
 
-    def _compare_key(self, one: StoredEntry, answer: object) -> None:
+    def _compare_key(self, one: StoredEntry, answer: Outcome | None) -> None:
         shard, position, _ = one.entry.sets[0] if one.entry.sets else (-1, "", 0)
         if answer is None:
-            self._differ("ERP document", one.entry.key, one.erp_ref, "none", shard=shard, position=position)
+            found = "none"
         elif answer.erp_ref and one.erp_ref and answer.erp_ref != one.erp_ref:
-            self._differ("ERP document", one.entry.key, one.erp_ref, answer.erp_ref, shard=shard, position=position)
+            found = answer.erp_ref
+        else:
+            found = answer.detail  # that there is more than one
+        if found:
+            self._differ("ERP document", one.entry.key, one.erp_ref, found, shard=shard, position=position)
 
 
 def _posted(books: InstantBooks) -> Counter[tuple]:

@@ -179,6 +179,19 @@ def test_verification_of_an_erp_without_a_trial_balance_still_looks_keys_up(reco
     assert result.uncovered == ["this adapter reads no trial balance"]
 
 
+def test_verification_of_an_erp_that_holds_a_key_twice_names_it(recorded: Recorded) -> None:
+    """An entry that stands twice in an ERP without a trial balance is told by its key."""
+    kept, (number, twice) = WithoutTrialBalance(), recorded.erp.moves[0]
+    kept.post([entry for _, entry in recorded.erp.moves])
+    kept.post([twice])
+
+    result = verify(recorded.sources(), kept)
+
+    assert [(one.key, one.expected, one.found) for one in result.differences] == [
+        (twice.key, number, "duplicate key in ERP")
+    ]
+
+
 def test_verification_after_a_restore_names_documents_behind_numbers_that_were_never_posted(recorded: Recorded) -> None:
     """An entry of a lost future is found behind others that were refused, however few keys one lookup takes."""
     change(recorded.url, "INSERT INTO counters (name, value) VALUES ('restored_entry_no', 1000)")
