@@ -21,6 +21,7 @@ from runtime.errors import BooksUnavailable
 from runtime.flow.calls import call_bounds, next_call
 from runtime.flow.delivery import Action, Ask, Desk, LookUp, Send
 from runtime.flow.governor import Governor, GovernorState, quota_of
+from runtime.flow.locked_out import LockedOut
 from runtime.flow.outcomes import CALL_START_WITHIN_S, Call, gravest
 from runtime.limits import Limits
 from runtime.ports import Books, Clock, Delivery, ErpGateway, Metrics, Outcome, PeriodClose
@@ -105,6 +106,7 @@ class Poster:
             section=self._section,
             entities=self._entities,
         )
+        self._locked_out = LockedOut(self._entities, terms.log_ins_apart)
         self._retrier = Retrier(self._books, OWNER, self._epoch, entities=self._entities, metrics=self._metrics)
         self._jitter = random.Random(f"{self._holder}/{self._epoch}")
         self._recall(now_ms)
@@ -200,22 +202,24 @@ class Poster:
         self._read_closes(now_ms)
         if entry := self._retrier.look(now_ms):
             self._desk.try_apart(entry)
-        sealed = self._sealed()
+        admitted = self._locked_out.admitted(now_ms)
+        sealed = self._sealed(admitted)
         suspects = self._desk.suspects()
         fresh = [delivery.entry for delivery in sealed if delivery.entry.key not in suspects]
         # While the ERP does not answer, one sealed call is enough to find out; the rest folds into fewer entries.
         if self._governor.answering() or not sealed:
             call = next_call(fresh, self._bounds)
-            if self._sealer.seal(now_ms, call, fresh[len(call) :], self._closes):
-                sealed = self._sealed()
+            if self._sealer.seal(now_ms, call, fresh[len(call) :], self._closes, admitted):
+                sealed = self._sealed(admitted)
         self._sealed_seen = len(sealed)
-        return self._desk.choose(sealed, now_ms)
+        return self._desk.choose(sealed, now_ms, admitted)
 
-    def _sealed(self) -> list[Delivery]:
+    def _sealed(self, admitted: Sequence[str]) -> list[Delivery]:
         """What may be sent: of periods that are to be closed first, then by lane, then by age."""
         limit = 2 * self._bounds.entries_max + len(self._desk.suspects())
         found: dict[str, Delivery] = {}
-        for entities, period in [*(((c.entity,), c.period) for c in self._closes), (self._entities, "")]:
+        urgent = [((close.entity,), close.period) for close in self._closes if close.entity in admitted]
+        for entities, period in [*urgent, (admitted, "")]:
             for delivery in self._books.deliveries(entities, ["sealed"], limit, period):
                 found.setdefault(delivery.entry.key, delivery)
         return list(found.values())
@@ -282,8 +286,9 @@ class Poster:
             return
         now_ms = self._clock.now_ms()
         if isinstance(action, Send):
-            heard, outcomes = gravest(_answers(action.call, answer)), self._desk.sent(action, answer, now_ms)
-            self._finished(now_ms, heard, heard.code)
+            answers, outcomes = _answers(action.call, answer), self._desk.sent(action, answer, now_ms)
+            heard = self._locked_out.heard(action.call, answers, now_ms)
+            self._finished(now_ms, heard, gravest(answers).code)
             if heard.code in ("posted", "accepted", "rejected"):
                 self._call_s = max((now_ms - began_ms) / 1000, CALL_TIME_KEPT * self._call_s)
         elif isinstance(action, LookUp):

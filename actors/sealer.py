@@ -49,9 +49,15 @@ class Sealer:
         self.sets_waiting = 0
 
     def seal(
-        self, now_ms: int, call: Sequence[JournalEntry], waiting: Sequence[JournalEntry], closes: Sequence[PeriodClose]
+        self,
+        now_ms: int,
+        call: Sequence[JournalEntry],
+        waiting: Sequence[JournalEntry],
+        closes: Sequence[PeriodClose],
+        admitted: Sequence[str],
     ) -> bool:
-        """Seal what the next call has room for beside `call`, urgent periods first; whether anything was sealed.
+        """Seal what the next call has room for beside `call`, of these entities, urgent periods first; whether anything
+        was sealed.
 
         While sealed entries wait beside that call, only immediate ones are worth sealing; while many wait, only those
         of a more urgent lane than the last of them.
@@ -62,8 +68,8 @@ class Sealer:
         enough = len(call) + len(waiting) >= 2 * self._bounds.entries_max
         lane = waiting[-1].lane if enough else None
         drafts: list[Draft] = []
-        for entity, period in [*((close.entity, close.period) for close in closes), ("", "")]:
-            entities = (entity,) if entity else self._entities
+        urgent = [((close.entity,), close.period) for close in closes if close.entity in admitted]
+        for entities, period in [*urgent, (admitted, "")]:
             first = self._books.unclaimed_lane(entities, period)
             if first is None or (lane is not None and first >= lane):
                 continue

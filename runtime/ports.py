@@ -445,7 +445,7 @@ class Books(Protocol):
     def record_outcomes(self, owner: str, epoch: int, outcomes: Sequence[Outcome]) -> None:
         """Move entries by their outcome: posted, rejected and unknown as named; accepted stays in flight; throttled,
         unavailable and unauthorised back to sealed, as nothing was applied. Raises erp_rejected, erp_unknown_outcome
-        and erp_unauthorised, and ends them when the entry (for the last: any entry of that owner) is posted. Tells
+        and erp_unauthorised, and ends them when the entry (for the last: any one of its entity) is posted. Tells
         "posted" or "rejected" of each document of an immediate entry whose kind these books tell of. Recording the
         same outcomes again is harmless."""
         ...
@@ -811,6 +811,7 @@ class ErpTerms(msgspec.Struct, frozen=True, kw_only=True):
     entries_max: int  # entries of one call
     bytes_max: int = 0  # of one call's body
     concurrency: int
+    log_ins_apart: bool = False  # whether each company has a log-in of its own, so that one may be refused alone
     requests_max: int = 1  # requests that one call to post, lookup or progress may count as in the limits below
     per_second: int = 0
     per_minute: int = 0

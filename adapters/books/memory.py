@@ -215,7 +215,7 @@ class MemoryBooks(MemoryExceptions, MemoryCorrections, MemoryChanges, MemoryOutg
             held.state, held.erp_ref = STATE_AFTER[outcome.code], outcome.erp_ref
             held.detail = outcome.detail[:TEXT_CHARS_MAX]
         facts = {outcome.key: _facts(self._entries[outcome.key].entry) for outcome in fresh}
-        self._resolve(resolved_by(owner, fresh), owner)
+        self._resolve(resolved_by(owner, fresh, facts), owner)
         self._raise(raised_by(owner, fresh, facts, self._now_ms()), owner)
         self._tell_of(owner, fresh)
 

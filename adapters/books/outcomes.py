@@ -54,7 +54,7 @@ def exception_id(type: str, cause: str) -> str:
 
 
 def raised_by(owner: str, outcomes: Sequence[Outcome], facts: Mapping[str, EntryFacts], at_ms: int) -> pl.DataFrame:
-    """The exceptions (columns EXCEPTIONS) of these outcomes: one an entry, but one an owner when it may not log in."""
+    """The exceptions (columns EXCEPTIONS) of these outcomes: one an entry, but one an entity that may not log in."""
     rows = [_exception(owner, outcome, facts[outcome.key], at_ms) for outcome in outcomes if outcome.code in _RAISES]
     return frame_of(rows, EXCEPTIONS)
 
@@ -62,14 +62,19 @@ def raised_by(owner: str, outcomes: Sequence[Outcome], facts: Mapping[str, Entry
 def _exception(owner: str, outcome: Outcome, facts: EntryFacts, at_ms: int) -> tuple:
     type, detail = _RAISES[outcome.code], outcome.detail[:TEXT_CHARS_MAX]
     if outcome.code == "unauthorised":
-        return (exception_id(type, owner), type, owner, "", "", "", "", 0, detail, at_ms)
+        return (_log_in_id(owner, facts.entity), type, owner, "", facts.entity, "", "", 0, detail, at_ms)
     return (exception_id(type, outcome.key), type, owner, outcome.key, facts[0], "", facts[1], facts[2], detail, at_ms)
 
 
-def resolved_by(owner: str, outcomes: Sequence[Outcome]) -> list[str]:
-    """Ids of the exceptions that these outcomes end: a posted entry's own, its owner's login, a known one's doubt."""
+def _log_in_id(owner: str, entity: str) -> str:
+    return exception_id("erp_unauthorised", f"{owner} {entity}")
+
+
+def resolved_by(owner: str, outcomes: Sequence[Outcome], facts: Mapping[str, EntryFacts]) -> list[str]:
+    """Ids of the exceptions that these outcomes end: a posted entry's own, its entity's log-in, a known one's doubt."""
     posted = [outcome.key for outcome in outcomes if outcome.code == "posted"]
     rejected = [outcome.key for outcome in outcomes if outcome.code == "rejected"]
     ids = [exception_id("erp_rejected", key) for key in posted]
     ids += [exception_id("erp_unknown_outcome", key) for key in posted + rejected]
-    return [*ids, exception_id("erp_unauthorised", owner)] if posted else ids
+    ids += [_log_in_id(owner, entity) for entity in sorted({facts[key].entity for key in posted})]
+    return [*ids, exception_id("erp_unauthorised", owner)] if posted else ids  # the last one is of earlier versions

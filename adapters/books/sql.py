@@ -174,7 +174,7 @@ class SqlBooks(SqlOwners, SqlDeliveries, SqlCorrections, SqlExceptions, SqlChang
             if fresh:
                 connection.execute(_MOVE_ENTRY, [_outcome_row(outcome, now_ms) for outcome in fresh])
                 chain.append(self._database, connection, owner, chain.ended(connection, facts), now_ms)
-            resolve(self._database, connection, resolved_by(owner, fresh), By(owner, now_ms))
+            resolve(self._database, connection, resolved_by(owner, fresh, facts), By(owner, now_ms))
             if len(raised := raised_by(owner, fresh, facts, now_ms)):
                 raise_all(self._database, connection, raised_rows(raised), By(owner, now_ms))
             tell(connection, owner, fresh, self._told_kinds, now_ms)

@@ -164,12 +164,14 @@ class QuickBooksGateway(HttpGateway):
         }
 
     def _terms_stated(self, realms: int) -> ErpTerms:
+        apart = realms > 1
         if self._batch:
-            return _BATCH_TERMS if realms < 2 else msgspec.structs.replace(_BATCH_TERMS, begins_s=MANY_BEGIN_S)
+            begins_s = MANY_BEGIN_S if apart else _BATCH_TERMS.begins_s
+            return msgspec.structs.replace(_BATCH_TERMS, begins_s=begins_s, log_ins_apart=apart)
         life_s = self._settings.requestid_life_s
         known = {"native_key": "windowed", "key_life_s": life_s} if life_s else {}
         # A lookup asks each realm.
-        return msgspec.structs.replace(_SINGLE_TERMS, requests_max=max(1, realms), **known)
+        return msgspec.structs.replace(_SINGLE_TERMS, requests_max=max(1, realms), log_ins_apart=apart, **known)
 
     def takes_currency(self, currency: str) -> bool:
         return self._settings.multicurrency

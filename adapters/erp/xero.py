@@ -75,7 +75,8 @@ class XeroGateway(HttpGateway):
     def __init__(self, connection: ErpConnection) -> None:
         tenants = max(1, len(connection.section.companies))
         terms = msgspec.structs.replace(TERMS, requests_max=tenants)
-        terms = terms if tenants < 2 else msgspec.structs.replace(terms, begins_s=MANY_BEGIN_S)
+        if tenants > 1:
+            terms = msgspec.structs.replace(terms, begins_s=MANY_BEGIN_S, log_ins_apart=True)
         super().__init__(connection, dialect=DIALECT, terms=terms)
 
     def deliver(self, entries: Sequence[JournalEntry]) -> list[Outcome]:

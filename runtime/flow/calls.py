@@ -56,11 +56,19 @@ class Isolation:
         """Keys that wait to be tried apart."""
         return {entry.key for group in self._groups for entry in group}
 
-    def choose(self, sealed: Sequence[JournalEntry], bounds: CallBounds, busy: Collection[str] = ()) -> Call:
-        """The next call: the newest group that is not under way, unless fresh entries of a more urgent lane wait."""
+    def choose(
+        self,
+        sealed: Sequence[JournalEntry],
+        bounds: CallBounds,
+        busy: Collection[str] = (),
+        admitted: Collection[str] | None = None,
+    ) -> Call:
+        """The next call: the newest group that is not under way, unless fresh entries of a more urgent lane wait.
+        `admitted`: the entities that a group may be of."""
         suspects = self.suspects()
         fresh = [entry for entry in sealed if entry.key not in suspects and entry.key not in busy]
-        group = next((g for g in reversed(self._groups) if g[0].key not in busy), ())
+        ready = (g for g in reversed(self._groups) if g[0].key not in busy)
+        group = next((g for g in ready if admitted is None or all(e.entity in admitted for e in g)), ())
         if group and not (fresh and fresh[0].lane < group[0].lane):
             return group
         return next_call(fresh, bounds)

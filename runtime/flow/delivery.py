@@ -5,7 +5,7 @@ builds the rest from them. Never calls an ERP, and never sends what is in doubt 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from runtime.flow.calls import CallBounds, Isolation, next_call
@@ -171,13 +171,13 @@ class Desk:
         together = max(1, self._terms.lookup_keys_max >> max((held.asked for held in oldest), default=0))
         return LookUp(tuple(held.doubt.key for held in oldest[:together])) if oldest else None
 
-    def choose(self, sealed: Sequence[Delivery], now_ms: int) -> Send | None:
-        """The next call of entries that may be sent, or that must be tried apart."""
+    def choose(self, sealed: Sequence[Delivery], now_ms: int, admitted: Collection[str] | None = None) -> Send | None:
+        """The next call of entries that may be sent, or that must be tried apart and are of `admitted` entities."""
         for delivery in sealed:
             if delivery.first_sent_ms:
                 self._first_sent.setdefault(delivery.entry.key, self._first_use(delivery))
         self._isolation.forget(self._unprotected(now_ms))
-        call = self._isolation.choose([delivery.entry for delivery in sealed], self._bounds, self._busy)
+        call = self._isolation.choose([delivery.entry for delivery in sealed], self._bounds, self._busy, admitted)
         return Send(call) if call else None
 
     def _first_use(self, delivery: Delivery) -> int:
