@@ -25,7 +25,14 @@ from pydantic import Field
 from adapters.erp.http.amounts import json_amount, minor_of
 from adapters.erp.http.dialect import Dialect, Reply, Rule, VendorError, fault_of
 from adapters.erp.http.fault import ErpFault
-from adapters.erp.http.gateway import MANY_BEGIN_S, ErpConnection, HttpGateway, settings_of
+from adapters.erp.http.gateway import (
+    MANY_BEGIN_S,
+    ErpConnection,
+    HttpGateway,
+    asked_of_each,
+    settings_of,
+    unless_refused,
+)
 from adapters.erp.http.naming import line_text, short_name
 from adapters.erp.http.transport import HttpTransport, Request
 from runtime.config import ErpSection, Section
@@ -186,13 +193,15 @@ class QuickBooksGateway(HttpGateway):
 
     def find(self, keys: Sequence[str]) -> dict[str, Outcome]:
         numbers = ", ".join(_quoted(document_number(key)) for key in keys)
-        found: dict[str, list[str]] = {key: [] for key in keys}
-        for realm in self._transports:
-            for journal in self._query(realm, f"select * from JournalEntry where DocNumber in ({numbers})"):
-                if journal.private_note in found:
-                    found[journal.private_note].append(journal.id)
+        text = f"select * from JournalEntry where DocNumber in ({numbers})"
+        told, refusal = asked_of_each(self._transports, lambda realm: self._query(realm, text))
+        ids_of: dict[str, list[str]] = {key: [] for key in keys}
+        for journal in told:
+            if journal.private_note in ids_of:
+                ids_of[journal.private_note].append(journal.id)
         more = "duplicate key in ERP"
-        return {key: Outcome(key, "posted", ids[0], more if ids[1:] else "") for key, ids in found.items() if ids}
+        found = {key: Outcome(key, "posted", ids[0], more if ids[1:] else "") for key, ids in ids_of.items() if ids}
+        return unless_refused(keys, found, refusal)
 
     def turnover(self) -> list[ErpAccount]:
         """Of this connection's own entries: QuickBooks gives balances of all, and turnover of none."""

@@ -16,7 +16,7 @@ import msgspec
 from adapters.erp.http.amounts import json_amount, signed_minor
 from adapters.erp.http.dialect import Dialect, Reply, Rule, VendorError
 from adapters.erp.http.fault import ErpFault, shortened
-from adapters.erp.http.gateway import MANY_BEGIN_S, ErpConnection, HttpGateway
+from adapters.erp.http.gateway import MANY_BEGIN_S, ErpConnection, HttpGateway, asked_of_each, unless_refused
 from adapters.erp.http.naming import line_text
 from adapters.erp.http.transport import Request
 from runtime.ports import ErpTerms, JournalEntry, Outcome
@@ -73,7 +73,7 @@ class XeroGateway(HttpGateway):
     """One connection to Xero; each entity is a tenant, by `erp.companies` (the tenant's id)."""
 
     def __init__(self, connection: ErpConnection) -> None:
-        tenants = max(1, len(connection.section.companies))
+        tenants = max(1, len(set(connection.section.companies.values())))
         terms = msgspec.structs.replace(TERMS, requests_max=tenants)
         if tenants > 1:
             terms = msgspec.structs.replace(terms, begins_s=MANY_BEGIN_S, log_ins_apart=True)
@@ -87,14 +87,15 @@ class XeroGateway(HttpGateway):
 
     def find(self, keys: Sequence[str]) -> dict[str, Outcome]:
         wanted = " OR ".join(f'Narration=="{key}"' for key in keys)
+        tenants = tuple(dict.fromkeys(self.companies.values()))
+        told, refusal = asked_of_each(tenants, lambda tenant: self._journals(tenant, wanted))
         found: dict[str, Outcome] = {}
-        for tenant in self.companies.values():
-            for journal in self._journals(tenant, wanted):
-                if journal.status == "POSTED" and journal.narration in keys:
-                    twice = "duplicate key in ERP" if journal.narration in found else ""
-                    first = found.get(journal.narration) or Outcome(journal.narration, "posted", journal.id)
-                    found[journal.narration] = first._replace(detail=twice)
-        return found
+        for journal in told:
+            if journal.status == "POSTED" and journal.narration in keys:
+                twice = "duplicate key in ERP" if journal.narration in found else ""
+                first = found.get(journal.narration) or Outcome(journal.narration, "posted", journal.id)
+                found[journal.narration] = first._replace(detail=twice)
+        return unless_refused(keys, found, refusal)
 
     def _sent(self, tenant: str, entries: Sequence[JournalEntry]) -> list[Outcome]:
         body = {"ManualJournals": [_journal(entry) for entry in entries]}

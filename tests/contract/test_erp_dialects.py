@@ -203,6 +203,38 @@ def test_rest_answer_of_a_success_without_its_reference_is_none(
     assert (outcome.code, code in outcome.detail) == (means, True)
 
 
+@pytest.mark.parametrize(("name", "handler"), [("quickbooks", "_query"), ("xero", "_journals")])
+def test_lookup_beside_a_company_that_refuses_the_log_in_tells_what_others_hold(
+    open_bench: Open, monkeypatch: pytest.MonkeyPatch, name: str, handler: str
+) -> None:
+    """What is found is posted, and what is not is in doubt, as it may be where nobody was let in."""
+    erp = open_bench(name)
+    posted = erp.post(of_total(5))[0]
+    asked, shut = getattr(type(erp.gateway), handler), {"c-south"}
+
+    def refused(gateway: object, company: str, text: str) -> list:
+        if company in shut:
+            raise ErpFault("unauthorised", "HTTP 403")
+        return asked(gateway, company, text)
+
+    monkeypatch.setattr(type(erp.gateway), handler, refused)
+    found = erp.gateway.lookup([posted.key, of_total(6, "south").key]) or {}
+    assert found.pop(posted.key) == posted
+    assert codes_of(list(found.values())) == ["unknown"]
+    shut.add("c-north")
+    assert erp.gateway.lookup([posted.key]) is None
+
+
+def test_xero_tenant_of_two_entities_is_asked_once(open_bench: Open) -> None:
+    """An entry of a tenant that two entities share is one entry, not a doubled one."""
+    erp = open_bench("xero")
+    [posted] = erp.post(of_total(5))
+    section = erp.section.model_copy(update={"companies": dict.fromkeys(("north", "south"), "c-north")})
+    other = erp.connect(section)
+    assert other.lookup([posted.key]) == {posted.key: posted}
+    other.close()
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "handler"),
     [("netsuite", {"mode": "single"}, "create"), ("business_central", {}, "post_journal")],

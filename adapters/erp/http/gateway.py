@@ -5,7 +5,7 @@ are sent, outcomes stand in the entries' order. Never paces, repeats or remember
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Annotated, ClassVar, NamedTuple, TypeVar
 
 import msgspec
@@ -26,6 +26,7 @@ UNASKED = Outcome("", "unavailable")  # of a gateway that has looked up nothing 
 
 _SETTINGS = TypeVar("_SETTINGS", bound=BaseModel)
 _ASKED = TypeVar("_ASKED")
+_TOLD = TypeVar("_TOLD")
 
 
 class ErpConnection(NamedTuple):
@@ -156,6 +157,28 @@ def told_of_each(asked: Iterable[_ASKED], ask: Callable[[_ASKED], list[Outcome]]
     if faults and not outcomes:
         raise faults[0]
     return outcomes
+
+
+def asked_of_each(companies: Collection[str], ask: Callable[[str], list[_TOLD]]) -> tuple[list[_TOLD], ErpFault | None]:
+    """What each of these companies tells, and the refusal of one that does not let us in, if others do."""
+    told: list[_TOLD] = []
+    refusals: list[ErpFault] = []
+    for company in companies:
+        try:
+            told += ask(company)
+        except ErpFault as fault:
+            if fault.code != "unauthorised":
+                raise
+            refusals.append(fault)
+    if refusals and len(refusals) == len(companies):
+        raise refusals[0]
+    return told, refusals[0] if refusals else None
+
+
+def unless_refused(keys: Sequence[str], found: dict[str, Outcome], refusal: ErpFault | None) -> dict[str, Outcome]:
+    """What was found; what was not is in doubt once more where a company could not be asked."""
+    doubted = Outcome("", "unknown", detail=refusal.detail) if refusal else None
+    return found | {key: doubted._replace(key=key) for key in keys if doubted and key not in found}
 
 
 def with_limits(terms: ErpTerms, section: ErpSection) -> ErpTerms:
