@@ -25,6 +25,9 @@ from benchmarks import measure, workload
 
 WINDOW_S, CALLS_PER_WINDOW = 10.0, 800  # short, so that a cut quota shows within seconds; a call counts ten of them
 CONCURRENCY = 5
+SETTLE_S = (
+    30.0  # the double ends a request within seconds; the real ERP's terms would have a lost answer wait for minutes
+)
 
 
 class Erp:
@@ -73,7 +76,8 @@ def main() -> None:
         section = section_to(double, server.url, Path(folder))
         per_minute = round(CALLS_PER_WINDOW * 60 / WINDOW_S)
         companies_of = {entity: company(entity) for entity in config.entities}
-        limits = {"per_minute": per_minute, "per_day": 0}  # a real ERP's calls of a day would be used up in minutes
+        # A real ERP's calls of a day would be used up in minutes.
+        limits = {"per_minute": per_minute, "per_day": 0, "settle_s": SETTLE_S}
         _say(section | {"companies": companies_of, "limits": limits, "calls_per_minute": per_minute})
         for line in sys.stdin:
             word, *given = line.split()

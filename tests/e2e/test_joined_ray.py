@@ -94,7 +94,7 @@ def parts_in(marked: Marked) -> list[psutil.Process]:
     return [process for process, name in names if "Shell" in name]
 
 
-def test_joined_ray_runs_the_parts_and_outlives_them(folder, ray, encrypted):
+def test_joined_ray_runs_the_parts_and_outlives_them(folder, ray, encrypted, without_erp):
     """`penstock up --address` runs its parts on that Ray, where no second Penstock takes them for its own; `down` ends
     them and nothing that it did not start. Producers and commands come in with certificates."""
     theirs, port = ray
