@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 from pydantic import ValidationError, create_model
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
 
-from runtime.config import Config, Section, parse
+from runtime.config import Config, parse
 from runtime.errors import ConfigError
 from runtime.ledger.rule_file import parse_rulebook
+from runtime.sections import Section
 
 DEFAULT_FILE = "penstock.toml"
 DEMO_FILE = Path(str(files("adapters") / "demo.toml"))

@@ -4,40 +4,18 @@ Owns shapes and checks. Never reads a file or the environment: `adapters.setting
 Errors name the key by its path in the file and what it should be.
 """
 
-import re
 from datetime import date
 from typing import Annotated, Any, Literal
 
 import msgspec
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from runtime.errors import ConfigError
 from runtime.limits import Limits
 from runtime.schema import EntityTerms
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
-Port = Annotated[int, Field(ge=0, le=65535)]
-_HOST = r"(\[[0-9a-fA-F:.]+\]|[^:/@\s\[\]]+)"
-_REDIS = rf"^$|^rediss?://([^/\s]*@)?{_HOST}(:[0-9]{{1,5}})?(/[0-9]*)?(\?\S*)?$|^unix://\S+$"
-
-
-def _redis_url(url: str) -> str:
-    if not re.match(_REDIS, url):
-        raise ValueError("no such address; it looks like redis://host:6379/0")
-    return url
-
-
-RedisUrl = Annotated[str, AfterValidator(_redis_url)]
-
+from runtime.sections import Currency, Name, Port, RedisUrl, Section
 
 _VALUE_ERROR = "Value error, "  # what pydantic says before a validator's own words
-
-
-class Section(BaseModel):
-    """A part of the configuration; unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class RuntimeSection(Section):

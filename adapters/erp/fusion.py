@@ -41,8 +41,8 @@ from adapters.erp.http.gateway import (
 )
 from adapters.erp.http.naming import line_text, short_name
 from adapters.erp.http.transport import Request
-from runtime.config import Section
 from runtime.ports import ErpTerms, JournalEntry, JournalLine, Outcome
+from runtime.sections import Section
 
 RESOURCES = "/fscmRestApi/resources/11.13.18.05"
 INTEGRATIONS = f"{RESOURCES}/erpintegrations"

@@ -24,8 +24,8 @@ from adapters.erp.http.fault import ErpFault
 from adapters.erp.http.gateway import ErpConnection, HttpGateway, PatternText, settings_of, told_of_each
 from adapters.erp.http.naming import line_text, plain_name
 from adapters.erp.http.transport import Request
-from runtime.config import Section
 from runtime.ports import ErpAccount, ErpTerms, JournalEntry, JournalLine, Outcome
+from runtime.sections import Section
 
 RECORD = "/services/rest/record/v1/journalEntry"
 JOB = "/services/rest/async/v1/job"

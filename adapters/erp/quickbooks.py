@@ -35,8 +35,9 @@ from adapters.erp.http.gateway import (
 )
 from adapters.erp.http.naming import line_text, short_name
 from adapters.erp.http.transport import HttpTransport, Request
-from runtime.config import ErpSection, Section
+from runtime.config import ErpSection
 from runtime.ports import ErpAccount, ErpTerms, JournalEntry, JournalLine, Outcome
+from runtime.sections import Section
 
 DOCUMENT_CHARS_MAX = 21
 TEXT_CHARS_MAX = 4000

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from adapters.erp.http.gateway import PatternText
-from runtime.config import Section
+from runtime.sections import Section
 
 Method = Literal["GET", "POST", "PUT", "PATCH"]
 

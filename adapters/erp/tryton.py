@@ -24,9 +24,9 @@ from adapters.erp.http.gateway import UNASKED, ErpConnection, settings_of, with_
 from adapters.erp.http.naming import line_text
 from adapters.erp.tryton_company import Companies, Company, period_of
 from adapters.erp.tryton_rpc import Credentials, TrytonSession
-from runtime.config import Section
 from runtime.errors import ConfigError
 from runtime.ports import ErpAccount, ErpTerms, JournalEntry, JournalLine, Outcome
+from runtime.sections import Section
 
 PASSWORD_VARIABLE = "PENSTOCK_ERP_PASSWORD"
 STOCK_TERMS = ErpTerms(

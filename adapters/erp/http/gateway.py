@@ -16,9 +16,10 @@ from adapters.erp.http.auth import Auth
 from adapters.erp.http.dialect import Dialect
 from adapters.erp.http.fault import ErpFault, NoTrialBalance
 from adapters.erp.http.transport import HttpTransport
-from runtime.config import ErpSection, Section, wrong_of
+from runtime.config import ErpSection, wrong_of
 from runtime.errors import ConfigError
 from runtime.ports import Clock, ErpAccount, ErpTerms, JournalEntry, Outcome
+from runtime.sections import Section
 
 MANY_BEGIN_S = 60.0  # `begins_s` of calls that make one request after another
 
