@@ -153,18 +153,22 @@ def write(file: str, text: str) -> None:
 
 
 def test_status_while_the_gateway_hangs_says_so_and_shows_all_else(installed):
-    """Whoever looks then needs the rest most: parts, shards, entries; and it is replaced by itself."""
-    gateway = installed.pids()["gateway-0"]
-    os.kill(gateway, signal.SIGSTOP)
+    """Whoever looks then needs the rest most: parts, shards, entries; and it answers again by itself. Beside it hangs
+    who would replace it while one looks."""
+    pids = installed.pids()
+    hanging = {name: pids[name] for name in ("gateway-0", "supervisor")}
+    for pid in hanging.values():
+        os.kill(pid, signal.SIGSTOP)
     try:
         status = installed.json("status", status=1)
         assert (status["log"]["refusing"], status["healthy"]) == (True, False)
         assert "no gateway answers" in status["log"]["reason"]
-        assert {part["name"] for part in status["parts"] if part["state"] == "silent"} == {"gateway-0"}
+        assert {part["name"] for part in status["parts"] if part["state"] == "silent"} == set(hanging)
         assert [shard["state"] for shard in status["shards"]] == ["running"] * 4
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(gateway, signal.SIGCONT)
+        for pid in hanging.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
     until(lambda: installed.json("status", status=None)["healthy"], SEEN_TIMEOUT_S, "the gateway answers")
 
 

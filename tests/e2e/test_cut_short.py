@@ -16,6 +16,7 @@ def test_start_that_is_told_to_end_leaves_nothing_running(folder, demo_on_free_p
         with subprocess.Popen(command, env=penstock.marked.environment, stdout=subprocess.PIPE, text=True) as up:
             assert "log:" in up.stdout.readline()
             up.send_signal(number)
+            up.stdout.read()  # to its end: whoever closes it ends the command otherwise
         assert up.returncode == 128 + number
         assert penstock.marked.names() == [] and not (penstock.data / "run.json").exists()
     finally:
