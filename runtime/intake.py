@@ -100,6 +100,7 @@ class Intake:
     ) -> pl.DataFrame:
         """Match the linked rows and enter what is ready in its registers; the rows that go on."""
         arrivals = self._arrivals(moves(frame.filter(linked), was))
+        self.registers.note_owners(arrivals.rows)
         for part in self._parts(arrivals, linked.arg_true().to_numpy(), lengths):
             is_early = len(arrivals.ready) > 0 and self.items.comes_between(arrivals.events(part))
             before = self._entered([self._booked_before(arrivals, step)], arrivals, step) if is_early else []
@@ -287,10 +288,11 @@ class Intake:
             return
         # In one piece: rows are picked from several in six times as long, and grouped in twice as long.
         rows = pl.concat(some, rechunk=True)
-        cells = self._decided(rows, step)
+        owned = self.registers.owned(rows)
+        cells = self._decided(owned, step)
         step.settled(rows, cells)
         self._note(rows, cells, step)
-        self._follow(rows, cells, step)
+        self._follow(owned, cells, step)
         for fault in sorted(set(cells.frame["fault"]) - {""}):
             chosen = cells.rows(cells.frame["fault"] == fault)
             roles = cells.frame["role"].gather(cells.of[chosen])

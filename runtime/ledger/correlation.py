@@ -1,6 +1,7 @@
 """All registers of a shard: which of them an event is entered in, and what they find.
 
-Owns making facts of rows, and remembering of events that are not booked yet what was found and what they take back.
+Owns making facts of rows, saying whose they are that name nobody, and remembering of events that are not booked yet
+what was found and what they take back.
 Never looks into a register.
 """
 
@@ -19,8 +20,9 @@ from runtime.ledger.claims import Claims
 from runtime.ledger.crosswalk import Basis, Crosswalk, Place, basis_of
 from runtime.ledger.denials import Denials
 from runtime.ledger.inverses import Inverses
-from runtime.ledger.links import InverseRef, RegisterRef
+from runtime.ledger.links import InverseRef, OwnerRef, RegisterRef
 from runtime.ledger.order_lines import OrderLines
+from runtime.ledger.owners import Owner, Owners, owned
 from runtime.ledger.payments import Payments
 from runtime.ledger.registers import (
     Deriving,
@@ -36,7 +38,7 @@ from runtime.ledger.registers import (
 )
 from runtime.ledger.rules import Rulebook
 from runtime.ledger.takebacks import Takebacks
-from runtime.schema import with_texts
+from runtime.schema import among, where, with_texts
 
 _TYPES = {
     "order_lines": OrderLines,
@@ -47,6 +49,7 @@ _TYPES = {
     "takebacks": Takebacks,
     "candidates": Candidates,
     "inverses": Inverses,
+    "owners": Owners,
 }
 _BASES_REMEMBERED = 1024  # there are few: a day's, and the last days'
 _KEYS = ("document", "reference", "correlation_id")
@@ -90,7 +93,9 @@ class Correlation:
             if terms.__struct_config__.tag in _TYPES
         }
         refs = {name: kind.links.enters for name, kind in rulebook.kind.items() if kind.links and kind.links.enters}
-        self._inverting = rulebook.inverting()
+        self._inverting, (self._telling, self._owned) = rulebook.inverting(), rulebook.owning()
+        self._is_telling = among(self._telling) & pl.col("account").is_not_null()
+        self._is_unnamed = among(self._owned) & pl.col("account").is_null()
         only = {name: ref for name, ref in self._inverting.items() if name not in refs}
         self._entries = {name: self._entry(ref) for name, ref in refs.items()}
         self._entries |= {name: _Entry(_find_nothing, "", _KEY_AT[ref.key], False) for name, ref in only.items()}
@@ -144,6 +149,26 @@ class Correlation:
         if not any(bases):
             return events
         return with_texts(events, "basis", may, bases)
+
+    def note_owners(self, rows: pl.DataFrame) -> None:
+        """Remember whose the documents of new events are, where these say so."""
+        telling = rows.filter(self._is_telling)
+        for name, ref in self._telling.items() if len(telling) else ():
+            some = telling.filter(pl.col("kind") == name)
+            documents, owners = some.select("entity", ref.key).iter_rows(), some.select(Owner._fields).iter_rows()
+            self._registers[ref.register].note(documents, map(Owner._make, owners))
+
+    def owned(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Events with what is known of whose those are that name no account; as they are where nothing is."""
+        unnamed = where(rows, self._is_unnamed)
+        if not unnamed.any():
+            return rows
+        asked = rows.filter(unnamed).select("kind", "entity", *_KEYS)
+        owners = [self._owner(self._owned[kind], *place) for kind, *place in asked.iter_rows()]
+        return owned(rows, unnamed, owners) if any(owners) else rows
+
+    def _owner(self, ref: OwnerRef, entity: str, *keys: str | None) -> Owner | None:
+        return self._registers[ref.register].of(entity, keys[_KEYS.index(ref.key)] or "")
 
     def open(self, opens_on: Mapping[str, date]) -> None:
         """Set each entity's first open day."""

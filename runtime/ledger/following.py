@@ -11,6 +11,7 @@ import xxhash
 
 from runtime.effects import DERIVED, STATUSES, empty
 from runtime.ledger.links import Derive, Tell
+from runtime.ledger.owners import OWNED_FACILITY
 from runtime.ledger.registers import Deriving
 from runtime.ledger.rules import DIMENSIONS, Rulebook
 from runtime.schema import SCHEMA_VERSION
@@ -36,6 +37,8 @@ class Following:
     def derived(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The events that follow from these."""
         present = set(rows["kind"].unique())
+        if OWNED_FACILITY in rows.columns:
+            rows = rows.with_columns(pl.coalesce("facility", OWNED_FACILITY).alias("facility"))
         parts = [_derived(self._concerned(rows, name, one), one) for name, one in self._derives if name in present]
         return pl.concat(parts) if parts else _NONE_DERIVED
 
@@ -43,6 +46,7 @@ class Following:
         """The rows of a kind from which this follows."""
         listed = pl.col("reason").fill_null("").is_in(self._listed.get(derive.unlisted_in, []))
         complete = [pl.col(column).is_not_null() for column in derive.where]
+        complete += [pl.col(column).is_null() for column in derive.without]
         return rows.filter(pl.col("kind") == name, ~listed, *complete)
 
     def derivings(self, derivings: Sequence[Deriving]) -> pl.DataFrame:

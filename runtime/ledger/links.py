@@ -86,6 +86,13 @@ class InverseRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     alike: tuple[Literal["counterparty", "reason", "reference", "facility"], ...] = ()
 
 
+class OwnerRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The register that knows whose a document is, and the column that names the document."""
+
+    register: str
+    key: KeyColumn
+
+
 class Links(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a kind matches. It waits for what it consumes, releases, belongs to or closes; what it expects it uses too,
     but goes on without it."""
@@ -98,16 +105,19 @@ class Links(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     closes: GroupRef | None = None
     enters: RegisterRef | None = None
     inverts: InverseRef | None = None
+    tells_owner: OwnerRef | None = None
+    owned_by: OwnerRef | None = None
 
     @property
     def opened(self) -> tuple[ItemRef, ...]:
         return self.opens if isinstance(self.opens, tuple) else (self.opens,)
 
     @property
-    def all(self) -> list[ItemRef | Release | GroupRef | RegisterRef | InverseRef]:
+    def all(self) -> list[ItemRef | Release | GroupRef | RegisterRef | InverseRef | OwnerRef]:
         """Every link that is there."""
         single = (self.consumes, self.releases, self.member_of, self.closes, self.enters, self.inverts)
-        return [*self.opened, *self.expects, *(link for link in single if link)]
+        owning = (self.tells_owner, self.owned_by)
+        return [*self.opened, *self.expects, *(link for link in (*single, *owning) if link)]
 
     @property
     def places(self) -> set[tuple[str, str]]:
@@ -118,13 +128,14 @@ class Links(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Derive(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An event that follows when this one is booked or excluded. `to`: the column that names its entity; where that is
-    the counterparty, the two change places. `where`: columns without which nothing follows. `unlisted_in`: a role by
-    reason; only an event whose reason is none of its cases has a follower. `on`: the follower's day, where it is not
-    the event's own: the first one of the next period."""
+    the counterparty, the two change places. `where`: columns without which nothing follows, `without`: columns with
+    which nothing does. `unlisted_in`: a role by reason; only an event whose reason is none of its cases has a follower.
+    `on`: the follower's day, where it is not the event's own: the first one of the next period."""
 
     kind: str
     to: Literal["entity", "counterparty"] = "entity"
     where: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     unlisted_in: str = ""
     on: Literal["", "next_period"] = ""
 

@@ -17,6 +17,7 @@ from runtime.ledger import amounts
 from runtime.ledger.cells import NEGATIVE, Cells, grouped
 from runtime.ledger.classes import rules
 from runtime.ledger.crosswalk import Crosswalk
+from runtime.ledger.owners import OWNED_FACILITY
 from runtime.ledger.registers import Finding
 from runtime.ledger.routes import Routes
 from runtime.ledger.rules import Rule, Rulebook
@@ -65,7 +66,7 @@ class PostingRules:
         }
         self._is_measured = among(self._pairs, "rule")
         self._plainly = _plainly(_turned(rulebook, named))
-        self._inverting = set(rulebook.inverting())
+        self._inverting, self._owned = set(rulebook.inverting()), set(rulebook.owning()[1])
         self._looked_at = self._dimensions()
         self.open(opens_on)
 
@@ -74,7 +75,7 @@ class PostingRules:
         """Columns that rules or the crosswalk look at for some kinds, and these kinds."""
         by_rule = {"reason": self._routes.coded, "counterparty": self._routes.by_partner, **self._by_column}
         kinds = {column: {name.partition("/")[0] for name in names} for column, names in by_rule.items()}
-        return kinds | {"basis": self._inverting}
+        return kinds | {"basis": self._inverting, OWNED_FACILITY: self._owned}
 
     def open(self, opens_on: Mapping[str, date]) -> None:
         """Set each entity's first open day: what is dated before it is posted on it."""
@@ -94,7 +95,7 @@ class PostingRules:
         partner = pl.when(rule.is_in(self._routes.by_partner)).then(pl.col("counterparty").fill_null(""))
         code = pl.when(rule.is_in(self._routes.coded)).then(pl.col("reason").fill_null(""))
         return [
-            pl.coalesce(pl.col("facility"), pl.col("found_facility"), pl.lit("")).alias("facility"),
+            pl.coalesce(pl.col("facility", OWNED_FACILITY, "found_facility"), pl.lit("")).alias("facility"),
             pl.coalesce(pl.col("department"), pl.col("found_department"), pl.lit("")).alias("department"),
             partner.otherwise(pl.lit("")).alias("counterparty"),
             code.otherwise(pl.lit("")).alias("code"),

@@ -15,6 +15,7 @@ from runtime.ledger.candidates import CandidateTerms
 from runtime.ledger.inverses import InverseTerms
 from runtime.ledger.links import ALIAS, ItemRef, Links, RegisterRef
 from runtime.ledger.order_lines import OrderTerms
+from runtime.ledger.owners import OwnerTerms
 from runtime.ledger.rules import (
     DIMENSIONS,
     KNOWN,
@@ -118,7 +119,10 @@ def _column_faults(kind: Kind) -> list[str]:
     if links.member_of and links.closes:
         faults.append("belongs to a group and closes one: it can wait for one alone")
     for derive in kind.derives:
-        faults += [f"derives where {c!r}, which is not a column" for c in derive.where if c not in schema.COLUMNS]
+        told = (("where", derive.where), ("without", derive.without))
+        faults += [
+            f"derives {way} {c!r}, which is not a column" for way, some in told for c in some if c not in schema.COLUMNS
+        ]
         if derive.to == "counterparty" and "counterparty" not in {*filled, *derive.where}:
             faults.append("derives to the counterparty, which it does not require")
     for rule in (kind, *kind.case.values()):
@@ -189,7 +193,8 @@ def _match_faults(rulebook: Rulebook) -> list[str]:
     consumed |= {links.releases.item for links in every if links.releases}
     entered = {links.enters.register for links in every if links.enters}
     entered |= {ref.register for kind in rulebook.kind.values() for ref in kind.noted}
-    entered |= {links.inverts.register for links in every if links.inverts}
+    asked = (ref for links in every for ref in (links.inverts, links.tells_owner, links.owned_by))
+    entered |= {ref.register for ref in asked if ref}
     joined = {links.member_of.group for links in every if links.member_of}
     closed = {links.closes.group for links in every if links.closes}
     faults = [f"item.{name}: not declared" for name in sorted((opened | consumed) - set(rulebook.item))]
@@ -199,7 +204,7 @@ def _match_faults(rulebook: Rulebook) -> list[str]:
         *_part_faults(rulebook),
         *_measure_faults(rulebook),
         *_clock_faults(rulebook),
-        *_inverse_faults(rulebook),
+        *_asked_faults(rulebook),
         *_booking_faults(rulebook),
         *_alias_faults(rulebook),
     ]
@@ -216,12 +221,16 @@ def _clock_faults(rulebook: Rulebook) -> list[str]:
     return [f"kind.{name}: opens items that are while_ready by several keys" for name in keys if len(keys[name]) > 1]
 
 
-def _inverse_faults(rulebook: Rulebook) -> list[str]:
-    """Kinds that ask a register for what they take back that knows nothing of that."""
+def _asked_faults(rulebook: Rulebook) -> list[str]:
+    """Kinds that ask a register for what they take back, or whose they are, that knows nothing of that."""
+    telling, owned = rulebook.owning()
+    asked = [(name, "inverts by", ref, InverseTerms) for name, ref in rulebook.inverting().items()]
+    asked += [(name, "tells owners to", ref, OwnerTerms) for name, ref in telling.items()]
+    asked += [(name, "is owned by", ref, OwnerTerms) for name, ref in owned.items()]
     return [
-        f"kind.{name}: inverts by {ref.register}, which is not of type inverses"
-        for name, ref in rulebook.inverting().items()
-        if ref.register in rulebook.register and not isinstance(rulebook.register[ref.register], InverseTerms)
+        f"kind.{name}: {what} {ref.register}, which is not of type {terms.__struct_config__.tag}"
+        for name, what, ref, terms in asked
+        if ref.register in rulebook.register and not isinstance(rulebook.register[ref.register], terms)
     ]
 
 

@@ -17,8 +17,9 @@ from runtime.ledger.candidates import CandidateTerms
 from runtime.ledger.claims import ClaimTerms
 from runtime.ledger.denials import DenialTerms
 from runtime.ledger.inverses import InverseTerms
-from runtime.ledger.links import Derive, InverseRef, KeyColumn, Links, Pair, RegisterRef, Tell
+from runtime.ledger.links import Derive, InverseRef, KeyColumn, Links, OwnerRef, Pair, RegisterRef, Tell
 from runtime.ledger.order_lines import OrderTerms
+from runtime.ledger.owners import OwnerTerms
 from runtime.ledger.payments import PaymentTerms
 from runtime.ledger.takebacks import TakebackTerms
 
@@ -31,6 +32,7 @@ RegisterTerms = (
     | TakebackTerms
     | CandidateTerms
     | InverseTerms
+    | OwnerTerms
     | AccountTerms
 )
 
@@ -200,6 +202,12 @@ class Rulebook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Kinds that may take back what was posted, and how that is found."""
         linked = {name: kind.links for name, kind in self.kind.items() if kind.links}
         return {name: links.inverts for name, links in linked.items() if links.inverts}
+
+    def owning(self) -> tuple[dict[str, OwnerRef], dict[str, OwnerRef]]:
+        """Kinds that tell whose their documents are, and kinds that ask for it where they name no account."""
+        linked = {name: kind.links for name, kind in self.kind.items() if kind.links}
+        telling = {name: links.tells_owner for name, links in linked.items() if links.tells_owner}
+        return telling, {name: links.owned_by for name, links in linked.items() if links.owned_by}
 
     def scopes(self) -> dict[str, str]:
         """kind -> scope, for routing."""

@@ -20,6 +20,7 @@ from simulation.auditor.held_items import FlagKey
 from simulation.auditor.inverses import Inverses
 from simulation.auditor.matching import Matching
 from simulation.auditor.order_lines import OrderLines
+from simulation.auditor.owners import Owners
 from simulation.auditor.payments import Payments
 from simulation.auditor.takebacks import Takebacks
 
@@ -33,6 +34,7 @@ MODELS: dict[str, Callable] = {
     "takebacks": Takebacks,
     "candidates": Candidates,
     "inverses": Inverses,
+    "owners": Owners,
 }
 NOTHING: Row = {"measures": {}, "fault": "", "facility": "", "department": ""}
 
@@ -93,6 +95,19 @@ class Registers:
             return [row]
         then = row | {"effective_on": on, "posted_on": posted_on}
         return [then | {"newest": newest} for newest in self._accounts.since(version)] or [then]
+
+    def note_owner(self, row: Row) -> None:
+        """Keep whose a document is, of a row that comes."""
+        ref = self._rulebook.kind[row["kind"]].links.tells_owner
+        if ref and row["account"] is not None:
+            self._models[ref.register].note(row, ref.key)
+
+    def owned(self, row: Row) -> Row:
+        """A row that names no account, as if it told whose it is as far as is known."""
+        links = self._rulebook.kind[row["kind"]].links
+        if row["account"] is not None or not links or not links.owned_by:
+            return row
+        return self._models[links.owned_by.register].filled(row, links.owned_by.key)
 
     def note(self, ref: Any, row: Row, now_ms: int) -> None:
         """Tell a register of a row that is settled."""

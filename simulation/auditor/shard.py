@@ -120,6 +120,8 @@ class AuditedShard:
         registers may hold; of the others, frame by frame, last those whose use may be held."""
         arrived, ends = self._arrived, self._frames
         self._arrived, self._frames, self._came = [], [], {number for number, _ in arrived}
+        for number, _ in arrived:
+            self._registers.note_owner(self.rows[number])
         if not any(self._is_held_back(number) for number, _ in arrived):
             parts = [arrived]
         else:
@@ -180,15 +182,16 @@ class AuditedShard:
     def _settle(self, number: int) -> None:
         """A row that waits for nothing: exclude it, hold it, or book it."""
         row = self.rows[number]
-        rule = next(filter(None, map(self._accounts.rule_of, self._registers.as_of(number, row))), None)
+        owned = self._registers.owned(row)
+        rule = next(filter(None, map(self._accounts.rule_of, self._registers.as_of(number, owned))), None)
         if rule is None:
             return self._hold(number, "unclassified_code")
         if rule.raises:
             self.notes.add((rule.raises, number))
         finding = self._registers.finding(number)
-        place, measured = row, self._is_measured(rule)
+        place, measured = owned, self._is_measured(rule)
         if measured:
-            place = row | {name: row[name] or finding[name] or None for name in ("facility", "department")}
+            place = owned | {name: owned[name] or finding[name] or None for name in ("facility", "department")}
         on = self._posted_on(row)
         amounts = [sum_of(pair.amount, row, finding["measures"]) for pair in rule.post]
         for one in self._registers.as_of(number, place):
@@ -200,7 +203,7 @@ class AuditedShard:
         self._book(place, rule, on, lines)
         if rule.post and not self._pairs[row["kind"]]:
             self._count(self.turnover, row, "posted", sum(map(abs, amounts)))
-        self._follow(number)
+        self._follow(owned)
         self.matching.booked(row)
         if rule.noted_in:
             self._registers.note(rule.noted_in, row, self._now_ms)
@@ -234,14 +237,16 @@ class AuditedShard:
                 counted = side if amount > 0 else _OTHER_SIDE[side]
                 self.booked[(*place, variance, role, account, counted)] += abs(amount)
 
-    def _follow(self, number: int) -> None:
+    def _follow(self, row: Row) -> None:
         """What a settled row brings with it."""
-        row, kind = self.rows[number], self._rulebook.kind[self.rows[number]["kind"]]
+        kind = self._rulebook.kind[row["kind"]]
         if kind.balance and row["account"] is not None:
             self._changes[row["entity"], row["currency"], row["account"]] += kind.balance * row["amount_minor"]
         for derive in kind.derives:
             listed = self._rulebook.role[derive.unlisted_in].cases if derive.unlisted_in else ()
             if any(row[name] is None for name in derive.where) or row["reason"] in listed:
+                continue
+            if any(row[name] is not None for name in derive.without):
                 continue
             swapped = {"entity": row["counterparty"], "counterparty": row["entity"]}
             event_id = f"{derive.kind}:{row['id_hash']}"

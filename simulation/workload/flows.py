@@ -215,6 +215,28 @@ def application(stories: "Stories") -> list[Row]:
     return [stories.row(kind, total, document=deposit), *rows]
 
 
+def settlement(stories: "Stories") -> list[Row]:
+    """A payout's sales as a file tells them, which names nobody; maybe one is applied, or lost in a dispute."""
+    rng, key, rows = stories.rng, stories.maker.key("payout"), []
+    for _ in range(rng.randrange(1, 4)):
+        amount, charge = rng.randrange(1, 90_000), stories.maker.key("charge")
+        settled = [amount, *rng.choice(((), (), (-amount,), (-1,)))]
+        nobodys = {"document": charge, "reference": key, "account": None, "facility": None}
+        rows += [stories.row("card_captured", amount, document=charge) for _ in range(rng.choice((0, 1, 1, 1, 2)))]
+        rows += [stories.row("card_settled", part, **nobodys) for part in settled]
+        if rng.random() < 0.3:
+            asked = {"document": stories.maker.key("asked"), "reason": "R", "correlation_id": charge}
+            rows.append(stories.row("cash_application_requested", amount - rng.choice((0, 0, 5, -1)), **asked))
+        if rng.random() < 0.2:
+            dispute = {"document": stories.maker.key("dispute"), "reference": charge}
+            rows.append(
+                stories.row("chargeback_opened", amount, **dispute | {"reference": stories.maker.key("payout")})
+            )
+            rows.append(stories.row("chargeback_lost", amount, **dispute, account=None))
+    total = sum(row["amount_minor"] for row in rows if row["kind"] == "card_settled")
+    return [*rows, stories.row("payout_paid", total, document=key)]
+
+
 def retold(stories: "Stories") -> list[Row]:
     """A remittance whose money several sources tell, and call its payer by another name, or by none."""
     rng, key, trace = stories.rng, stories.maker.key("remittance"), stories.maker.key("trace")
@@ -236,5 +258,6 @@ FLOWS = {
     "reversal": reversal,
     "batch": batch,
     "application": application,
+    "settlement": settlement,
     "retold": retold,
 }

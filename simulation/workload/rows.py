@@ -75,8 +75,8 @@ class RowMaker:
 
     def _account(self, terms: Kind) -> str | None:
         """One of a few; now and then none where that makes a difference."""
-        nobodys = terms.classify_by == "account" and self.rng.random() < 0.2
-        return None if nobodys else f"token-{self.rng.randrange(9)}"
+        differs = terms.classify_by == "account" or (terms.links and terms.links.tells_owner)
+        return None if differs and self.rng.random() < 0.2 else f"token-{self.rng.randrange(9)}"
 
     def _attributes(self, kind: str) -> str:
         """Who stands behind it, and now and then numbers that its rules ask for."""

@@ -44,48 +44,6 @@ def test_payout_of_sales_and_fees_clears_to_zero():
     assert run.balances_of("mercy") == {"AR_SELF": -25000, "MERCHANT_FEES": 755, "CASH": 24245}
 
 
-@pytest.mark.parametrize("order", list(permutations(range(4))))
-def test_payment_without_an_account_is_unapplied_cash_in_any_order(order):
-    """Money of nobody's account lowers no receivable: it is a liability and an exception, and clearing is zero."""
-    run = Run()
-    *sold, settled = sale("x", 25000, "po1")
-    rows = [*sold, settled | {"account": None}, *payout("po1", 25000)[:1]]
-    for at in order:
-        run.take(rows[at])
-    run.take(payout("po1", 25000)[1])
-    assert run.balances_of("mercy") == {"UNAPPLIED_CASH": -25000, "CASH": 25000}
-    assert list(run.open.values()) == [("card_payment_unapplied", "x-s")]
-    assert run.relay() == []
-
-
-def test_payments_with_and_without_an_account_part_within_one_payout():
-    """What names an account credits it, what names none does not, though both came in one frame."""
-    run = Run()
-    one, other = sale("x", 100, "po1"), sale("y", 20, "po1")
-    run.take(*one, *other[:2], other[2] | {"account": None}, *payout("po1", 120))
-    assert run.balances_of("mercy") == {"AR_SELF": -100, "UNAPPLIED_CASH": -20, "CASH": 120}
-
-
-def test_payment_without_an_account_that_waited_too_long_ends_one_exception_and_raises_another():
-    """When its capture comes late it is unmatched no more, and still nobody's."""
-    run = Run()
-    *sold, settled = sale("x", 100, "po1")
-    run.take(settled | {"account": None}, payout("po1", 100)[0])
-    run.step(tick(NOW_MS + 8 * DAY_MS))
-    assert "unmatched_card_payment" in run.open_types()
-    run.take(*sold, at_ms=NOW_MS + 8 * DAY_MS)
-    assert run.open_types().count("card_payment_unapplied") == 1
-    assert "unmatched_card_payment" not in run.open_types()
-
-
-def test_dispute_lost_over_a_payment_without_an_account_takes_back_what_was_unapplied():
-    """Nobody is billed for money that was nobody's."""
-    run = Run()
-    *sold, settled = sale("x", 25000, "po1")
-    run.take(*sold, settled | {"account": None}, *payout("po1", 25000), *DISPUTE, LOST[0] | {"account": None})
-    assert run.balances_of("mercy") == {"CHARGEBACK_FEES": 1500, "CASH": -1500}
-
-
 DISPUTE = (
     member("open", "chargeback_opened", 25000, "po2", "d1"),
     member("cost", "chargeback_fee_charged", 1500, "po2", "d1"),

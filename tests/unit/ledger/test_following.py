@@ -66,7 +66,14 @@ def test_credit_memo_that_names_no_bill_is_told_as_itself(reference, document):
 def test_nothing_is_derived_where_a_needed_column_is_empty(column):
     """A card sale without account or facility changes no account."""
     rows = stamped(event("s", "card_settled", 100, document="c", reference="p") | {column: None})
-    assert FOLLOWING.derived(rows).is_empty()
+    assert "account_settled" not in FOLLOWING.derived(rows)["kind"]
+
+
+@pytest.mark.parametrize(("account", "follows"), [(None, ["card_money_unapplied"]), ("token-1", ["account_settled"])])
+def test_what_follows_of_nobodys_events_does_not_follow_of_others(account, follows):
+    """Of a card sale one thing or the other, as it names an account or none."""
+    rows = stamped(event("s", "card_settled", 100, document="c", reference="p") | {"account": account})
+    assert FOLLOWING.derived(rows)["kind"].to_list() == follows
 
 
 def test_derived_event_is_named_by_its_cause():
