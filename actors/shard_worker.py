@@ -14,8 +14,9 @@ import msgspec
 import polars as pl
 import structlog
 
+from actors import shard_faults
 from actors.checkpoint import Saver, Saving, Taken, clear, store
-from runtime.effects import Effects, of_the_runtime
+from runtime.effects import Effects
 from runtime.errors import BooksUnavailable, Fenced, LogUnavailable, NonDeterministic
 from runtime.limits import Limits
 from runtime.ports import START, Archive, ArchivedStep, Books, Buffer, Checkpoint, Clock, LogReader, LogRecord, Metrics
@@ -174,24 +175,20 @@ class ShardWorker:
         report = self._logger.warning if expected else self._logger.exception
         report("shard_set_aside", shard=shard, error_type=type(error).__name__)
         if not expected and failures >= FAILURES_TOLD:
-            self._tell_stopped(shard, type(error).__name__)
+            self._tell_stopped(shard, error)
 
-    def _tell_stopped(self, shard: int, why: str) -> None:
+    def _tell_stopped(self, shard: int, error: BaseException) -> None:
         """Somebody must look at a shard that can't go on: it stands as an exception until it has gone on."""
         self._going_on.discard(shard)
         with contextlib.suppress(BooksUnavailable):  # it is said again after the next attempt
-            self._books.raise_exceptions(self._stopped(shard, why))
+            self._books.raise_exceptions(shard_faults.stopped(shard, error, self._clock.now_ms()))
 
     def _go_on(self, shard: int) -> None:
         """What failed before counts no more: end that exception, also one that a predecessor raised."""
         self._failures.pop(shard, None)
         if shard not in self._going_on:
-            self._books.resolve_exceptions(self._stopped(shard, "")["exception_id"].to_list())
+            self._books.resolve_exceptions(shard_faults.stopped_ids(shard))
             self._going_on.add(shard)
-
-    def _stopped(self, shard: int, why: str) -> pl.DataFrame:
-        told = ("shard_stopped", str(shard), f"shard {shard} can't go on: {why}; see the worker's log")
-        return of_the_runtime([told], "penstock", self._clock.now_ms())
 
     # ── placement ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -251,7 +248,7 @@ class ShardWorker:
         if lease.checkpoint:
             self._restore(hosted, lease.checkpoint)
         for mark in self._books.commits(shard, hosted.position):
-            records, began_ms = self._log_reader.read_range(shard, mark.after, mark.position), self._clock.now_ms()
+            records, began_ms = shard_faults.taken(self._log_reader, shard, mark), self._clock.now_ms()
             effects = hosted.engine.step(records)
             if effects.digest() != mark.digest:
                 raise NonDeterministic(f"shard {shard}: replaying up to {mark.position} gave other effects")
@@ -259,9 +256,10 @@ class ShardWorker:
             hosted.remember(records, effects, self._clock.now_ms() - began_ms)
         if hosted.position != lease.position:
             raise NonDeterministic(f"shard {shard}: replay ended at {hosted.position}, the books at {lease.position}")
+        shard_faults.check_next(self._log_reader, shard, lease)
         hosted.rows_total, hosted.checkpoint_at_ms = lease.rows_total, self._clock.now_ms()
         hosted.standing = hosted.engine.standing
-        self._log_reader.mark_committed(shard, lease.rows_total)
+        self._mark_committed(hosted)
         self._logger.info("shard_recovered", shard=shard, epoch=lease.epoch, position=hosted.position)
         return hosted
 
@@ -289,11 +287,17 @@ class ShardWorker:
         hosted.moved(records, effects, step_ms)
         if hosted.shard not in self._unsaved:
             self._go_on(hosted.shard)
-        self._log_reader.mark_committed(hosted.shard, hosted.rows_total)
+        self._mark_committed(hosted)
         took_ms = self._clock.now_ms() - began_ms
         hosted.busy_ms += max(0, took_ms)
         hosted.steps_taken += 1
         self._measure(hosted, effects, took_ms / 1000)
+
+    def _mark_committed(self, hosted: HostedShard) -> None:
+        """Tell writers how far the shard is, and somebody of a log that has lost what is booked."""
+        if lost := self._log_reader.mark_committed(hosted.shard, hosted.rows_total):
+            told = shard_faults.cut_short(hosted.shard, hosted.epoch, lost, self._clock.now_ms())
+            self._books.raise_exceptions(told)
 
     def _measure(self, hosted: HostedShard, effects: Effects, seconds: float) -> None:
         counts = effects.counts

@@ -7,7 +7,8 @@
     ├── Pressure               ask again later; carries retry_after_s
     ├── LogError
     │   ├── LogUnavailable     the log did not answer: nothing is known of the append
-    │   └── LogRefused         the log answered that it can't store (disk or memory full): nothing was stored
+    │   ├── LogRefused         the log answered that it can't store (disk or memory full): nothing was stored
+    │   └── LogIncomplete      the log lacks what the books took from it, or what came next: it is not all of it
     ├── Fenced                 a newer epoch owns this; the holder must stop at once
     ├── BooksUnavailable       the books did not answer; the commit may be retried or re-read
     ├── GovernanceError        a change that the rules of approval or its own form do not allow
@@ -68,6 +69,10 @@ class LogUnavailable(LogError):
 
 class LogRefused(LogError):
     """The log can't store more: disk or memory is full. Nothing was stored."""
+
+
+class LogIncomplete(LogError):
+    """The log lacks entries: it was emptied, cut short, or is another one."""
 
 
 class Fenced(PenstockError):

@@ -100,9 +100,16 @@ class LogReader(Protocol):
         """All entries in (after, to]. Raises LogUnavailable."""
         ...
 
-    def mark_committed(self, shard: int, rows_total: int) -> None:
+    def rows_through(self, shard: int, position: str) -> int:
+        """How many rows this log has ever been given up to this position, also of entries that are trimmed."""
+        ...
+
+    def mark_committed(self, shard: int, rows_total: int) -> int:
         """Tell writers how many rows of this shard have ever been committed (an absolute number, from the books). A
-        smaller number than was told before changes nothing: it is a former owner's, come late."""
+        smaller number than was told before changes nothing: it is a former owner's, come late.
+
+        Returns how many of these rows the log does not know of: a server that came back without its newest entries.
+        They count as appended and trimmed from here on, so that lags stay right."""
         ...
 
     def trim(self, shard: int, through: str) -> None:

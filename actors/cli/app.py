@@ -57,6 +57,8 @@ app.command("simulate")(simulate.command)
 SET_ASIDE = ["transaction", "segment", "element", "code"]  # how a part that is set aside is shown
 KEEP_RAW_HELP = "Keep the file as it is, encrypted; as the configuration says. A dry run keeps nothing."
 
+ACCEPT_LOSS_HELP = "Go on where the books stand although the log has lost what they took from it."
+
 # ── running ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -65,6 +67,7 @@ def up(
     *,
     config: ConfigFile = "",
     address: Annotated[str, typer.Option(help="Join this Ray cluster instead of starting a local one.")] = "",
+    accept_loss: Annotated[bool, typer.Option("--accept-loss", help=ACCEPT_LOSS_HELP)] = False,
     json: AsJson = False,
 ) -> None:
     """Start Penstock in the background: the parts that no URL is configured for, Ray, and the actors."""
@@ -73,7 +76,8 @@ def up(
         if address:
             joined = settled.runtime.model_copy(update={"ray_address": address})
             settled = settled.model_copy(update={"runtime": joined})
-        record = Installation(settled).up(lambda ready: None if json else out.print(f"  ✓ {ready}"))
+        say = (lambda ready: None) if json else (lambda ready: out.print(f"  ✓ {ready}"))
+        record = Installation(settled).up(say, accept_loss=accept_loss)
     where = {
         "gateway": record.gateway,
         "dashboard": record.dashboard_url,

@@ -31,6 +31,7 @@ from typing import Any
 
 import msgspec
 
+from actors.cli import belonging
 from actors.cli.installation import Installation, NotRunning, books_url
 from actors.wiring import archive_root
 from adapters import embedded, settings
@@ -103,11 +104,16 @@ def restore(config: Config, folder: Path, say: Say) -> Manifest:
     if manifest.shards != config.runtime.shards:
         raise ConfigError(f"runtime.shards: the backup has {manifest.shards}, and S can't change")
     data, archive = Path(config.runtime.data_dir), Path(archive_root(config))
+    belonging.check_restored(data)
     if (data / "run.json").exists():
         raise ConfigError(f"something runs from {config.runtime.data_dir}; restore into an empty folder")
     if archive.exists() and any(archive.iterdir()):
         raise ConfigError("archive.root: there is an archive already; restore into an empty folder")
+    books_copying.check_target(folder / "books", books_url(config))
     data.mkdir(parents=True, exist_ok=True)
+    unfinished = data / belonging.RESTORING
+    unfinished.touch()
+    fsync(data)
     if (folder / "archive").is_dir():
         shutil.copytree(folder / "archive", archive, dirs_exist_ok=True)
     say("archive restored")
@@ -115,8 +121,8 @@ def restore(config: Config, folder: Path, say: Say) -> Manifest:
     for name in KEY_FILES:
         if (folder / "keys" / name).exists():
             shutil.copy2(folder / "keys" / name, data / name)
-    # The books come last: without them nothing is there that could start.
     books_copying.restore(folder / "books", books_url(config), utc_now_ms(), "penstock restore")
+    unfinished.unlink()  # until here nothing starts on what is there
     say("books restored")
     return manifest
 

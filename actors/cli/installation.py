@@ -9,7 +9,6 @@ import fcntl
 import os
 import socket
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -18,9 +17,9 @@ from pathlib import Path
 import msgspec
 from penstock import Client
 
+from actors.cli import belonging
 from actors.cli.configured import bring_mapping, check_mapping
 from actors.cli.local_ray import (
-    READY_TIMEOUT_S,
     can_not_serve,
     end_ray,
     free_port,
@@ -28,6 +27,7 @@ from actors.cli.local_ray import (
     ray_environment,
     ray_is_up,
     start_ray,
+    wait_until_running,
 )
 from actors.cli.run_record import RunRecord
 from actors.wiring import SUPERVISOR, Wiring, archive_root, check_erp, wiring_from
@@ -100,8 +100,10 @@ class Installation:
 
     # ── up ──
 
-    def up(self, say: Callable[[str], None]) -> RunRecord:
-        """Start everything and wait until it answers. `say` is told each thing that is ready."""
+    def up(self, say: Callable[[str], None], *, accept_loss: bool = False) -> RunRecord:
+        """Start everything and wait until it answers. `say` is told each thing that is ready; `accept_loss`: go on with
+        a log that has lost what is booked."""
+        belonging.check_restored(self.folder)
         check_erp(self.config)
         check_tls(self.config.gateway.tls, self.config.gateway.called())
         check_mapping(self.config, parse_rulebook(settings.load_rulebook_text(self.config)))
@@ -112,12 +114,14 @@ class Installation:
                     given = self.config.runtime.data_dir
                     raise ConfigError(f"already running from {given}; stop it with: penstock down")
                 self._stop(self.record())
-            return self._start(say)
+            return self._start(say, accept_loss)
 
-    def _start(self, say: Callable[[str], None]) -> RunRecord:
+    def _start(self, say: Callable[[str], None], accept_loss: bool) -> RunRecord:
         record = RunRecord(host=socket.gethostname())
         try:
             self._start_parts(record, say)
+            archive, shards = Path(archive_root(self.config)), self.config.runtime.shards
+            belonging.check(self._log_url, self._books_url, archive, shards, accept_loss=accept_loss)
             self._start_actors(record, say)
         except BaseException:
             with contextlib.suppress(OSError):  # a disk that is full, too
@@ -219,7 +223,7 @@ class Installation:
         self._write(record)
         with self.stage(record) as stage:
             stage.start(SUPERVISOR)
-            _wait_until_running(stage, stage.names)
+            wait_until_running(stage, stage.names)
             say(f"actors: {len(stage.names)} running, gRPC at {record.gateway}")
 
     def _take_vacant(self, record: RunRecord) -> None:
@@ -386,15 +390,3 @@ def companies(config: Config) -> list[CompanySpec]:
             )
         )
     return specs
-
-
-def _wait_until_running(stage, names: list[str]) -> None:
-    deadline = time.monotonic() + READY_TIMEOUT_S
-    missing = names
-    while time.monotonic() < deadline:
-        health = stage.ping(names, 5.0)
-        missing = [name for name in names if getattr(health.get(name), "state", "") != "running"]
-        if not missing:
-            return
-        time.sleep(0.2)
-    raise PenstockError(f"not running after {READY_TIMEOUT_S:g} s: {', '.join(missing)}; see the logs folder")

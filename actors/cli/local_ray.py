@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import xxhash
@@ -19,7 +20,7 @@ import xxhash
 from actors.cli.run_record import RunRecord
 from adapters import embedded, settings
 from runtime.config import Config
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, PenstockError
 
 READY_TIMEOUT_S = 120.0
 STARTS_MAX = 3
@@ -179,3 +180,16 @@ def free_port(wanted: int = 0) -> int:
                 continue
             return probe.getsockname()[1]
     raise ConfigError("no free port on the loopback interface")
+
+
+def wait_until_running(stage: Any, names: list[str]) -> None:
+    """Return when all of these actors run; PenstockError names those that do not."""
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    missing = names
+    while time.monotonic() < deadline:
+        health = stage.ping(names, 5.0)
+        missing = [name for name in names if getattr(health.get(name), "state", "") != "running"]
+        if not missing:
+            return
+        time.sleep(0.2)
+    raise PenstockError(f"not running after {READY_TIMEOUT_S:g} s: {', '.join(missing)}; see the logs folder")

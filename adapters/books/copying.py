@@ -47,23 +47,24 @@ def copy(url: str, folder: Path) -> list[CopiedShard]:
         return stands
 
 
+def stands(url: str) -> list[CopiedShard]:
+    """Where each shard that has an owner stands in these books. Raises BooksUnavailable."""
+    with _opened(url) as database, database.snapshot() as connection:
+        return _stands(connection)
+
+
 def restore(folder: Path, url: str, now_ms: int, by: str) -> None:
     """Make the books of a copy at this address, which must be empty, safe to go on with an ERP that is ahead of them.
 
-    ConfigError when there are books already, when the copy is of another sort of database, or of another version.
+    ConfigError as `check_target`, or when the copy is of another version.
     """
+    check_target(folder, url)
     address = make_url(url)
-    is_sqlite = address.get_backend_name() == "sqlite"
-    if (folder / SQLITE_FILE).exists() != is_sqlite:
-        raise ConfigError("books.url: the backup is of another sort of database (SQLite or PostgreSQL)")
-    if is_sqlite:
+    if address.get_backend_name() == "sqlite":
         _restore_file(folder / SQLITE_FILE, Path(address.database), now_ms, by)
         return
-    upgrade(url)
     with _opened(url) as database, database.writing() as connection:
         database.unhurried(connection)
-        if connection.execute(select(tables.owners)).first():
-            raise ConfigError("books.url: there are books in this database; restore into an empty one")
         if _revision(connection) != (folder / _REVISION).read_text():
             raise ConfigError("the backup was made by another version; restore it with that one, then upgrade")
         connection.execute(tables.counters.delete())
@@ -72,10 +73,26 @@ def restore(folder: Path, url: str, now_ms: int, by: str) -> None:
         _make_safe(database, connection, now_ms, by)
 
 
+def check_target(folder: Path, url: str) -> None:
+    """ConfigError when this copy can't become books at this address."""
+    address = make_url(url)
+    is_sqlite = address.get_backend_name() == "sqlite"
+    if (folder / SQLITE_FILE).exists() != is_sqlite:
+        raise ConfigError("books.url: the backup is of another sort of database (SQLite or PostgreSQL)")
+    if is_sqlite:
+        if Path(address.database).exists():
+            raise ConfigError(
+                f"books.url: {Path(address.database).name} is there already; restore into an empty folder"
+            )
+        return
+    upgrade(url)
+    with _opened(url) as database, database.reading() as connection:
+        if connection.execute(select(tables.owners)).first():
+            raise ConfigError("books.url: there are books in this database; restore into an empty one")
+
+
 def _restore_file(copy: Path, target: Path, now_ms: int, by: str) -> None:
     """The file gets its name when all is done: books that are there are whole."""
-    if target.exists():
-        raise ConfigError(f"books.url: {target.name} is there already; restore into an empty folder")
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = target.with_suffix(".restoring")
     fresh.unlink(missing_ok=True)

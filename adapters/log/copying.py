@@ -102,16 +102,29 @@ class LogFiller:
             pipeline.execute()
             last = page[-1].position
         if position_key(last) < position_key(copied.position):
-            self._reserve(stream, copied.position)
+            _reserve(self._redis, stream, copied.position)
         counters = {"appended": total, "committed": copied.rows_committed, "trimmed": copied.rows_checkpointed}
         self._redis.hset(self._keys.meta, mapping={f"{name}:{copied.shard}": n for name, n in counters.items()})
         return total - copied.rows_checkpointed
 
-    def _reserve(self, stream: str, position: str) -> None:
-        """Let the next entry's position come after one that is committed, in a stream that is empty."""
-        self._redis.execute_command("XADD", stream, position, "t", "c", "n", 0, "c", 0, "b", b"")
-        self._redis.xdel(stream, position)
-
     def close(self) -> None:
         """Close the connection."""
         self._redis.close()
+
+
+def reserve(url: str, shard: int, position: str, prefix: str = "penstock") -> None:
+    """Let the next entry of a shard that has lost its newest ones come after this position."""
+    client = connect(url)
+    try:
+        _reserve(client, Keys(prefix).stream(shard), position)
+    except redis.ResponseError:  # it does so already
+        return
+    except redis.RedisError as error:
+        raise failure(error) from None
+    finally:
+        client.close()
+
+
+def _reserve(client: redis.Redis, stream: str, position: str) -> None:
+    client.execute_command("XADD", stream, position, "t", "c", "n", 0, "c", 0, "b", b"")
+    client.xdel(stream, position)

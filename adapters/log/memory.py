@@ -82,9 +82,16 @@ class MemoryLog:
         """All entries in (after, to]. See LogReader."""
         return [r for r in self._after(shard, after) if position_key(r.position) <= position_key(to)]
 
-    def mark_committed(self, shard: int, rows_total: int) -> None:
+    def rows_through(self, shard: int, position: str) -> int:
+        """Rows ever appended up to this position. See LogReader."""
+        return self._rows_appended[shard] - sum(record.rows for record in self._after(shard, position))
+
+    def mark_committed(self, shard: int, rows_total: int) -> int:
         """Tell writers how far this shard is. See LogReader."""
         self._rows_committed[shard] = max(rows_total, self._rows_committed[shard])
+        lost = max(0, self._rows_committed[shard] - self._rows_appended[shard])
+        self._rows_appended[shard] += lost
+        return lost
 
     def is_held(self) -> bool:
         """Whether it is held. See LogReader."""

@@ -69,11 +69,16 @@ return redis.call('XTRIM', KEYS[2], 'MINID', '=', ARGV[3])
 """
 
 # Only ever raises: a worker that was overtaken before it could tell must not hide what its successor has committed.
-# KEYS: meta. ARGV: shard, rows.
+# Committed rows that were never appended are those that the server has lost. KEYS: meta. ARGV: shard, rows.
 _MARK = """#!lua flags=allow-oom
-local field = 'committed:' .. ARGV[1]
-if tonumber(ARGV[2]) <= tonumber(redis.call('HGET', KEYS[1], field) or 0) then return 0 end
-return redis.call('HSET', KEYS[1], field, ARGV[2])
+local rows, field = tonumber(ARGV[2]), 'committed:' .. ARGV[1]
+if rows <= tonumber(redis.call('HGET', KEYS[1], field) or 0) then return 0 end
+redis.call('HSET', KEYS[1], field, ARGV[2])
+local lost = rows - tonumber(redis.call('HGET', KEYS[1], 'appended:' .. ARGV[1]) or 0)
+if lost <= 0 then return 0 end
+redis.call('HINCRBY', KEYS[1], 'appended:' .. ARGV[1], lost)
+redis.call('HINCRBY', KEYS[1], 'trimmed:' .. ARGV[1], lost)
+return lost
 """
 
 
@@ -282,9 +287,19 @@ class RedisLogReader:
             if len(raw) < PAGE_ENTRIES_MAX:
                 return records
 
-    def mark_committed(self, shard: int, rows_total: int) -> None:
+    def rows_through(self, shard: int, position: str) -> int:
+        """Rows ever appended up to this position. See LogReader."""
+        appended = self.rows_appended(shard)  # first: what comes next is later
+        following = self._ask("XRANGE", self._keys.stream(shard), f"({position}", "+", "COUNT", 1)
+        return int(following[0][1][b"c"]) - int(following[0][1][b"n"]) if following else appended
+
+    def rows_appended(self, shard: int) -> int:
+        """Rows ever appended."""
+        return int(self._ask("HGET", self._keys.meta, f"appended:{shard}") or 0)
+
+    def mark_committed(self, shard: int, rows_total: int) -> int:
         """Tell writers how far this shard is. See LogReader."""
-        self._ask("EVAL", _MARK, 1, self._keys.meta, shard, rows_total)
+        return int(self._ask("EVAL", _MARK, 1, self._keys.meta, shard, rows_total))
 
     def trim(self, shard: int, through: str) -> None:
         """Forget entries up to and including this position. See LogReader."""

@@ -61,6 +61,7 @@ BUILT_IN_EXCEPTIONS = (
     "reconciliation_break",
     "conservation_break",
     "shard_stopped",
+    "log_cut_short",
 )
 
 

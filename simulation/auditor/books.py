@@ -42,6 +42,7 @@ OF_THE_RUNTIME = (
     "erp_timeout",
     "erp_unknown_outcome",
     "shard_stopped",
+    "log_cut_short",
     "consumer_stopped",
     "derived_rejected",
     "conservation_break",

@@ -235,6 +235,25 @@ def test_committed_rows_told_late_by_a_former_owner_change_nothing(log: Log) -> 
     assert log.lag(0).committed == 9
 
 
+def test_rows_through_a_position_count_what_is_trimmed(log: Log) -> None:
+    """How many rows came up to a position is known whatever of it is still there, and after the last entry."""
+    positions = [log.append(events(0, rows))[0] for rows in (3, 4, 5)]
+    log.reader.trim(0, positions[0])
+
+    assert [log.reader.rows_through(0, position) for position in (START, *positions)] == [3, 3, 7, 12]
+    assert log.reader.rows_through(1, START) == 0
+
+
+def test_committed_rows_that_the_log_does_not_know_are_told_once(log: Log) -> None:
+    """A log that came back without its newest entries says how many booked rows it lost, and counts on behind them."""
+    log.append(events(0, 10))
+
+    assert [log.reader.mark_committed(0, rows) for rows in (10, 13, 13)] == [0, 3, 0]
+    log.append(events(0, 2))
+    assert log.lag(0).appended == 15 and log.lag(0).waiting == 2
+    assert log.lag(0).held == 12
+
+
 # ── memory alone ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -25,7 +25,6 @@ from adapters.log.memory import MemoryLog
 from runtime.effects import Effects
 from runtime.errors import BooksUnavailable, Fenced, LogUnavailable
 from runtime.event_rules import identity
-from runtime.flow import frames
 from runtime.limits import Limits
 from runtime.ports import START, Checkpoint, LogEntry, LogRecord, NoMetrics, position_key, run_name
 from runtime.shard import Frozen, ShardEngine
@@ -214,6 +213,15 @@ class Bench:
         )
         worker.start()
         return worker
+
+    def told_of_a_stopped_shard(self) -> str:
+        """What is said of a shard that a new worker can't go on with."""
+        worker = self.worker(shards=(NORTH,))
+        while not self.books.exception_counts():
+            worker.step()
+            self.clock.sleep(0.5)
+        [told] = self.books.exceptions(types=["shard_stopped"])["detail"]
+        return told
 
     def run(self, worker: ShardWorker) -> None:
         """Step until everything is committed, then stop the worker in good order."""
@@ -459,17 +467,57 @@ def test_worker_whose_shard_keeps_failing_tries_ever_less_often():
 
 def test_worker_whose_shard_keeps_failing_asks_somebody_to_look():
     """After some failures in a row the shard stands as an exception with an owner; a worker that goes on ends it."""
-    bench = Bench((LogEntry(NORTH, "events", 1, b"no frame"),))
+    bench = Bench(history()[:1])
+    bench.engine = StuckEngine
     worker = bench.worker(shards=(NORTH,))
     while not bench.books.exception_counts():
         worker.step()
         bench.clock.sleep(0.5)
     assert bench.books.exception_counts() == {"shard_stopped": 1}
-    bench.log.trim(NORTH, "1-0")
-    control = LogEntry(NORTH, "control", 0, frames.encode_control({"type": "tick", "now_ms": 0}))
-    asyncio.run(bench.log.append([control]))
+    bench.engine = PureEngine
     bench.run(bench.worker(shards=(NORTH,)))
     assert bench.books.exception_counts() == {}
+
+
+class StuckEngine(PureEngine):
+    """An engine that can't take anything."""
+
+    def step(self, records: list[LogRecord]) -> Effects:
+        """Fail."""
+        raise ValueError
+
+
+def test_worker_whose_log_lacks_what_a_replay_needs_says_so():
+    """A log that came back without entries of commits that no checkpoint holds stops its shard, and the exception says
+    what is missing and what to do, not that the engine was not deterministic."""
+    bench = Bench(history()[:4])
+    worker = bench.worker(shards=(NORTH,))
+    worker.step()
+    bench.log.lose(NORTH, 1)
+    told = bench.told_of_a_stopped_shard()
+    assert "LogIncomplete" in told and "booked and in no checkpoint" in told and "penstock restore" in told
+
+
+def test_worker_whose_log_lacks_what_is_not_booked_says_so():
+    """A log without entries after the newest commit is not read on as if nothing had been there."""
+    bench = Bench(history()[:3])
+    bench.log.trim(NORTH, "2-0")
+    told = bench.told_of_a_stopped_shard()
+    assert "LogIncomplete" in told and "the 3 rows that came after 0-0" in told
+    assert bench.committed() == {NORTH: 0}
+
+
+def test_worker_whose_log_lost_what_is_booked_goes_on_and_somebody_is_told():
+    """What the books took stands, as a checkpoint holds it; lags stay right, and what comes next is booked."""
+    bench = Bench(history()[:5])
+    bench.log.held = True
+    bench.run(bench.worker(shards=(NORTH, WEST)))
+    bench.log.lose(WEST, 1)
+    bench.append(events(WEST, event("w8", "charge_posted", 7, "west")))
+    bench.run(bench.worker(shards=(NORTH, WEST)))
+    assert bench.books.exception_counts()["log_cut_short"] == 1
+    lag = asyncio.run(bench.log.lag())[WEST]
+    assert (lag.appended, lag.waiting) == (6, 0)
 
 
 def test_worker_whose_checkpoints_fail_asks_somebody_to_look_although_its_shard_commits():
