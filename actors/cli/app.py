@@ -15,7 +15,20 @@ import orjson
 import typer
 from rich.console import Console
 
-from actors.cli import backup, close, erp, exceptions, lineage, mapping, payload, reports, simulate, submission, verify
+from actors.cli import (
+    backup,
+    close,
+    erp,
+    exceptions,
+    lineage,
+    mapping,
+    payload,
+    reports,
+    simulate,
+    submission,
+    verify,
+    watch,
+)
 from actors.cli import demo as demonstration
 from actors.cli import dry_run as rehearsal
 from actors.cli import export as exporting
@@ -46,6 +59,7 @@ app = typer.Typer(
 )
 app.command("close")(close.close)
 app.command("verify")(verify.command)
+app.command("watch")(watch.command)
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
 app.add_typer(erp.app, name="erp")

@@ -62,15 +62,19 @@ def print_json(data: Any) -> None:
 def print_table(title: str, rows: list[dict[str, Any]], columns: list[str]) -> None:
     """Rows as a table; columns that end in _minor are money, shown with the decimals of the row's currency."""
     out.print(f"\n[bold]{escape(title)}[/bold]" + ("" if rows else ": none"))
-    if not rows:
-        return
+    if rows:
+        out.print(table_of(rows, columns))
+
+
+def table_of(rows: list[dict[str, Any]], columns: list[str]) -> Table:
+    """The same without a title. Rows may be none."""
     table = Table(header_style="bold")
     for name in columns:
-        number = name.endswith("_minor") or isinstance(rows[0].get(name), int)
+        number = name.endswith("_minor") or any(isinstance(row.get(name), int) for row in rows)
         table.add_column(name.removesuffix("_minor").replace("_", " "), justify="right" if number else "left")
     for row in rows:
         table.add_row(*(_cell(name, row.get(name), row.get("currency") or "") for name in columns))
-    out.print(table)
+    return table
 
 
 def _cell(name: str, value: Any, currency: str) -> str:

@@ -1,5 +1,6 @@
 """What people and machines see of a running Penstock: its commands, metrics, dashboard and logs."""
 
+import json
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -55,6 +56,17 @@ def sent(installed: Installed, drained: Callable[[], None]) -> Iterator[None]:
         assert [answer.rejected for answer in answers] == [0, 0, 0, 0, 1]
         client.submit(rows[:2])
     drained()
+
+
+def test_watch_shows_as_many_looks_as_asked_for_a_line_each(installed):
+    """Machines read lines; what is in the log is in the books, as nothing waits."""
+    looks = [
+        json.loads(line) for line in installed.run("watch", "--times", "2", "--every", "0.3", "--json").splitlines()
+    ]
+    assert [look["stages"][0]["per_s"] for look in looks] == [None, 0]
+    log, books, *_ = looks[1]["stages"]
+    assert log["done"] == books["done"] > 0 and books["waiting"] == 0
+    assert looks[1]["exceptions"] > 0 and not looks[1]["refusing"]
 
 
 def test_status_of_a_running_penstock_is_healthy_and_whole(installed):
