@@ -527,6 +527,11 @@ class Books(Protocol):
         """What of the period is not posted."""
         ...
 
+    def role_balances(self, entity: str, role: str, through: str) -> dict[tuple[str, str], int]:
+        """What the entity's postings to a role come to at a period's end: debits less credits by account and currency,
+        but for those of zero. Sets that a replaced entry keeps do not count."""
+        ...
+
     def raise_exceptions(self, exceptions: pl.DataFrame) -> None:
         """Raise exceptions (columns EXCEPTIONS) that do not come from a step. One that is open keeps its age, and takes
         the amount and the detail that are told now."""

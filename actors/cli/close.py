@@ -13,7 +13,7 @@ import msgspec
 import typer
 
 from actors.cli.installation import Installation
-from actors.cli.terminal import AsJson, ConfigFile, load, out, print_json, print_table, told
+from actors.cli.terminal import AsJson, ConfigFile, load, money, out, print_json, print_table, told
 from actors.cli.workplace import now_ms, opened_books
 from runtime.config import Config
 from runtime.errors import ConfigError, PenstockError
@@ -22,6 +22,7 @@ from runtime.ports import Books, PeriodClose
 
 HEALTH_TIMEOUT_S = 5.0
 EXCEPTIONS_MAX = 100_000  # looked at for one forecast
+EMPTY_AT_CLOSE = "SUSPENSE"  # the role of what nobody has found a place for
 NOT_ORDERED = "not ordered"  # the state of a period that nobody asked to close
 DECLARED_WITHIN_S, LOOK_AGAIN_S = 15.0, 0.5
 
@@ -72,17 +73,22 @@ def standing(books: Books, entity: str, period: str, pace: Pace, at_ms: int) -> 
     known = {(each.entity, each.period): each for each in books.closes()}
     order = known.get((entity, period))
     taken = order or PeriodClose(entity, period, at_ms, "")
-    found = forecast(taken, books.period_left(entity, period), pace, at_ms, issues(books, entity))
+    found = forecast(taken, books.period_left(entity, period), pace, at_ms, issues(books, entity, period))
     return found if order else msgspec.structs.replace(found, state=NOT_ORDERED)
 
 
-def issues(books: Books, entity: str) -> dict[str, int]:
-    """Open exceptions of an entity by type, and the events of it that wait for a counterpart."""
+def issues(books: Books, entity: str, period: str) -> dict[str, int]:
+    """Open exceptions of an entity by type, the events of it that wait for a counterpart, and what should be empty at
+    the period's end and is not."""
     raised = books.exceptions("open", limit=EXCEPTIONS_MAX)
     counts = Counter(raised.filter(raised["entity"] == entity)["type"].to_list())
     totals = books.totals()
     waiting = totals.filter((totals["entity"] == entity) & (totals["state"] == "pending"))["events"].sum()
-    return {**{f"exceptions: {type}": count for type, count in counts.items()}, "waiting events": int(waiting)}
+    unsolved = books.role_balances(entity, EMPTY_AT_CLOSE, period).items()
+    left = {
+        f"{EMPTY_AT_CLOSE} {account}: {money(net, currency)} {currency}": 1 for (account, currency), net in unsolved
+    }
+    return {**left, **{f"exceptions: {type}": count for type, count in counts.items()}, "waiting events": int(waiting)}
 
 
 def present_pace(config: Config) -> Pace:

@@ -10,10 +10,11 @@ from datetime import date
 import msgspec
 from sqlalchemy import Connection, Row, Select, Update, func, select, update
 
-from adapters.books import chain, tables
+from adapters.books import chain, queries, tables
 from adapters.books.closing import check_cut_off, check_declared, check_not_closed, check_ordered
 from adapters.books.counters import reserve
 from adapters.books.database import Database
+from adapters.books.posting_rows import nets_of, read_lines
 from runtime.errors import Fenced
 from runtime.flow.closing import MOVING
 from runtime.ports import Delivery, EntryState, JournalEntry, PeriodClose, PeriodLeft
@@ -120,6 +121,12 @@ class SqlDeliveries:
         """See Books."""
         with self._database.reading() as connection:
             return _left(connection, entity, period)._replace(lines=_lines_left(connection, entity, period))
+
+    def role_balances(self, entity: str, role: str, through: str) -> dict[tuple[str, str], int]:
+        """See Books."""
+        with self._database.reading() as connection:
+            stored = connection.execute(queries.role_sets(entity, role, through)).all()
+        return nets_of(role, ((currency, *line) for currency, lines in stored for line in read_lines(lines)))
 
 
 def _delivered() -> Select:

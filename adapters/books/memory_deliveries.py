@@ -6,6 +6,8 @@ from datetime import date
 from typing import Any
 
 from adapters.books.closing import check_cut_off, check_declared, check_not_closed, check_ordered
+from adapters.books.posting_rows import LINE, nets_of
+from runtime.effects import DELTAS
 from runtime.flow.closing import MOVING
 from runtime.ports import Delivery, EntryState, PeriodClose, PeriodLeft
 
@@ -101,6 +103,13 @@ class MemoryDeliveries:
         )
         lines = sum(len(self._sets[key].lines) for key in sets) + sum(moving)
         return PeriodLeft(len(sets), dict(unposted), lines)
+
+    def role_balances(self, entity: str, role: str, through: str) -> dict[tuple[str, str], int]:
+        """See Books."""
+        kept = [posting for key, posting in self._sets.items() if self._fate(key)[1] != "replaced"]
+        chosen = [one for one in kept if one.get("entity") == entity and one.get("period") <= through]
+        lines = (dict(zip(DELTAS, line, strict=True)) for posting in chosen for line in posting.lines)
+        return nets_of(role, ((line["currency"], *(line[name] for name in LINE)) for line in lines))
 
 
 def _delivery(held: Any) -> Delivery:

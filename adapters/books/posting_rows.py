@@ -5,6 +5,7 @@ line costs a commit twice as much. Stores nothing.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
@@ -80,6 +81,16 @@ def balances_of(parts: Iterable[Sequence[tuple]]) -> pl.DataFrame:
     held = [unpacked(part, _BALANCED).group_by(_ACCOUNT).agg(sums) for part in parts]
     whole = pl.concat([pl.DataFrame(schema=frames.BALANCES), *held])
     return whole.group_by(_ACCOUNT).agg(pl.col(list(chosen)).sum()).sort(_ACCOUNT)
+
+
+def nets_of(role: str, lines: Iterable[tuple]) -> dict[tuple[str, str], int]:
+    """Debits less credits of a role by account and currency, of lines in the order of LINE behind their currency."""
+    nets: Counter[tuple[str, str]] = Counter()
+    for currency, *line in lines:
+        of = dict(zip(LINE, line, strict=True))
+        if of["role"] == role:
+            nets[of["account_code"], currency] += of["amount_minor"] if of["side"] == "D" else -of["amount_minor"]
+    return {place: net for place, net in sorted(nets.items()) if net}
 
 
 def _has_line_twice(ordered: pl.DataFrame) -> bool:

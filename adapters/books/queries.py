@@ -124,6 +124,13 @@ def balances() -> Select:
     return kept.where(func.coalesce(_entries.state, "") != "replaced")
 
 
+def role_sets(entity: str, role: str, through: str) -> Select:
+    """Currency and lines of every set with such a line, up to a period's end, that no replaced entry keeps."""
+    named = (_sets.entity == entity, _sets.period <= through, _sets.lines.contains(f'"{role}"', autoescape=True))
+    kept = select(_sets.currency, _sets.lines).select_from(_WITH_ENTRIES).where(*named)
+    return kept.where(func.coalesce(_entries.state, "") != "replaced")
+
+
 def exceptions(chosen: Mapping[str, Sequence[str]], raised_before_ms: int | None, limit: int) -> Select:
     """Exceptions, oldest first, whose columns have one of the chosen values; an empty choice is any."""
     columns = tables.exceptions.c

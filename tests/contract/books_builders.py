@@ -124,6 +124,13 @@ def posting(set_no: int = 0, amount_minor: int = 100, **changed: object) -> pl.D
     return pl.DataFrame([line | debit, line | credit], schema=DELTAS)
 
 
+def suspended(set_no: int, amount_minor: int, period: str) -> pl.DataFrame:
+    """A set that brings so much into suspense, or takes it out."""
+    role, account = pl.col("role").replace("AR_SELF", "SUSPENSE"), pl.col("account_code").replace("1100", "2910")
+    turned = pl.col("side").replace({"D": "C", "C": "D"}) if amount_minor < 0 else pl.col("side")
+    return posting(set_no, abs(amount_minor), period=period).with_columns(role, account, turned)
+
+
 def total(state: str, events: int, amount_minor: int, facility: str | None = "F1") -> pl.DataFrame:
     row = ("ehr", "north", facility, "USD", "charge_posted", state, events, amount_minor)
     return pl.DataFrame([row], schema=TOTALS, orient="row")

@@ -3,8 +3,9 @@
 from datetime import date
 
 import msgspec
+import polars as pl
 import pytest
-from books_builders import ERP, NOW_MS, commit_openings, commit_sets, entry, posting, sealed
+from books_builders import ERP, NOW_MS, commit_openings, commit_sets, entry, posting, sealed, suspended
 
 from runtime.errors import Fenced, GovernanceError
 from runtime.ports import Books, Outcome, PeriodClose, PeriodLeft
@@ -72,6 +73,16 @@ def test_governor_is_kept_by_its_owner_and_with_an_intent(books: Books) -> None:
     assert books.governor(ERP) == "second"
     books.save_governor(ERP, new, "third")
     assert books.governor(ERP) == "third"
+
+
+def test_role_balances_are_those_at_a_periods_end(books: Books) -> None:
+    """By account and currency, of one entity and role alone; what comes to nothing is left out."""
+    commit_sets(books, posting(0), suspended(1, 5000, "2026-09"), suspended(2, -2000, PERIOD))
+    commit_sets(books, suspended(0, -3000, "2026-11"), suspended(1, 7, PERIOD).with_columns(entity=pl.lit("south")))
+    nets = [books.role_balances("north", "SUSPENSE", period) for period in ("2026-08", "2026-09", PERIOD, "2026-11")]
+    assert nets == [{}, {("2910", "USD"): 5000}, {("2910", "USD"): 3000}, {}]
+    assert books.role_balances("south", "SUSPENSE", PERIOD) == {("2910", "USD"): 7}
+    assert books.role_balances("north", "SUSPENS_", PERIOD) == {}
 
 
 def test_close_is_refused_until_everything_is_posted(books: Books) -> None:

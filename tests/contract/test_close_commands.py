@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from books_builders import ERP, commit_openings, commit_sets, entry, posting
+from books_builders import ERP, commit_openings, commit_sets, entry, posting, suspended
 from typer.testing import CliRunner
 
 from actors.cli import app
@@ -75,6 +75,15 @@ def test_close_shows_the_forecast_and_what_is_in_the_way(commands: Commands, boo
     told = commands.run(*CLOSE, status=1)
     assert "in the way" in told and "not ordered" in told and "due" not in told
     assert books.closes() == []
+
+
+def test_close_shows_what_is_left_in_suspense_at_the_periods_end(commands: Commands, books: Books) -> None:
+    """What came until then and was solved later is in the way; what comes later is not."""
+    commit_sets(books, suspended(0, 5000, "2026-09"), suspended(1, -5000, "2026-11"))
+    suspense = {"what": "SUSPENSE 2910: 50.00 USD", "count": 1, "refuses": False}
+    assert suspense in commands.json(*CLOSE, status=1)["blockers"]
+    assert "SUSPENSE 2910: 50.00 USD" in commands.run(*CLOSE, status=1)
+    assert suspense not in commands.json("close", "--entity", "north", "--period", "2026-11", status=1)["blockers"]
 
 
 def test_close_by_a_time_is_ordered_and_not_declared_before_all_is_posted(commands: Commands, books: Books) -> None:

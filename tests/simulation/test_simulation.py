@@ -84,6 +84,7 @@ ASKED_BY_OTHERS = {
         "posting_of",
         "posting_pages",
         "period_left",
+        "role_balances",
         "order_close",
         "cut_off",
         "release_entry",

@@ -47,7 +47,7 @@ def test_issues_are_the_entitys_own() -> None:
     raised = of_the_runtime([("period_closed", "a", ""), ("period_closed", "b", ""), ("suspense", "c", "")], "s", 0)
     owned = raised.with_columns(entity=raised["type"].replace_strict({"period_closed": "mercy", "suspense": "north"}))
     bench.books.raise_exceptions(owned.select(list(EXCEPTIONS)))
-    assert issues(bench.books, "mercy") == {"exceptions: period_closed": 2, "waiting events": 0}
+    assert issues(bench.books, "mercy", "2026-10") == {"exceptions: period_closed": 2, "waiting events": 0}
 
 
 def test_pace_is_the_posters_word_or_the_configured_one() -> None:
