@@ -1,14 +1,19 @@
 """What payers may take back, and what they take: letters and announcements against recoveries, by payer.
 
 Owns the comparison that domain 1.4 asks for: a recovery with no basis (no letter, no earlier announcement in a
-remittance) stands in suspense until its basis comes. Never posts.
+remittance) stands in suspense until its basis comes. All names of a payer are one payer, as they are mapped when
+something of him comes: what stood under another name until then becomes his with it. Never posts.
 """
 
+from datetime import UTC, date, datetime
 from typing import ClassVar
 
 import msgspec
 
-from runtime.ledger.registers import Fact, Finding, ItemFlag, Marks, Policy
+from runtime.ledger.crosswalk import Place
+from runtime.ledger.registers import Fact, Finding, ItemFlag, Marks, Policy, usual_name
+
+_Payer = tuple[str, str, str]  # entity, name, currency
 
 
 class TakebackTerms(
@@ -40,8 +45,8 @@ class Takebacks:
     """Every payer's account of a shard's entities."""
 
     def __init__(self, terms: TakebackTerms, policy: Policy) -> None:
-        self._terms = terms
-        self._accounts: dict[tuple[str, str, str], Account] = {}  # entity, payer, currency
+        self._terms, self._policy = terms, policy
+        self._accounts: dict[_Payer, Account] = {}
         self._marks = Marks([], [], [], [])
 
     def take(self, fact: Fact, now_ms: int) -> Finding:
@@ -51,14 +56,33 @@ class Takebacks:
         """
         if fact.part == "adjusted" and fact.reason not in self._terms.codes:
             return Finding()
-        account = self._accounts.setdefault((fact.entity, fact.counterparty, fact.currency), Account())
-        before = _suspense(account)
+        payer = (fact.entity, fact.counterparty, fact.currency)
+        account, before = self._account(payer, datetime.fromtimestamp(now_ms / 1000, UTC).date())
         account.balance_minor += fact.amount_minor if fact.part == "basis" else -fact.amount_minor
         if fact.part != "basis" and fact.amount_minor > 0:
             account.recovery = max(account.recovery, (fact.occurred_ms, fact.source, fact.event_id))
         change = _suspense(account) - before
         self._reflag(account, fact.entity, fact.currency)
         return Finding({"suspense": change, "based": -change})
+
+    def _account(self, payer: _Payer, on: date) -> tuple[Account, int]:
+        """A payer's account on a day, with all that stood under other names of his; how much of it is in suspense."""
+        own = self._usual(payer, on)
+        names = [name for name in self._accounts if own in (name, self._usual(name, on))]
+        found = [self._accounts.pop(name) for name in names]
+        account = self._accounts[own] = found[0] if len(found) == 1 else self._merged(found)
+        return account, sum(map(_suspense, found))
+
+    def _merged(self, found: list[Account]) -> Account:
+        """Several accounts as one, which stands under none of their exceptions."""
+        for one in found:
+            self._marks.reflag(one.flagged, None)
+        recovery = max((one.recovery for one in found), default=Account().recovery)
+        return Account(sum(one.balance_minor for one in found), recovery)
+
+    def _usual(self, payer: _Payer, on: date) -> _Payer:
+        entity, name, currency = payer
+        return entity, usual_name(self._policy, "PAYER_ALIAS", Place(entity, "", "", on, name)), currency
 
     def _reflag(self, account: Account, entity: str, currency: str) -> None:
         """Raise what is in suspense as an exception of the newest recovery, whichever came last."""
@@ -83,7 +107,7 @@ class Takebacks:
 
     def load(self, state: bytes) -> None:
         """Start from a snapshot."""
-        self._accounts = dict(msgspec.msgpack.decode(state, type=list[tuple[tuple[str, str, str], Account]]))
+        self._accounts = dict(msgspec.msgpack.decode(state, type=list[tuple[_Payer, Account]]))
 
     def __len__(self) -> int:
         return len(self._accounts)

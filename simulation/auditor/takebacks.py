@@ -1,15 +1,16 @@
 """What payers took back against what they announced, summed up anew after every fact."""
 
+from datetime import date, timedelta
 from typing import Any
 
 Row = dict[str, Any]
 
 
 class Takebacks:
-    """All facts of each payer, in order."""
+    """All facts of each payer, in order, whatever he was called."""
 
     def __init__(self, terms: Any, accounts: Any, asks: Any) -> None:
-        self._terms, self._asks = terms, asks
+        self._terms, self._accounts, self._asks = terms, accounts, asks
         self._facts: dict[tuple, list[tuple[str, Row]]] = {}
         self._flagged: dict[tuple, tuple[Row, int]] = {}
 
@@ -17,13 +18,23 @@ class Takebacks:
         """Count a letter, a refund or an adjustment."""
         if part == "adjusted" and (row["reason"] or "") not in self._terms.codes:
             return {}
-        payer = (row["entity"], row["counterparty"] or "", row["currency"])
-        facts = self._facts.setdefault(payer, [])
-        before = _suspense(facts)
+        on = date(1970, 1, 1) + timedelta(milliseconds=now_ms)
+        payer = self._usual((row["entity"], row["counterparty"] or "", row["currency"]), row, on)
+        names = [one for one in self._facts if payer in (one, self._usual(one, row, on))]
+        before = sum(_suspense(self._facts[one]) for one in names)
+        facts = self._facts[payer] = [fact for one in names for fact in self._facts.pop(one)]
+        for who, told in (self._flagged.pop(one) for one in names if one != payer and one in self._flagged):
+            if told:
+                self._asks.end(self._terms.baseless, who)
         facts.append((part, row))
         change = _suspense(facts) - before
         self._reflag(payer, facts)
         return {"measures": {"suspense": change, "based": -change}}
+
+    def _usual(self, payer: tuple, row: Row, on: date) -> tuple:
+        """A payer by his usual name on a day."""
+        entity, name, currency = payer
+        return entity, self._accounts.payer(row | {"entity": entity, "counterparty": name or None}, on), currency
 
     def _reflag(self, payer: tuple, facts: list[tuple[str, Row]]) -> None:
         recoveries = [row for part, row in facts if part != "basis" and row["amount_minor"] > 0]

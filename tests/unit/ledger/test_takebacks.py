@@ -1,10 +1,12 @@
 """Takebacks: recoveries against what was announced, by payer, in any order."""
 
+from collections.abc import Callable
 from itertools import permutations
 
 import pytest
 from unit.ledger.facts import NOW_MS, fact, flagged, policy
 
+from runtime.ledger.crosswalk import Place
 from runtime.ledger.registers import Fact
 from runtime.ledger.takebacks import Takebacks, TakebackTerms
 
@@ -76,6 +78,34 @@ def test_takebacks_of_payers_entities_and_currencies_do_not_mix(other):
     register.take(letter(100, **other), NOW_MS)
     assert register.take(taken(100), NOW_MS).measures["suspense"] == 100
     assert len(register) == 2
+
+
+def aliased(*names: str) -> Callable[[str, Place], str]:
+    """A policy by which these are names of aetna, as it is while they are there."""
+    return lambda name, place: "aetna" if place.counterparty in names else ""
+
+
+@pytest.mark.parametrize("facts", list(permutations((letter(100, counterparty="AET"), taken(100), taken(30)))))
+def test_takeback_under_another_name_of_its_payer_is_based_on_his_letter_in_any_order(facts):
+    """A letter names its payer as people do, a remittance by his number: both are his."""
+    register, found = Takebacks(TERMS, aliased("AET", "blue")), []
+    for one in facts:
+        found.append(register.take(one, NOW_MS).measures["suspense"])
+    assert sum(found) == 30
+    assert [flag[2] for flag in flagged(register.drain()) if flag[3]][-1] == 30
+    assert len(register) == 1
+
+
+def test_takeback_under_a_name_that_is_mapped_later_is_its_payers_with_what_comes_next():
+    """What stood in suspense under the other name leaves it then, and its exception ends."""
+    names: list[str] = []
+    register = Takebacks(TERMS, lambda name, place: "aetna" if place.counterparty in names else "")
+    register.take(taken(100, counterparty="AET"), NOW_MS)
+    register.take(letter(70, counterparty="aetna"), NOW_MS)
+    assert [flag[2:] for flag in flagged(register.drain())] == [(100, True)]
+    names.append("AET")
+    assert register.take(letter(10, counterparty="aetna"), NOW_MS).measures == {"suspense": -80, "based": 80}
+    assert [flag[2:] for flag in flagged(register.drain())] == [(100, False), (20, True)]
 
 
 def test_takebacks_reloaded_go_on_alike():
