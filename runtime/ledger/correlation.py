@@ -199,10 +199,11 @@ class Correlation:
         holds: list[Hold] = []
         derived: list[Deriving] = []
         told: list[Told] = []
+        retold: list[tuple[ItemFlag, Hold | None]] = []
         for register in self._registers.values():
-            for all, one in zip((flags, holds, derived, told), register.drain(), strict=True):
+            for all, one in zip((flags, holds, derived, told, retold), register.drain(), strict=True):
                 all += one
-        return Marks(flags, holds, derived, told)
+        return Marks(flags, holds, derived, told, retold)
 
     def dump(self) -> bytes:
         """Everything, for a snapshot."""

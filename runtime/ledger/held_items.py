@@ -62,10 +62,12 @@ class HeldItems:
                 self._end_hold(_key(hold), hold)
 
     def standing(self, marks: Marks) -> list[ItemFlag]:
-        """A register's flags, less the ends of exceptions that ended when a person let go the holds beside them."""
+        """A register's flags, less the ends of exceptions that ended when a person let go the holds beside them, and
+        with what is told anew of those that did not."""
         ended = [hold for hold in marks.holds if not hold.on and not self._is_caused(hold)]
         let_go = {(_plain(hold.hold), hold.entity, hold.source, hold.event_id) for hold in ended}
-        return [flag for flag in marks.flags if flag.raised or flag[:4] not in let_go]
+        retold = [flag for flag, hold in marks.retold if hold is None or self._is_caused(hold)]
+        return [*(flag for flag in marks.flags if flag.raised or flag[:4] not in let_go), *retold]
 
     def _is_caused(self, hold: Hold) -> bool:
         terms = self.terms.get(_key(hold))

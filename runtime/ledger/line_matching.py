@@ -29,7 +29,7 @@ class Entry(msgspec.Struct, array_like=True):
     """One line of a bill or a credit memo (negative where it gives back), or one use.
 
     `part`: "billed", "credited" or "used"; bills and credit memos may bear the same number. `faults`: the exceptions
-    last told of it.
+    last told of it, `told`: what of each.
     """
 
     part: str
@@ -41,6 +41,7 @@ class Entry(msgspec.Struct, array_like=True):
     quantity: int
     amount_minor: int
     faults: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
 
     @property
     def place_in_line(self) -> tuple[date, str, str, str]:

@@ -17,6 +17,7 @@ Parts, by `Fact.part`, and their measures; all keys but "ordered" name a line th
 from collections.abc import Callable
 from datetime import date
 from fractions import Fraction
+from itertools import zip_longest
 from typing import ClassVar, Literal
 
 import msgspec
@@ -123,6 +124,7 @@ class OrderLines:
         self._next_pass_ms = 0
         self._flags: dict[FlagKey, ItemFlag] = {}
         self._holds: dict[tuple[str, ...], Hold] = {}
+        self._retold: dict[FlagKey, tuple[ItemFlag, Hold | None]] = {}  # of what was told before the last drain
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -157,9 +159,10 @@ class OrderLines:
                 self._lines.forget(key)
 
     def drain(self) -> Marks:
-        """What began or ended since the last call, net: what did both is not told."""
-        marks = Marks(list(self._flags.values()), list(self._holds.values()))
-        self._flags, self._holds = {}, {}
+        """What began or ended since the last call, net: what did both is not told, or told anew."""
+        retold = list(self._retold.values())
+        marks = Marks(list(self._flags.values()), list(self._holds.values()), retold=retold)
+        self._flags, self._holds, self._retold = {}, {}, {}
         return marks
 
     def dump(self) -> bytes:
@@ -175,7 +178,7 @@ class OrderLines:
         """Start from a snapshot."""
         self._next_pass_ms, lines = msgspec.msgpack.decode(state, type=tuple[int, list[bytes]])
         self._lines.load(lines)
-        self._flags, self._holds = {}, {}
+        self._flags, self._holds, self._retold = {}, {}, {}
 
     # ── what comes in ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -232,7 +235,7 @@ class OrderLines:
     # ── what is told ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _tell(self, entity: str, line: OrderLine) -> None:
-        """Mark what fails now and did not before, and the reverse."""
+        """Mark what fails now and did not before, or by another amount, and the reverse."""
         failing: dict[tuple[str, str], dict[str, Failure]] = {}
         for failure in failures(line, lambda on: self._allowed(entity, line, on)):
             faults = failing.setdefault((failure.entry.source, failure.entry.event_id), {})
@@ -242,11 +245,14 @@ class OrderLines:
             for fault in entry.faults:
                 if fault not in faults:
                     self._mark(entity, entry, ItemFlag(fault, entity, *_cause(entry, line), 0, False, ""))
+            before = dict(zip_longest(entry.faults, entry.told))
             for fault, failure in faults.items():
-                if fault not in entry.faults:
-                    told = (failure.amount_minor, True, failure.detail)
-                    self._mark(entity, entry, ItemFlag(fault, entity, *_cause(entry, line), *told))
-            entry.faults = tuple(faults)
+                flag = ItemFlag(fault, entity, *_cause(entry, line), failure.amount_minor, True, failure.detail)
+                if fault not in before:
+                    self._mark(entity, entry, flag)
+                elif before[fault] != failure.detail:
+                    self._tell_anew(entity, entry, flag)
+            entry.faults, entry.told = tuple(faults), tuple(failure.detail for failure in faults.values())
 
     def _allowed(self, entity: str, line: OrderLine, on: date) -> Allowed:
         """What is let pass in a bill of that day, by the policies of the line's place.
@@ -266,17 +272,36 @@ class OrderLines:
 
     def _mark(self, entity: str, entry: Entry, flag: ItemFlag) -> None:
         """Note that a flag begins or ends, and the hold that goes with it when it is a bill's."""
-        _net(self._flags, (flag.fault, entity, flag.source, flag.event_id), flag)
-        if entry.bill:
-            name = f"{flag.fault}:{entry.document.rpartition('/')[2]}"
-            hold = Hold(self._terms.payable, entity, entry.bill, name, flag.raised, entry.source, entry.event_id)
-            _net(self._holds, (entity, entry.bill, name, entry.source, entry.event_id), hold)
+        self._retold.pop(_flag_key(flag), None)
+        if _net(self._flags, _flag_key(flag), flag) and flag.raised:
+            self._tell_anew(entity, entry, flag)
+        if hold := self._hold(entity, entry, flag):
+            _net(self._holds, (entity, hold.key, hold.hold, hold.source, hold.event_id), hold)
+
+    def _tell_anew(self, entity: str, entry: Entry, flag: ItemFlag) -> None:
+        """Note what is told now of a flag that stands."""
+        if _flag_key(flag) in self._flags:
+            self._flags[_flag_key(flag)] = flag
+        else:
+            self._retold[_flag_key(flag)] = (flag, self._hold(entity, entry, flag))
+
+    def _hold(self, entity: str, entry: Entry, flag: ItemFlag) -> Hold | None:
+        """The hold that goes with a flag, None where it is no bill's."""
+        name = f"{flag.fault}:{entry.document.rpartition('/')[2]}"
+        who = (flag.raised, entry.source, entry.event_id)
+        return Hold(self._terms.payable, entity, entry.bill, name, *who) if entry.bill else None
 
 
-def _net(marks: dict, key: tuple, mark: ItemFlag | Hold) -> None:
-    """Marks of one thing alternate: a second one takes the first back."""
-    if marks.pop(key, None) is None:
+def _flag_key(flag: ItemFlag) -> FlagKey:
+    return flag[:4]
+
+
+def _net(marks: dict, key: tuple, mark: ItemFlag | Hold) -> bool:
+    """Marks of one thing alternate: a second one takes the first back; whether it did."""
+    took_back = marks.pop(key, None) is not None
+    if not took_back:
         marks[key] = mark
+    return took_back
 
 
 def _cause(entry: Entry, line: OrderLine) -> tuple[str, str, str]:

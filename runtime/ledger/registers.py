@@ -126,12 +126,14 @@ class Told(NamedTuple):
 
 
 class Marks(NamedTuple):
-    """What came of the facts since the last drain, besides findings."""
+    """What came of the facts since the last drain, besides findings. `retold`: exceptions that were told before, with
+    the holds that stand beside them: what they tell now counts as long as nobody has let go the hold."""
 
     flags: list[ItemFlag] = []
     holds: list[Hold] = []
     derived: list[Deriving] = []
     told: list[Told] = []
+    retold: list[tuple[ItemFlag, Hold | None]] = []
 
     def reflag(self, standing: ItemFlag | None, now: ItemFlag | None) -> None:
         """What is flagged now takes the place of what was until then; nothing to tell where both are the same."""

@@ -16,7 +16,7 @@ class Balances:
         self._owed: Counter[Account] = Counter()
         self._since: dict[Account, int] = {}  # seen in credit, and when first
         self._looked_day = 0
-        self.flagged: set[Account] = set()
+        self.flagged: dict[Account, int] = {}  # by how much it was in credit when it was looked at last
 
     def add(self, changes: Counter[Account], now_ms: int) -> None:
         """What one settling has changed."""
@@ -33,10 +33,11 @@ class Balances:
         for account, since_ms in list(self._since.items()):
             if self._owed[account] >= 0:
                 del self._since[account]
-                self.flagged.discard(account)
+                self.flagged.pop(account, None)
             elif now_ms - since_ms > self._terms.wait_days * DAY_MS:
-                self.flagged.add(account)
+                self.flagged[account] = -self._owed[account]
 
     def open_exceptions(self) -> list[tuple]:
         """One of each account; which event it names is not laid down."""
-        return [(self._terms.overdrawn, "", "", entity, "", currency, 0) for entity, currency, _ in self.flagged]
+        told = self.flagged.items()
+        return [(self._terms.overdrawn, "", "", entity, "", currency, credit) for (entity, currency, _), credit in told]

@@ -35,11 +35,11 @@ class Bills:
             "since": now_ms,
         }
         if self._is_same(bill):
-            self._asks.flag(self._terms.suspect, row, 0)
+            self._asks.flag(self._terms.suspect, row, row["amount_minor"])
             if part == "bill":
                 self._asks.hold((self._terms.payable, row["entity"], key), self._terms.suspect, row, on=True)
         elif any(self._is_near(bill, other) for other in self._others(bill)):
-            self._asks.flag(self._terms.review, row, 0)
+            self._asks.flag(self._terms.review, row, row["amount_minor"])
         self._shelves.setdefault(bill["shelf"], []).append(bill)
         return {}
 

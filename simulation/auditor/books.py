@@ -57,7 +57,6 @@ class Auditor:
     def __init__(self, rulebook: Rulebook, opens_on: dict[str, date], items_max: int, shards: int) -> None:
         self.shards = [AuditedShard(rulebook, opens_on, items_max) for _ in range(shards)]
         self._taken, self._commits = [0] * shards, [0] * shards
-        self._unstable = {name for terms in rulebook.register.values() for name in terms.exceptions()}
         self._nameless = {terms.overdrawn for terms in rulebook.register.values() if hasattr(terms, "overdrawn")}
         self._routes: dict[tuple, int] = {}
         self._scopes = rulebook.scopes()
@@ -119,11 +118,8 @@ class Auditor:
         return balances
 
     def _stable(self, row: tuple) -> tuple:
-        """An exception without its amount where it is a register's: that shows what was at fault when it began. Of an
-        account, neither is it laid down which event it names."""
-        if row[0] in self._nameless:
-            row = (row[0], "", "", *row[3:])
-        return (*row[:-1], 0) if row[0] in self._unstable else row
+        """An exception without what is not laid down of it: of an account, which event it names."""
+        return (row[0], "", "", *row[3:]) if row[0] in self._nameless else row
 
     def _misrouted(self) -> Iterator[str]:
         """Rows of one scope must all lie in one shard."""

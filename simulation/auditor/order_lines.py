@@ -99,15 +99,18 @@ class OrderLines:
 
     def _reflag(self, line: Row) -> None:
         """Compare what is too much now with what was told before."""
-        now = {(self._exception(check), *_event(fact)): fact for check, fact in self._too_much(line)}
-        for flag, fact in line["flagged"].items():
+        now: dict[tuple, tuple[Told, int]] = {}
+        for check, fact, amount in self._too_much(line):
+            now.setdefault((self._exception(check), *_event(fact)), (fact, amount))
+        for flag, (fact, _) in line["flagged"].items():
             if flag not in now:
                 self._asks.end(flag[0], fact.row)
                 self._hold(flag[0], fact, on=False)
-        for flag, fact in now.items():
+        for flag, (fact, amount) in now.items():
             if flag not in line["flagged"]:
-                self._asks.flag(flag[0], fact.row, 0)
+                self._asks.flag(flag[0], fact.row, amount)
                 self._hold(flag[0], fact, on=True)
+            self._asks.retell(flag[0], fact.row, amount)
         line["flagged"] = now
 
     def _hold(self, exception: str, fact: Told, *, on: bool) -> None:
@@ -121,8 +124,8 @@ class OrderLines:
             self._terms, check
         ).exception
 
-    def _too_much(self, line: Row) -> list[tuple[str, Told]]:
-        """Each check that a bill or a use fails."""
+    def _too_much(self, line: Row) -> list[tuple[str, Told, int]]:
+        """Each check that a bill or a use fails, and by how much."""
         bills = sorted((fact for fact in line["facts"] if fact.part in SIGNS), key=lambda fact: fact.place)
         back = [bill for bill in bills if bill.quantity < 0 or bill.amount < 0]
         billed = sum(bill.quantity for bill in back)
@@ -136,17 +139,19 @@ class OrderLines:
             for check, due in _dues(line).items():
                 most = _most(due, limits[check], counted_in=1000)
                 if bill.quantity and most is not None and billed > most:
-                    failed.append((check, bill))
+                    failed.append((check, bill, _worth(min(billed - due, bill.quantity), line["price"])))
             due = _worth(bill.quantity, line["price"])
             if _dear(line, bill, due, 0, limits):
                 covered = min(refunded, bill.amount - due)
                 refunded -= covered
-                failed += [(check, bill) for check in _dear(line, bill, due, covered, limits)]
+                over = bill.amount - covered - due
+                failed += [(check, bill, over) for check in _dear(line, bill, due, covered, limits)]
         used = 0
         for use in sorted((fact for fact in line["facts"] if fact.part == "used"), key=lambda fact: fact.place):
             used += use.quantity
-            if use.quantity > 0 and used > _at_hand(line):
-                failed.append(("used", use))
+            over = used - _at_hand(line)
+            if use.quantity > 0 and over > 0:
+                failed.append(("used", use, _worth(min(over, use.quantity), line["price"])))
         return failed
 
     def _limits(self, line: Row, on: Any) -> dict[str, tuple[str, str]]:

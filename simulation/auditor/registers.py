@@ -136,6 +136,12 @@ class Registers:
         told = (who["entity"], facility, who["currency"], amount)
         self.flags.setdefault((type, who["source"], who["event_id"]), told)
 
+    def retell(self, type: str, who: Row, amount: int) -> None:
+        """Its amount is another one, if nobody has ended it."""
+        key = (type, who["source"], who["event_id"])
+        if key in self.flags:
+            self.flags[key] = (*self.flags[key][:3], amount)
+
     def end(self, type: str, who: Row) -> None:
         """End it."""
         self.flags.pop((type, who["source"], who["event_id"]), None)

@@ -70,6 +70,22 @@ GOODS = (ordered(), received(100), billed(100, 100_000), bill(100_000))
 # ── the match ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_match_failure_is_told_with_what_is_missing_now_until_it_is_let_go():
+    """A bill before its goods: the exception shows what is still too much, and does not come again once let go."""
+    run = Run()
+    run.take(ordered(), billed(100, 100_000), bill(100_000))
+    seen = [
+        run.take(received(units, f"R{units}")).exceptions.select("type", "amount_minor").rows() for units in (30, 20)
+    ]
+    assert seen == [[("match_failed_receipt", 70_000)], [("match_failed_receipt", 50_000)]]
+    run.restart()
+    run.take(let_go("match_failed_receipt"), approved())
+    assert run.open == {}
+    assert run.take(received(10, "R10")).exceptions.is_empty()
+    run.take(received(40, "R40"))
+    assert run.open == {}
+
+
 @pytest.mark.parametrize("order", list(permutations(range(4))))
 @pytest.mark.parametrize("together", [True, False], ids=["one step", "a step each"])
 def test_purchase_posts_the_same_in_every_order_of_arrival(order, together):

@@ -64,7 +64,7 @@ def test_correlation_drains_the_marks_of_every_register_once():
     marks = registers.drain()
     assert [flag.raised for flag in marks.flags] == [True, False]
     assert [one.status for one in marks.told] == ["submitted"]
-    assert registers.drain() == ([], [], [], [])
+    assert registers.drain() == ([], [], [], [], [])
 
 
 def test_correlation_reloaded_goes_on_alike():

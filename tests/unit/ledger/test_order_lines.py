@@ -141,6 +141,10 @@ class Books:
                 del self.flags[key]
         for hold in marks.holds:
             self._hold(hold)
+        for flag, hold in marks.retold:
+            assert flag.raised and (flag.fault, flag.event_id) in self.flags
+            assert hold is None or (hold.key, hold.hold) in self.holds
+            self.flags[flag.fault, flag.event_id] = flag
 
     def _hold(self, hold: Hold) -> None:
         assert (hold.item, hold.entity) == ("payable", "mercy")
@@ -381,7 +385,7 @@ def test_order_lines_fourth_way_counts_what_was_accepted():
     books.take(fact("b1", "billed", "90", 90_000))
     assert books.flags["match_failed_acceptance", "b1"].detail == "billed 90, accepted 70: 20 too many"
     books.take(fact("a1", "accepted", "85"))
-    assert books.flags["match_failed_acceptance", "b1"].residual_minor == 20_000  # as it was told first
+    assert books.flags["match_failed_acceptance", "b1"].residual_minor == 5_000
     books.take(fact("a2", "accepted", "5"))
     assert books.open() == []
 
@@ -504,7 +508,41 @@ def test_order_lines_check_that_fails_and_passes_within_one_step_is_not_told():
     assert books.open() == [("match_failed_receipt", "b1")]
     books.lines.take(fact("r2", "received", "1"), NOW_MS)
     books.lines.take(fact("v2", "returned", "1"), NOW_MS)
+    marks = books.lines.drain()
+    assert (marks.flags, marks.holds) == ([], [])
+
+
+def test_order_lines_check_that_fails_by_another_amount_is_told_anew():
+    """A bill before its goods is too much by all of it, and after the first of them by what is still missing."""
+    books = Books()
+    books.take(ordered(), fact("b1", "billed", "9", 9_000))
+    told = []
+    for name, received in (("r1", "4"), ("r2", "2"), ("r3", "0")):
+        told.append([(flag.residual_minor, flag.detail) for flag in books.flags.values()])
+        books.take(fact(name, "received", received))
+    assert told[0] == [(9_000, "billed 9, received 0: 9 too many")]
+    assert told[1] == [(5_000, "billed 9, received 4: 5 too many")]
+    assert told[2] == [(3_000, "billed 9, received 6: 3 too many")]
     assert books.lines.drain() == Marks()
+    books.lines.take(fact("r4", "received", "1"), NOW_MS)
+    books.lines.take(fact("r5", "received", "2"), NOW_MS)
+    books.hear()
+    assert (books.flags, books.holds) == ({}, set())
+
+
+def test_order_lines_check_that_ends_and_fails_by_another_amount_within_one_step_is_told_anew():
+    """It has gone on, and is told with what it is now; one that began with the step begins with that."""
+    books = Books()
+    books.take(ordered(), fact("b1", "billed", "9", 9_000))
+    for name, part, quantity in (("r1", "received", "9"), ("v1", "returned", "1"), ("v2", "returned", "1")):
+        books.lines.take(fact(name, part, quantity), NOW_MS)
+    books.hear()
+    assert [flag.residual_minor for flag in books.flags.values()] == [2_000]
+    other = Books()
+    other.lines.take(ordered(), NOW_MS)
+    other.lines.take(fact("b1", "billed", "9", 9_000), NOW_MS)
+    other.take(fact("r1", "received", "2"))
+    assert [flag.residual_minor for flag in other.flags.values()] == [7_000]
 
 
 # ── tolerances ─────────────────────────────────────────────────────────────────────────────────────────────────────
