@@ -5,6 +5,7 @@ anything: who waits for what such an event opens finds it here, whatever else ei
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from sys import intern
 from typing import ClassVar, NamedTuple
 
 import msgspec
@@ -54,7 +55,7 @@ class Owners:
         for document, owner in zip(documents, owners, strict=True):
             number = _number(*document)
             if number not in self._old:
-                self._young.setdefault(number, owner)
+                self._young.setdefault(number, Owner(owner.account, *map(_shared, owner[1:])))
 
     def of(self, entity: str, document: str) -> Owner | None:
         """Whose a document is; None where nobody said so."""
@@ -101,6 +102,11 @@ def owned(events: pl.DataFrame, unnamed: pl.Series, owners: Sequence[Owner | Non
         events = with_texts(events, name, unnamed, told)
     filled = [pl.coalesce(name, told).alias(name) for name, told in zip(Owner._fields[:-1], _TOLD, strict=False)]
     return events.with_columns(filled).drop(_TOLD[:-1])
+
+
+def _shared(word: str | None) -> str | None:
+    """One of few words, kept once."""
+    return word and intern(word)
 
 
 def _number(entity: str, document: str) -> int:

@@ -8,7 +8,7 @@ TOLD = ("account", "counterparty", "department", "facility")
 
 
 class Owners:
-    """The first row of each document that named an account."""
+    """What the first row of each document said that named an account."""
 
     def __init__(self, terms: Any, *_: Any) -> None:
         self._terms = terms
@@ -17,7 +17,7 @@ class Owners:
 
     def note(self, row: Row, column: str) -> None:
         """Keep a row, unless the document has an owner."""
-        self._first.setdefault((row["entity"], row[column]), (self._time, row))
+        self._first.setdefault((row["entity"], row[column]), (self._time, {name: row[name] for name in TOLD}))
 
     def filled(self, row: Row, column: str) -> Row:
         """A row with what the document's owner says in columns where it says nothing."""

@@ -12,6 +12,8 @@ from runtime.ledger.rules import Kind, Rule, Rulebook
 PLAIN = 'flow = "x"\nscope = "entity"\nmode = "summary"\n'
 NONE = PLAIN.replace("summary", "none")
 CLAIM = 'links = { enters = { register = "claims", part = "paid", key = "document" } }\n'
+OWNED = '[kind.odd.links]\nowned_by = { register = "card_owners", key = "document" }\n'
+TELLING = OWNED.replace("owned_by", "tells_owner")
 INVERSE = '[kind.odd.links]\ninverts = { register = "claim_postings", key = "document" }'
 NOTED = 'noted_in = { register = "denials", part = "adjusted", key = "document" }\n'
 TWO_ITEMS = (
@@ -111,6 +113,18 @@ MISTAKES = {
         "inverts by denials, which is not of type inverses",
     ),
     "register to be asked for what is taken back that is none": undeclared(INVERSE.replace("claim_postings", "ghosts")),
+    "register to be asked for an owner that does not know": (
+        kind(PLAIN + POST + 'requires = ["document"]\n' + OWNED.replace("card_owners", "denials")),
+        "kind.odd",
+        "is owned by denials, which is not of type owners",
+    ),
+    "register to be told an owner that does not know": (
+        kind(PLAIN + POST + 'requires = ["document"]\n' + TELLING.replace("card_owners", "denials")),
+        "kind.odd",
+        "tells owners to denials, which is not of type owners",
+    ),
+    "register to be asked for an owner that is none": undeclared(OWNED.replace("card_owners", "ghosts")),
+    "owner of a key that is not required": (kind(PLAIN + POST + OWNED), "kind.odd", "is keyed by 'document'"),
     "register to be noted in that is none": undeclared(NOTED.replace("denials", "ghosts")),
     "register to be noted in by a column that may be empty": (kind(PLAIN + POST + NOTED), "kind.odd", "'document'"),
     "refined without a table": (
