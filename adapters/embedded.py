@@ -85,6 +85,17 @@ def dead_parts(record: Path) -> list[str]:
     return [part.name for part in written.parts if written.host == socket.gethostname() and not is_running(part)]
 
 
+def left_behind(folder: Path, name: str) -> EmbeddedPart | None:
+    """The part that was last started on this folder, if it runs: whoever started it may have died before it told. One
+    that works in another folder is not meant: a copied folder names the part of the one that it was copied from."""
+    try:
+        part = msgspec.json.decode((folder / f"{name}.part").read_bytes(), type=EmbeddedPart)
+        process = _process_of(part)
+        return part if process and Path(process.cwd()) == folder.resolve() else None
+    except (FileNotFoundError, msgspec.DecodeError, psutil.Error):
+        return None
+
+
 def stop(part: EmbeddedPart) -> None:
     """End the part and its children: politely first, by force after STOP_TIMEOUT_S. A part that is gone is nothing."""
     process = _process_of(part)
@@ -132,7 +143,13 @@ def _launch(name: str, command: Sequence[str], folder: Path, url: str, environme
             pass_fds=(lock,),
         )
     _CHILDREN[child.pid] = child
-    return EmbeddedPart(name, child.pid, psutil.Process(child.pid).create_time(), url)
+    part = EmbeddedPart(name, child.pid, psutil.Process(child.pid).create_time(), url)
+    try:
+        (folder / f"{name}.part").write_bytes(msgspec.json.encode(part))
+    except OSError:  # a full disk: nobody could find it again
+        stop(part)
+        raise
+    return part
 
 
 @contextmanager

@@ -10,14 +10,14 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import msgspec
 from penstock import Client
 
 from actors.cli import belonging
+from actors.cli.companies import companies
 from actors.cli.configured import bring_mapping, check_mapping
 from actors.cli.local_ray import (
     can_not_serve,
@@ -35,15 +35,15 @@ from adapters import embedded, settings
 from adapters.archive.segments import fsync
 from adapters.books.migrations import upgrade
 from adapters.books.sql import SqlBooks
-from adapters.clock import WallClock
 from adapters.erp.http.gateway import settings_of
 from adapters.erp.tryton import TrytonSettings
-from adapters.erp.tryton_setup import CompanySpec
 from adapters.log import redis_streams
 from adapters.tls import check_tls, client_credentials
 from runtime.config import Config
 from runtime.errors import BooksUnavailable, ConfigError, LogError, PenstockError
 from runtime.ledger.rule_file import parse_rulebook
+
+RECORD_EVERY_S = 0.2  # while parts start
 
 
 class NotRunning(PenstockError):
@@ -78,6 +78,14 @@ class Installation:
         fsync(fresh)
         fresh.replace(self._record_path)
 
+    def _record_if_any(self) -> RunRecord:
+        return self.record() if self._record_path.exists() else RunRecord(host=socket.gethostname())
+
+    def _left_behind(self) -> list[embedded.EmbeddedPart]:
+        """Servers of this folder that run, whether a record names them or whoever started them died before."""
+        servers = ("log", "valkey"), ("tryton", "tryton")
+        return [part for at, name in servers if (part := embedded.left_behind(self.folder / at, name))]
+
     def is_up(self) -> bool:
         """Whether what the record names still runs."""
         try:
@@ -109,11 +117,9 @@ class Installation:
         check_mapping(self.config, parse_rulebook(settings.load_rulebook_text(self.config)))
         self._make_folders()
         with self._alone():
-            if self._record_path.exists():
-                if self.is_up():
-                    given = self.config.runtime.data_dir
-                    raise ConfigError(f"already running from {given}; stop it with: penstock down")
-                self._stop(self.record())
+            if self.is_up():
+                raise ConfigError(f"already running from {self.config.runtime.data_dir}; stop it with: penstock down")
+            self._stop(self._record_if_any())
             return self._start(say, accept_loss)
 
     def _start(self, say: Callable[[str], None], accept_loss: bool) -> RunRecord:
@@ -141,11 +147,14 @@ class Installation:
                 raise ConfigError(f"{key}: {folder}: can't be written to; name another folder, or let this user write")
 
     def _start_parts(self, record: RunRecord, say: Callable[[str], None]) -> None:
-        """Log, books, ERP and Ray side by side: each takes seconds and none needs another."""
+        """Log, books, ERP and Ray side by side: each takes seconds and none needs another. What has begun is written
+        down meanwhile."""
         starts = [self._start_log, self._start_books, self._start_erp, self._start_ray]
         with ThreadPoolExecutor(len(starts)) as pool:
             running = [pool.submit(start, record) for start in starts]
             for one in running:
+                while wait([one], RECORD_EVERY_S).not_done:
+                    self._write(record)
                 say(one.result())
                 self._write(record)
 
@@ -286,19 +295,20 @@ class Installation:
 
     def down(self) -> None:
         """Let the actors finish, then end what was started here, the log last."""
-        self.record()
+        if not self._left_behind():
+            self.record()
         with self._alone():
-            self._stop(self.record())
+            self._stop(self._record_if_any())
 
     def _stop(self, record: RunRecord) -> None:
         """All that this record names, and what was started again while the actors stopped."""
         if record.wiring and ray_is_up(record):
             self._stop_actors(record)
         with self._changing_parts():
-            again = self.record().parts if self._record_path.exists() else []
+            again = self._record_if_any().parts
             if record.ray:
                 end_ray(self.folder, record.ray)
-            for part in reversed(dict.fromkeys([*record.parts, *again])):
+            for part in reversed(dict.fromkeys([*record.parts, *again, *self._left_behind()])):
                 embedded.stop(part)
             self._record_path.unlink(missing_ok=True)
 
@@ -320,7 +330,8 @@ class Installation:
             record = self.record()
             for number, part in enumerate(record.parts):
                 if not embedded.is_running(part):
-                    record.parts[number] = self._start_again(part)
+                    unrecorded = [one for one in self._left_behind() if one.url == part.url]
+                    record.parts[number] = unrecorded[0] if unrecorded else self._start_again(part)
                     self._write(record)
 
     def _start_again(self, part: embedded.EmbeddedPart) -> embedded.EmbeddedPart:
@@ -366,27 +377,3 @@ def cache_folder() -> Path:
     except OSError:  # a user without a home of its own
         return Path(tempfile.gettempdir()) / "penstock-cache"
     return folder
-
-
-def companies(config: Config) -> list[CompanySpec]:
-    """What the embedded Tryton must have: a company an entity, with every account that its mapping names.
-
-    Not every row names one: policies and partners are rows, too.
-    """
-    roles = parse_rulebook(settings.load_rulebook_text(config)).roles()
-    this_year = datetime.fromtimestamp(WallClock().now_ms() / 1000, UTC).year
-    specs = []
-    for name, entity in config.entities.items():
-        named = [row for row in config.mapping if row.entity in ("*", name) and row.role in roles]
-        accounts = sorted({(row.role, row.account) for row in named})
-        specs.append(
-            CompanySpec(
-                entity=name,
-                name=entity.name,
-                currency=entity.currency,
-                opens_on=entity.opens_on,
-                years=tuple(range(entity.opens_on.year, max(this_year, entity.opens_on.year) + 2)),
-                accounts=tuple(accounts),
-            )
-        )
-    return specs

@@ -21,7 +21,8 @@ from chaos_load import SHARDS, Load, rulebook
 from installed import Installed, until
 from loopback_proxy import LoopbackProxy
 
-from actors.cli.installation import cache_folder, companies
+from actors.cli.companies import companies
+from actors.cli.installation import cache_folder
 from adapters import embedded, settings
 from runtime.topology import shards_of
 from simulation.workload.rows import ENTITIES, OPENS_ON

@@ -1,6 +1,7 @@
 """The embedded parts: they outlive their starter, keep their data, and end only themselves."""
 
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -22,6 +23,7 @@ from adapters.embedded import (
     PartsRecord,
     dead_parts,
     is_running,
+    left_behind,
     start_postgres,
     start_tryton,
     start_valkey,
@@ -80,6 +82,16 @@ def test_valkey_started_twice_on_one_folder_is_refused(tmp_path: Path, running: 
     with pytest.raises(ConfigError, match="already running"):
         start_valkey(tmp_path)
     assert is_running(first)
+
+
+def test_valkey_whose_starter_died_is_found_by_its_folder(tmp_path: Path, running: Running) -> None:
+    """While it runs, and by that folder alone: a copy of the folder names it too, and must not end it."""
+    part = running(start_valkey(tmp_path / "log"))
+    shutil.copytree(tmp_path / "log", tmp_path / "copy")
+    assert left_behind(tmp_path / "log", "valkey") == part
+    assert left_behind(tmp_path / "copy", "valkey") is None
+    stop(part)
+    assert left_behind(tmp_path / "log", "valkey") is None
 
 
 def test_valkey_that_can_not_start_names_its_log_and_leaves_no_process(tmp_path: Path) -> None:

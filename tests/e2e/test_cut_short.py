@@ -6,6 +6,8 @@ import subprocess
 import pytest
 from installed import PENSTOCK, Installed
 
+from adapters import embedded
+
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_start_that_is_told_to_end_leaves_nothing_running(folder, demo_on_free_ports, number):
@@ -19,5 +21,17 @@ def test_start_that_is_told_to_end_leaves_nothing_running(folder, demo_on_free_p
             up.stdout.read()  # to its end: whoever closes it ends the command otherwise
         assert up.returncode == 128 + number
         assert penstock.marked.names() == [] and not (penstock.data / "run.json").exists()
+    finally:
+        penstock.end()
+
+
+def test_server_whose_starter_was_killed_is_in_nobodys_way(folder, demo_on_free_ports):
+    """One that no record names is found by its folder: `down` ends it, and `up` starts all anew."""
+    penstock = Installed(folder, "killed", demo_on_free_ports.replace('kind = "tryton"', 'kind = "none"'))
+    try:
+        for command in ("down", "up"):
+            left = embedded.start_valkey(penstock.data / "log")
+            penstock.run(command)
+            assert not embedded.is_running(left)
     finally:
         penstock.end()
