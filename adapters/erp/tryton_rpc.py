@@ -16,7 +16,7 @@ import httpx
 from adapters.clock import WallClock
 from adapters.erp.http.dialect import Reply, retry_after_s
 from adapters.erp.http.fault import ErpFault, shortened
-from adapters.erp.http.transport import http_client, refuse_after
+from adapters.erp.http.transport import http_client, refuse_after, whole_reply
 from runtime.config import ErpHttpSection
 from runtime.ports import Clock, OutcomeCode
 
@@ -70,7 +70,7 @@ class TrytonSession:
 
     def __init__(self, credentials: Credentials, http: ErpHttpSection = _HTTP, clock: Clock = _CLOCK) -> None:
         self._credentials, self._clock = credentials, clock
-        self._http = http_client(http)
+        self._http, self._answer_s = http_client(http), http.answer_timeout_s
         self._authorization = ""
         self._preferences: dict[str, Any] = {}
 
@@ -133,17 +133,17 @@ class TrytonSession:
 
     def _send(self, method: str, params: list[Any], meanings: dict[int, OutcomeCode]) -> Any:
         body = json.dumps({"id": 0, "method": method, "params": params}, default=_encode)
-        response = self._exchange(method, body)
-        reply = Reply(response.status_code, response.headers, response.content)
+        reply = self._exchange(method, body)
         if reply.status != httpx.codes.OK:
             raise fault_of_status(method, reply, self._clock.now_ms(), meanings)
         return result_of(method, reply)
 
-    def _exchange(self, method: str, body: str) -> httpx.Response:
+    def _exchange(self, method: str, body: str) -> Reply:
         url = f"{self._credentials.url}/{self._credentials.database}/rpc/"
         headers = {"Content-Type": "application/json", "Authorization": self._authorization}
+        request = self._http.build_request("POST", url, content=body, headers={k: v for k, v in headers.items() if v})
         try:
-            return self._http.post(url, content=body, headers={k: v for k, v in headers.items() if v})
+            return whole_reply(self._http, request, self._clock, self._answer_s)
         except _NEVER_SENT as error:
             raise ErpFault("unavailable", f"{method}: {type(error).__name__}") from None
         except httpx.HTTPError as error:

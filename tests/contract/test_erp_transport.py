@@ -6,6 +6,7 @@ import re
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from email.utils import format_datetime
@@ -118,6 +119,16 @@ def silent(connection: socket.socket, head: bytes) -> None:
     connection.recv(1)
 
 
+def dripping(connection: socket.socket, head: bytes) -> None:
+    """A good answer, byte by byte."""
+    body = b'{"n": ' + b"1" * 60 + b"}"
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
+    with suppress(OSError):
+        for byte in body:
+            connection.sendall(bytes([byte]))
+            time.sleep(0.05)
+
+
 def garbled(connection: socket.socket, head: bytes) -> None:
     """No HTTP."""
     connection.sendall(b"220 mail.example.org ESMTP\r\n")
@@ -132,7 +143,7 @@ def moved(connection: socket.socket, head: bytes) -> None:
     connection.sendall(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/login\r\nContent-Length: 0\r\n\r\n")
 
 
-@pytest.mark.parametrize("answer", [broken, silent, garbled, dropped], ids=lambda answer: answer.__name__)
+@pytest.mark.parametrize("answer", [broken, silent, dripping, garbled, dropped], ids=lambda answer: answer.__name__)
 def test_transport_answer_that_breaks_after_sending_is_a_doubt_unless_it_only_reads(
     serve: Callable[..., WireServer], answer: Answer
 ) -> None:
@@ -140,6 +151,14 @@ def test_transport_answer_that_breaks_after_sending_is_a_doubt_unless_it_only_re
     url = f"http://{serve(answer).address}"
     assert send(POST, url, answer_timeout_s=0.3) == "unknown"
     assert send(POST._replace(reads=True), url, answer_timeout_s=0.3) == "unavailable"
+
+
+def test_transport_answer_that_does_not_end_is_given_up(
+    serve: Callable[..., WireServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is longer than any answer is not kept."""
+    monkeypatch.setattr("adapters.erp.http.transport.REPLY_BYTES_MAX", 1)
+    assert send(POST, f"http://{serve(whole).address}") == "unknown"
 
 
 def test_transport_connection_that_is_refused_has_sent_nothing(serve: Callable[..., WireServer]) -> None:

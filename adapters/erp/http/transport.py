@@ -21,6 +21,7 @@ from runtime.errors import ConfigError
 from runtime.ports import Clock
 
 JSON = "application/json"
+REPLY_BYTES_MAX = 256 * 2**20  # of an answer's body; the largest one is a list of all accounts, or a job's report
 # The request never left: the ERP has applied nothing. A pool without room is one of these.
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.ProxyError)
 
@@ -45,7 +46,7 @@ class HttpTransport:
 
     def __init__(self, section: ErpSection, clock: Clock, dialect: Dialect, auth: Auth | None = None) -> None:
         self._base, self._clock, self._dialect = _address(section.url), clock, dialect
-        self._http = http_client(section.http)
+        self._http, self._answer_s = http_client(section.http), section.http.answer_timeout_s
         self.books_until_ms: int | None = None
         self._auth = auth or auth_of(section.auth, clock, self.post_form)
 
@@ -94,12 +95,28 @@ class HttpTransport:
 
     def _exchanged(self, built: httpx.Request) -> Reply:
         try:
-            response = self._http.send(built)
+            return whole_reply(self._http, built, self._clock, self._answer_s)
         except _NEVER_SENT as error:
             raise ErpFault("unavailable", f"{built.method} {built.url.path}: {type(error).__name__}") from None
         except httpx.HTTPError as error:
             raise ErpFault("unknown", f"{built.method} {built.url.path}: {type(error).__name__}") from None
-        return Reply(response.status_code, response.headers, response.content)
+
+
+def whole_reply(client: httpx.Client, request: httpx.Request, clock: Clock, within_s: float) -> Reply:
+    """Send this; the answer, whose body must end `within_s` after it began: a client's own limit is of each read, and
+    an ERP that answers byte by byte keeps it for ever. Raises httpx.HTTPError."""
+    response = client.send(request, stream=True)
+    try:
+        until_ms, body = clock.now_ms() + within_s * 1000, bytearray()
+        for part in response.iter_bytes():
+            body += part
+            if len(body) > REPLY_BYTES_MAX:
+                raise httpx.ReadError("the answer is too long")
+            if clock.now_ms() > until_ms:
+                raise httpx.ReadTimeout("the answer does not end")
+        return Reply(response.status_code, response.headers, bytes(body))
+    finally:
+        response.close()
 
 
 def refuse_after(latest_ms: int | None, clock: Clock) -> None:
