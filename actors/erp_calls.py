@@ -1,16 +1,37 @@
 """Blocking calls to one ERP, several at once: each thread has a gateway of its own.
 
-Owns the threads and their gateways. Decides neither what is called nor when, and keeps no answer after handing it out.
+Owns the calls that there are, the threads and their gateways. Decides neither what is called nor when, and keeps no
+answer after handing it out.
 """
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import NamedTuple, Protocol
 
-from runtime.ports import ErpGateway, ErpTerms
+from runtime.flow.outcomes import Call
+from runtime.ports import Clock, ErpGateway, ErpTerms
+
+TOO_LATE = object()  # the answer of a call that was not made
+
+
+def post(call: Call, clock: Clock, latest_ms: int, gateway: ErpGateway) -> object:
+    """Outcomes, or TOO_LATE. Whoever took over waits for this long and then trusts a lookup: a sender that was frozen
+    must not call after it."""
+    return gateway.post(call) if clock.now_ms() <= latest_ms else TOO_LATE
+
+
+def look_up(keys: Sequence[str], gateway: ErpGateway) -> object:
+    """What is found, or the one outcome that tells why nothing could be asked."""
+    found = gateway.lookup(keys)
+    return gateway.unasked if found is None else found
+
+
+def ask(jobs: Sequence[str], gateway: ErpGateway) -> object:
+    """Outcomes of the jobs' entries."""
+    return gateway.progress(jobs)
 
 
 class Answered(NamedTuple):

@@ -12,19 +12,19 @@ from functools import partial
 
 import msgspec
 
-from actors.erp_calls import Answered, Callers
+from actors.erp_calls import TOO_LATE, Answered, Callers, ask, look_up, post
 from actors.retrier import Retrier
 from actors.sealer import Sealer
 from runtime.config import ErpSection
 from runtime.effects import of_the_runtime
-from runtime.errors import BooksUnavailable
+from runtime.errors import BooksUnavailable, ErpError
 from runtime.flow.calls import call_bounds, next_call
 from runtime.flow.delivery import Action, Ask, Desk, LookUp, Send
 from runtime.flow.governor import Governor, GovernorState, quota_of
 from runtime.flow.locked_out import LockedOut
 from runtime.flow.outcomes import CALL_START_WITHIN_S, Call, gravest
 from runtime.limits import Limits
-from runtime.ports import Books, Clock, Delivery, ErpGateway, Metrics, Outcome, PeriodClose
+from runtime.ports import Books, Clock, Delivery, Metrics, Outcome, PeriodClose
 
 OWNER = "erp:main"
 IDLE_S = 0.2  # between looks for new postings
@@ -35,6 +35,8 @@ ACCEPTED_MAX = 5_000  # entries in jobs at which nothing more is sent until some
 HELD_MAX = 20_000  # entries in flight or unknown that are taken over at once; only restored books can hold more
 CLOSE_WAIT_S = 10.0  # for calls under way, when the poster is stopped
 CLOSES_EVERY_S = 1.0  # between looks for ordered closes
+PEOPLE_EVERY_S = 5.0  # between looks for doubts that people have ended
+CALL_S_MAX = 2 * 3_600.0  # after which a call under way is taken as one that never ends
 SILENCE_TOLD_S = 4 * 3_600.0  # without an answer from the ERP, after which somebody is asked to look
 CALL_TIME_KEPT = 0.9  # of the longest time that calls took of late, at each further one
 
@@ -60,7 +62,7 @@ class PosterHealth(msgspec.Struct, frozen=True):
 class Poster:
     """One ERP connection's only sender. Call `start`, then `step` for ever; on any error build a new one.
 
-    Raises Fenced when a newer poster has taken over: its owner stops it.
+    Raises Fenced when a newer poster has taken over: its owner stops it. Raises ErpError when a call never ends.
     """
 
     def __init__(
@@ -80,8 +82,9 @@ class Poster:
         self._entities, self._holder = tuple(entities), holder
         self._unrecorded: list[Outcome] = []  # known here, perhaps not yet in the books
         self._ended: deque[Answered] = deque()  # calls that ended and were not heard yet
+        self._began_ms: list[int] = []  # of the calls under way
         self._closes: list[PeriodClose] = []
-        self._closes_read_ms = 0
+        self._closes_read_ms = self._people_heard_ms = 0
         self._sealed_seen = 0
         self._call_s = 0.0
         self._is_silence_told: bool | None = None  # None until something is known: a predecessor may have told it
@@ -152,6 +155,7 @@ class Poster:
         # outcomes twice is harmless: nobody else moves these entries in between.
         self._flush()
         self._hear_all()
+        self._leave_what_hangs()
         self._record(self._desk.give_up(self._clock.now_ms()))
         self._tell_silence()
         self._sealer.count(self._clock.now_ms())
@@ -186,6 +190,7 @@ class Poster:
     # ── what next ──
 
     def _next_action(self, now_ms: int) -> Action | None:
+        self._hear_people(now_ms)
         action = self._desk.due(now_ms)
         if isinstance(action, LookUp | Ask):
             return action
@@ -230,6 +235,15 @@ class Poster:
             self._closes = [close for close in undone if close.entity in self._entities]
             self._closes_read_ms = now_ms
 
+    def _hear_people(self, now_ms: int) -> None:
+        """Somebody may have looked at the ERP, and said what became of an entry that is in doubt here."""
+        if now_ms - self._people_heard_ms < PEOPLE_EVERY_S * 1000 or not self._desk.progress().unknown:
+            return
+        self._people_heard_ms = now_ms
+        unknown = self._books.entries_in(self._entities, ["unknown"], HELD_MAX)
+        if len(unknown) < HELD_MAX:
+            self._desk.ended_by_people([entry.key for entry in unknown])
+
     # ── calls ──
 
     def _start(self, action: Action) -> None:
@@ -246,9 +260,10 @@ class Poster:
             raise
         if isinstance(action, Send):
             latest_ms = now_ms + round(CALL_START_WITHIN_S * 1000)
-            call = partial(_post, action.call, self._clock, latest_ms)
+            call = partial(post, action.call, self._clock, latest_ms)
         else:
-            call = partial(_look_up, action.keys) if isinstance(action, LookUp) else partial(_ask, action.jobs)
+            call = partial(look_up, action.keys) if isinstance(action, LookUp) else partial(ask, action.jobs)
+        self._began_ms.append(now_ms)
         self._callers.start((action, now_ms), call)
 
     def _intend(self, action: Action) -> None:
@@ -271,6 +286,12 @@ class Poster:
         self._governor.abandoned(self._clock.now_ms())
         self._unrecorded = [*self._unrecorded, *self._desk.left_out(action, detail)]
 
+    def _leave_what_hangs(self) -> None:
+        """A thread that never comes back would keep its place among the calls for ever; a successor has new ones, and
+        looks up what this one was sending."""
+        if self._began_ms and self._clock.now_ms() - min(self._began_ms) > CALL_S_MAX * 1000:
+            raise ErpError("a call under way does not end")
+
     def _hear_all(self) -> None:
         self._ended += self._callers.ended()
         while self._ended:
@@ -280,7 +301,8 @@ class Poster:
         if answered.error is not None:
             raise answered.error
         (action, began_ms), answer = answered.ticket, answered.answer
-        if answer is _TOO_LATE:
+        self._began_ms.remove(began_ms)
+        if answer is TOO_LATE:
             self._left_out(action, "not sent: it would have started too late")
             self._flush()
             return
@@ -357,23 +379,6 @@ class Poster:
         waiting = (self._sealed_seen, self._sealer.sets_waiting)
         call = (self._call_s, self._callers.terms().settle_s, self._bounds.lines_max)
         self._health = PosterHealth(state, *hand, *waiting, self._bounds.entries_max, closing, *call)
-
-
-_TOO_LATE = object()  # the answer of a call that was not made
-
-
-def _post(call: Call, clock: Clock, latest_ms: int, gateway: ErpGateway) -> object:
-    # Whoever took over waits for this long and then trusts a lookup: a sender that was frozen must not call after it.
-    return gateway.post(call) if clock.now_ms() <= latest_ms else _TOO_LATE
-
-
-def _look_up(keys: Sequence[str], gateway: ErpGateway) -> object:
-    found = gateway.lookup(keys)
-    return gateway.unasked if found is None else found
-
-
-def _ask(jobs: Sequence[str], gateway: ErpGateway) -> object:
-    return gateway.progress(jobs)
 
 
 def _answers(call: Call, answered: Sequence[Outcome]) -> list[Outcome]:

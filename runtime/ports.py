@@ -457,15 +457,16 @@ class Books(Protocol):
         same outcomes again is harmless."""
         ...
 
-    def release_entry(self, key: str, by: str) -> None:
-        """Send a rejected or parked entry back to sealed, to be sent again unchanged. Raises GovernanceError when it
-        is in another state or unknown, or the name is empty."""
+    def release_entry(self, key: str, by: str, not_there: bool = False) -> None:
+        """Send a rejected or parked entry back to sealed, to be sent again unchanged; `not_there`: or one in doubt, as
+        somebody has seen that the ERP does not hold it. Raises GovernanceError when it is in another state or not
+        known, or the name is empty."""
         ...
 
     def settle_entry(self, key: str, erp_ref: str, by: str) -> None:
-        """Take a parked entry as posted under this number of the ERP, as somebody has seen it there. Ends its
-        erp_unknown_outcome, and tells "posted" as `record_outcomes` does. Raises GovernanceError when it is in another
-        state or unknown, or a name or the number is empty."""
+        """Take an entry in doubt or parked as posted under this number of the ERP, as somebody has seen it there. Ends
+        its erp_unknown_outcome, and tells "posted" as `record_outcomes` does. Raises GovernanceError when it is in
+        another state or not known, or a name or the number is empty."""
         ...
 
     def replace_entry(self, key: str, replacement: JournalEntry, by: str) -> str:
@@ -477,6 +478,10 @@ class Books(Protocol):
 
     def retry_rejected(self, owner: str, epoch: int, keys: Sequence[str]) -> int:
         """Send those of these entries that are rejected still back to sealed, unchanged; how many. Raises Fenced."""
+        ...
+
+    def release_rejected(self, keys: Sequence[str], by: str) -> list[str]:
+        """The same by somebody's order, whoever sends; their keys. Raises GovernanceError for an empty name."""
         ...
 
     def postings_of(self, entry: JournalEntry) -> pl.DataFrame:

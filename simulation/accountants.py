@@ -11,6 +11,7 @@ import msgspec
 
 from runtime.errors import GovernanceError
 from runtime.flow.closing import first_day_after
+from runtime.flow.outcomes import CALL_START_WITHIN_S
 from runtime.ledger.compensation import redated
 from runtime.ledger.journal import numbered
 from runtime.ports import Books, Delivery, JournalEntry
@@ -40,7 +41,7 @@ class Accountants:
         self._rng = random.Random(f"accountants {world.scenario.seed}")
         self._clears_up = self._rng.random() < 0.5  # after healing: refused entries, too
         self._remapped = 0
-        self._seen_ms: dict[str, int] = {}  # parked entries, and when they were seen first
+        self._seen_ms: dict[tuple[str, int], int] = {}  # entries in doubt as often as sent, and when seen first
 
     def __call__(self) -> None:
         """Now and then, look after one entry; after healing, after each that is left."""
@@ -48,8 +49,9 @@ class Accountants:
         if self._rng.random() >= rate:
             return
         parked = self._waiting("parked")
+        doubted = [] if self._faults.healed else self._waiting("unknown")
         refused = [] if self._faults.healed and not self._clears_up else self._waiting("rejected")
-        for delivery in parked if self._faults.healed else parked[:1]:
+        for delivery in parked if self._faults.healed else [*parked[:1], *doubted]:
             self._look_for(delivery)
         for delivery in refused if self._faults.healed else refused[:1]:
             self._mend(delivery)
@@ -60,15 +62,26 @@ class Accountants:
         return found
 
     def _look_for(self, delivery: Delivery) -> None:
-        """Send a parked entry again once the ERP, asked after its own time limit, does not show it."""
-        key, now_ms = delivery.entry.key, self._clock.elapsed_ms
-        if now_ms - self._seen_ms.setdefault(key, now_ms) <= self._scenario.erp_terms.settle_s * 1000:
+        """Send an entry in doubt again once the ERP, asked after its own time limit and when no sender that was stopped
+        may still call it, does not show it."""
+        key, now_ms, terms = delivery.entry.key, self._clock.elapsed_ms, self._scenario.erp_terms
+        looks_after_ms = round((terms.settle_s + terms.begins_s + CALL_START_WITHIN_S) * 1000)
+        if now_ms - self._seen_ms.setdefault((key, delivery.attempts), now_ms) <= looks_after_ms:
             return
-        if self._erp.shows(key):  # even one that knows its keys may refuse it for another reason when it is sent again
+        if self._erp.shows(key):
+            self._tell(delivery)
             return
-        del self._seen_ms[key]
-        self._books.release_entry(key, WHO)
-        self._faults.happened("parked entry released", WHO)
+        self._books.release_entry(key, WHO, not_there=True)
+        self._faults.happened(f"{delivery.state} entry released", WHO)
+
+    def _tell(self, delivery: Delivery) -> None:
+        """The books learn of what is there; a parked one is left alone, as one may. Neither is sent again: even an ERP
+        that knows its keys may then refuse it for another reason."""
+        if delivery.state == "unknown":
+            key = delivery.entry.key
+            number = next(number for number, entry in self._erp.twin.moves if entry.key == key)
+            self._books.settle_entry(key, number, WHO)
+            self._faults.happened("unknown entry settled", WHO)
 
     def _mend(self, delivery: Delivery) -> None:
         """Send a refused entry again as it is, put another one in its place, in the next period, or map one of its

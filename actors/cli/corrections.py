@@ -4,13 +4,14 @@ Owns the checks before the books store a correction, and its day. Never prints. 
 that waits: the poster brings it to the ERP.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 
 import msgspec
 import polars as pl
 
 from actors.retrier import remapping_of
+from adapters.books.governed import check_releasable
 from runtime.config import Config
 from runtime.errors import GovernanceError
 from runtime.ledger.compensation import is_restated, redated, remapped, restatement, reversal
@@ -28,6 +29,15 @@ def opened_of(books: Books, config: Config) -> OpensOn:
         if close.opens_on and close.entity in opened:
             opened[close.entity] = max(opened[close.entity], close.opens_on)
     return opened
+
+
+def release(books: Books, keys: Sequence[str], by: str, not_there: bool) -> None:
+    """Send these back to be delivered again, all or none. GovernanceError names the first that can't be."""
+    for key in keys:
+        delivery = books.delivery_of(key)
+        check_releasable(key, delivery and delivery.state, not_there)
+    for key in keys:
+        books.release_entry(key, by, not_there)
 
 
 def redate(books: Books, key: str, opens_on: date, by: str) -> str:

@@ -34,6 +34,7 @@ app = typer.Typer(help="The ERP: check its connection, put entries right.", no_a
 
 RETRIES_MAX = 10_000  # entries that one command releases
 _ENTITY, _CURRENCY = "general", "USD"  # of a rehearsal
+_NOT_THERE = "You have looked, and the ERP does not hold them: entries of unknown outcome, too."
 
 
 @app.command()
@@ -67,30 +68,32 @@ def retry(
     keys: Annotated[list[str] | None, typer.Argument(help="Journal entries by their keys.")] = None,
     *,
     by: By,
-    rejected: Annotated[bool, typer.Option("--rejected", help="All rejected ones instead.")] = False,
+    rejected: Annotated[bool, typer.Option("--rejected", help="All rejected ones, too.")] = False,
     entity: Annotated[str, typer.Option(help="Of the rejected ones, only those of this entity.")] = "",
     period: Annotated[str, typer.Option(help="Of the rejected ones, only those of this period (2026-10).")] = "",
+    not_there: Annotated[bool, typer.Option("--not-there", help=_NOT_THERE)] = False,
     config: ConfigFile = "",
     json: AsJson = False,
 ) -> None:
     """Send rejected or parked entries again as they are, once the ERP's period, account or document was mended.
 
-    A parked one is in doubt: look in the ERP for its key first, as nothing else keeps it from being booked twice.
+    A parked one is in doubt: look in the ERP for its key first, as nothing else keeps it from being booked twice. One
+    whose outcome is unknown is looked up by itself; where that never succeeds, look, and say so with --not-there.
     """
     with told():
         settled = load(config)
         with opened_books(settled) as books:
             entities = [_posting(settled, entity)] if entity else settled.erp_entities()
-            chosen = list(keys or [])
+            chosen = list(dict.fromkeys(keys or []))
             if not chosen and not rejected:
                 raise ConfigError("name entries by their keys, or all of them: --rejected")
             if period:
                 first_day_of(period)
+            corrections.release(books, chosen, by, not_there)
             if rejected:
                 found = books.deliveries(entities, ["rejected"], RETRIES_MAX, period)
-                chosen += [delivery.entry.key for delivery in found if delivery.entry.key not in chosen]
-            for key in chosen:
-                books.release_entry(key, by)
+                # The poster tries rejected ones by itself meanwhile.
+                chosen += books.release_rejected([delivery.entry.key for delivery in found], by)
     if json:
         print_json({"released": chosen})
     else:
@@ -99,14 +102,14 @@ def retry(
 
 @app.command()
 def settle(
-    key: Annotated[str, typer.Argument(help="A parked journal entry by its key.")],
+    key: Annotated[str, typer.Argument(help="A parked journal entry, or one of unknown outcome, by its key.")],
     number: Annotated[str, typer.Argument(help="The number under which the ERP holds it.")],
     *,
     by: Annotated[str, typer.Option("--by", help="Who has seen it there; the name stays in the history.")],
     config: ConfigFile = "",
     json: AsJson = False,
 ) -> None:
-    """Say that a parked entry is in the ERP. What is not there goes on with: penstock erp retry."""
+    """Say that an entry in doubt is in the ERP. What is not there goes on with: penstock erp retry."""
     with told():
         settled = load(config)
         with opened_books(settled, rulebook_of(settled).told_kinds()) as books:

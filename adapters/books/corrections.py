@@ -35,17 +35,28 @@ class SqlCorrections:
 
     def retry_rejected(self, owner: str, epoch: int, keys: Sequence[str]) -> int:
         """See Books."""
-        now_ms, named = self._now_ms(), self._database.among(_entries.key, keys)
-        rejected = update(tables.entries).where(named, _entries.state == "rejected")
         with self._database.writing() as connection:
             hold(connection, owner, epoch)
-            again = rejected.values(state="sealed", updated_at_ms=now_ms).returning(_entries.key)
-            released = sorted(connection.scalars(again))
-            acts = [chain.released(key, owner) for key in released]
-            chain.append(self._database, connection, owner, acts, now_ms)
-            stood_under = [exception_id("erp_rejected", key) for key in released]
-            remember(self._database, connection, stood_under, "entry released", By(owner, now_ms))
-        return len(released)
+            return len(self._released(connection, keys, By(owner, self._now_ms())))
+
+    def release_rejected(self, keys: Sequence[str], by: str) -> list[str]:
+        """See Books."""
+        with self._database.writing() as connection:
+            return self._released(connection, keys, By(signer(by), self._now_ms()))
+
+    def _released(self, connection: Connection, keys: Sequence[str], by: By) -> list[str]:
+        """Those of these that are rejected still, sent back to sealed."""
+        rejected = (self._database.among(_entries.key, keys), _entries.state == "rejected")
+        again = update(tables.entries).where(*rejected).values(state="sealed", updated_at_ms=by.at_ms)
+        released = sorted(connection.scalars(again.returning(_entries.key)))
+        acts: dict[str, list[chain.Act]] = {}
+        for key in released:
+            acts.setdefault(chain.ledger_of(connection, key), []).append(chain.released(key, by.name))
+        for ledger in sorted(acts):
+            chain.append(self._database, connection, ledger, acts[ledger], by.at_ms)
+        stood_under = [exception_id("erp_rejected", key) for key in released]
+        remember(self._database, connection, stood_under, "entry released", by)
+        return released
 
     def settle_entry(self, key: str, erp_ref: str, by: str) -> None:
         """See Books."""

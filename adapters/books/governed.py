@@ -44,16 +44,19 @@ def check_open(change_no: int, state: str | None) -> None:
         raise GovernanceError(f"change {change_no}: is {state} already")
 
 
-def check_releasable(key: str, state: str | None) -> None:
-    """GovernanceError unless the journal entry waits for somebody to release it."""
-    if state not in ("rejected", "parked"):
-        raise GovernanceError(f"entry {key}: is {state or 'unknown'}; only a rejected or parked one can be released")
+def check_releasable(key: str, state: str | None, not_there: bool = False) -> None:
+    """GovernanceError unless the journal entry waits for somebody to release it; one in doubt, to say that the ERP does
+    not hold it."""
+    if state == "unknown" and not not_there:
+        raise GovernanceError(f"entry {key}: is in doubt and looked up; who has seen that it is not there must say so")
+    if state not in ("rejected", "parked", "unknown"):
+        raise GovernanceError(f"entry {key}: is {state or 'not known'}; only a rejected or parked one can be released")
 
 
 def check_settleable(key: str, state: str | None, erp_ref: str) -> None:
     """GovernanceError unless nobody knows what became of the journal entry, and its number at the ERP is named."""
-    if state != "parked":
-        raise GovernanceError(f"entry {key}: is {state or 'unknown'}; only a parked one can be settled")
+    if state not in ("parked", "unknown"):
+        raise GovernanceError(f"entry {key}: is {state or 'not known'}; only one in doubt or parked can be settled")
     if not erp_ref.strip():
         raise GovernanceError(f"entry {key}: name the number that the ERP has given it")
 

@@ -219,10 +219,10 @@ class MemoryBooks(MemoryExceptions, MemoryCorrections, MemoryChanges, MemoryOutg
         self._raise(raised_by(owner, fresh, facts, self._now_ms()), owner)
         self._tell_of(owner, fresh)
 
-    def release_entry(self, key: str, by: str) -> None:
+    def release_entry(self, key: str, by: str, not_there: bool = False) -> None:
         """See Books."""
         released, held = signer(by), self._entries.get(key)
-        check_releasable(key, held and held.state)
+        check_releasable(key, held and held.state, not_there)
         held.state = "sealed"
         stood_under = [exception_id(type, key) for type in ("erp_rejected", "erp_unknown_outcome")]
         self._remember(stood_under, "entry released", released, "")

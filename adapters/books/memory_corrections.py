@@ -34,11 +34,18 @@ class MemoryCorrections:
     def retry_rejected(self, owner: str, epoch: int, keys: Sequence[str]) -> int:
         """See Books."""
         self._held(owner, epoch)
-        released = [key for key in keys if key in self._entries and self._entries[key].state == "rejected"]
+        return len(self._released(keys, owner))
+
+    def release_rejected(self, keys: Sequence[str], by: str) -> list[str]:
+        """See Books."""
+        return self._released(keys, signer(by))
+
+    def _released(self, keys: Sequence[str], by: str) -> list[str]:
+        released = sorted(key for key in keys if key in self._entries and self._entries[key].state == "rejected")
         for key in released:
             self._entries[key].state = "sealed"
-        self._remember([exception_id("erp_rejected", key) for key in released], "entry released", owner, "")
-        return len(released)
+        self._remember([exception_id("erp_rejected", key) for key in released], "entry released", by, "")
+        return released
 
     def settle_entry(self, key: str, erp_ref: str, by: str) -> None:
         """See Books."""

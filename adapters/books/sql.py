@@ -179,13 +179,13 @@ class SqlBooks(SqlOwners, SqlDeliveries, SqlCorrections, SqlExceptions, SqlChang
                 raise_all(self._database, connection, raised_rows(raised), By(owner, now_ms))
             tell(connection, owner, fresh, self._told_kinds, now_ms)
 
-    def release_entry(self, key: str, by: str) -> None:
+    def release_entry(self, key: str, by: str, not_there: bool = False) -> None:
         """See Books."""
         released, now_ms = signer(by), self._now_ms()
         entry = _entries.key == key
         with self._database.writing() as connection:
             state = connection.scalar(select(_entries.state).where(entry).with_for_update())
-            check_releasable(key, state)
+            check_releasable(key, state, not_there)
             connection.execute(update(tables.entries).where(entry).values(state="sealed", updated_at_ms=now_ms))
             ledger = chain.ledger_of(connection, key)
             chain.append(self._database, connection, ledger, [chain.released(key, released)], now_ms)

@@ -107,6 +107,10 @@ class Desk:
         self._jobs |= {job: _Job(tuple(entries), now_ms, now_ms) for job, entries in jobs.items()}
         return outcomes
 
+    def ended_by_people(self, unknown: Collection[str]) -> None:
+        """Let go of doubts that the books do not hold any more, as only these are `unknown`: somebody has looked."""
+        self._let_go(self._doubts.keys() - self._busy - set(unknown))
+
     def progress(self) -> Progress:
         """What is in hand."""
         in_jobs = sum(len(job.call) for job in self._jobs.values())
@@ -173,6 +177,8 @@ class Desk:
 
     def choose(self, sealed: Sequence[Delivery], now_ms: int, admitted: Collection[str] | None = None) -> Send | None:
         """The next call of entries that may be sent, or that must be tried apart and are of `admitted` entities."""
+        # Nobody but a person who has looked seals what is in doubt.
+        self._let_go({delivery.entry.key for delivery in sealed} & self._doubts.keys() - self._busy)
         for delivery in sealed:
             if delivery.first_sent_ms:
                 self._first_sent.setdefault(delivery.entry.key, self._first_use(delivery))
@@ -288,6 +294,11 @@ class Desk:
         doubt = Doubt(entry.key, lost_ms, self._first_sent.get(entry.key, 0), resends, needed)
         self._doubts[entry.key] = _Doubted(doubt, entry, sent_ms)
         self._doubted.add(entry.key)
+
+    def _let_go(self, keys: Collection[str]) -> None:
+        self._isolation.forget(keys)
+        for key in keys:
+            self._settle(key, over=True)
 
     def _settle(self, key: str, over: bool) -> None:
         """What became of the entry is known; `over`: nothing more is done with it."""

@@ -138,6 +138,25 @@ def test_retry_sends_rejected_entries_again(commands: Commands, books: Books) ->
     commands.run("erp", "retry", "J1", "--by", "ana", status=2)
 
 
+def test_retry_of_several_releases_all_or_none(commands: Commands, books: Books) -> None:
+    """A key that can't be released is named, and the others wait as they did."""
+    assert "entry J9" in commands.run("erp", "retry", "J1", "J9", "--by", "ana", status=2)
+    assert books.delivery_of("J1").state == "rejected"
+    assert commands.json("erp", "retry", "J1", "J1", "--by", "ana") == {"released": ["J1"]}
+
+
+def test_entry_in_doubt_is_ended_by_a_person(commands: Commands, books: Books) -> None:
+    """Who has looked at the ERP says that it is not there, or under which number it is."""
+    epoch = books.take_epoch(ERP, "poster").epoch
+    books.record_outcomes(ERP, epoch, [Outcome("J1", "unknown")])
+    assert "must say so" in " ".join(commands.run("erp", "retry", "J1", "--by", "ana", status=2).split())
+    commands.run("erp", "retry", "J1", "--not-there", "--by", "ana")
+    assert books.delivery_of("J1").state == "sealed"
+    books.record_outcomes(ERP, epoch, [Outcome("J1", "unknown")])
+    assert commands.json("erp", "settle", "J1", "77", "--by", "ana") == {"settled": {"J1": "77"}}
+    assert books.delivery_of("J1").state == "posted"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -62,6 +62,28 @@ def test_rejected_entries_are_sent_again_and_others_are_left_alone(books: Books)
     assert books.delivery_of("J9") is None
 
 
+def test_rejected_entries_are_released_by_a_person_in_one_transaction(books: Books) -> None:
+    """What the poster has tried meanwhile is left out; the history and the audit trail name the person."""
+    ended(books, "J1", "rejected")
+    assert books.release_rejected(["J1", "J2"], "ana") == ["J1"]
+    assert books.release_rejected(["J1"], "ana") == []
+    history = books.exception_history(books.exceptions()["exception_id"][0])
+    assert history.select("change", "changed_by").row(-1) == ("entry released", "ana")
+    with pytest.raises(GovernanceError):
+        books.release_rejected(["J1"], " ")
+
+
+def test_entry_in_doubt_is_released_by_who_has_looked(books: Books) -> None:
+    """Only a person who says that the ERP does not hold it sends an entry in doubt back; its exception ends with it."""
+    epoch = ended(books, "J1", "unknown")
+    with pytest.raises(GovernanceError, match="in doubt"):
+        books.release_entry("J1", "ana")
+    books.release_entry("J1", "ana", not_there=True)
+    assert books.entry_counts() == {"sealed": 1}
+    books.record_outcomes(ERP, epoch, [Outcome("J1", "posted", "1")])
+    assert books.exception_counts() == {}
+
+
 def test_rejected_entry_is_replaced_and_what_it_kept_counts_no_longer(books: Books) -> None:
     """The account that the ERP refused is gone from every balance, the new one stands there once; nothing is reversed,
     and control totals stay as they are."""
@@ -173,12 +195,13 @@ def test_document_of_a_restated_entry_is_told_to_be_posted(books: Books) -> None
     assert told == [("rejected", "INV-1"), ("posted", "INV-1")]
 
 
-def test_parked_entry_is_settled_by_who_has_seen_it(books: Books) -> None:
+@pytest.mark.parametrize("code", ["unknown", "parked"])
+def test_entry_in_doubt_is_settled_by_who_has_seen_it(books: Books, code: str) -> None:
     """A person's word ends the doubt: the entry is posted under the ERP's number, and nobody sends it again."""
-    epoch = ended(books, "J1", "unknown")
-    with pytest.raises(GovernanceError, match="only a parked one"):
+    epoch = ended(books, "J1", "unavailable")
+    with pytest.raises(GovernanceError, match="only one in doubt or parked"):
         books.settle_entry("J1", "77", "ana")
-    books.record_outcomes(ERP, epoch, [Outcome("J1", "parked")])
+    books.record_outcomes(ERP, epoch, [Outcome("J1", code)])
     with pytest.raises(GovernanceError, match="name the number"):
         books.settle_entry("J1", " ", "ana")
     books.settle_entry("J1", "77", "ana")

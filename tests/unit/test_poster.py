@@ -16,7 +16,7 @@ from actors.sealer import COUNT_EVERY_S, LOOKS_MAX
 from adapters.books.memory import MemoryBooks
 from adapters.erp.memory import TERMS
 from runtime.config import GatheringSection
-from runtime.errors import BooksUnavailable, Fenced
+from runtime.errors import BooksUnavailable, ErpError, Fenced
 from runtime.flow.delivery import Desk, Send
 from runtime.flow.governor import CIRCUIT_OPEN_S, UNANSWERED_MAX, UNAUTHORISED_PAUSE_S
 from runtime.flow.outcomes import CALL_START_WITHIN_S
@@ -104,6 +104,17 @@ def test_step_never_exceeds_the_configured_rate() -> None:
     bench.run(bench.poster())
     assert bench.metrics.counts["erp_calls", "posted"] == 10
     assert bench.clock.now_ms() - began_ms >= 9_000
+
+
+def test_call_that_never_ends_is_left_and_its_entries_are_looked_up() -> None:
+    """Somewhere a thread hangs: after hours the poster says so by falling over, and the next one goes on."""
+    bench = Bench()
+    bench.commit("R-1")
+    poster = bench.poster(VirtualCallers(bench.erp, bench.clock, repeat(1e9)))
+    with pytest.raises(ErpError, match="does not end"):
+        bench.run(poster, lambda: bench.clock.sleep(10.0))
+    bench.run(bench.poster())
+    assert bench.booked_once() and bench.books.entry_counts() == {"posted": 1}
 
 
 def test_throttled_slows_and_still_posts_everything_once() -> None:
