@@ -245,6 +245,9 @@ class Outcome(NamedTuple):
     retry_after_s: float = 0.0
 
 
+TWICE = "duplicate key in ERP"  # the detail of a posted entry that an ERP holds more than once
+
+
 class Delivery(NamedTuple):
     """Where the delivery of one entry stands. Instants are milliseconds UTC, 0 where there was none."""
 
@@ -878,6 +881,10 @@ class ErpGateway(Protocol):
         A draft left by a call that died between creating and posting is posted by this call, or left out if it can't;
         it is `unknown` once more when the answer to that is lost.
         """
+        ...
+
+    def shown(self, keys: Sequence[str]) -> dict[str, Outcome] | None:
+        """What `lookup` would find posted already. Changes nothing at the ERP: for whoever only compares."""
         ...
 
     def trial_balance(self) -> list[ErpAccount]:

@@ -112,6 +112,9 @@ class SimulatedErp:
         away = self._faults.is_out("ERP away") or self._faults.is_out("ERP locked")
         return None if away or self._faults.chance(self._rate / 2) else self.twin.lookup(keys)
 
+    def shown(self, keys: Sequence[str]) -> dict[str, Outcome] | None:
+        return self.twin.shown(keys)
+
     def trial_balance(self) -> list[ErpAccount]:
         self.twin.state = "up"
         return self.twin.trial_balance()

@@ -209,13 +209,22 @@ class _Run:
         newest = posted[-KEYS_MAX:]
         for start in range(0, len(newest), terms.lookup_keys_max):
             asked = newest[start : start + terms.lookup_keys_max]
-            answers = erp.lookup([one.entry.key for one in asked])
+            answers = erp.shown([one.entry.key for one in asked])
             if answers is None:
                 self.found.uncovered.append(f"the ERP stopped answering after {start} of {len(newest)} keys")
                 return
-            for one in asked:
+            self._told(answers)
+            compared = [one for one in asked if one.entry.key not in answers or _is_there(answers[one.entry.key])]
+            for one in compared:
                 self._compare_key(one, answers.get(one.entry.key))
-            self._counts["ERP documents"] += len(asked)
+            self._counts["ERP documents"] += len(compared)
+
+    def _told(self, answers: dict[str, Outcome]) -> None:
+        """Of some keys one company of several may not tell, whatever the others do."""
+        untold = [answer for answer in answers.values() if not _is_there(answer)]
+        reason = f"a company could not be asked for keys: {untold[0].detail}" if untold else ""
+        if reason and reason not in self.found.uncovered:
+            self.found.uncovered.append(reason)
 
     def _look_beyond(self, erp: ErpGateway, keys_max: int) -> None:
         """After a restore: entries that the ERP was sent later than the copy was made, under numbers that followed."""
@@ -225,13 +234,15 @@ class _Run:
             keys = [entry_key(entity, number) for entity in entities for number in numbers]
             given = 0
             for start in range(0, len(keys), keys_max):
-                answers = erp.lookup(keys[start : start + keys_max])
+                answers = erp.shown(keys[start : start + keys_max])
                 if answers is None:
                     self.found.uncovered.append(f"the ERP did not answer for keys from {keys[start]} on")
                     return
+                self._told(answers)
                 for key, answer in answers.items():
-                    self._differ("ERP document of a lost future: reverse it", key, "none", answer.erp_ref)
-                    given = numbers[-1]
+                    if _is_there(answer):
+                        self._differ("ERP document of a lost future: reverse it", key, "none", answer.erp_ref)
+                        given = numbers[-1]
 
     def _compare_key(self, one: StoredEntry, answer: Outcome | None) -> None:
         shard, position, _ = one.entry.sets[0] if one.entry.sets else (-1, "", 0)
@@ -243,6 +254,10 @@ class _Run:
             found = answer.detail  # that there is more than one
         if found:
             self._differ("ERP document", one.entry.key, one.erp_ref, found, shard=shard, position=position)
+
+
+def _is_there(answer: Outcome) -> bool:
+    return answer.code == "posted"
 
 
 def _posted(books: InstantBooks) -> Counter[tuple]:

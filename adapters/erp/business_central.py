@@ -148,6 +148,10 @@ class BusinessCentralGateway(HttpGateway):
         # Journals first: what is left of them then was posted before, or never will be.
         for company in self.companies.values():
             self._remove_drafts(company, names.keys())
+        return self.see(keys)
+
+    def see(self, keys: Sequence[str]) -> dict[str, Outcome]:
+        names = {document_number(key): key for key in keys}
         return {
             key: Outcome(key, "posted", document_number(key))
             for company in self.companies.values()

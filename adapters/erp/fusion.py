@@ -41,7 +41,7 @@ from adapters.erp.http.gateway import (
 )
 from adapters.erp.http.naming import line_text, short_name
 from adapters.erp.http.transport import Request
-from runtime.ports import ErpTerms, JournalEntry, JournalLine, Outcome
+from runtime.ports import TWICE, ErpTerms, JournalEntry, JournalLine, Outcome
 from runtime.sections import Section
 
 RESOURCES = "/fscmRestApi/resources/11.13.18.05"
@@ -307,7 +307,7 @@ class FusionGateway(HttpGateway):
 
 
 def _outcome(key: str, batches: Sequence[_Batch]) -> Outcome:
-    return Outcome(key, "posted", str(batches[0].je_batch_id), "duplicate key in ERP" if len(batches) > 1 else "")
+    return Outcome(key, "posted", str(batches[0].je_batch_id), TWICE if len(batches) > 1 else "")
 
 
 def _unzipped(content: str) -> str:

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, get_args
 import msgspec
 
 from runtime.errors import ErpError
-from runtime.ports import ErpAccount, ErpTerms, JournalEntry, Outcome, OutcomeCode
+from runtime.ports import TWICE, ErpAccount, ErpTerms, JournalEntry, Outcome, OutcomeCode
 
 TERMS = ErpTerms(
     native_key="none", atomicity="all_or_nothing", settle_s=5.0, lines_max=200, entries_max=50, concurrency=1
@@ -148,6 +148,11 @@ class MemoryErp:
                 self._apply([entry], self._now_ms())
         return {key: self._found(key) for key in keys if key in self._numbers}
 
+    def shown(self, keys: Sequence[str]) -> dict[str, Outcome] | None:
+        if self._counted() or self.state != "up":
+            return None
+        return {key: self._found(key) for key in keys if key in self._numbers}
+
     def trial_balance(self) -> list[ErpAccount]:
         if self.state != "up":
             raise ErpError(f"the ERP is {self.state}")
@@ -239,7 +244,7 @@ class MemoryErp:
 
     def _found(self, key: str) -> Outcome:
         first, *more = self._numbers[key]
-        return Outcome(key, "posted", first, "duplicate key in ERP" if more else "")
+        return Outcome(key, "posted", first, TWICE if more else "")
 
 
 def _misfit(entry: JournalEntry, company: MemoryCompany | None) -> str:

@@ -36,7 +36,7 @@ from adapters.erp.http.gateway import (
 from adapters.erp.http.naming import line_text, short_name
 from adapters.erp.http.transport import HttpTransport, Request
 from runtime.config import ErpSection
-from runtime.ports import ErpAccount, ErpTerms, JournalEntry, JournalLine, Outcome
+from runtime.ports import TWICE, ErpAccount, ErpTerms, JournalEntry, JournalLine, Outcome
 from runtime.sections import Section
 
 DOCUMENT_CHARS_MAX = 21
@@ -200,8 +200,7 @@ class QuickBooksGateway(HttpGateway):
         for journal in told:
             if journal.private_note in ids_of:
                 ids_of[journal.private_note].append(journal.id)
-        more = "duplicate key in ERP"
-        found = {key: Outcome(key, "posted", ids[0], more if ids[1:] else "") for key, ids in ids_of.items() if ids}
+        found = {key: Outcome(key, "posted", ids[0], TWICE if ids[1:] else "") for key, ids in ids_of.items() if ids}
         return unless_refused(keys, found, refusal)
 
     def turnover(self) -> list[ErpAccount]:

@@ -20,7 +20,7 @@ from adapters.erp.http.transport import JSON, Request
 from adapters.erp.rest_settings import Errors, Items, Lookup, Post, Settings
 from adapters.erp.rest_template import CALL, EACH, ENTRY, KEY, KEYS, LINE, Template, at, text_at, values_of
 from runtime.errors import ConfigError
-from runtime.ports import ErpTerms, JournalEntry, Outcome
+from runtime.ports import TWICE, ErpTerms, JournalEntry, Outcome
 
 _PLACE = "erp.settings"
 _HEADER = "header:"
@@ -63,8 +63,7 @@ class RestGateway(HttpGateway):
             key, state = names.get(text_at(item, lookup.items.key)), text_at(item, lookup.items.state)
             if key and (not lookup.items.state or state in lookup.items.posted):
                 found.setdefault(key, []).append(text_at(item, lookup.items.reference))
-        more = "duplicate key in ERP"
-        return {key: Outcome(key, "posted", refs[0], more if refs[1:] else "") for key, refs in found.items()}
+        return {key: Outcome(key, "posted", refs[0], TWICE if refs[1:] else "") for key, refs in found.items()}
 
     # posting
 

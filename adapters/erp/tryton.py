@@ -25,7 +25,7 @@ from adapters.erp.http.naming import line_text
 from adapters.erp.tryton_company import Companies, Company, period_of
 from adapters.erp.tryton_rpc import Credentials, TrytonSession
 from runtime.errors import ConfigError
-from runtime.ports import ErpAccount, ErpTerms, JournalEntry, JournalLine, Outcome
+from runtime.ports import TWICE, ErpAccount, ErpTerms, JournalEntry, JournalLine, Outcome
 from runtime.sections import Section
 
 PASSWORD_VARIABLE = "PENSTOCK_ERP_PASSWORD"
@@ -90,11 +90,18 @@ class TrytonGateway:
     def lookup(self, keys: Sequence[str]) -> dict[str, Outcome] | None:
         try:
             moves = [move for page in _pages(keys) for move in self._moves_of(page)]
-            posted, left = self._of_keys(moves)
+            left = self._left_of(moves)
         except ErpFault as fault:
             self.unasked = fault.outcome("")
             return None
-        return posted | self._post_left(left)
+        return self._posted_of(moves) | self._post_left(left)
+
+    def shown(self, keys: Sequence[str]) -> dict[str, Outcome] | None:
+        try:
+            return self._posted_of([move for page in _pages(keys) for move in self._moves_of(page)])
+        except ErpFault as fault:
+            self.unasked = fault.outcome("")
+            return None
 
     def trial_balance(self) -> list[ErpAccount]:
         return [account for entity in self._entities for account in self._turnover(entity)]
@@ -173,18 +180,22 @@ class TrytonGateway:
         fields = [self.key_field, "state", "number", "company"]
         return self._session.read("model.account.move.search_read", domain, 0, None, [["id", "ASC"]], fields)
 
-    def _of_keys(self, moves: Sequence[dict[str, Any]]) -> tuple[dict[str, Outcome], list[dict[str, Any]]]:
-        """What is posted under each key, and of the others one draft each. All other drafts are deleted."""
+    def _posted_of(self, moves: Sequence[dict[str, Any]]) -> dict[str, Outcome]:
+        """What is posted under each key."""
         posted = [move for move in moves if move["state"] == "posted"]
         times = Counter(move[self.key_field] for move in posted)
         numbers = {move[self.key_field]: move["number"] for move in reversed(posted)}
+        doubled = {key: TWICE for key, found in times.items() if found > 1}
+        return {key: Outcome(key, "posted", number, doubled.get(key, "")) for key, number in numbers.items()}
+
+    def _left_of(self, moves: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Of the keys under which nothing is posted, one draft each. All other drafts are deleted."""
+        known = {move[self.key_field] for move in moves if move["state"] == "posted"}
         drafts = [move for move in moves if move["state"] != "posted"]
-        left = {move[self.key_field]: move for move in reversed(drafts) if move[self.key_field] not in numbers}
+        left = {move[self.key_field]: move for move in reversed(drafts) if move[self.key_field] not in known}
         if spare := [move["id"] for move in drafts if left.get(move[self.key_field]) is not move]:
             self._session.call("model.account.move.delete", spare)
-        doubled = {key: "duplicate key in ERP" for key, found in times.items() if found > 1}
-        found = {key: Outcome(key, "posted", number, doubled.get(key, "")) for key, number in numbers.items()}
-        return found, sorted(left.values(), key=itemgetter("id"))
+        return sorted(left.values(), key=itemgetter("id"))
 
     def _post_left(self, drafts: Iterable[dict[str, Any]]) -> dict[str, Outcome]:
         """What becomes of drafts that were left behind: posted, or unknown once more. Those that Tryton will not have

@@ -19,7 +19,7 @@ from adapters.erp.http.fault import ErpFault, shortened
 from adapters.erp.http.gateway import MANY_BEGIN_S, ErpConnection, HttpGateway, asked_of_each, unless_refused
 from adapters.erp.http.naming import line_text
 from adapters.erp.http.transport import Request
-from runtime.ports import ErpTerms, JournalEntry, Outcome
+from runtime.ports import TWICE, ErpTerms, JournalEntry, Outcome
 
 JOURNALS = "/api.xro/2.0/ManualJournals"
 PAGE_ROWS = 100
@@ -92,7 +92,7 @@ class XeroGateway(HttpGateway):
         found: dict[str, Outcome] = {}
         for journal in told:
             if journal.status == "POSTED" and journal.narration in keys:
-                twice = "duplicate key in ERP" if journal.narration in found else ""
+                twice = TWICE if journal.narration in found else ""
                 first = found.get(journal.narration) or Outcome(journal.narration, "posted", journal.id)
                 found[journal.narration] = first._replace(detail=twice)
         return unless_refused(keys, found, refusal)

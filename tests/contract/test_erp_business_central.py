@@ -64,6 +64,7 @@ def test_business_central_draft_left_behind_is_removed_by_the_lookup(erp: ErpBen
     entries = [of_total(1), of_total(2)]
     assert codes_of(erp.gateway.post(entries)) == ["unknown", "unknown"]
     assert len(drafts(erp)) == 4
+    assert erp.gateway.shown([of_total(1).key]) == {} and len(drafts(erp)) == 4
     erp.settle()
     assert erp.gateway.lookup([entry.key for entry in entries]) == {}
     assert not erp.double.journals()

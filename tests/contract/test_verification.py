@@ -1,5 +1,6 @@
 """Verification finds everything in order where it is, and names where a difference starts where it is not."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,7 @@ from adapters.erp.http.fault import NoTrialBalance
 from adapters.erp.memory import MemoryErp
 from runtime.errors import BooksUnavailable
 from runtime.ledger.journal import entry_key
-from runtime.ports import ErpAccount
+from runtime.ports import ErpAccount, Outcome
 
 
 @pytest.fixture
@@ -203,6 +204,37 @@ def test_verification_after_a_restore_names_documents_behind_numbers_that_were_n
 
     told = [one.key for one in result.differences if "lost future" in one.what]
     assert told == [later.key]
+
+
+def test_verification_leaves_the_drafts_of_an_erp_as_they_are(recorded: Recorded) -> None:
+    """What a sender has left between creating and posting is a lookup's to post, never a comparison's."""
+    change(recorded.url, "INSERT INTO counters (name, value) VALUES ('restored_entry_no', 1000)")
+    later = msgspec.structs.replace(recorded.erp.moves[0][1], key=entry_key("mercy", 1001))
+    recorded.erp.plan("lose_answer_after_draft")
+    recorded.erp.post([later])
+
+    assert verify(recorded.sources(), recorded.erp).differences == []
+    assert later.key not in [entry.key for _, entry in recorded.erp.moves]
+    assert recorded.erp.lookup([later.key])[later.key].code == "posted"
+
+
+class WithALockedCompany(MemoryErp):
+    """An ERP that can ask all companies but one: what it does not find may be there."""
+
+    def shown(self, keys: Sequence[str]) -> dict[str, Outcome]:
+        return {key: Outcome(key, "unknown", detail="no log-in") for key in keys} | super().shown(keys)
+
+
+def test_verification_beside_a_company_that_can_not_be_asked_says_so_and_ends(recorded: Recorded) -> None:
+    """A key of which nothing is known is neither missing nor of a lost future."""
+    change(recorded.url, "INSERT INTO counters (name, value) VALUES ('restored_entry_no', 1000)")
+    kept = WithALockedCompany()
+    kept.post([entry for _, entry in recorded.erp.moves[:-1]])
+
+    result = verify(recorded.sources(), kept)
+
+    assert {one.what for one in result.differences} <= {"ERP turnover"}
+    assert result.uncovered == ["a company could not be asked for keys: no log-in"]
 
 
 def test_verification_of_an_erp_with_an_entry_too_many_finds_its_turnover(recorded: Recorded) -> None:

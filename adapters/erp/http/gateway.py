@@ -89,6 +89,10 @@ class HttpGateway:
         """What the ERP holds under these keys, as ErpGateway.lookup has it."""
         raise ErpFault("unavailable", "this ERP can't be asked for a key")
 
+    def see(self, keys: Sequence[str]) -> dict[str, Outcome]:
+        """What of it is posted already, changing nothing. Leave it out where `find` changes nothing."""
+        return self.find(keys)
+
     def report(self, jobs: Sequence[str]) -> list[Outcome]:
         """Outcomes of the entries of ended jobs, as ErpGateway.progress has it. Only where calls make jobs."""
         return []
@@ -126,11 +130,10 @@ class HttpGateway:
             return [fault.outcome("")]
 
     def lookup(self, keys: Sequence[str]) -> dict[str, Outcome] | None:
-        try:
-            return self.find(keys) if keys else {}
-        except ErpFault as fault:
-            self.unasked = fault.outcome("")
-            return None
+        return self._unless_unasked(self.find, keys)
+
+    def shown(self, keys: Sequence[str]) -> dict[str, Outcome] | None:
+        return self._unless_unasked(self.see, keys)
 
     def trial_balance(self) -> list[ErpAccount]:
         return self.turnover()
@@ -138,6 +141,15 @@ class HttpGateway:
     def close(self) -> None:
         for transport in self.transports():
             transport.close()
+
+    def _unless_unasked(
+        self, ask: Callable[[Sequence[str]], dict[str, Outcome]], keys: Sequence[str]
+    ) -> dict[str, Outcome] | None:
+        try:
+            return ask(keys) if keys else {}
+        except ErpFault as fault:
+            self.unasked = fault.outcome("")
+            return None
 
     def _delivered(self, entries: Sequence[JournalEntry]) -> list[Outcome]:
         try:
