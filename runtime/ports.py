@@ -455,7 +455,8 @@ class Books(Protocol):
     def record_outcomes(self, owner: str, epoch: int, outcomes: Sequence[Outcome]) -> None:
         """Move entries by their outcome: posted, rejected and unknown as named; accepted stays in flight; throttled,
         unavailable and unauthorised back to sealed, as nothing was applied. Raises erp_rejected, erp_unknown_outcome
-        and erp_unauthorised, and ends them when the entry (for the last: any one of its entity) is posted. Tells
+        and erp_unauthorised, and ends them when the entry (for the last: any one of its entity) is posted; raises
+        reconciliation_break of one that the ERP holds more than once (TWICE). Tells
         "posted" or "rejected" of each document of an immediate entry whose kind these books tell of. Recording the
         same outcomes again is harmless."""
         ...

@@ -12,7 +12,7 @@ import xxhash
 from adapters.books.frames import frame_of
 from runtime.effects import EXCEPTIONS
 from runtime.limits import TEXT_CHARS_MAX
-from runtime.ports import EntryState, JournalEntry, Outcome, OutcomeCode
+from runtime.ports import TWICE, EntryState, JournalEntry, Outcome, OutcomeCode
 
 STATE_AFTER: dict[OutcomeCode, EntryState] = {
     "posted": "posted",
@@ -55,12 +55,19 @@ def exception_id(type: str, cause: str) -> str:
 
 def raised_by(owner: str, outcomes: Sequence[Outcome], facts: Mapping[str, EntryFacts], at_ms: int) -> pl.DataFrame:
     """The exceptions (columns EXCEPTIONS) of these outcomes: one an entry, but one an entity that may not log in."""
-    rows = [_exception(owner, outcome, facts[outcome.key], at_ms) for outcome in outcomes if outcome.code in _RAISES]
+    rows = [_exception(owner, outcome, facts[outcome.key], at_ms) for outcome in outcomes if _raised(outcome)]
     return frame_of(rows, EXCEPTIONS)
 
 
+def _raised(outcome: Outcome) -> str:
+    """The type of the exception that an outcome raises, "" for none. What stands twice at the ERP is a person's to
+    reverse and to close: nothing here learns that it was."""
+    is_twice = outcome.code == "posted" and outcome.detail == TWICE
+    return "reconciliation_break" if is_twice else _RAISES.get(outcome.code, "")
+
+
 def _exception(owner: str, outcome: Outcome, facts: EntryFacts, at_ms: int) -> tuple:
-    type, detail = _RAISES[outcome.code], outcome.detail[:TEXT_CHARS_MAX]
+    type, detail = _raised(outcome), outcome.detail[:TEXT_CHARS_MAX]
     if outcome.code == "unauthorised":
         return (_log_in_id(owner, facts.entity), type, owner, "", facts.entity, "", "", 0, detail, at_ms)
     return (exception_id(type, outcome.key), type, owner, outcome.key, facts[0], "", facts[1], facts[2], detail, at_ms)

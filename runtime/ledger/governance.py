@@ -155,6 +155,7 @@ class HoldingTypes(NamedTuple):
     items: tuple[str, ...]  # whose remarks carry their names
 
 
+_OF_BOOKS = frozenset({"reconciliation_break"})  # raised beside a journal entry; a person closes it
 _DELIVERY = frozenset({"erp_rejected", "erp_unknown_outcome", "erp_unauthorised", "erp_timeout"})
 
 
@@ -165,7 +166,7 @@ def holding_types(rulebook: Rulebook) -> HoldingTypes:
     holds = {name for item in items for name in (item.unopened, item.differs, item.twice, item.held)}
     holds |= {group.mismatch for group in rulebook.group.values()} | {role.missing for role in rulebook.role.values()}
     noted = {rule.raises for rule in rules} | _noted(rulebook)
-    return HoldingTypes(frozenset(noted - holds - {""}), _DELIVERY, tuple(rulebook.item))
+    return HoldingTypes(frozenset((noted | _OF_BOOKS) - holds - {""}), _DELIVERY, tuple(rulebook.item))
 
 
 def _noted(rulebook: Rulebook) -> set[str]:

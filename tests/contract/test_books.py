@@ -35,7 +35,7 @@ from adapters.books.outcomes import exception_id
 from adapters.books.sql import SqlBooks
 from runtime.effects import DELTAS, EXCEPTIONS, TOTALS
 from runtime.errors import BooksUnavailable, ConfigError, Fenced
-from runtime.ports import START, Books, Checkpoint, CommitMark, Outcome
+from runtime.ports import START, TWICE, Books, Checkpoint, CommitMark, Outcome
 from runtime.schema import UTC_MS
 
 # ── leases, fencing, commits ──
@@ -474,6 +474,17 @@ def test_outcome_moves_the_entry_and_raises_what_needs_a_person(
 
     assert books.entry_counts() == {state: 1}
     assert books.exceptions()["type"].to_list() == ([exception] if exception else [])
+
+
+def test_entry_that_stands_twice_at_the_erp_is_posted_and_told(books: Books) -> None:
+    """Nothing is wrong with the entry here, but somebody must reverse what is too much there."""
+    epoch = sealed(books, "J1")
+    books.record_outcomes(ERP, epoch, [Outcome("J1", "unknown")])
+    books.record_outcomes(ERP, epoch, [Outcome("J1", "posted", "7", TWICE)])
+
+    found = books.exceptions().select("type", "event_id", "entity", "amount_minor", "detail").rows()
+    assert found == [("reconciliation_break", "J1", "north", 100, TWICE)]
+    assert books.entry_counts() == {"posted": 1}
 
 
 def test_rejected_exception_names_the_entry_and_cuts_the_reason(books: Books) -> None:

@@ -175,6 +175,11 @@ def test_exception_of_a_delivery_ends_with_its_entry(type):
             check(exception(type, "PS-1"), TYPES)
 
 
+def test_exception_of_an_entry_that_stands_twice_at_the_erp_is_closed_by_hand():
+    """Only a person knows that it was reversed there."""
+    governance.check_closable(exception("reconciliation_break", "PS-1"), TYPES)
+
+
 def test_ended_exception_is_left_alone():
     """What is resolved can be neither decided on nor closed."""
     for check in (governance.check_decidable, governance.check_closable):
