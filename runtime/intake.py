@@ -52,14 +52,14 @@ class Intake:
         self.partners = Partners(rulebook, crosswalk)
         self.classes = Classes(rulebook, crosswalk)
         self.posting = PostingRules(rulebook, crosswalk, opens_on)
-        self._following = Following(rulebook)
+        self.following = Following(rulebook)
         named = rules(rulebook)
         links = {name: kind.links for name, kind in rulebook.kind.items() if kind.links}
         held_back = _held_back(rulebook)
         self._is_linked = among(links)
         self._is_held_back, self._is_near_holds = among(held_back), among(meeting(held_back, links))
         self._is_needed = among(self.items.booking())
-        self._is_followed, self._is_entered = among(self._following.kinds), among(self.registers.kinds)
+        self._is_followed, self._is_entered = among(self.following.kinds), among(self.registers.kinds)
         self._noted = {name: rule.raises for name, rule in named.items() if rule.raises}
         self._noted_in = {name: rule.noted_in for name, rule in named.items() if rule.noted_in}
         self._is_noted, self._is_noted_in = among(self._noted, "rule"), among(self._noted_in, "rule")
@@ -210,7 +210,7 @@ class Intake:
             stayed = [change for change in arrivals.waiting.values() if change.id in self.parked]
             self._park(sorted(came, key=lambda change: arrivals.at[change.id]), stayed, arrivals, step)
         step.flag(self.items.take_flags(), self.now_ms)
-        step.tell(self.items.take_told(), self._following.flows, self.now_ms)
+        step.tell(self.items.take_told(), self.following.flows, self.now_ms)
 
     def _park(self, came: Sequence[Change], stayed: Sequence[Change], arrivals: Arrivals, step: Step) -> None:
         """Keep rows that are not ready: those that came now, and those that were kept before."""
@@ -262,8 +262,8 @@ class Intake:
     def _marked(self, arrivals: Arrivals, step: Step) -> Places:
         marks = self.registers.drain()
         step.flag(self.items.standing(marks), self.now_ms)
-        step.tell(marks.told, self._following.flows, self.now_ms)
-        step.derive(self._following.derivings(marks.derived))
+        step.tell(marks.told, self.following.flows, self.now_ms)
+        step.derive(self.following.derivings(marks.derived))
         is_early = self.items.awaited(self.items.begun(marks.holds))
         before = self._booked_before(arrivals, step) if is_early else NOWHERE
         self.items.hold(marks.holds)
@@ -337,8 +337,8 @@ class Intake:
         followed = settled & where(cells.frame, self._is_followed)
         if followed.any():
             chosen = rows.filter(cells.rows(followed))
-            step.derive(self._following.derived(chosen))
-            step.told(self._following.told(chosen))
+            step.derive(self.following.derived(chosen))
+            step.told(self.following.told(chosen))
         needed = settled & where(cells.frame, self._is_needed)
         if needed.any():
             self.items.booked(events_of(rows.filter(cells.rows(needed))))

@@ -207,7 +207,7 @@ class ShardEngine:
         intake.settle(intake.changed(changes, step), step)
 
     def _take_out(self, parked: list[int], held: pl.Series, step: Step) -> None:
-        """Events that people take out of the books: excluded, with nothing following from them."""
+        """Events that people take out of the books: excluded, with nothing following but what follows from that."""
         intake = self.intake
         changes = {change.id: change for change in intake.items.drop(intake.parked.events(parked))}
         gone = intake.parked.take(parked)
@@ -216,6 +216,7 @@ class ShardEngine:
         step.excluded(pl.concat([gone, moves(out[list(STAMPED)], was="excepted")]))
         entered = out.filter(out["fault"] != CONFLICT)  # a conflict never was, and has the id of one that may be
         intake.registers.booked(entered["id_hash"].to_list())
+        step.derive(intake.following.derived_instead(pl.concat([gone[list(STAMPED)], entered[list(STAMPED)]])))
         intake.settle(intake.changed(changes, step), step)
 
     # ── snapshot ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -26,7 +26,9 @@ class Following:
 
     def __init__(self, rulebook: Rulebook) -> None:
         self.flows = {name: kind.flow for name, kind in rulebook.kind.items()}
-        self._derives = [(name, derive) for name, kind in rulebook.kind.items() for derive in kind.derives]
+        kinds = rulebook.kind.items()
+        self._derives = [(name, derive) for name, kind in kinds for derive in kind.derives]
+        self._if_taken_out = [(name, derive) for name, kind in kinds for derive in kind.if_taken_out]
         self._listed = {name: list(role.cases) for name, role in rulebook.role.items()}
         tells = {name: kind.tells for name, kind in rulebook.kind.items() if kind.tells}
         turns = {name: turn for turn, name in enumerate(tells)}
@@ -36,10 +38,17 @@ class Following:
 
     def derived(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The events that follow from these."""
-        present = set(rows["kind"].unique())
         if OWNED_FACILITY in rows.columns:
             rows = rows.with_columns(pl.coalesce("facility", OWNED_FACILITY).alias("facility"))
-        parts = [_derived(self._concerned(rows, name, one), one) for name, one in self._derives if name in present]
+        return self._followers(rows, self._derives)
+
+    def derived_instead(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The events that follow from these being taken out of the books."""
+        return self._followers(rows, self._if_taken_out)
+
+    def _followers(self, rows: pl.DataFrame, derives: Sequence[tuple[str, Derive]]) -> pl.DataFrame:
+        present = set(rows["kind"].unique())
+        parts = [_derived(self._concerned(rows, name, one), one) for name, one in derives if name in present]
         return pl.concat(parts) if parts else _NONE_DERIVED
 
     def _concerned(self, rows: pl.DataFrame, name: str, derive: Derive) -> pl.DataFrame:

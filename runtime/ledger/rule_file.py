@@ -119,7 +119,7 @@ def _column_faults(kind: Kind) -> list[str]:
         faults.append("consumes one item and releases another: it can wait for one alone")
     if links.member_of and links.closes:
         faults.append("belongs to a group and closes one: it can wait for one alone")
-    for derive in kind.derives:
+    for derive in (*kind.derives, *kind.if_taken_out):
         told = (("where", derive.where), ("without", derive.without))
         faults += [
             f"derives {way} {c!r}, which is not a column" for way, some in told for c in some if c not in schema.COLUMNS
@@ -294,9 +294,10 @@ def _findable(kind: Kind, rulebook: Rulebook) -> frozenset[str]:
 
 
 def _derive_faults(rulebook: Rulebook) -> list[str]:
-    derived = {(f"kind.{name}", rule.kind) for name, kind in rulebook.kind.items() for rule in kind.derives}
+    rules = [(name, rule) for name, kind in rulebook.kind.items() for rule in (*kind.derives, *kind.if_taken_out)]
+    derived = {(f"kind.{name}", rule.kind) for name, rule in rules}
     registers = rulebook.register.items()
-    listed = {(name, rule.unlisted_in) for name, kind in rulebook.kind.items() for rule in kind.derives}
+    listed = {(name, rule.unlisted_in) for name, rule in rules}
     by_reason = {"", *(name for name, role in rulebook.role.items() if role.by == REASON)}
     derived |= {(f"register.{name}", terms.derives) for name, terms in registers if isinstance(terms, CandidateTerms)}
     known = {name for name, kind in rulebook.kind.items() if kind.derived}

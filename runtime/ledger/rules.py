@@ -76,6 +76,7 @@ class Kind(Rule, frozen=True, kw_only=True, forbid_unknown_fields=True):
     conflict: str = "event_conflict"
     derived: bool = False
     derives: tuple[Derive, ...] = ()
+    if_taken_out: tuple[Derive, ...] = ()
     tells: Tell | None = None
 
     @property

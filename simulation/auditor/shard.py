@@ -15,6 +15,7 @@ import polars as pl
 import xxhash
 
 from runtime.flow import frames
+from runtime.ledger.links import Derive
 from runtime.ledger.rules import Rule, Rulebook
 from runtime.ports import LogRecord
 from runtime.schema import COLUMNS
@@ -242,7 +243,12 @@ class AuditedShard:
         kind = self._rulebook.kind[row["kind"]]
         if kind.balance and row["account"] is not None:
             self._changes[row["entity"], row["currency"], row["account"]] += kind.balance * row["amount_minor"]
-        for derive in kind.derives:
+        self._derive(row, kind.derives)
+        if kind.tells:
+            self.told.add((kind.tells.status, row["source"], row["event_id"]))
+
+    def _derive(self, row: Row, derives: Sequence[Derive]) -> None:
+        for derive in derives:
             listed = self._rulebook.role[derive.unlisted_in].cases if derive.unlisted_in else ()
             if any(row[name] is None for name in derive.where) or row["reason"] in listed:
                 continue
@@ -253,8 +259,6 @@ class AuditedShard:
             follower = row | {"event_id": event_id, "source": "penstock", "kind": derive.kind}
             follower |= {"effective_on": next_month(row["effective_on"])} if derive.on else {}
             self.derived[event_id] = follower | (swapped if derive.to == "counterparty" else {})
-        if kind.tells:
-            self.told.add((kind.tells.status, row["source"], row["event_id"]))
 
     def _stand(self, number: int, state: str, fault: str) -> None:
         self.states[number], self.faults[number] = state, fault
@@ -307,6 +311,8 @@ class AuditedShard:
             self.matching.look()
             self._held = [number for number in self._held if number not in held]
             for number in (*parked, *held):
+                if self.faults[number] != CONFLICT:
+                    self._derive(self.rows[number], self._rulebook.kind[self.rows[number]["kind"]].if_taken_out)
                 self._stand(number, "excluded", "")
             self._registers.forget(held)
             self._settle_all([self._ready()])

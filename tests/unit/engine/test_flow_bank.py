@@ -113,6 +113,36 @@ def test_bank_deposit_is_applied_at_most_once():
     assert run.open_types() == ["allocation_exceeded"]
 
 
+@pytest.mark.parametrize("days", [1, 7], ids=["at once", "when the deposit is used up and forgotten"])
+def test_bank_money_applied_by_mistake_is_applied_anew_when_that_is_taken_out(days):
+    """A trace that nobody's remittance has: taken out, it gives the money back, which is told until it is applied."""
+    run = taken(credit(100), *remittance("r1", 90), *remittance("r2", 100))
+    run.take(applied("a1", "Tr1", 100))
+    run.relay()
+    assert run.open_types() == ["eft_amount_mismatch"]
+    run.step(tick(NOW_MS + days * DAY_MS))
+    run.step(decision(1, "exclude", *run.ids("eft_amount_mismatch")))
+    assert run.relay(at_ms=NOW_MS + days * DAY_MS) == [("cash_unassigned", "mercy")]
+    later(run, days + 6)
+    assert "unidentified_deposit" in run.open_types()
+    run.take(applied("a2", "Tr2", 100), at_ms=NOW_MS + (days + 6) * DAY_MS)
+    run.relay(at_ms=NOW_MS + (days + 6) * DAY_MS)
+    assert run.balance("UNAPPLIED_CASH") == 0
+    assert run.open_types() == ["missing_eft"]
+
+
+def test_bank_money_assigned_is_given_back_once_and_not_when_it_is_booked():
+    """Nothing follows from an exclusion of what a person did not assign, nor from a second decision on it."""
+    run = taken(credit(100), *remittance("r1", 100))
+    run.take(applied("a1", "Tr1", 100), applied("a3", "Tr9", 50, deposit="none"))
+    run.relay()
+    later(run, 7)
+    for number in (1, 2):
+        run.step(decision(number, "exclude", *run.ids("application_without_money")))
+    assert run.relay() == []
+    assert run.balance("UNAPPLIED_CASH") == 0
+
+
 def test_bank_money_that_a_person_has_applied_is_not_paired_again():
     """A remittance that would have fit waits for its own money."""
     money = credit(540, kind="untraced_eft_received", counterparty="blue")
