@@ -832,7 +832,7 @@ class ErpTerms(msgspec.Struct, frozen=True, kw_only=True):
     entries_max: int  # entries of one call
     bytes_max: int = 0  # of one call's body
     concurrency: int
-    log_ins_apart: bool = False  # whether each company has a log-in of its own, so that one may be refused alone
+    log_ins_apart: bool = False  # whether each company has a log-in and limits of its own: one may be refused alone
     requests_max: int = 1  # requests that one call to post, lookup or progress may count as in the limits below
     per_second: int = 0
     per_minute: int = 0

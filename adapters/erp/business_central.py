@@ -12,7 +12,7 @@ What the vendor's documents do not state is taken the safe way: operations of a 
 own, `[erp.limits]` may say otherwise; accounts are numbers.
 """
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ import msgspec
 from adapters.erp.http.amounts import json_amount, minor_of, signed_minor
 from adapters.erp.http.dialect import Dialect, Reply, Rule, VendorError, fault_of
 from adapters.erp.http.fault import ErpFault
-from adapters.erp.http.gateway import ErpConnection, HttpGateway
+from adapters.erp.http.gateway import ErpConnection, HttpGateway, asked_of_each, unless_refused
 from adapters.erp.http.naming import line_text, short_name
 from adapters.erp.http.transport import Request
 from runtime.ports import ErpAccount, ErpTerms, JournalEntry, JournalLine, Outcome
@@ -144,19 +144,11 @@ class BusinessCentralGateway(HttpGateway):
         return outcomes
 
     def find(self, keys: Sequence[str]) -> dict[str, Outcome]:
-        names = {document_number(key): key for key in keys}
         # Journals first: what is left of them then was posted before, or never will be.
-        for company in self.companies.values():
-            self._remove_drafts(company, names.keys())
-        return self.see(keys)
+        return self._found(keys, self._remove_drafts)
 
     def see(self, keys: Sequence[str]) -> dict[str, Outcome]:
-        names = {document_number(key): key for key in keys}
-        return {
-            key: Outcome(key, "posted", document_number(key))
-            for company in self.companies.values()
-            for key in self._posted_keys(company, names)
-        }
+        return self._found(keys)
 
     def turnover(self) -> list[ErpAccount]:
         return [account for entity, company in self.companies.items() for account in self._turnover(entity, company)]
@@ -217,6 +209,20 @@ class BusinessCentralGateway(HttpGateway):
         return fault
 
     # finding
+
+    def _found(
+        self, keys: Sequence[str], first: Callable[[str, Set[str]], None] = lambda company, documents: None
+    ) -> dict[str, Outcome]:
+        """What each company holds, once this was done there; of one that does not exist nobody knows."""
+        names = {document_number(key): key for key in keys}
+
+        def ask(company: str) -> list[str]:
+            first(company, names.keys())
+            return list(self._posted_keys(company, names))
+
+        told, refusal = asked_of_each(tuple(dict.fromkeys(self.companies.values())), ask)
+        found = {key: Outcome(key, "posted", document_number(key)) for key in told}
+        return unless_refused(keys, found, refusal)
 
     def _posted_keys(self, company: str, names: dict[str, str]) -> Iterable[str]:
         """A page that is full says nothing of documents that it lacks: they are asked for again. No more rows are asked

@@ -58,6 +58,16 @@ def test_business_central_company_that_is_gone_refuses_its_own_entries(erp: ErpB
     assert codes_of(erp.post(of_total(1))) == ["posted"]
 
 
+def test_business_central_lookup_beside_a_company_that_is_gone_tells_what_the_others_hold(erp: ErpBench) -> None:
+    """What nobody can say stays in doubt; what the other company holds is found."""
+    assert codes_of(erp.post(of_total(1))) == ["posted"]
+    del erp.ledger.companies["c-south"]
+    for ask in (erp.gateway.lookup, erp.gateway.shown):
+        found = ask([of_total(1).key, of_total(2, "south").key])
+        assert found[of_total(1).key].code == "posted"
+        assert found[of_total(2, "south").key].code == "unknown"
+
+
 def test_business_central_draft_left_behind_is_removed_by_the_lookup(erp: ErpBench) -> None:
     """A journal whose posting never arrived is found as a draft, removed, and its entries may be sent again."""
     erp.trouble("none", "lose_request")

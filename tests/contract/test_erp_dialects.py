@@ -203,9 +203,10 @@ def test_rest_answer_of_a_success_without_its_reference_is_none(
     assert (outcome.code, code in outcome.detail) == (means, True)
 
 
+@pytest.mark.parametrize("code", ["unauthorised", "throttled"])
 @pytest.mark.parametrize(("name", "handler"), [("quickbooks", "_query"), ("xero", "_journals")])
-def test_lookup_beside_a_company_that_refuses_the_log_in_tells_what_others_hold(
-    open_bench: Open, monkeypatch: pytest.MonkeyPatch, name: str, handler: str
+def test_lookup_beside_a_company_that_does_not_serve_us_tells_what_others_hold(
+    open_bench: Open, monkeypatch: pytest.MonkeyPatch, name: str, handler: str, code: str
 ) -> None:
     """What is found is posted, and what is not is in doubt, as it may be where nobody was let in."""
     erp = open_bench(name)
@@ -214,7 +215,7 @@ def test_lookup_beside_a_company_that_refuses_the_log_in_tells_what_others_hold(
 
     def refused(gateway: object, company: str, text: str) -> list:
         if company in shut:
-            raise ErpFault("unauthorised", "HTTP 403")
+            raise ErpFault(code, "HTTP 4xx")
         return asked(gateway, company, text)
 
     monkeypatch.setattr(type(erp.gateway), handler, refused)

@@ -20,11 +20,14 @@ EACH = msgspec.structs.replace(TERMS, atomicity="per_item", log_ins_apart=True)
 
 
 class Realms(Bench):
-    """Two entities, each with a log-in of its own; those in `locked` are refused."""
+    """Two entities, each with a log-in of its own; those in `locked` are refused, with this code and delay."""
 
-    def __init__(self, *locked: str, terms: object = EACH) -> None:
+    def __init__(
+        self, *locked: str, terms: object = EACH, code: str = "unauthorised", retry_after_s: float = 0.0
+    ) -> None:
         super().__init__(terms=terms)
         self.locked = set(locked)
+        self._refusal = Outcome("", code, detail="no", retry_after_s=retry_after_s)
         self.asked: list[int] = []  # when a locked one was asked
         self._whole = self.erp.post
         self.erp.post = self._post
@@ -58,7 +61,7 @@ class Realms(Bench):
         if any(entry.entity in self.locked for entry in entries):
             self.asked.append(self.clock.now_ms())
         taken = {o.key: o for o in self._whole([entry for entry in entries if entry.entity not in self.locked])}
-        return [taken.get(entry.key) or Outcome(entry.key, "unauthorised", detail="no") for entry in entries]
+        return [taken.get(entry.key) or self._refusal._replace(key=entry.key) for entry in entries]
 
 
 @pytest.mark.parametrize("before", [1, 60])
@@ -106,3 +109,33 @@ def test_log_in_of_one_company_where_all_share_it_pauses_everything() -> None:
     poster.step()
     paused_ms = poster.health().governor.paused_until_ms - bench.clock.now_ms()
     assert paused_ms == UNAUTHORISED_PAUSE_S * 1000
+
+
+@pytest.mark.parametrize(("code", "retry_after_s"), [("throttled", 0.0), ("throttled", 80_000.0), ("unavailable", 0.0)])
+def test_company_that_is_throttled_or_away_alone_holds_up_no_other(code: str, retry_after_s: float) -> None:
+    """However many of its entries wait first, and however long it wants to rest, the other's are posted; its own
+    follow when it serves again, after its own delay."""
+    bench = Realms("lakeside", code=code, retry_after_s=retry_after_s)
+    bench.commit_of("lakeside", *(f"L-{n}" for n in range(60)))
+    poster, began_ms = bench.both(), bench.clock.now_ms()
+    for round_ in range(20):
+        bench.commit_of("mercy", *(f"M-{round_}-{n}" for n in range(5)))
+        bench.run(poster, lambda n=round_: bench.posted("mercy") == 5 * (n + 1))
+    assert bench.clock.now_ms() - began_ms < UNAUTHORISED_PAUSE_S * 1000
+    bench.locked.clear()
+    for _ in range(200):
+        bench.clock.sleep(max(retry_after_s / 100, poster.step()))
+    assert bench.posted("lakeside") == 60 and set(bench.keys_at_erp().values()) == {1}
+    assert all(b - a >= retry_after_s * 1000 for a, b in zip(bench.asked, bench.asked[1:], strict=False))
+
+
+def test_companies_that_are_all_throttled_rest_as_long_as_they_ask() -> None:
+    """What each of them says holds for the whole ERP: nobody is asked before, and silence is told."""
+    bench = Realms(*ENTITIES, code="throttled", retry_after_s=20_000.0)
+    for entity in ENTITIES:
+        bench.commit_of(entity, *(f"{entity}-{n}" for n in range(60)))
+    poster = bench.both()
+    for _ in range(200):
+        bench.clock.sleep(max(100.0, poster.step()))
+    assert len(bench.asked) <= 4
+    assert bench.books.exception_counts() == {"erp_timeout": 1}

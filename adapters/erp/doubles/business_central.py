@@ -200,6 +200,8 @@ class BusinessCentralDouble(Double):
 
     def list_journals(self, request: Request, company: str) -> Answer:
         """GET of the journals whose code begins so."""
+        if company not in self.ledger.companies:
+            return _error(404, "Internal_CompanyNotFound", "the company does not exist")
         match = re.fullmatch(r"startswith\(code,'(\w*)'\)", request.query.get("$filter", "startswith(code,'')"))
         if match is None:
             return self.failed(400, "this filter is not supported")
@@ -245,6 +247,8 @@ class BusinessCentralDouble(Double):
 
     def list_entries(self, request: Request, company: str) -> Answer:
         """GET of ledger entries, by document numbers or after an entry number."""
+        if company not in self.ledger.companies:
+            return _error(404, "Internal_CompanyNotFound", "the company does not exist")
         rows = self._entries(company)
         text = request.query.get("$filter", "entryNumber gt 0")
         if after := re.fullmatch(r"entryNumber gt (\d+)", text):

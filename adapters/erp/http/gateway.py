@@ -173,14 +173,14 @@ def told_of_each(asked: Iterable[_ASKED], ask: Callable[[_ASKED], list[Outcome]]
 
 
 def asked_of_each(companies: Collection[str], ask: Callable[[str], list[_TOLD]]) -> tuple[list[_TOLD], ErpFault | None]:
-    """What each of these companies tells, and the refusal of one that does not let us in, if others do."""
+    """What each of these companies tells, and the refusal of one that does not serve us, if others do."""
     told: list[_TOLD] = []
     refusals: list[ErpFault] = []
     for company in companies:
         try:
             told += ask(company)
         except ErpFault as fault:
-            if fault.code != "unauthorised":
+            if fault.code not in ("unauthorised", "throttled", "rejected"):
                 raise
             refusals.append(fault)
     if refusals and len(refusals) == len(companies):
