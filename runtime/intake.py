@@ -5,7 +5,7 @@ never says what a step amounts to (`step` does).
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 
 import numpy as np
@@ -26,7 +26,7 @@ from runtime.ledger.partners import Partners
 from runtime.ledger.posting import PostingRules
 from runtime.ledger.rules import BY_CODE, Rulebook
 from runtime.ledger.step_matching import Taken, events_of
-from runtime.ledger.waiting import Change
+from runtime.ledger.waiting import Change, last_of
 from runtime.parked import ParkedRows
 from runtime.schema import STAMPED, among, lasting, where
 from runtime.step import CONFLICT, MOVES, UNCLASSIFIED, UNMAPPED, Step, moves, parted
@@ -173,10 +173,10 @@ class Intake:
             return self.items.take_each(arrivals.events(part), since_ms)
         return self.items.take_all(arrivals.matched(part), since_ms)
 
-    def changed(self, changes: Mapping[int, Change], step: Step) -> list[pl.DataFrame]:
-        """Move parked rows that changed; the moves of those that are ready."""
+    def changed(self, changes: Iterable[Change], step: Step) -> list[pl.DataFrame]:
+        """Move parked rows that changed, in that order; the moves of those that are ready."""
         nobody = self._arrivals(empty(MOVES))
-        ready = self._ready(changes, nobody, step)
+        ready = self._ready(last_of(changes), nobody, step)
         self._keep_waiting(nobody, step)
         return [nobody.frame(ready)]
 
@@ -271,7 +271,7 @@ class Intake:
 
     def _freed(self, arrivals: Arrivals, step: Step) -> Places:
         """The rows that became ready without being matched now."""
-        return self._ready({change.id: change for change in self.items.drain()}, arrivals, step)
+        return self._ready(last_of(self.items.drain()), arrivals, step)
 
     # ── finishing ──────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -121,7 +121,7 @@ class ShardEngine:
             return
         self._mapping_changed()
         intake = self.intake
-        intake.settle(intake.changed({change.id: change for change in intake.items.renamed()}, step), step)
+        intake.settle(intake.changed(intake.items.renamed(), step), step)
         self._retry_held(self._take_held(intake.held["fault"] != CONFLICT), step)
 
     def _mapping_changed(self) -> None:
@@ -150,7 +150,7 @@ class ShardEngine:
         """Time: what waits too long becomes an exception."""
         intake = self.intake
         now_ms = intake.now_ms = max(intake.now_ms, message["now_ms"])
-        changes = {change.id: change for change in intake.items.age(now_ms)}
+        changes = intake.items.age(now_ms)
         intake.registers.age(now_ms)
         for balances in intake.balances:
             step.flag(balances.age(now_ms), now_ms)
@@ -161,11 +161,11 @@ class ShardEngine:
         """Rows that found no room for their items, now that there may be some."""
         intake = self.intake
         refused = [id for fault, id in intake.parked.standing() if fault == FULL]
-        changes: dict[int, Change] = {}
+        changes: list[Change] = []
         for event in intake.parked.events(refused):
             if not intake.items.room():
                 break
-            changes |= {one.id: one for one in intake.items.retry(event, intake.now_ms)}
+            changes += intake.items.retry(event, intake.now_ms)
         return intake.changed(changes, step)
 
     def _take_period(self, message: dict, step: Step) -> None:
@@ -201,15 +201,15 @@ class ShardEngine:
 
     def _redecide(self, act: Callable[[Event, int], list[Change]], parked: list[int], step: Step) -> None:
         intake = self.intake
-        changes: dict[int, Change] = {}
+        changes: list[Change] = []
         for event in intake.parked.events(parked):
-            changes |= {change.id: change for change in act(event, intake.now_ms)}
+            changes += act(event, intake.now_ms)
         intake.settle(intake.changed(changes, step), step)
 
     def _take_out(self, parked: list[int], held: pl.Series, step: Step) -> None:
         """Events that people take out of the books: excluded, with nothing following but what follows from that."""
         intake = self.intake
-        changes = {change.id: change for change in intake.items.drop(intake.parked.events(parked))}
+        changes = intake.items.drop(intake.parked.events(parked))
         gone = intake.parked.take(parked)
         out = self._take_held(held)
         step.resolve([*gone.select("fault", "id_hash").iter_rows(), *_standing(out)])

@@ -18,7 +18,7 @@ from runtime.ledger.linked_rows import NOTHING, LinkedRows, plan
 from runtime.ledger.matching import Matching
 from runtime.ledger.registers import Policy, unanswered
 from runtime.ledger.rules import Rulebook
-from runtime.ledger.waiting import Change, Event, GroupSum, Key
+from runtime.ledger.waiting import Change, Event, GroupSum, Key, last_of
 from runtime.schema import tuples_of
 
 ROWS_MIN = 256  # fewer are quicker one by one
@@ -108,7 +108,7 @@ class StepMatching(Matching):
         changes = []
         for event, since in zip(events, since_ms.tolist(), strict=True):
             changes += self.take(event, since)
-        return Taken(np.empty(0, np.int64), _last(changes), {event.id: at for at, event in enumerate(events)})
+        return Taken(np.empty(0, np.int64), last_of(changes), {event.id: at for at, event in enumerate(events)})
 
     def _begin(self, frame: pl.DataFrame, since_ms: np.ndarray) -> _Progress:
         rows, count = LinkedRows(self._plan, frame), len(frame)
@@ -133,7 +133,7 @@ class StepMatching(Matching):
         ready = np.flatnonzero(is_ready)
         ready = ready[np.lexsort((ready, progress.turn[ready]))]
         places = np.concatenate([odd[~is_ready[odd]], waiting])
-        here, last = set(ids.gather(odd[is_ready[odd]])), _last(self.drain())
+        here, last = set(ids.gather(odd[is_ready[odd]])), last_of(self.drain())
         changes = {id: last[id] for id in sorted(last, key=progress.changed.__getitem__) if id not in here}
         others = [id for id, change in changes.items() if change.state == "ready"]
         before = np.searchsorted(progress.turn[ready], [progress.changed[id][0] for id in others])
@@ -372,12 +372,3 @@ def _running(values: np.ndarray, starts: np.ndarray, group: np.ndarray) -> np.nd
 def _lacking(group: GroupSum) -> int:
     """What the members to come must add up to, as far as is known."""
     return group.total_minor - group.booked_minor - group.waiting_minor
-
-
-def _last(changes: list[Change]) -> dict[int, Change]:
-    """The last change of each event, in the order in which these came."""
-    last: dict[int, Change] = {}
-    for change in changes:
-        last.pop(change.id, None)
-        last[change.id] = change
-    return last

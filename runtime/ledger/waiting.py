@@ -164,3 +164,12 @@ class Change(NamedTuple):
     id: int
     state: str
     fault: str = ""
+
+
+def last_of(changes: Iterable[Change]) -> dict[int, Change]:
+    """The last change of each event, in the order in which these came."""
+    last: dict[int, Change] = {}
+    for change in changes:
+        last.pop(change.id, None)
+        last[change.id] = change
+    return last
