@@ -11,7 +11,7 @@ import msgspec
 from runtime.ledger import amounts
 
 KeyColumn = Literal["document", "reference", "correlation_id"]
-AgreedColumn = Literal["account", "counterparty", "department", "facility", "reason"]
+AgreedColumn = Literal["account", "correlation_id", "counterparty", "department", "facility", "reason"]
 ALIAS = "correlation_id_or_document"  # what others know a document by, where that is told; otherwise the document
 
 

@@ -86,10 +86,12 @@ def approvals(draw, name: str) -> list[dict]:
 def _sale(draw, name: str, payout: str) -> list[dict]:
     amount, kept = draw(cents), draw(cents)
     parts = (min(kept, amount), max(amount - kept, 0))
-    account = draw(st.sampled_from(("token-1", "token-1", None)))
+    account, captured = draw(st.sampled_from(("token-1", "token-1", None))), draw(st.sampled_from(("token-1", None)))
     return [
         event(f"{name}-auth", "card_authorised", amount, document=f"{name}-a"),
-        event(f"{name}-capture", "card_captured", amount, document=f"{name}-c", reference=f"{name}-a"),
+        event(
+            f"{name}-capture", "card_captured", amount, document=f"{name}-c", reference=f"{name}-a", account=captured
+        ),
         *(
             event(
                 f"{name}-settle{number}",

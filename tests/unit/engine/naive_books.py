@@ -32,7 +32,7 @@ class Books:
     def __init__(self, rows: Iterable[dict], states: dict[str, str], *, unapplied: bool, level: str) -> None:
         self._states, self._unapplied, self._level = states, unapplied, level
         self._net: Counter[tuple[str, str, str]] = Counter()
-        rows = list(rows)
+        rows = _owned(list(rows))
         booked = [row for row in rows if states.get(row["event_id"]) == "booked"]
         settled = [row for row in rows if states.get(row["event_id"]) in ("booked", "excluded")]
         for row in booked:
@@ -153,6 +153,15 @@ class Books:
 def _discount(row: dict) -> int:
     """What a payment may pay less."""
     return int((row.get("attributes") or "").partition('"discount_minor": ')[2].rstrip("}") or 0)
+
+
+def _owned(rows: list[dict]) -> list[dict]:
+    """Card money that names no account is its capture's."""
+    captured = [row for row in rows if row["kind"] == "card_captured" and row.get("account")]
+    owners = {(row["entity"], row["document"]): row["account"] for row in reversed(captured)}
+    nobodys = [row["kind"] == "card_settled" and not row.get("account") for row in rows]
+    asked = zip(rows, nobodys, strict=True)
+    return [row | {"account": owners.get((row["entity"], row["document"]))} if of else row for row, of in asked]
 
 
 def _case(row: dict) -> str:

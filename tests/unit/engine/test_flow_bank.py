@@ -274,3 +274,53 @@ def test_bank_money_in_parts_without_a_trace_is_paired_part_by_part(order):
     later(run, 20)
     assert run.balances_of("mercy") == {"CASH": 350, "AR_INS": -350}
     assert run.open == {}
+
+
+def withdrawn(amount_minor: int, side: str = "cash", deposit: str = "dep1") -> dict:
+    """A request that is withdrawn."""
+    given = {"document": "app1", "correlation_id": deposit, "account": None}
+    return event("back", f"{side}_application_withdrawn", amount_minor, **given)
+
+
+@pytest.mark.parametrize("side", ["cash", "debit"])
+@pytest.mark.parametrize("days", [0, 20], ids=["at once", "when it stood unapproved for long"])
+def test_application_that_is_withdrawn_leaves_the_money_to_another_one(side, days):
+    """The wrong account was asked for: it can't be approved any more, and the right one is asked for and approved."""
+    asked, signed = application(100, side)
+    money = credit(100) if side == "cash" else debit(100)
+    asked, deposit = asked | {"correlation_id": money["document"]}, money["document"]
+    run = taken(money, asked)
+    run.step(tick(NOW_MS + days * DAY_MS))
+    run.take(withdrawn(100, side, deposit), at_ms=NOW_MS + days * DAY_MS)
+    run.relay(at_ms=NOW_MS + days * DAY_MS)
+    assert "request_unapproved" not in run.open_types()
+    again = application(100, side, document="app2", reason="RENT")
+    rows = (again[0] | {"event_id": "asked2", "correlation_id": deposit}, again[1] | {"event_id": "signed2"})
+    run.take(*rows, at_ms=NOW_MS + days * DAY_MS)
+    assert abs(run.balance("RENT")) == 100
+    run.take(signed, at_ms=NOW_MS + days * DAY_MS)
+    assert "approval_amount_differs" in run.open_types()
+    assert abs(run.balance("RENT")) == 100
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+def test_application_is_withdrawn_or_approved_and_never_both(order):
+    """Whichever comes first counts; the other one stands under an exception that nobody can let go."""
+    rows = (credit(100), *application(100), withdrawn(100))
+    run = taken(*(rows[at] for at in order))
+    approved = order.index(2) < order.index(3)
+    assert run.balances_of("mercy") == {"CASH": 100, "RENT" if approved else "UNAPPLIED_CASH": -100}
+    assert run.open_types() == ["approval_amount_differs"]
+    run.step(decision(1, "release", *run.ids("approval_amount_differs")))
+    assert run.open_types() == ["approval_amount_differs"]
+
+
+def test_withdrawal_of_another_deposit_gives_nothing_back():
+    """Nobody makes money that can be applied out of a slip."""
+    run = taken(credit(100), application(100)[0], withdrawn(100, deposit="dep2"))
+    assert run.open_types() == ["withdrawal_differs"]
+    later(run, 7)
+    run.take(
+        *(row | {"event_id": f"x{row['event_id']}", "document": "app2"} for row in application(100, deposit="dep2"))
+    )
+    assert run.balance("UNAPPLIED_CASH") == -100
