@@ -85,6 +85,8 @@ def check_erp(config: Config) -> None:
 
 def open_erp(wiring: Wiring) -> ErpGateway:
     """The adapter of the configured ERP, at the address where it is now. Raises ConfigError."""
+    if wiring.config.erp.kind == "none":
+        raise ConfigError("erp.kind: with 'none' there is no ERP to ask; for sources and books: penstock verify")
     here = {"url": wiring.erp_url, "password_file": wiring.erp_password_file}
     section = wiring.config.erp.model_copy(update=here)
     currencies = {name: entity.currency for name, entity in wiring.config.entities.items()}

@@ -20,7 +20,7 @@ RESTORING = "restoring"  # the file that stands in the data folder until a resto
 def check_restored(data: Path) -> None:
     """ConfigError when a restore into this folder was cut short: what is there is not all of it."""
     if (data / RESTORING).exists():
-        remedy = "empty it, and archive, log and books elsewhere, then restore again"
+        remedy = "run penstock down, empty it, and archive, log and books elsewhere, then restore again"
         raise ConfigError(f"runtime.data_dir: a restore into {data} was cut short; {remedy}")
 
 

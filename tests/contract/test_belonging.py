@@ -149,7 +149,7 @@ def test_restore_that_was_cut_short_is_neither_started_nor_gone_on_with(tmp_path
         dying.setattr(copies, "_fill_log", die)
         restore(config, copy, print)
     for command in (lambda: Installation(config).up(pytest.fail), lambda: restore(config, copy, print)):
-        with pytest.raises(ConfigError, match="cut short; empty it"):
+        with pytest.raises(ConfigError, match="cut short; run penstock down, empty it"):
             command()
 
 

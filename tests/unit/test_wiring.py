@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.wiring import Wiring, archive_root
+from actors.wiring import Wiring, archive_root, open_erp
 from adapters.settings import load_rulebook_text
 from runtime.config import Config, parse
 from runtime.errors import ConfigError
@@ -34,6 +34,12 @@ def test_wiring_with_a_misspelt_flow_names_it() -> None:
     """A flow that no kind has would never be told of: it is refused, and the known ones are listed."""
     with pytest.raises(ConfigError, match="consumer money: no kind has the flow 'biling'; known are .*billing"):
         wired(with_consumers({"name": "money", "flows": ["biling"]})).check()
+
+
+def test_wiring_without_an_erp_says_so_to_whoever_asks_one() -> None:
+    """`reconcile` has nothing to compare with then: the error names what compares all the same."""
+    with pytest.raises(ConfigError, match=r"erp\.kind: with 'none' there is no ERP to ask; .* penstock verify"):
+        open_erp(wired(with_consumers()))
 
 
 @pytest.mark.parametrize(
