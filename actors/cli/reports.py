@@ -136,7 +136,8 @@ def reconciliation(installation: Installation, source: dict | None = None) -> Re
     finally:
         books.close()
         erp.close()
-    return reconcile(source or expected(totals, wiring.rulebook().pairs()), balances, lines)
+    posting = wiring.config.erp_entities()
+    return reconcile(source or expected(totals, wiring.rulebook().pairs()), balances, lines, posting)
 
 
 def _posted(books: SqlBooks) -> int | None:

@@ -4,7 +4,7 @@ Owns the comparison. Debit turnover is the measure: every booked event debits it
 of kinds whose pairs take other amounts, the control totals say what was posted. Never reads anything itself.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 import polars as pl
@@ -23,11 +23,12 @@ class TotalRow(msgspec.Struct, frozen=True, kw_only=True):
     books_minor: int
     erp_minor: int
     waiting_minor: int = 0  # in the books, not yet posted to the ERP
+    posts: bool = True  # to this ERP; else its postings gather in the books
 
     @property
     def balanced(self) -> bool:
-        """Whether all three agree."""
-        return self.source_minor == self.books_minor == self.erp_minor
+        """Whether all agree that hold it."""
+        return self.source_minor == self.books_minor and (not self.posts or self.books_minor == self.erp_minor)
 
 
 class AccountBreak(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,13 +64,21 @@ def expected(totals: pl.DataFrame, pairs: Mapping[str, int]) -> dict[Side, int]:
     return {(entity, currency): minor for entity, currency, minor in sums.iter_rows()}
 
 
-def reconcile(source: Mapping[Side, int], balances: pl.DataFrame, erp: Iterable[ErpAccount]) -> Reconciliation:
-    """Compare. `balances` are Books.balances(); `erp` its trial balance. Zero rows on all sides are left out."""
+def reconcile(
+    source: Mapping[Side, int],
+    balances: pl.DataFrame,
+    erp: Iterable[ErpAccount],
+    posting: Collection[str] | None = None,
+) -> Reconciliation:
+    """Compare. `balances` are Books.balances(); `erp` its trial balance, of the entities `posting` to it (None: all).
+    Zero rows on all sides are left out."""
     in_erp = {(line.entity, line.currency, line.account_code): line for line in erp}
     books = {(row["entity"], row["currency"], row["account_code"]): row for row in balances.iter_rows(named=True)}
-    breaks = [found for key in sorted(books | in_erp) if (found := _break(key, books.get(key), in_erp.get(key)))]
+    compared = sorted(key for key in books | in_erp if posting is None or key[0] in posting)
+    breaks = [found for key in compared if (found := _break(key, books.get(key), in_erp.get(key)))]
     sides = sorted({*source, *((entity, currency) for entity, currency, _ in books | in_erp)})
     rows = [_row(side, source.get(side, 0), books, in_erp) for side in sides]
+    rows = [msgspec.structs.replace(row, posts=posting is None or row.entity in posting) for row in rows]
     rows = [row for row in rows if row.source_minor or row.books_minor or row.erp_minor]
     return Reconciliation(balanced=not breaks and all(row.balanced for row in rows), totals=rows, breaks=breaks)
 

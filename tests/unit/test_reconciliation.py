@@ -41,6 +41,14 @@ def test_reconcile_with_equal_sides_is_balanced():
     assert (row.source_minor, row.books_minor, row.erp_minor, row.waiting_minor) == (520, 520, 520, 0)
 
 
+def test_reconcile_of_an_entity_that_posts_to_no_erp_compares_sources_and_books():
+    """What gathers in the books on purpose is no difference; what the sources say of it still must be there."""
+    for source, balanced in ((520, True), (521, False)):
+        result = reconcile({MERCY: source}, POSTED, [], posting=["lakeside"])
+        assert result.balanced == balanced and result.breaks == []
+        assert not result.totals[0].posts
+
+
 @pytest.mark.parametrize("account", range(2))
 @pytest.mark.parametrize("cents", [-1, 1])
 def test_reconcile_with_one_cent_off_in_the_erp_names_the_account(account, cents):
