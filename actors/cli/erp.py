@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -138,16 +138,13 @@ def repost(
     with told():
         settled = load(config)
         with opened_books(settled) as books:
-            if opens_on:
-                done = {key: corrections.redate(books, key, _day(opens_on), by) for key in keys}
-            else:
-                opened = corrections.opened_of(books, settled)
-                done = {key: corrections.restate(books, key, opened, by) for key in keys}
-    if json:
-        print_json({"replaced": done})
-    else:
-        for old, new in done.items():
-            out.print(f"{old}: {new}", highlight=False)
+            day, opened = _day(opens_on) if opens_on else None, corrections.opened_of(books, settled)
+            with _shown("replaced", "{}: {}", json) as done:
+                for key in keys:
+                    if day:
+                        done[key] = corrections.redate(books, key, day, by)
+                    else:
+                        done[key] = corrections.restate(books, key, opened, by)
 
 
 @app.command()
@@ -160,13 +157,10 @@ def reverse(
     json: AsJson = False,
 ) -> None:
     """Propose to reverse posted entries, with nothing in their place: their documents were cancelled."""
-    with told(), opened_books(load(config)) as books:
-        numbers = {key: corrections.propose_reversal(books, key, by, note) for key in keys}
-    if json:
-        print_json({"changes": numbers})
-    else:
-        for key, number in numbers.items():
-            out.print(f"{key}: somebody else approves it: penstock erp approve {number} --by NAME", highlight=False)
+    said = "{}: somebody else approves it: penstock erp approve {} --by NAME"
+    with told(), opened_books(load(config)) as books, _shown("changes", said, json) as done:
+        for key in keys:
+            done[key] = corrections.propose_reversal(books, key, by, note)
 
 
 @app.command()
@@ -189,6 +183,19 @@ def approve(
 
 
 add_refuse(app, "reversal")
+
+
+@contextlib.contextmanager
+def _shown(name: str, line: str, json: bool) -> Iterator[dict[str, Any]]:
+    """What is done key by key, and shown at the end, also where a later key could not be done."""
+    done: dict[str, Any] = {}
+    try:
+        yield done
+    finally:
+        if json and done:
+            print_json({name: done})
+        for key, what in done.items() if not json else ():
+            out.print(line.format(key, what), highlight=False)
 
 
 def _day(text: str) -> date:

@@ -182,6 +182,13 @@ def test_repost_moves_a_rejected_entry_into_the_open_period(commands: Commands, 
     commands.run(*repost, "2026-12-01", status=2)
 
 
+def test_what_was_done_is_told_though_a_later_key_can_not_be(commands: Commands, books: Books) -> None:
+    """Each key stands by itself: whoever named several learns which were replaced, and which one stopped it."""
+    told = commands.run("erp", "repost", "J1", "J9", "--by", "ana", "--opens-on", "2026-11-01", status=2)
+    [new] = books.deliveries(["north"], ["sealed"], 9)
+    assert f"J1: {new.entry.key}" in told and "entry J9" in told
+
+
 def test_repost_under_a_mended_mapping_and_reversal_by_two(commands: Commands, books: Books) -> None:
     """A rejected entry is replaced once the mapping gives it another account, not before; a posted one is reversed when
     a second person approves, and only then."""
