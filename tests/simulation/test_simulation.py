@@ -92,9 +92,10 @@ ASKED_BY_OTHERS = {
         "correct_entry",
         "delivery_of",
         "settle_entry",
+        "release_rejected",
     },
     "archive": {"find", "scan", "step_at", "steps"},
-    "erp": {"trial_balance"},
+    "erp": {"trial_balance", "shown"},
     "log_reader": {"shards"},
 }
 
