@@ -30,12 +30,6 @@ def test_wiring_with_known_flows_is_accepted() -> None:
     assert [one.stream_name() for one in config.consumer] == ["penstock:status:money", "told"]
 
 
-def test_erp_that_is_none_is_not_asked() -> None:
-    """A command that needs an ERP says that there is none, not that the word is wrong."""
-    with pytest.raises(ConfigError, match="there is no ERP to ask"):
-        open_erp(wired(with_consumers()))
-
-
 def test_wiring_with_a_misspelt_flow_names_it() -> None:
     """A flow that no kind has would never be told of: it is refused, and the known ones are listed."""
     with pytest.raises(ConfigError, match="consumer money: no kind has the flow 'biling'; known are .*billing"):

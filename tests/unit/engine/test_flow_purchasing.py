@@ -237,6 +237,18 @@ def test_receipt_in_the_frame_of_its_order_but_before_it_is_entered_after_it():
     assert run.states() == {"goods_received-R1": "booked", "order-PO1/1": "excluded"}
 
 
+def test_what_time_makes_ready_goes_on_in_the_order_in_which_it_became_so():
+    """A bill's line that came first waits for its head, too: the receipt is ready before it, so the line clears it."""
+    run = Run(open_items_max=2)
+    run.take(*(event(name, "card_authorised", 5, document=name) for name in ("a", "b")))
+    run.take(billed(100, 100_000), received(100))
+    run.take(ordered(), bill(100_000))
+    assert run.open_types() == ["open_items_full"] * 2
+    posted = run.step(tick(NOW_MS + 31 * DAY_MS)).deltas
+    cleared = posted.filter(pl.col("role") == "GRNI", pl.col("side") == "D")
+    assert cleared["kind"].to_list() == ["invoice_line_billed"]
+
+
 def test_invoice_of_another_supplier_than_the_order_is_held_until_it_is_tried_again():
     """A bill line of a stranger is held; mapped as another name of the supplier, it books."""
     run = Run()
