@@ -134,7 +134,7 @@ class Books:
                 self._move(row, "PURCHASED_SERVICES", "AP", row["amount_minor"])
             elif sign and (not row.get("reference") or self._level == "2"):
                 self._move(row, "PURCHASE_EXPENSE", "AP", sign * row["amount_minor"])
-            elif row["kind"].startswith("implant"):
+            elif row["kind"].startswith("implant") and self._level != "2":
                 self._move(row, "SUPPLY_EXPENSE", "INVENTORY", row["quantity"] // UNIT * PRICE_MINOR)
         if self._level == "2" or not one.get("reference") or one["kind"] == "lab_line_billed":
             return
