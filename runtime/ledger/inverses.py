@@ -9,47 +9,29 @@ lies. Never posts and never decides on accounts; the crosswalk answers as of a b
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from functools import lru_cache
-from typing import ClassVar
 
 import msgspec
 import xxhash
 
 from runtime.ledger.crosswalk import Basis
-from runtime.ledger.registers import Fact, Marks
+from runtime.ledger.fading import Fading, FadingTerms
+from runtime.ledger.registers import Fact
 from runtime.ledger.resting import blobs, of_blobs
 
-DAY_MS = 86_400_000
 _BASES_REMEMBERED = 1024  # there are few: a day's, and the last days'
 _Numbers = tuple[int, int, int]  # effective day, posting day, version
 _Counts = tuple[int, int, int]  # how many came positive, came negative, are posted net
 _Alike = tuple[tuple[_Numbers, _Counts], ...]  # what came of events that are alike, by basis
 
 
-class InverseTerms(
-    msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="inverses", forbid_unknown_fields=True
-):
+class InverseTerms(FadingTerms, frozen=True, kw_only=True, tag_field="type", tag="inverses"):
     """How long it is remembered where something was posted: from so many days on, to twice as many."""
 
-    PARTS: ClassVar[frozenset[str]] = frozenset()
-    MEASURES: ClassVar[frozenset[str]] = frozenset()
 
-    keep_days: int
-
-    def exceptions(self) -> set[str]:
-        """It raises none."""
-        return set()
-
-
-class Inverses:
+class Inverses(Fading[_Alike]):
     """What can be taken back, by a hash of all in which events are alike. A Register that no kind enters: it is asked
     for the basis of events before their own register takes them. Memory: a number and a place for each; that one came
     and where it stands is said once for all that came on its day."""
-
-    def __init__(self, terms: InverseTerms, policy: object = None) -> None:
-        self._keep_ms = terms.keep_days * DAY_MS
-        self._young: dict[int, _Alike] = {}  # by likeness, what was touched since `_began_ms`
-        self._old: dict[int, _Alike] = {}  # what was touched in the time before
-        self._began_ms = 0
 
     def basis(self, fact: Fact, key: str, alike: Iterable[str], own: Basis) -> Basis | None:
         """Keep an event that would post as of `own`; the basis where it posts instead, None for its own."""
@@ -64,16 +46,6 @@ class Inverses:
         posted = _taken(ones, here, 1 if is_positive else -1)
         self._young[likeness] = tuple((basis, tuple(counts)) for basis, counts in ones.items())
         return None if posted == here else _basis(posted)
-
-    def age(self, now_ms: int) -> None:
-        """What was not touched for one whole time is forgotten at the end of the next."""
-        self._began_ms = self._began_ms or now_ms
-        if now_ms - self._began_ms > self._keep_ms:
-            self._young, self._old, self._began_ms = {}, self._young, now_ms
-
-    def drain(self) -> Marks:
-        """It marks nothing."""
-        return Marks()
 
     def dump(self) -> bytes:
         """Everything, for a snapshot."""
@@ -90,9 +62,6 @@ class Inverses:
         once: dict[_Alike, _Alike] = {}
         entries = (of_blobs(some, list[tuple[int, _Alike]]) for some in kept)
         self._young, self._old = ({of: once.setdefault(ones, ones) for of, ones in some} for some in entries)
-
-    def __len__(self) -> int:
-        return len(self._young) + len(self._old)
 
 
 _STATE = tuple[int, list[bytes], list[bytes]]

@@ -6,16 +6,15 @@ anything: who waits for what such an event opens finds it here, whatever else ei
 
 from collections.abc import Callable, Iterable, Sequence
 from sys import intern
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import polars as pl
 import xxhash
 
-from runtime.ledger.registers import Marks
+from runtime.ledger.fading import Fading, FadingTerms
 from runtime.schema import with_texts
 
-DAY_MS = 86_400_000
 OWNED_FACILITY = "owned_facility"  # the owner's where an event names none; its own counts in the control totals
 
 
@@ -28,27 +27,12 @@ class Owner(NamedTuple):
     facility: str | None
 
 
-class OwnerTerms(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="owners", forbid_unknown_fields=True):
+class OwnerTerms(FadingTerms, frozen=True, kw_only=True, tag_field="type", tag="owners"):
     """How long it is remembered whose a document is: from so many days on, to twice as many."""
 
-    PARTS: ClassVar[frozenset[str]] = frozenset()
-    MEASURES: ClassVar[frozenset[str]] = frozenset()
 
-    keep_days: int
-
-    def exceptions(self) -> set[str]:
-        """It raises none."""
-        return set()
-
-
-class Owners:
-    """Owners by a hash of entity and document. A Register that no kind enters."""
-
-    def __init__(self, terms: OwnerTerms, policy: object = None) -> None:
-        self._keep_ms = terms.keep_days * DAY_MS
-        self._young: dict[int, Owner] = {}  # told since `_began_ms`
-        self._old: dict[int, Owner] = {}  # told in the time before
-        self._began_ms = 0
+class Owners(Fading[Owner]):
+    """Owners by a hash of entity and document, from when they were told on. A Register that no kind enters."""
 
     def note(self, documents: Iterable[tuple[str, str]], owners: Iterable[Owner]) -> None:
         """Remember whose these documents (entity and name) are; of several owners of one the first."""
@@ -61,16 +45,6 @@ class Owners:
         """Whose a document is; None where nobody said so."""
         number = _number(entity, document)
         return self._young.get(number) or self._old.get(number)
-
-    def age(self, now_ms: int) -> None:
-        """What was told in one whole time is forgotten at the end of the next."""
-        self._began_ms = self._began_ms or now_ms
-        if now_ms - self._began_ms > self._keep_ms:
-            self._young, self._old, self._began_ms = {}, self._young, now_ms
-
-    def drain(self) -> Marks:
-        """It marks nothing."""
-        return Marks()
 
     def dump(self) -> bytes:
         """Everything, for a snapshot."""
@@ -85,9 +59,6 @@ class Owners:
         """Start from a snapshot."""
         self._began_ms, *kept = msgspec.msgpack.decode(state, type=_STATE)
         self._young, self._old = map(dict, kept)
-
-    def __len__(self) -> int:
-        return len(self._young) + len(self._old)
 
 
 _STATE = tuple[int, list[tuple[int, Owner]], list[tuple[int, Owner]]]

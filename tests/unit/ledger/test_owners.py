@@ -2,7 +2,8 @@
 
 import polars as pl
 
-from runtime.ledger.owners import DAY_MS, OWNED_FACILITY, Owner, Owners, OwnerTerms, owned
+from runtime.ledger.fading import DAY_MS
+from runtime.ledger.owners import OWNED_FACILITY, Owner, Owners, OwnerTerms, owned
 
 ANN, BOB = Owner("a1", None, "lab", "north"), Owner("a2", "blue", None, "south")
 
