@@ -68,7 +68,9 @@ class Takebacks:
     def _account(self, payer: _Payer, on: date) -> tuple[Account, int]:
         """A payer's account on a day, with all that stood under other names of his; how much of it is in suspense."""
         own = self._usual(payer, on)
-        names = [name for name in self._accounts if own in (name, self._usual(name, on))]
+        entity, _, currency = payer
+        near = [name for name in self._accounts if name[0] == entity and name[2] == currency]  # most are elsewhere's
+        names = [name for name in near if own in (name, self._usual(name, on))]
         found = [self._accounts.pop(name) for name in names]
         account = self._accounts[own] = found[0] if len(found) == 1 else self._merged(found)
         return account, sum(map(_suspense, found))
