@@ -2,11 +2,23 @@
 
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from installed import PENSTOCK, Installed
 
 from adapters import embedded
+
+
+@contextmanager
+def heard(number: signal.Signals) -> Iterator[None]:
+    """What starts meanwhile hears the signal, though the tests themselves were started to ignore it, as by nohup."""
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -15,7 +27,9 @@ def test_start_that_is_told_to_end_leaves_nothing_running(folder, demo_on_free_p
     penstock = Installed(folder, f"cut-{number}", demo_on_free_ports.replace('kind = "tryton"', 'kind = "none"'))
     try:
         command = [PENSTOCK, "up", "-c", str(penstock.config)]
-        with subprocess.Popen(command, env=penstock.marked.environment, stdout=subprocess.PIPE, text=True) as up:
+        with heard(number):
+            up = subprocess.Popen(command, env=penstock.marked.environment, stdout=subprocess.PIPE, text=True)
+        with up:
             assert "log:" in up.stdout.readline()
             up.send_signal(number)
             up.stdout.read()  # to its end: whoever closes it ends the command otherwise

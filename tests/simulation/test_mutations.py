@@ -265,7 +265,7 @@ MUTATIONS = {
     match_whole_columns_without_using_up: 4,
     ignore_a_tolerance: 14,
     mix_up_documents: 0,
-    let_a_bill_in_doubt_be_paid: 2,
+    let_a_bill_in_doubt_be_paid: 1,
     believe_a_lookup_too_early: 14,
     declare_a_close_at_once: 12,
     count_reversals_as_denials: 1,
@@ -273,7 +273,7 @@ MUTATIONS = {
     act_on_what_was_not_granted: 1,
     leave_claims_of_a_rejected_batch: 6,
     overlook_remarks: 14,
-    take_money_told_twice_for_another_sum: 2,
+    take_money_told_twice_for_another_sum: 47,
     read_coded_words_by_the_first_dictionary: 0,
 }
 
